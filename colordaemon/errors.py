@@ -1,0 +1,46 @@
+"""What can go wrong, sorted by who must act.
+
+    ColordaemonError
+    ├── ConfigError      the operator mends the configuration
+    ├── ModelError       the operator supplies another model file, or a device
+    ├── DataError        the operator mends the training pictures
+    ├── MediaError       nobody: this file can never be converted as it stands
+    │   └── AlreadyColor     nothing is wrong: the file has real color already
+    ├── TargetExists     the operator moves a file or asks to overwrite it
+    └── Interrupted      a stop was asked for; the work may be done again
+
+Everything else that escapes (OSError, CUDA errors) is the machine's fault: it may pass, so the
+caller may try again later. A message names the file, what was found and what was expected.
+"""
+
+
+class ColordaemonError(Exception):
+    """Base of every error that colordaemon raises on purpose."""
+
+
+class ConfigError(ColordaemonError):
+    """The configuration has mistakes; the message lists all of them, one per line."""
+
+
+class ModelError(ColordaemonError):
+    """A model file or device is missing, damaged, foreign or from a newer version."""
+
+
+class DataError(ColordaemonError):
+    """A folder of training pictures cannot be trained on."""
+
+
+class MediaError(ColordaemonError):
+    """A photo or film is damaged or of a kind that cannot be colored."""
+
+
+class AlreadyColor(MediaError):
+    """The source has real color, so coloring it would destroy information."""
+
+
+class TargetExists(ColordaemonError):
+    """The output file is already there and nobody asked to replace it."""
+
+
+class Interrupted(ColordaemonError):
+    """Work was stopped on request before it was finished."""

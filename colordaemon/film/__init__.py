@@ -1,0 +1,1 @@
+"""One film - from a source to one partial file."""

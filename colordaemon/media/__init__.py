@@ -1,0 +1,1 @@
+"""Photo and film files in and out."""

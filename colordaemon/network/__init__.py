@@ -1,0 +1,1 @@
+"""Luma to ab on a device."""

@@ -1,0 +1,200 @@
+"""Model files: safetensors that can rebuild their network, and the weights VGG starts from.
+
+A model file holds the encoder's kernels as int8 with one scale per output channel and everything
+else as float16, so that the default model weighs 30 MB. The metadata carries the spec, the metrics
+and where the training data came from. No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from colordaemon.errors import ModelError
+from colordaemon.network.model import MID_GRAY, ColorNet, Encoder, ModelSpec
+
+FORMAT = "colordaemon"
+VERSION = 1
+BUNDLED = Path(__file__).parent / "default.safetensors"
+
+_SCALE = ".scale"  # suffix of the tensor that holds an int8 kernel's scales
+
+
+def save_model(path: Path, model: ColorNet, notes: dict[str, Any]) -> None:
+    """Write a model file whole or not at all.
+
+    notes: JSON-able facts about the model (labels, metrics, data fingerprint, command).
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        if name.startswith("encoder.") and name.endswith(".weight"):
+            scale = tensor.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12) / 127
+            tensors[name] = (tensor / scale).round().to(torch.int8)
+            tensors[name + _SCALE] = scale
+        elif name.endswith("running_var"):
+            tensors[name] = tensor  # may be smaller than float16 can hold
+        elif tensor.is_floating_point():
+            tensors[name] = tensor.half()
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "spec": json.dumps(asdict(model.spec)),
+        "notes": json.dumps(notes),
+    }
+    write_durably(path, save(tensors, metadata))
+
+
+def load_model(path: Path) -> ColorNet:
+    """Rebuild a network from its file, in float32 and evaluation mode. Raises ModelError."""
+    metadata, tensors = _read(path)
+    if metadata.get("format") != FORMAT:
+        raise ModelError(f"{path}: not a colordaemon model (its metadata names no such format)")
+    if int(metadata["version"]) > VERSION:
+        raise ModelError(
+            f"{path}: model format {metadata['version']}, this colordaemon reads up to {VERSION}"
+        )
+    fields = json.loads(metadata["spec"])
+    spec = ModelSpec(
+        encoder=tuple(tuple(stage) for stage in fields["encoder"]),
+        decoder=tuple(fields["decoder"]),
+        short_side=fields["short_side"],
+    )
+    state = {
+        name: tensor.float() * tensors[name + _SCALE]
+        if name + _SCALE in tensors
+        else tensor.float()
+        for name, tensor in tensors.items()
+        if not name.endswith(_SCALE)
+    }
+    model = ColorNet(spec)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise ModelError(
+            f"{path}: weights do not fit the spec (missing {missing[:3]}, unknown {unexpected[:3]})"
+        )
+    return model.eval()
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """The facts that were stored with a model. Raises ModelError."""
+    metadata, _ = _read(path, tensors=False)
+    notes: dict[str, Any] = json.loads(metadata.get("notes", "{}"))
+    return notes
+
+
+def load_vgg(path: Path | None, encoder: Encoder) -> None:
+    """Start an encoder from ImageNet VGG16 convolutions, folded to one gray channel.
+
+    path: safetensors with torchvision's `features.N` keys, or None for torchvision's own weights.
+    The file's metadata says what input they want: "RGB 0..255 minus (r,g,b), no division" for the
+    original weights of Simonyan & Zisserman. Without such a mean, torchvision's normalization of
+    0..1 is assumed. Raises ModelError.
+
+    Activations are not rescaled here; see `balance`.
+    """
+    metadata, tensors = _torchvision_vgg() if path is None else _read(path)
+    names = sorted(
+        {int(name.split(".")[1]) for name in tensors if name.startswith("features.")},
+    )
+    convolutions = encoder.convolutions
+    shapes = [tuple(tensors[f"features.{n}.weight"].shape[:1]) for n in names]
+    if shapes != [(conv.out_channels,) for conv in convolutions]:
+        raise ModelError(
+            f"{path or 'torchvision'}: expected the {len(convolutions)} convolutions of VGG16, found {len(names)} "
+            f"with widths {[width for (width,) in shapes]}"
+        )
+    gain, mean = _input_convention(metadata.get("input", ""))
+    for n, conv in zip(names, convolutions, strict=True):
+        weight = tensors[f"features.{n}.weight"].float()
+        bias = tensors[f"features.{n}.bias"].float()
+        if weight.shape[1] == 3 and conv.in_channels == 1:
+            # Each color channel would see gain * gray - mean; the network is fed gray - MID_GRAY.
+            offset = gain * MID_GRAY - mean
+            bias = bias + (weight.sum(dim=(2, 3)) * offset).sum(dim=1)
+            weight = (weight * gain[None, :, None, None]).sum(dim=1, keepdim=True)
+        conv.weight.data.copy_(weight)
+        assert conv.bias is not None
+        conv.bias.data.copy_(bias)
+
+
+@torch.no_grad()
+def balance(encoder: Encoder, gray: Tensor) -> None:
+    """Rescale an encoder so that every activation has unit mean square, its features unchanged.
+
+    ReLU and pooling pass a positive factor through, so dividing a convolution's output by s and the
+    next one's kernel likewise cancels out. The original VGG weights reach activations of thousands;
+    after this, half precision has room and the decoder meets all scales at the same strength.
+    gray: (N, 1, h, w) typical pictures in 0..1.
+    """
+    x, incoming = gray - MID_GRAY, torch.tensor(1.0)
+    for number, stage in enumerate(encoder.stages):
+        if number:
+            x = torch.nn.functional.max_pool2d(x, 2)
+        for conv in stage:  # type: ignore[union-attr]
+            conv.weight.data *= incoming  # the input now arrives divided by `incoming`
+            raw = torch.relu(conv(x))
+            scale = raw.square().mean().sqrt().clamp(min=1e-6)
+            conv.weight.data /= scale
+            conv.bias.data /= scale
+            x, incoming = raw / scale, scale
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace a file by another in one step that survives a power cut."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read(path: Path, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            return metadata, {n: file.get_tensor(n) for n in file.keys()} if tensors else {}
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such model file") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: expected a safetensors model, found {error}") from error
+
+
+def _torchvision_vgg() -> tuple[dict[str, str], dict[str, Tensor]]:
+    from torchvision.models import VGG16_Weights, vgg16  # slow to import, seldom needed
+
+    try:
+        state = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).state_dict()
+    except OSError as error:
+        raise ModelError(
+            f"torchvision's VGG16 weights cannot be had ({error}); name a file"
+        ) from error
+    return {}, {name: tensor for name, tensor in state.items() if name.startswith("features.")}
+
+
+def _input_convention(described: str) -> tuple[Tensor, Tensor]:
+    """(gain, mean) per RGB channel: the network saw gain * value - mean for values in 0..1."""
+    if "0..255" in described and "(" in described:
+        numbers = described[described.index("(") + 1 : described.index(")")]
+        return torch.full((3,), 255.0), torch.tensor([float(n) for n in numbers.split(",")])
+    std = torch.tensor([0.229, 0.224, 0.225])
+    return 1 / std, torch.tensor([0.485, 0.456, 0.406]) / std
