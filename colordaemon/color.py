@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache, reduce
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor
@@ -20,16 +20,28 @@ from torch import Tensor
 AB_LIMIT = 110.0  # Lab a and b of real sRGB colors stay within ±110
 
 # Linear RGB to XYZ, from the primaries of BT.709 (sRGB) and BT.2020 with white D65.
-_XYZ_FROM_709 = (
-    (0.4123908, 0.3575843, 0.1804808),
-    (0.2126390, 0.7151687, 0.0721923),
-    (0.0193308, 0.1191948, 0.9505322),
+_XYZ_FROM_709 = torch.tensor(
+    (
+        (0.4123908, 0.3575843, 0.1804808),
+        (0.2126390, 0.7151687, 0.0721923),
+        (0.0193308, 0.1191948, 0.9505322),
+    ),
+    dtype=torch.float64,
 )
-_XYZ_FROM_2020 = (
-    (0.6369580, 0.1446169, 0.1688810),
-    (0.2627002, 0.6779981, 0.0593017),
-    (0.0000000, 0.0280727, 1.0609851),
+_XYZ_FROM_2020 = torch.tensor(
+    (
+        (0.6369580, 0.1446169, 0.1688810),
+        (0.2627002, 0.6779981, 0.0593017),
+        (0.0000000, 0.0280727, 1.0609851),
+    ),
+    dtype=torch.float64,
 )
+# Divided by the white of the matrix itself, so that R = G = B has a = b = 0 exactly.
+_XYZ_FROM_709 /= _XYZ_FROM_709.sum(dim=1, keepdim=True)
+_XYZ_FROM_2020 /= _XYZ_FROM_2020.sum(dim=1, keepdim=True)
+# Inverted once, here: torch.linalg.inv on a GPU waits for it.
+_709_FROM_XYZ = torch.linalg.inv(_XYZ_FROM_709)
+_2020_FROM_XYZ = torch.linalg.inv(_XYZ_FROM_2020)
 _EPSILON = 216 / 24389  # CIE: below this Y/Yn the cube root becomes a straight line
 _KAPPA = 24389 / 27
 
@@ -103,9 +115,7 @@ def linear_to_srgb(linear: Tensor) -> Tensor:
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """sRGB (*, 3, H, W) in 0..1 to Lab (*, 3, H, W): L 0..100, a and b within ±110."""
-    rgb_to_xyz = _matrix(_XYZ_FROM_709, rgb.device)
-    # Divided by the white of the matrix itself, so that R = G = B has a = b = 0 exactly.
-    xyz = _mix(rgb_to_xyz / rgb_to_xyz.sum(dim=1, keepdim=True), srgb_to_linear(rgb))
+    xyz = _mix(_XYZ_FROM_709, srgb_to_linear(rgb))
     f = torch.where(xyz > _EPSILON, xyz.clamp(min=_EPSILON) ** (1 / 3), (_KAPPA * xyz + 16) / 116)
     fx, fy, fz = f.unbind(dim=-3)
     return torch.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), dim=-3)
@@ -219,7 +229,7 @@ def _offset(shift: float, step: int) -> float:
     return 0.5 if shift == 0.5 else 0.5 / step
 
 
-@cache
+@lru_cache(maxsize=32)  # a film has two; a shelf of photos has thousands, each up to a megabyte
 def _cubic(size: int, count: int, offset: float, step: float, device: torch.device) -> Tensor:
     """The (count, size) matrix that samples a line of `size` values at (i + offset) * step.
 
@@ -258,7 +268,7 @@ def _phases(x: Tensor, dim: int, count: int) -> list[Tensor]:
     if missing:
         edge = x.narrow(dim, x.shape[dim] - 1, 1)
         x = torch.cat((x, *[edge] * missing), dim=dim)
-    return list(x.unflatten(dim, (-1, count)).unbind(dim))
+    return list(torch.unflatten(x, dim, (-1, count)).unbind(dim))
 
 
 def _rgb_differences(cb: Tensor, cr: Tensor, matrix: Matrix) -> tuple[Tensor, Tensor, Tensor]:
@@ -284,14 +294,10 @@ def _cube(root: Tensor) -> Tensor:
 def _lab_to_linear(fy: Tensor, a: Tensor, b: Tensor, matrix: Matrix) -> Tensor:
     """Lab, its lightness given as f(Y/Yn), to linear RGB (*, 3, H, W) in the matrix's primaries."""
     xyz = torch.stack((_cube(fy + a / 500), _cube(fy), _cube(fy - b / 200)), dim=-3)
-    to_xyz = _matrix(_XYZ_FROM_2020 if matrix is Matrix.BT2020 else _XYZ_FROM_709, a.device)
-    return _mix(torch.linalg.inv(to_xyz / to_xyz.sum(dim=1, keepdim=True)), xyz)
-
-
-def _matrix(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float32, device=device)
+    return _mix(_2020_FROM_XYZ if matrix is Matrix.BT2020 else _709_FROM_XYZ, xyz)
 
 
 def _mix(matrix: Tensor, channels: Tensor) -> Tensor:
     """Multiply the channel axis of (*, 3, H, W) by a 3x3 matrix."""
+    matrix = matrix.to(channels.device, torch.float32)
     return torch.einsum("ij,...jhw->...ihw", matrix, channels)

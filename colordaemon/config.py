@@ -1,17 +1,32 @@
-"""Every setting, its unit, bounds and default."""
+"""Every setting, its unit, bounds and default, as read from a YAML file."""
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+
+from colordaemon.errors import ConfigError
 
 
 class Settings(BaseModel):
     """A section of the configuration: unknown keys are mistakes, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _start_paths_at_the_config_file(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, Path) or info.context is None:
+            return value
+        try:
+            return info.context["folder"] / value.expanduser()
+        except RuntimeError as error:
+            raise ValueError("a path in the home of a known user") from error
 
 
 class ModelSettings(Settings):
@@ -21,25 +36,25 @@ class ModelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     quality: Literal["draft", "standard", "best"] = "standard"
-    batch_size: int = Field(8, ge=1, le=256)
+    batch_size: int = Field(default=8, ge=1, le=256)
 
 
 class FilmSettings(Settings):
     """How films are encoded and how much damage is put up with."""
 
     codec: Literal["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"] = "h264"
-    crf: int | None = Field(None, ge=0, le=63)  # None: the codec's usual value
+    crf: int | None = Field(default=None, ge=0, le=63)  # None: the codec's usual value
     preset: str | None = None  # None: the codec's usual one
     encoder_options: dict[str, str] = {}
-    segment_seconds: float = Field(10.0, ge=2.0, le=600.0)
-    damaged_percent: float = Field(2.0, ge=0.0, le=100.0)  # share of video packets
+    segment_seconds: float = Field(default=10.0, ge=2.0, le=600.0)
+    damaged_percent: float = Field(default=2.0, ge=0.0, le=100.0)  # share of video packets
 
 
 class PhotoSettings(Settings):
     """How photos are written."""
 
     format: Literal["keep", "jpeg", "png", "tiff", "webp", "bmp"] = "keep"
-    quality: int = Field(95, ge=1, le=100)  # of JPEG and WebP
+    quality: int = Field(default=95, ge=1, le=100)  # of JPEG and WebP
 
 
 class OutputSettings(Settings):
@@ -49,6 +64,14 @@ class OutputSettings(Settings):
     name: str = "{stem}.color{suffix}"
     overwrite: bool = False
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        rest = name.replace("{stem}", "").replace("{suffix}", "")
+        if "{stem}" not in name or set(rest) & set("{}/\\\0"):
+            raise ValueError("text with {stem}, perhaps {suffix}, no other braces, no / and no \\")
+        return name
+
 
 class TrainSettings(Settings):
     """One training run."""
@@ -57,18 +80,18 @@ class TrainSettings(Settings):
     vgg: Path | None = None  # None: torchvision's weights
     start: Path | None = None  # None: the bundled model
     subset: str | None = None
-    epochs: int = Field(10, ge=1)
-    minutes: float | None = Field(None, gt=0)
-    batch_size: int = Field(16, ge=2)
-    side: int = Field(128, ge=32, multiple_of=32)
-    validation_side: int = Field(128, ge=32, multiple_of=32)
-    learning_rate: float = Field(4e-4, gt=0)
-    encoder_rate_share: float = Field(0.1, ge=0, le=1)
-    held_out: float = Field(0.1, gt=0, lt=1)
-    validation_pictures: int = Field(1000, ge=1)
-    pictures_per_epoch: int | None = Field(None, ge=1)
+    epochs: int = Field(default=10, ge=1)
+    minutes: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=16, ge=2)
+    side: int = Field(default=128, ge=32, multiple_of=32)
+    validation_side: int = Field(default=128, ge=32, multiple_of=32)
+    learning_rate: float = Field(default=4e-4, gt=0)
+    encoder_rate_share: float = Field(default=0.1, ge=0, le=1)
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    validation_pictures: int = Field(default=1000, ge=1)
+    pictures_per_epoch: int | None = Field(default=None, ge=1)
     seed: int = 1
-    report_seconds: float = Field(30.0, gt=0)
+    report_seconds: float = Field(default=30.0, gt=0)
 
 
 class Config(Settings):
@@ -79,3 +102,155 @@ class Config(Settings):
     photo: PhotoSettings = PhotoSettings()
     output: OutputSettings = OutputSettings()
     train: TrainSettings = TrainSettings()
+
+
+def load_config(path: Path) -> Config:
+    """Read a YAML file; what it leaves out keeps its default.
+
+    Relative paths in it start at the file's own folder. Raises ConfigError, which lists every
+    mistake as FILE:LINE:COLUMN: section.key: what was found and what was expected.
+    """
+    root = _compose(path)
+    if root is None:
+        return Config()
+    places: _Places = {(): (root, root)}
+    mistakes: list[_Mistake] = []
+    data = _plain(root, (), places, mistakes)
+    if isinstance(data, dict):  # a section whose options are all commented out reads as null
+        data = {name: section for name, section in data.items() if section is not None}
+    try:
+        context = {"folder": path.absolute().parent}
+        config = Config.model_validate({} if data is None else data, context=context)
+    except ValidationError as error:
+        mistakes += [_explain(detail, places) for detail in error.errors()]
+    if mistakes:
+        mistakes.sort(key=lambda mistake: (mistake[0].line, mistake[0].column))
+        raise ConfigError("\n".join(f"{_at(path, mark)}: {what}" for mark, what in mistakes))
+    return config
+
+
+_Places = dict[tuple[str, ...], tuple[yaml.Node, yaml.Node]]  # (section, key): key and value
+_Mistake = tuple[yaml.Mark, str]
+_NULL, *_OTHER_TAGS = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "map", "seq", "str"))
+
+
+class _TextLoader(yaml.SafeLoader):
+    """YAML in which every scalar but null is text, so that only the setting says what it means.
+
+    YAML 1.1 would read `preset: 8` as a number, `subset: no` as false, `minutes: 1:30` as 90 and
+    `learning_rate: 4e-4` as text.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (declared by PyYAML)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag == _NULL]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _compose(path: Path) -> yaml.Node | None:
+    """The file as YAML nodes, which know their lines and columns."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return yaml.compose(text, _TextLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected UTF-8 text: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        assert mark is not None
+        what = ", ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError(f"{_at(path, mark)}: not valid YAML: {what}") from error
+    except yaml.reader.ReaderError as error:
+        line, column = text.count("\n", 0, error.position), text.rfind("\n", 0, error.position)
+        place = f"{path}:{line + 1}:{error.position - column}"
+        raise ConfigError(f"{place}: found control character {error.character:#04x}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: found hundreds of brackets inside brackets") from error
+
+
+def _plain(
+    node: yaml.Node, place: tuple[str, ...], places: _Places, mistakes: list[_Mistake]
+) -> object:
+    """A node as dicts and text; fills in `places`, and the `mistakes` that a dict cannot show."""
+    label = ".".join(place) or "the file"
+    if node.tag not in (_NULL, *_OTHER_TAGS):
+        mistakes.append((node.start_mark, f"{label}: found the tag {node.tag}, expected none"))
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.tag == _NULL else node.value
+    if isinstance(node, yaml.SequenceNode) or len(place) == 3:
+        return node  # fits no setting: none is a list or that deep, and an alias may hold itself
+    result = {}
+    for key, value in node.value:
+        inner = (*place, key.value if isinstance(key, yaml.ScalarNode) else _shown(key))
+        if inner in places:
+            first = places[inner][0].start_mark.line + 1
+            what = f"{'.'.join(inner)}: found a second time, it stands on line {first} already"
+            mistakes.append((key.start_mark, what))
+        places[inner] = key, value
+        result[inner[-1]] = _plain(value, inner, places, mistakes)
+    return result
+
+
+def _explain(detail: ErrorDetails, places: _Places) -> _Mistake:
+    """Where a mistake stands, and what it is in plain words."""
+    place = tuple(str(step) for step in detail["loc"])
+    label, (key, value) = ".".join(place) or "the file", places[place]
+    section = type(getattr(Config(), place[0])) if len(place) > 1 else Config
+    if detail["type"] == "extra_forbidden":
+        known = list(section.model_fields)
+        close = difflib.get_close_matches(place[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+        return key.start_mark, f"{label}: unknown key, {hint}"
+    if detail["type"] == "value_error":
+        expected = str(detail["ctx"]["error"])
+    elif len(place) < 2:
+        expected = "a mapping of settings" if place else "a mapping of sections"
+    else:
+        schema = section.model_json_schema()["properties"][place[1]]
+        expected = _in_words(schema if len(place) == 2 else schema["additionalProperties"])
+    return value.start_mark, f"{label}: found {_shown(value)}, expected {expected}"
+
+
+def _in_words(schema: dict[str, Any]) -> str:
+    """What a JSON schema allows, as in "an integer from 0 to 63 or null"."""
+    if "anyOf" in schema:
+        return " or ".join(_in_words(choice) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    words = _KINDS[schema.get("format", schema["type"])]
+    if "minimum" in schema and "maximum" in schema:
+        return f"{words} from {schema['minimum']:g} to {schema['maximum']:g}"
+    bounds = [f"{word} {schema[key]:g}" for key, word in _BOUNDS.items() if key in schema]
+    return " ".join([words, " and ".join(bounds)]).rstrip()
+
+
+_KINDS = {
+    "boolean": "true or false",
+    "integer": "an integer",
+    "null": "null",
+    "number": "a number",
+    "object": "a mapping of names to text",
+    "path": "a path",
+    "string": "text",
+}
+_BOUNDS = {
+    "minimum": "of at least",
+    "exclusiveMinimum": "above",
+    "exclusiveMaximum": "below",
+    "multipleOf": "divisible by",
+}
+
+
+def _shown(node: yaml.Node) -> str:
+    """What stands in the file, short, on one line."""
+    if not isinstance(node, yaml.ScalarNode):
+        return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
+    if node.tag == _NULL:
+        return "nothing"
+    text = node.value if len(node.value) <= 60 else node.value[:57] + "..."
+    return text if text and not text.strip("-.0123456789") else repr(text)
+
+
+def _at(path: Path, mark: yaml.Mark) -> str:
+    return f"{path}:{mark.line + 1}:{mark.column + 1}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from colordaemon.errors import ModelError
 from colordaemon.network.model import MID_GRAY, ColorNet, Encoder, ModelSpec
@@ -56,18 +57,7 @@ def save_model(path: Path, model: ColorNet, notes: dict[str, Any]) -> None:
 def load_model(path: Path) -> ColorNet:
     """Rebuild a network from its file, in float32 and evaluation mode. Raises ModelError."""
     metadata, tensors = _read(path)
-    if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path}: not a colordaemon model (its metadata names no such format)")
-    if int(metadata["version"]) > VERSION:
-        raise ModelError(
-            f"{path}: model format {metadata['version']}, this colordaemon reads up to {VERSION}"
-        )
-    fields = json.loads(metadata["spec"])
-    spec = ModelSpec(
-        encoder=tuple(tuple(stage) for stage in fields["encoder"]),
-        decoder=tuple(fields["decoder"]),
-        short_side=fields["short_side"],
-    )
+    model = ColorNet(_spec(path, metadata))
     state = {
         name: tensor.float() * tensors[name + _SCALE]
         if name + _SCALE in tensors
@@ -75,14 +65,35 @@ def load_model(path: Path) -> ColorNet:
         for name, tensor in tensors.items()
         if not name.endswith(_SCALE)
     }
-    model = ColorNet(spec)
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # tensors of other shapes
+        raise ModelError(f"{path}: weights do not fit the spec ({error})") from error
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise ModelError(
             f"{path}: weights do not fit the spec (missing {missing[:3]}, unknown {unexpected[:3]})"
         )
     return model.eval()
+
+
+def _spec(path: Path, metadata: dict[str, str]) -> ModelSpec:
+    if metadata.get("format") != FORMAT:
+        raise ModelError(f"{path}: not a colordaemon model (its metadata names no such format)")
+    try:
+        version = int(metadata["version"])
+        if version > VERSION:
+            raise ModelError(
+                f"{path}: model format {version}, this colordaemon reads up to {VERSION}"
+            )
+        fields = json.loads(metadata["spec"])
+        return ModelSpec(
+            encoder=tuple(tuple(stage) for stage in fields["encoder"]),
+            decoder=tuple(fields["decoder"]),
+            short_side=fields["short_side"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: its metadata describes no network ({error!r})") from error
 
 
 def read_notes(path: Path) -> dict[str, Any]:
@@ -103,28 +114,26 @@ def load_vgg(path: Path | None, encoder: Encoder) -> None:
     Activations are not rescaled here; see `balance`.
     """
     metadata, tensors = _torchvision_vgg() if path is None else _read(path)
-    names = sorted(
-        {int(name.split(".")[1]) for name in tensors if name.startswith("features.")},
-    )
-    convolutions = encoder.convolutions
-    shapes = [tuple(tensors[f"features.{n}.weight"].shape[:1]) for n in names]
-    if shapes != [(conv.out_channels,) for conv in convolutions]:
+    kernels = [tensors[name].float() for name in _convolution_names(tensors, "weight")]
+    biases = [tensors[name].float() for name in _convolution_names(tensors, "bias")]
+    # VGG sees three channels where this encoder sees one; otherwise they are the same.
+    wanted = [
+        (c.out_channels, 3 if c.in_channels == 1 else c.in_channels, 3, 3)
+        for c in encoder.convolutions
+    ]
+    if [tuple(kernel.shape) for kernel in kernels] != wanted or len(biases) != len(kernels):
         raise ModelError(
-            f"{path or 'torchvision'}: expected the {len(convolutions)} convolutions of VGG16, found {len(names)} "
-            f"with widths {[width for (width,) in shapes]}"
+            f"{path or 'torchvision'}: expected the {len(wanted)} convolutions of VGG16 with "
+            f"widths {[shape[0] for shape in wanted]}, found {len(kernels)} with widths "
+            f"{[len(kernel) for kernel in kernels]} and {len(biases)} biases"
         )
-    gain, mean = _input_convention(metadata.get("input", ""))
-    for n, conv in zip(names, convolutions, strict=True):
-        weight = tensors[f"features.{n}.weight"].float()
-        bias = tensors[f"features.{n}.bias"].float()
-        if weight.shape[1] == 3 and conv.in_channels == 1:
-            # Each color channel would see gain * gray - mean; the network is fed gray - MID_GRAY.
-            offset = gain * MID_GRAY - mean
-            bias = bias + (weight.sum(dim=(2, 3)) * offset).sum(dim=1)
-            weight = (weight * gain[None, :, None, None]).sum(dim=1, keepdim=True)
-        conv.weight.data.copy_(weight)
-        assert conv.bias is not None
-        conv.bias.data.copy_(bias)
+    gain, mean = _input_convention(path, metadata.get("input", ""))
+    # Each color channel would see gain * gray - mean; the network is fed gray - MID_GRAY.
+    offset = gain * MID_GRAY - mean
+    biases[0] = biases[0] + (kernels[0].sum(dim=(2, 3)) * offset).sum(dim=1)
+    kernels[0] = (kernels[0] * gain[None, :, None, None]).sum(dim=1, keepdim=True)
+    for conv, kernel, bias in zip(encoder.convolutions, kernels, biases, strict=True):
+        conv.load_state_dict({"weight": kernel, "bias": bias})
 
 
 @torch.no_grad()
@@ -140,16 +149,17 @@ def balance(encoder: Encoder, gray: Tensor) -> None:
     for number, stage in enumerate(encoder.stages):
         if number:
             x = torch.nn.functional.max_pool2d(x, 2)
-        for conv in stage:  # type: ignore[union-attr]
-            conv.weight.data *= incoming  # the input now arrives divided by `incoming`
+        for conv in stage.children():
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            conv.weight *= incoming  # the input now arrives divided by `incoming`
             raw = torch.relu(conv(x))
             scale = raw.square().mean().sqrt().clamp(min=1e-6)
-            conv.weight.data /= scale
-            conv.bias.data /= scale
+            conv.weight /= scale
+            conv.bias /= scale
             x, incoming = raw / scale, scale
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes | memoryview) -> None:
     """Replace a file by another in one step that survives a power cut."""
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -171,8 +181,8 @@ def write_durably(path: Path, data: bytes) -> None:
 def _read(path: Path, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            return metadata, {n: file.get_tensor(n) for n in file.keys()} if tensors else {}
+            names = file.keys() if tensors else []
+            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in names}
     except FileNotFoundError:
         raise ModelError(f"{path}: no such model file") from None
     except (SafetensorError, OSError) as error:
@@ -180,21 +190,38 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, str], dict[str, T
 
 
 def _torchvision_vgg() -> tuple[dict[str, str], dict[str, Tensor]]:
-    from torchvision.models import VGG16_Weights, vgg16  # slow to import, seldom needed
+    # Slow to import, seldom needed.
+    from torchvision.models import (  # type: ignore[import-untyped]  # torchvision ships no types
+        VGG16_Weights,
+        vgg16,
+    )
 
     try:
         state = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).state_dict()
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # not reachable, or a download with a wrong hash
         raise ModelError(
             f"torchvision's VGG16 weights cannot be had ({error}); name a file"
         ) from error
     return {}, {name: tensor for name, tensor in state.items() if name.startswith("features.")}
 
 
-def _input_convention(described: str) -> tuple[Tensor, Tensor]:
+def _convolution_names(tensors: dict[str, Tensor], kind: str) -> list[str]:
+    """The names `features.N.kind` in the order of N."""
+    pattern = re.compile(rf"features\.(\d+)\.{kind}")
+    numbers = sorted(int(match[1]) for name in tensors if (match := pattern.fullmatch(name)))
+    return [f"features.{number}.{kind}" for number in numbers]
+
+
+def _input_convention(path: Path | None, described: str) -> tuple[Tensor, Tensor]:
     """(gain, mean) per RGB channel: the network saw gain * value - mean for values in 0..1."""
-    if "0..255" in described and "(" in described:
-        numbers = described[described.index("(") + 1 : described.index(")")]
-        return torch.full((3,), 255.0), torch.tensor([float(n) for n in numbers.split(",")])
-    std = torch.tensor([0.229, 0.224, 0.225])
-    return 1 / std, torch.tensor([0.485, 0.456, 0.406]) / std
+    if not described:
+        std = torch.tensor([0.229, 0.224, 0.225])
+        return 1 / std, torch.tensor([0.485, 0.456, 0.406]) / std
+    number = r"\s*([\d.]+)\s*"
+    mean = re.search(rf"0\.\.255 minus \({number},{number},{number}\)", described)
+    if mean is None:
+        raise ModelError(
+            f"{path}: expected the input to be told as 'RGB 0..255 minus (r,g,b)', "
+            f"found {described!r}"
+        )
+    return torch.full((3,), 255.0), torch.tensor([float(value) for value in mean.groups()])

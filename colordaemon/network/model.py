@@ -19,9 +19,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from colordaemon.color import AB_LIMIT
 
-MID_GRAY = (
-    0.45  # subtracted from the input, so that zero padding looks like mid gray, as VGG learned
-)
+# Subtracted from the input, so that zero padding looks like mid gray, as VGG learned.
+MID_GRAY = 0.45
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class ModelSpec:
 class ColorNet(nn.Module):
     """Guess Lab ab from gray.
 
-    forward: (N, 1, h, w) gamma-coded gray in 0..1, h and w multiples of 16 or more, to
+    forward: (N, 1, h, w) gamma-coded gray in 0..1, h and w multiples of `spec.multiple`, to
     (N, 2, h/2, w/2) ab / 110, unbounded.
     """
 
@@ -75,7 +74,8 @@ class ColorNet(nn.Module):
 
     def predict(self, gray: Tensor) -> Tensor:
         """As forward, in Lab units and float32, clamped to the range of real colors."""
-        return (self(gray).float() * AB_LIMIT).clamp(-AB_LIMIT, AB_LIMIT)
+        ab: Tensor = self(gray)
+        return (ab.float() * AB_LIMIT).clamp(-AB_LIMIT, AB_LIMIT)
 
 
 class Encoder(nn.Module):
@@ -95,14 +95,14 @@ class Encoder(nn.Module):
     @property
     def convolutions(self) -> list[nn.Conv2d]:
         """All convolutions, in order."""
-        return [conv for stage in self.stages for conv in stage]  # type: ignore[union-attr, misc]
+        return [layer for layer in self.stages.modules() if isinstance(layer, nn.Conv2d)]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         taps: list[Tensor] = []
         for stage in self.stages:
             if taps:
                 x = functional.max_pool2d(x, 2)
-            for conv in stage:  # type: ignore[union-attr]
+            for conv in stage.children():
                 x = functional.relu(conv(x))
             taps.append(x)
         return taps
@@ -160,11 +160,12 @@ def _conv_norm_relu(channels: int, width: int) -> tuple[nn.Module, ...]:
 def fold_norms(model: ColorNet) -> ColorNet:
     """Fold every batch norm into the convolution before it: same output, a third fewer passes."""
     model.eval()
-    blocks = [model.decoder.bottom, *(climb.mix for climb in model.decoder.climbs)]
+    blocks = [block for block in model.decoder.modules() if isinstance(block, nn.Sequential)]
     for block in blocks:
-        assert isinstance(block, nn.Sequential)
         for i, layer in enumerate(block):
             if isinstance(layer, nn.BatchNorm2d):
-                block[i - 1] = fuse_conv_bn_eval(block[i - 1], layer)
+                conv = block[i - 1]
+                assert isinstance(conv, nn.Conv2d)
+                block[i - 1] = fuse_conv_bn_eval(conv, layer)
                 block[i] = nn.Identity()
     return model

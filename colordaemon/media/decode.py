@@ -1,0 +1,230 @@
+"""The frames of a film in the order they are shown, each with its own luma and time.
+
+Time is `pts × time_base`, never a frame counter times a rate. Where a container hands out pts that
+are missing or out of order (AVI with B-frames does), they are put in order here, once, and counted.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import av
+import av.error
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from colordaemon.errors import MediaError
+from colordaemon.media.pixels import plane_array
+from colordaemon.media.probe import FilmInfo, open_film
+
+REORDER_FRAMES = 4  # pts may come this many frames early; more B-frames than AVI files ever have
+MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
+ALWAYS_TOLERATED = 8  # damaged packets, so that a short clip survives one scratch
+MATRIX_709, RANGE_FULL = 1, 2  # FFmpeg's numbers
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame: the decoder's picture in a planar format, first plane luma, and when it is shown.
+
+    pts and duration count in the film's time base; duration is 0 where the container knows none.
+    """
+
+    picture: VideoFrame
+    depth: int
+    pts: int
+    duration: int
+
+    @property
+    def luma(self) -> np.ndarray:
+        """A view (H, W) of the source's own luma codes, uint8 or uint16; not to be written into."""
+        return plane_array(self.picture.planes[0], self.depth)
+
+    def __repr__(self) -> str:
+        return f"Frame({self.picture.width}x{self.picture.height}, pts={self.pts})"
+
+
+@dataclass
+class Damage:
+    """What was wrong with the stream so far."""
+
+    packets: int = 0
+    damaged: int = 0
+    retimed: int = 0
+
+    def exceeds(self, percent: float) -> bool:
+        return self.damaged > max(ALWAYS_TOLERATED, self.packets * percent / 100)
+
+
+class FilmReader:
+    """Decodes a film once, from its beginning, in presentation order.
+
+    One decoder for the whole film: a fresh one would drop the frames that it holds back for
+    reordering. Iterating raises MediaError when more than `damaged_percent` of the packets do not
+    decode, when the picture changes its size, and at the end when the file is truncated.
+    """
+
+    def __init__(self, info: FilmInfo, *, damaged_percent: float = 2.0) -> None:
+        self.info = info
+        self.damage = Damage()
+        self._damaged_percent = damaged_percent
+        self._container = open_film(info.path)
+        stream = self._container.streams[info.stream_index]
+        assert isinstance(stream, VideoStream)
+        stream.thread_type = "AUTO"
+        self._stream = stream
+        self._layout = info.layout
+        self._reformatter = VideoReformatter()  # one for all: PyAV would keep one per frame
+        self._film_end = self._last_end = 0.0  # seconds, of this stream and of all
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        for picture, pts in self._in_order(self._pictures()):
+            yield Frame(self._planar(picture), self._layout.depth, pts, picture.duration or 0)
+        self._check_end()
+
+    def _pictures(self) -> Iterator[VideoFrame]:
+        """Decoded pictures; packets that do not decode are counted and passed over."""
+        consecutive = 0
+        for packet in self._packets():
+            try:
+                pictures = packet.decode()
+                consecutive = 0
+            except av.error.FFmpegError as error:
+                pictures, consecutive = [], consecutive + 1
+                self._count_damage(error, consecutive)
+            if packet.is_corrupt:
+                self.damage.damaged += 1
+            for picture in pictures:
+                assert isinstance(picture, VideoFrame)
+                self._check_size(picture)
+                yield picture
+
+    def _packets(self) -> Iterator[Packet]:
+        """The film's packets, then the flushing one; reading goes on behind a bad stretch."""
+        consecutive = 0
+        while True:
+            try:
+                for packet in self._container.demux():
+                    consecutive = 0
+                    self._count(packet)
+                    if packet.stream is self._stream:
+                        yield packet
+                return
+            except av.error.FFmpegError as error:
+                consecutive += 1
+                self._count_damage(error, consecutive)
+
+    def _count(self, packet: Packet) -> None:
+        ours = packet.stream is self._stream
+        if packet.size and ours:
+            self.damage.packets += 1
+        if packet.pts is not None and packet.time_base:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            self._last_end = max(self._last_end, end)
+            if ours:
+                self._film_end = max(self._film_end, end)
+
+    def _count_damage(self, error: av.error.FFmpegError, consecutive: int) -> None:
+        self.damage.damaged += 1
+        if consecutive > MAX_CONSECUTIVE_ERRORS and self._damaged_percent < 100:
+            raise MediaError(
+                f"{self.info.path}: {consecutive} packets in a row do not decode ({error.strerror})"
+            ) from error
+
+    def _check_size(self, picture: VideoFrame) -> None:
+        found = (picture.width, picture.height, picture.format.name)
+        expected = (self.info.width, self.info.height, self.info.pix_fmt)
+        if found != expected:
+            raise MediaError(
+                f"{self.info.path}: the picture changes from {_describe(*expected)} to "
+                f"{_describe(*found)} at {picture.time or 0:.3f} s; split the film there"
+            )
+
+    def _check_end(self) -> None:
+        damage, path = self.damage, self.info.path
+        if damage.exceeds(self._damaged_percent):
+            raise MediaError(
+                f"{path}: {damage.damaged} of {damage.packets} video packets do not decode, more "
+                f"than {self._damaged_percent:g} %; --accept-damaged colors what is left"
+            )
+        if self._damaged_percent >= 100:
+            return
+        film_start = float((self._stream.start_time or 0) * self._stream.time_base)
+        start = (self._container.start_time or 0) / av.time_base
+        self._check_length("video", self._film_end - film_start, self.info.duration_seconds)
+        self._check_length("content", self._last_end - start, self.info.container_seconds)
+
+    def _check_length(self, what: str, found: float, declared: float | None) -> None:
+        # Containers round, and some count the last frame's duration while others do not.
+        if declared is not None and found < declared - max(0.5, 0.01 * declared):
+            raise MediaError(
+                f"{self.info.path}: truncated, its {found:.2f} s of {what} end before the declared "
+                f"{declared:.2f} s; --accept-damaged colors what is there"
+            )
+
+    def _in_order(self, pictures: Iterable[VideoFrame]) -> Iterator[tuple[VideoFrame, int]]:
+        """Pair pictures, which come in the order they are shown, with their pts in rising order."""
+        waiting: deque[VideoFrame] = deque()
+        times: list[int] = []
+        last: int | None = None
+        newest: int | None = None
+        step = max(1, round(1 / (self.info.rate * self.info.time_base)))
+        for picture in pictures:
+            pts = picture.pts if picture.pts is not None else picture.dts
+            if pts is None:
+                pts = 0 if newest is None else newest + step
+            if newest is not None and (picture.pts is None or pts <= newest):
+                self.damage.retimed += 1
+            newest = pts if newest is None else max(newest, pts)
+            waiting.append(picture)
+            heapq.heappush(times, pts)
+            if len(waiting) > REORDER_FRAMES:
+                last = _after(last, heapq.heappop(times))
+                yield waiting.popleft(), last
+        while waiting:
+            last = _after(last, heapq.heappop(times))
+            yield waiting.popleft(), last
+
+    def _planar(self, picture: VideoFrame) -> VideoFrame:
+        layout = self._layout
+        if layout.in_place:
+            return picture
+        if layout.is_rgb:
+            return self._reformatter.reformat(
+                picture,
+                format=layout.planar,
+                dst_colorspace=MATRIX_709,
+                dst_color_range=RANGE_FULL,
+            )
+        return self._reformatter.reformat(picture, format=layout.planar)
+
+
+def _after(last: int | None, pts: int) -> int:
+    """pts, or the next tick where two frames claim the same time: encoders want it to rise."""
+    return pts if last is None or pts > last else last + 1
+
+
+def _describe(width: int, height: int, pix_fmt: str) -> str:
+    return f"{width}x{height} {pix_fmt}"

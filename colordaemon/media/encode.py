@@ -1,0 +1,341 @@
+"""Encoder settings, pinned once per film, and the writing of one closed segment.
+
+Segments of a film are joined packet by packet, so every one of them has to come from the same
+encoder with the same options and thread count: with different headers x265 decodes no frame at all
+and reports no error. Quality is by CRF or QP only; a bitrate target would depend on what came
+before the segment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import av.error
+import numpy as np
+from av.container import OutputContainer
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from colordaemon.color import Matrix, PixelCode
+from colordaemon.config import FilmSettings
+from colordaemon.errors import ConfigError, MediaError
+from colordaemon.media.decode import Frame
+from colordaemon.media.pixels import layout_of, plane_array, planar_name
+from colordaemon.media.probe import ColorTags, FieldOrder, FilmInfo
+
+THREADS = 4  # enough for 1080p; pinned, because the count may change what an encoder writes
+
+# FFmpeg's numbers for (matrix, primaries, transfer).
+_TAGS = {Matrix.BT601: (6, 6, 6), Matrix.BT709: (1, 1, 1), Matrix.BT2020: (9, 9, 14)}
+_UNSPECIFIED = 2
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """An FFmpeg encoder and how we run it. quality: the option that `crf` sets, or None."""
+
+    name: str
+    options: dict[str, str]
+    quality: str | None = None
+    preset: str | None = None
+    segment_format: str = "nut"  # keeps pts; but NUT holds neither ProRes nor DNxHR
+
+
+_ENCODERS = {
+    "h264": _Encoder("libx264", {"crf": "17", "preset": "medium"}, "crf", "preset"),
+    "hevc": _Encoder(
+        "libx265",
+        {"crf": "18", "preset": "medium", "x265-params": "open-gop=0:log-level=error"},
+        "crf",
+        "preset",
+    ),
+    "av1": _Encoder("libsvtav1", {"crf": "22", "preset": "6"}, "crf", "preset"),
+    "prores": _Encoder("prores_ks", {"profile": "hq", "vendor": "apl0"}, segment_format="mov"),
+    "dnxhr": _Encoder("dnxhd", {"profile": "dnxhr_hqx"}, segment_format="mov"),
+    "ffv1": _Encoder("ffv1", {"level": "3", "g": "1", "slices": "4", "slicecrc": "1"}),
+}
+# Where a codec cannot hold the film's samples unchanged, these are tried in turn.
+_FALLBACKS = ("hevc", "ffv1")
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """Everything an encoder is told; plain and picklable, the same for all segments of a film.
+
+    source_depth: bits of the luma that comes in. It is shifted up to the depth of `pix_fmt` where
+    a codec knows only deeper ones, which moves no limited-range level.
+    """
+
+    codec: str
+    pix_fmt: str
+    source_depth: int
+    width: int
+    height: int
+    time_base: Fraction
+    rate: Fraction
+    sample_aspect: Fraction
+    field_order: FieldOrder
+    tags: ColorTags
+    code: PixelCode
+    options: tuple[tuple[str, str], ...]
+
+    @property
+    def segment_format(self) -> str:
+        return _ENCODERS[self.codec].segment_format
+
+    def add_to(self, container: OutputContainer) -> VideoStream:
+        """Declare the film stream in a container, with these settings."""
+        stream = container.add_stream(
+            _ENCODERS[self.codec].name, rate=self.rate, options=dict(self.options)
+        )
+        assert isinstance(stream, VideoStream)
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = self.width, self.height, self.pix_fmt
+        context.time_base = self.time_base
+        context.sample_aspect_ratio = self.sample_aspect
+        context.thread_count = THREADS
+        self.tag(context)
+        # AVFieldOrder; without it FFV1 and ProRes files do not say that they are interlaced.
+        context.field_order = {"progressive": 1, "top first": 2, "bottom first": 3}[
+            self.field_order
+        ]
+        return stream
+
+    def tag(self, target: Any) -> None:
+        """Set the color tags of a codec context or a frame; ProRes reads them from the frames."""
+        target.color_range, target.colorspace = self.tags.range, self.tags.matrix
+        target.color_primaries, target.color_trc = self.tags.primaries, self.tags.transfer
+
+
+def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSettings, list[str]]:
+    """Pin the encoder for a film; also says in words where it differs from what was asked for.
+
+    Raises ConfigError for options the encoder does not know (FFmpeg itself ignores them).
+    """
+    codec, pix_fmt, remarks = _codec_for(info, settings.codec)
+    encoder = _ENCODERS[codec]
+    options = dict(encoder.options)
+    if settings.crf is not None and encoder.quality:
+        options[encoder.quality] = str(settings.crf)
+    if settings.preset is not None and encoder.preset:
+        options[encoder.preset] = settings.preset
+    if codec == "dnxhr":
+        options["profile"] = _dnxhr_profile(pix_fmt)
+    if codec == "prores" and "444" in pix_fmt:
+        options["profile"] = "4444"
+    _add_interlacing(options, codec, info.field_order)
+    if "qp" in settings.encoder_options:
+        options.pop("crf", None)  # x264 would heed crf alone
+    options |= settings.encoder_options
+    _check_options(encoder.name, options)
+    layout = layout_of(pix_fmt)
+    code = replace(info.code, depth=layout.depth, subsampling=layout.subsampling)
+    if layout.has_alpha or info.layout.has_alpha:
+        remarks.append("the transparency is dropped")
+    return (
+        EncoderSettings(
+            codec=codec,
+            pix_fmt=pix_fmt,
+            source_depth=info.layout.depth,
+            width=info.width,
+            height=info.height,
+            time_base=info.time_base,
+            rate=info.rate,
+            sample_aspect=info.sample_aspect,
+            field_order=info.field_order,
+            tags=_output_tags(info, code),
+            code=code,
+            options=tuple(sorted(options.items())),
+        ),
+        remarks,
+    )
+
+
+def _codec_for(info: FilmInfo, wanted: str) -> tuple[str, str, list[str]]:
+    """(codec, pixel format, remarks): the wanted codec if it keeps every luma sample."""
+    tried = [wanted, *(codec for codec in _FALLBACKS if codec != wanted)]
+    if wanted == "h264" and info.layout.depth > 8:
+        tried = ["hevc", "ffv1"]  # few players know 10-bit H.264
+    for codec in tried:
+        pix_fmt = _format_for(info, codec)
+        if pix_fmt is not None:
+            remarks = []
+            if codec != wanted:
+                found = f"{info.layout.depth}-bit {info.width}x{info.height}"
+                remarks.append(f"encoding {found} as {codec}, because {wanted} suits it badly")
+            return codec, pix_fmt, remarks
+    raise MediaError(
+        f"{info.path}: no encoder holds {info.layout.depth}-bit luma of {info.width}x{info.height}"
+    )
+
+
+def _format_for(info: FilmInfo, codec: str) -> str | None:
+    """The encoder's pixel format nearest above the film's chroma layout and depth, if any."""
+    encoder = av.Codec(_ENCODERS[codec].name, "w")
+    known = {format.name for format in encoder.video_formats or ()}
+    layout = info.layout
+    # Gray gets 4:2:0; layouts that only old tape formats know get the next finer one. A coarser one
+    # is the last resort: color is new anyway, only luma must not change.
+    wanted = (2, 2) if layout.is_gray else layout.subsampling
+    choices = sorted(
+        ((2, 2), (2, 1), (1, 1)), key=lambda s: s[0] > wanted[0] or s[1] > wanted[1]
+    )
+    if codec == "prores" and info.code.full_range:
+        return None  # it knows limited range only, and levels must not move
+    if codec in ("h264", "hevc"):  # they cannot crop half a chroma sample
+        choices = [s for s in choices if info.width % s[0] == 0 and info.height % s[1] == 0]
+    if info.field_order != "progressive" and codec == "h264":
+        choices = [s for s in choices if info.height % (2 * s[1]) == 0] or choices
+    for depth in [d for d in (8, 10, 12, 16) if d >= layout.depth]:
+        for subsampling in choices:
+            name = planar_name(subsampling, depth)
+            if name in known:
+                return name
+    return None
+
+
+def _output_tags(info: FilmInfo, code: PixelCode) -> ColorTags:
+    """The source's own tags; what it leaves open is said now, because now colors depend on it."""
+    matrix, primaries, transfer = _TAGS[code.matrix]
+    tags = info.tags
+
+    def known(tag: int, otherwise: int) -> int:
+        return tag if tag not in (0, _UNSPECIFIED) else otherwise
+
+    return ColorTags(
+        range=2 if code.full_range else 1,
+        matrix=known(tags.matrix, matrix) if code.matrix is not Matrix.BT709 else 1,
+        primaries=known(tags.primaries, primaries),
+        transfer=known(tags.transfer, transfer),
+    )
+
+
+def _add_interlacing(options: dict[str, str], codec: str, order: FieldOrder) -> None:
+    if order == "progressive":
+        return
+    if codec == "h264":
+        options["x264-params"] = "tff=1" if order == "top first" else "bff=1"
+    if codec in ("h264", "prores"):
+        options["flags"] = "+ildct+ilme"
+    if codec == "hevc":
+        options["x265-params"] += ":interlace=" + ("tff" if order == "top first" else "bff")
+
+
+def _dnxhr_profile(pix_fmt: str) -> str:
+    if "444" in pix_fmt:
+        return "dnxhr_444"
+    return "dnxhr_hq" if pix_fmt == "yuv422p" else "dnxhr_hqx"
+
+
+def _check_options(encoder: str, options: dict[str, str]) -> None:
+    supported = av.CodecContext.create(encoder, "w").supported_options
+    names = {option.name for option in (*supported.generic, *supported.private)}
+    unknown = sorted(set(options) - names)
+    if unknown:
+        raise ConfigError(
+            f"film.encoder_options: {encoder} has no option {', '.join(unknown)}; "
+            f"it has {', '.join(sorted(option.name for option in supported.private))}"
+        )
+
+
+class SegmentWriter:
+    """Encodes frames of one segment into a file of its own, a closed group of pictures.
+
+    packet_pts lists the pts of every packet in the order they stand in the file, which is the
+    order of decoding. Time stamps in the file itself are not relied on.
+    """
+
+    def __init__(self, path: Path, settings: EncoderSettings) -> None:
+        self.settings = settings
+        self.packet_pts: list[int] = []
+        self._container = av.open(
+            str(path),
+            "w",
+            format=settings.segment_format,
+            options={"avoid_negative_ts": "disabled"},
+        )
+        self._stream = settings.add_to(self._container)
+        self._aspect = _AspectMarker(settings) if settings.codec == "ffv1" else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._encode(None)
+        self._container.close()
+
+    def write(self, frame: Frame, chroma: np.ndarray) -> None:
+        """Add a frame with its own luma and these chroma planes (2, H', W') of the same dtype."""
+        picture = merge_planes(frame, chroma, self.settings)
+        picture.pts, picture.time_base = frame.pts, self.settings.time_base
+        picture.duration = frame.duration
+        self.settings.tag(picture)
+        self._encode(self._aspect.mark(picture) if self._aspect else picture)
+
+    def _encode(self, picture: VideoFrame | None) -> None:
+        for packet in self._stream.encode(picture):
+            assert packet.pts is not None and packet.time_base is not None
+            pts = packet.pts * packet.time_base / self.settings.time_base
+            self.packet_pts.append(int(pts))
+            self._container.mux(packet)
+
+
+def merge_planes(frame: Frame, chroma: np.ndarray, settings: EncoderSettings) -> VideoFrame:
+    """A picture of the frame's luma and new chroma; the luma buffer is shared where FFmpeg can."""
+    shift = settings.code.depth - settings.source_depth
+    luma_plane = frame.picture.planes[0]
+    odd = settings.width % settings.code.subsampling[0] or settings.height % (
+        settings.code.subsampling[1]
+    )
+    if not shift and not odd and luma_plane.line_size > 0:
+        planes = (luma_plane, *(np.ascontiguousarray(plane) for plane in chroma))
+        return VideoFrame.from_dlpack(
+            planes, format=settings.pix_fmt, width=settings.width, height=settings.height
+        )
+    picture = VideoFrame(settings.width, settings.height, settings.pix_fmt)
+    luma = frame.luma
+    if settings.code.depth > 8:
+        luma = luma.astype(np.uint16) << shift
+    for plane, samples in zip(picture.planes, (luma, *chroma), strict=True):
+        target = plane_array(plane, settings.code.depth)
+        target.setflags(write=True)
+        target[:] = samples
+    return picture
+
+
+class _AspectMarker:
+    """Gives frames a sample aspect ratio, which FFV1 stores per frame and PyAV cannot set."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        graph = Graph()
+        source = graph.add_buffer(
+            width=settings.width,
+            height=settings.height,
+            format=settings.pix_fmt,
+            time_base=settings.time_base,
+        )
+        aspect = settings.sample_aspect
+        marker = graph.add("setsar", f"{aspect.numerator}/{aspect.denominator}")
+        sink = graph.add("buffersink")
+        source.link_to(marker)
+        marker.link_to(sink)
+        graph.configure()
+        self._graph = graph
+
+    def mark(self, picture: VideoFrame) -> VideoFrame:
+        self._graph.push(picture)
+        marked = self._graph.pull()
+        assert isinstance(marked, VideoFrame)
+        return marked

@@ -1,0 +1,83 @@
+"""Pixel formats: where luma sits in a decoded frame, and how to look at it without copying."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import av
+import numpy as np
+
+from colordaemon.errors import MediaError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a pixel format holds, and the planar Y'CbCr format with the same luma samples.
+
+    planar: the format frames are brought to; its first plane is the luma. From RGB this is a
+    conversion, from everything else a re-packing that keeps every sample.
+    subsampling: luma samples per chroma sample (across, down).
+    """
+
+    planar: str
+    in_place: bool  # the first plane is the luma already
+    depth: int
+    subsampling: tuple[int, int]
+    is_gray: bool
+    is_rgb: bool
+    has_alpha: bool
+    full_range: bool  # by its very name (yuvj…) or because RGB has no other
+
+
+def layout_of(pix_fmt: str) -> Layout:
+    """The layout of an FFmpeg pixel format. Raises MediaError for one without luma samples."""
+    format = av.VideoFormat(pix_fmt, 64, 64)
+    depth = max(component.bits for component in format.components)
+    palette = pix_fmt == "pal8"
+    is_rgb = format.is_rgb or palette
+    if format.is_bayer or depth > 16 or "f16" in pix_fmt or pix_fmt.startswith("xyz"):
+        raise MediaError(f"pixel format {pix_fmt}: expected Y'CbCr, gray or RGB of 8 to 16 bits")
+    is_gray = len(format.components) <= 2 and not palette
+    depth = max(depth, 8)  # monow and monob have one bit
+    subsampling = (1, 1)
+    if not is_gray and not is_rgb:
+        subsampling = (64 // format.chroma_width(64), 64 // format.chroma_height(64))
+    planar = _gray_name(depth) if is_gray else planar_name(subsampling, depth)
+    plain = pix_fmt.replace("yuvj", "yuv").replace("yuva", "yuv")
+    return Layout(
+        planar=planar,
+        in_place=plain == planar or pix_fmt in ("nv12", "nv21", "nv16"),
+        depth=depth,
+        subsampling=subsampling,
+        is_gray=is_gray,
+        is_rgb=is_rgb,
+        has_alpha=any(component.is_alpha for component in format.components),
+        full_range=is_rgb or pix_fmt.startswith("yuvj") or pix_fmt in ("monow", "monob"),
+    )
+
+
+_SUBSAMPLING_NAMES = {
+    (1, 1): "444",
+    (1, 2): "440",
+    (2, 1): "422",
+    (2, 2): "420",
+    (4, 1): "411",
+    (4, 4): "410",
+}
+
+
+def planar_name(subsampling: tuple[int, int], depth: int) -> str:
+    """The planar Y'CbCr format of this chroma layout and depth."""
+    return f"yuv{_SUBSAMPLING_NAMES[subsampling]}p" + ("" if depth == 8 else f"{depth}le")
+
+
+def _gray_name(depth: int) -> str:
+    return "gray" if depth == 8 else f"gray{depth}le"
+
+
+def plane_array(plane: av.video.plane.VideoPlane, depth: int) -> np.ndarray:
+    """A view (height, width) of a plane, uint8 or uint16. Never write into it: the decoder may
+    still look at it to predict other frames."""
+    dtype = np.dtype(np.uint8 if depth == 8 else "<u2")
+    samples: np.ndarray = np.frombuffer(plane, dtype)
+    return samples.reshape(-1, plane.line_size // dtype.itemsize)[: plane.height, : plane.width]

@@ -1,0 +1,238 @@
+"""What a film file is, without trusting it: streams, geometry, timing, color tags.
+
+A file is opened by absolute path with the file protocol alone and a list of allowed containers:
+text that calls itself .mp4 can otherwise be a playlist that reads any file of the machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from colordaemon.color import Matrix, PixelCode, Siting
+from colordaemon.errors import MediaError
+from colordaemon.media.pixels import Layout, layout_of
+from colordaemon.media.tint import ExistingColor, existing_color
+
+# Containers of films; nothing here opens another file or the network.
+_CONTAINERS = (
+    "3dostr,asf,av1,avi,dv,dvd,flic,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,webm,mov,mp4,"
+    "m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,roq,swf,vc1,wtv,yuv4mpegpipe"
+)
+# Containers whose clock starts anywhere: the whole film is shifted to start at zero.
+FLOATING_CLOCKS = frozenset({"mpeg", "mpegts", "wtv"})
+# Containers that say how long the film is in a header, so that a truncated file shows.
+_DECLARING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf", "nut"})
+
+FieldOrder = Literal["progressive", "top first", "bottom first"]
+_COLOR_SAMPLES = 12
+
+
+@dataclass(frozen=True)
+class ColorTags:
+    """FFmpeg's numbers for range, matrix, primaries and transfer; 2 means unspecified."""
+
+    range: int
+    matrix: int
+    primaries: int
+    transfer: int
+
+
+@dataclass(frozen=True)
+class FilmInfo:
+    """Everything about the film stream that later steps need; plain and picklable.
+
+    rate: frames per second, for encoders that want one, never for time. sample_aspect: width of a
+    pixel over its height. rotation: degrees counterclockwise that a player turns the picture.
+    duration_seconds: of the film stream, container_seconds: of the longest stream, each as a header
+    declares it and None where it does not.
+    origin_seconds: what a floating clock shows at the start, else 0.
+    """
+
+    path: Path
+    container: str
+    stream_index: int
+    codec: str
+    pix_fmt: str
+    width: int
+    height: int
+    time_base: Fraction
+    rate: Fraction
+    sample_aspect: Fraction
+    rotation: int
+    field_order: FieldOrder
+    tags: ColorTags
+    duration_seconds: float | None
+    container_seconds: float | None
+    origin_seconds: Fraction
+
+    @property
+    def layout(self) -> Layout:
+        return layout_of(self.pix_fmt)
+
+    @property
+    def code(self) -> PixelCode:
+        """How this film's own luma codes are to be read."""
+        layout = self.layout
+        return PixelCode(
+            matrix=Matrix.BT709 if layout.is_rgb else _matrix(self.tags.matrix, self.height),
+            depth=layout.depth,
+            full_range=layout.full_range or self.tags.range == 2,
+            subsampling=layout.subsampling,
+            siting=Siting.TOP_LEFT if self.tags.matrix in (9, 10) else Siting.LEFT,
+        )
+
+
+def open_film(path: Path) -> InputContainer:
+    """Open a film for reading. Raises MediaError, or OSError when the file cannot be reached."""
+    if path.is_dir():
+        raise MediaError(f"{path}: found a folder, expected a film or photo")
+    with path.open("rb") as file:  # tells missing and unreadable apart from damaged
+        if not file.read(1):
+            raise MediaError(f"{path}: the file is empty")
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    try:
+        return av.open(str(path.absolute()), options=options)
+    except av.error.FFmpegError as error:
+        reason = "no film container that colordaemon opens"
+        if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
+            reason = str(error.strerror)
+        raise MediaError(f"{path}: found {reason}, expected a film or photo") from error
+
+
+def film_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The stream to color: the best video stream that is not cover art. Raises MediaError."""
+    cover = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & cover]
+    if not streams:
+        found = ", ".join(sorted({s.type for s in container.streams})) or "no stream at all"
+        raise MediaError(f"{path}: no video stream, found {found}")
+    best = container.streams.best("video")
+    return best if best in streams else streams[0]  # type: ignore[return-value]
+
+
+def probe_film(path: Path) -> FilmInfo:
+    """Read what a film is, from its headers and its first frame. Raises MediaError or OSError."""
+    with open_film(path) as container:
+        stream = film_stream(container, path)
+        container_name = container.format.name.split(",")[0]
+        frame = _first_frame(container, stream, path)
+        context = stream.codec_context
+        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+        declares = container_name in _DECLARING
+        floating = container_name in FLOATING_CLOCKS and container.start_time
+        info = FilmInfo(
+            path=path,
+            container=container_name,
+            stream_index=stream.index,
+            codec=context.name,
+            pix_fmt=frame.format.name,
+            width=frame.width,
+            height=frame.height,
+            time_base=_fraction(stream.time_base),
+            rate=_fraction(rate) if rate else Fraction(25),
+            sample_aspect=_fraction(stream.sample_aspect_ratio or 1),
+            rotation=round(frame.rotation),
+            field_order=_field_order(frame, context),
+            tags=ColorTags(
+                int(frame.color_range),
+                int(frame.colorspace),
+                int(frame.color_primaries),
+                int(frame.color_trc),
+            ),
+            duration_seconds=float(stream.duration * stream.time_base)
+            if declares and stream.duration
+            else None,
+            container_seconds=container.duration / av.time_base
+            if declares and container.duration
+            else None,
+            origin_seconds=Fraction(container.start_time or 0, av.time_base)
+            if floating
+            else Fraction(0),
+        )
+    try:
+        info.layout  # noqa: B018  (raises for formats without luma)
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
+    return info
+
+
+def film_color(info: FilmInfo) -> ExistingColor:
+    """Which color a film has already, judged on frames from all over it.
+
+    A quarter of frames with real color makes a color film: losing it would be worse than asking.
+    """
+    if info.layout.is_gray:
+        return ExistingColor.NONE
+    with open_film(info.path) as container:
+        stream = container.streams[info.stream_index]
+        assert isinstance(stream, VideoStream)
+        verdicts = [_frame_color(frame) for frame in _samples(container, stream)]
+    if verdicts.count(ExistingColor.COLOR) * 4 >= max(1, len(verdicts)):
+        return ExistingColor.COLOR
+    if verdicts.count(ExistingColor.TINT) * 2 > len(verdicts):
+        return ExistingColor.TINT
+    return ExistingColor.NONE
+
+
+def _frame_color(frame: VideoFrame) -> ExistingColor:
+    shrink = max(1.0, max(frame.width, frame.height) / 256)
+    width, height = max(2, int(frame.width / shrink)), max(2, int(frame.height / shrink))
+    planes = frame.reformat(width=width, height=height, format="yuv444p").to_ndarray()
+    samples = planes.astype(np.float32)
+    return existing_color(samples[0], samples[1:] - 128.0)
+
+
+def _samples(container: InputContainer, stream: VideoStream) -> list[VideoFrame]:
+    """Frames spread over the film; where it cannot be searched, its first one."""
+    total = stream.duration
+    if not total and container.duration:
+        total = int(container.duration / (av.time_base * stream.time_base))
+    start, frames = stream.start_time or 0, []
+    for part in range(_COLOR_SAMPLES):
+        try:
+            if total:
+                container.seek(start + total * part // _COLOR_SAMPLES, stream=stream)
+            frames.append(next(container.decode(stream)))
+        except (av.error.FFmpegError, StopIteration):
+            continue
+    return frames
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    for packet in container.demux(stream):
+        try:
+            for frame in packet.decode():
+                assert isinstance(frame, VideoFrame)
+                return frame
+        except av.error.FFmpegError:
+            continue  # damage is counted when the film is decoded
+    raise MediaError(f"{path}: the video stream ({stream.codec_context.name}) has no whole frame")
+
+
+def _field_order(frame: VideoFrame, context: VideoCodecContext) -> FieldOrder:
+    if not frame.interlaced_frame:
+        return "progressive"
+    # AVFieldOrder: in 3 and 4 the bottom field is shown first. DV has it so by definition.
+    bottom = context.field_order in (3, 4) or context.name == "dvvideo"
+    return "bottom first" if bottom else "top first"
+
+
+def _matrix(tag: int, height: int) -> Matrix:
+    known = {1: Matrix.BT709, 5: Matrix.BT601, 6: Matrix.BT601, 9: Matrix.BT2020}
+    return known.get(tag, Matrix.BT709 if height >= 720 else Matrix.BT601)
+
+
+def _fraction(rational: Fraction | int) -> Fraction:
+    """PyAV's own rationals (from version 19) and Python's become Python's."""
+    return Fraction(rational.numerator, rational.denominator)

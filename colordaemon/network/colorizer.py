@@ -1,0 +1,140 @@
+"""The network at work: device, half precision, fixed size and batches around a model.
+
+The network always sees a picture at the same short side, so the same picture gets the same colors
+at any resolution. Only the network runs in half precision; ab comes out in float32.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from colordaemon.errors import ModelError
+from colordaemon.network.checkpoint import BUNDLED, load_model
+from colordaemon.network.model import ColorNet, fold_norms
+
+log = logging.getLogger(__name__)
+
+# Short side, in thirty-seconds of the model's own: 160, 256 and 320 px for the default model.
+_QUALITY = {"draft": 20, "standard": 32, "best": 40}
+LONGEST_ASPECT = 4.0  # a panorama longer than this is shown smaller, or it would fill the memory
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class Colorizer:
+    """Predicts ab for gray pictures of any size."""
+
+    def __init__(
+        self,
+        model: ColorNet,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        quality: Literal["draft", "standard", "best"] = "standard",
+        batch_size: int = 8,
+    ) -> None:
+        self.device, self.dtype, self.batch_size = device, dtype, batch_size
+        self.short_side = model.spec.short_side * _QUALITY[quality] // 32
+        self._multiple = model.spec.multiple
+        self._model = fold_norms(model).to(device=device, dtype=dtype)
+        self._model.to(memory_format=torch.channels_last)
+
+    def __str__(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        precision = {dtype: name for name, dtype in _DTYPES.items()}[self.dtype]
+        return f"{name}, {precision}, {self.short_side} px"
+
+    def network_size(self, height: float, width: float) -> tuple[int, int]:
+        """(h, w) at which the network sees a picture of this shape (any unit, square pixels)."""
+        scale = self.short_side / min(height, width)
+        scale *= min(1.0, LONGEST_ASPECT * min(height, width) / max(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    @torch.inference_mode()
+    def predict_ab(self, gray: Tensor) -> Tensor:
+        """Guess the color of upright pictures.
+
+        gray: (N, 1, H, W) uint8 codes of full range or float32 0..1, gamma-coded, square pixels.
+        Returns (N, 2, h, w) float32 Lab ab at the network's own size, on the network's device.
+        Halves its batch for good when memory runs out.
+        """
+        done: list[Tensor] = []
+        count = 0
+        while count < len(gray):
+            try:
+                done.append(self._predict(gray[count : count + self.batch_size]))
+                count += len(done[-1])
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size = max(1, self.batch_size // 2)
+                torch.cuda.empty_cache()
+                log.warning("the GPU is out of memory: going on with batches of %d", self.batch_size)
+        return torch.cat(done)
+
+    def _predict(self, gray: Tensor) -> Tensor:
+        gray = gray.to(self.device, non_blocking=True)
+        gray = gray.float() / 255 if gray.dtype == torch.uint8 else gray.float()
+        height, width = self.network_size(*gray.shape[-2:])
+        if (height, width) != gray.shape[-2:]:
+            gray = functional.interpolate(
+                gray, (height, width), mode="bilinear", antialias=True, align_corners=False
+            )
+        down, right = -height % self._multiple, -width % self._multiple
+        # Reflection keeps texture going; it cannot reach further than the picture itself.
+        mode = "reflect" if down < height and right < width else "replicate"
+        padded = functional.pad(gray, (0, right, 0, down), mode=mode).to(self.dtype)
+        ab = self._model.predict(padded.contiguous(memory_format=torch.channels_last))
+        return ab[..., : -(-height // 2), : -(-width // 2)]
+
+
+def open_colorizer(
+    model: Path | None,
+    device: Literal["auto", "cpu", "cuda"],
+    precision: Literal["auto", "fp16", "bf16", "fp32"],
+    quality: Literal["draft", "standard", "best"],
+    batch_size: int,
+) -> Colorizer:
+    """Load a model (None: the bundled one) onto a device. Raises ModelError."""
+    chosen = choose_device(device)
+    return Colorizer(
+        load_model(model or BUNDLED),
+        chosen,
+        choose_dtype(precision, chosen),
+        quality=quality,
+        batch_size=batch_size,
+    )
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The one place that asks about CUDA. A GPU that was asked for and is missing is an error."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ModelError("model.device is cuda, but no CUDA GPU is available (driver, container?)")
+    return torch.device("cuda" if wanted != "cpu" and available else "cpu")
+
+
+def choose_dtype(
+    wanted: Literal["auto", "fp16", "bf16", "fp32"], device: torch.device
+) -> torch.dtype:
+    """Half precision where the hardware computes in it, float32 elsewhere."""
+    if wanted != "auto":
+        if wanted == "fp16" and device.type == "cpu":
+            raise ModelError("model.precision is fp16, which needs a GPU; a CPU takes bf16 or fp32")
+        return _DTYPES[wanted]
+    if device.type == "cuda":
+        return torch.float16
+    return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
+
+
+def _cpu_computes_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
