@@ -1,0 +1,127 @@
+"""One film: from a source file to one complete, checked file under a partial name."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from colordaemon.config import FilmSettings
+from colordaemon.errors import AlreadyColor
+from colordaemon.film.join import join, verify
+from colordaemon.film.plan import FilmPlan, SegmentTask
+from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
+from colordaemon.media.decode import Frame
+from colordaemon.media.encode import EncoderSettings, choose_encoder
+from colordaemon.media.mux import Target, choose_target
+from colordaemon.media.probe import FilmInfo, film_color, probe_film
+from colordaemon.media.tint import ExistingColor
+from colordaemon.network.colorizer import Colorizer
+
+
+@dataclass(frozen=True)
+class FilmJob:
+    """What is going to be done with a film, decided before any model time is spent.
+
+    remarks: in words, whatever comes out differently from the source or the settings.
+    """
+
+    source: FilmInfo
+    encoder: EncoderSettings
+    target: Target
+    settings: FilmSettings
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FilmReport:
+    """What was done. shots: how many; damaged: video packets that did not decode."""
+
+    frames: int
+    segments: int
+    shots: int
+    damaged: int
+    retimed: int
+
+
+def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> FilmJob:
+    """Look at a film and choose encoder and container.
+
+    Raises MediaError for a file that is no film, AlreadyColor for one with real color unless
+    `force`, ConfigError for encoder options that do not exist.
+    """
+    source = probe_film(path)
+    if not force and film_color(source) is ExistingColor.COLOR:
+        raise AlreadyColor(f"{path}: has real color already; --force replaces it")
+    encoder, remarks = choose_encoder(source, settings)
+    target = choose_target(source, encoder)
+    return FilmJob(source, encoder, target, settings, (*remarks, *target.remarks))
+
+
+def color_film(
+    job: FilmJob,
+    partial: Path,
+    colorizer: Colorizer,
+    *,
+    on_frame: Callable[[Frame], None] = lambda frame: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FilmReport:
+    """Color a film on this machine, into `partial`. Work files stand beside it and are removed.
+
+    Raises MediaError, OSError, and Interrupted when a stop is asked for.
+    """
+    worker = SegmentWorker(colorizer, on_frame, should_stop)
+    work = Path(tempfile.mkdtemp(prefix=f"{partial.stem}.", suffix=".work", dir=partial.parent))
+    try:
+        with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
+            plan = run_segments(job, work, executor)
+        join(plan, job.target, partial)
+        verify(plan, job.target, partial)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        worker.close()
+        shutil.rmtree(work, ignore_errors=True)
+    damage = plan.damage
+    shots = sum(len(segment.cuts) for segment in plan.segments)
+    return FilmReport(
+        plan.frame_count, len(plan.segments), shots, damage.damaged, damage.retimed
+    )
+
+
+def run_segments(job: FilmJob, work: Path, executor: Executor) -> FilmPlan:
+    """Make all segments, each beginning where the one before it ended."""
+    plan = FilmPlan(job.source, job.encoder)
+    task: SegmentTask | None = SegmentTask(
+        index=0,
+        source=job.source,
+        encoder=job.encoder,
+        path=work / "000000.segment",
+        longest_seconds=job.settings.segment_seconds,
+        damaged_percent=job.settings.damaged_percent,
+    )
+    while task is not None:
+        plan.add(executor.submit(run_segment, task).result())
+        task = _following(task, plan)
+    return plan
+
+
+def _following(task: SegmentTask, plan: FilmPlan) -> SegmentTask | None:
+    last = plan.segments[-1]
+    if last.next_pts is None:
+        return None
+    index = task.index + 1
+    return SegmentTask(
+        index=index,
+        source=task.source,
+        encoder=task.encoder,
+        path=task.path.with_name(f"{index:06}.segment"),
+        longest_seconds=task.longest_seconds,
+        damaged_percent=task.damaged_percent,
+        start_pts=last.next_pts,
+        start_crc=last.next_crc,
+    )

@@ -1,0 +1,127 @@
+"""Segments become one film, and the film is checked against its plan.
+
+Packets are copied in order. Their dts are made anew from the sorted pts: an encoder's own dts fail
+in the muxer after a slow-down and with segments of one or two frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from colordaemon.errors import MediaError
+from colordaemon.film.plan import FilmPlan, SegmentResult
+from colordaemon.media.mux import FilmMuxer, Target, film_of
+from colordaemon.media.probe import open_film
+
+
+def join(plan: FilmPlan, target: Target, path: Path) -> None:
+    """Write the film to `path`, which is not checked yet; see `verify`."""
+    with open_film(plan.source.path) as source:
+        muxer = FilmMuxer(path, source, plan.source, target, plan.encoder)
+        try:
+            muxer.write(_film_packets(plan, _header(muxer.film)))
+        finally:
+            muxer.close()
+
+
+def verify(plan: FilmPlan, target: Target, path: Path) -> None:
+    """Reopen a joined film and compare it with its plan. Raises MediaError.
+
+    Checked: the number of streams, the time of every frame, and that its first and its last group
+    of pictures decode.
+    """
+    with open_film(path) as container:
+        if len(container.streams) < len(target.kept):
+            raise MediaError(
+                f"{path}: found {len(container.streams)} streams, expected {len(target.kept)}"
+            )
+        film = film_of(container, target.kept.index(plan.source.stream_index))
+        _check_times(plan, container, film, path)
+        for seconds in (None, plan.pts()[-1] * plan.source.time_base):
+            if seconds is not None:
+                container.seek(int(seconds / film.time_base), stream=film)
+            else:
+                container.seek(0)
+            _check_decodes(container, film, path)
+
+
+def _film_packets(plan: FilmPlan, header: bytes) -> Iterator[Packet]:
+    """The packets of all segments with pts of the source, new dts and durations."""
+    times, depth = plan.pts(), plan.reorder_depth
+    step = int(times[1] - times[0]) if len(times) > 1 else 1
+    end = plan.segments[-1].end_pts
+    durations = dict(zip(times.tolist(), [*np.diff(times).tolist(), max(0, end - int(times[-1]))]))
+    number = 0
+    for segment in plan.segments:
+        for packet, pts in _segment_packets(segment, header):
+            early = number - depth
+            packet.pts, packet.dts = pts, int(times[0]) + step * early
+            if early >= 0:
+                packet.dts = int(times[early])
+            packet.duration = durations[pts]
+            packet.time_base = plan.source.time_base
+            number += 1
+            yield packet
+
+
+def _segment_packets(segment: SegmentResult, header: bytes) -> Iterator[tuple[Packet, int]]:
+    with av.open(str(segment.path)) as container:
+        stream = container.streams.video[0]
+        if _header(stream) != header:
+            # x265 would decode nothing after this and report no error.
+            raise MediaError(f"{segment.path}: its encoder header differs from the film's")
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        yield from zip(packets, segment.packet_pts, strict=True)
+
+
+def _header(stream: VideoStream) -> bytes:
+    return bytes(stream.codec_context.extradata or b"")
+
+
+def _check_times(
+    plan: FilmPlan, container: InputContainer, film: VideoStream, path: Path
+) -> None:
+    found = sorted(
+        packet.pts for packet in container.demux(film) if packet.size and packet.pts is not None
+    )
+    expected = plan.pts()
+    if len(found) != len(expected):
+        raise MediaError(f"{path}: found {len(found)} frames, expected {len(expected)}")
+    origin, tick = plan.source.origin_seconds, plan.source.time_base
+    # Exact where the container can; Matroska rounds to its own ticks.
+    tolerance = Fraction(0) if (tick / film.time_base).denominator == 1 and not origin else (
+        film.time_base + (tick if origin else 0)
+    )
+    for there, planned in zip(found, expected.tolist(), strict=True):
+        if abs(there * film.time_base - (planned * tick - origin)) > tolerance:
+            raise MediaError(
+                f"{path}: a frame stands at {float(there * film.time_base):.6f} s, expected "
+                f"{float(planned * tick - origin):.6f} s"
+            )
+
+
+def _check_decodes(container: InputContainer, film: VideoStream, path: Path) -> None:
+    """Decode from where the container stands to the next key frame or the end."""
+    decoded, keys = 0, 0
+    try:
+        for packet in container.demux(film):
+            keys += bool(packet.is_keyframe and packet.size)
+            if keys > 1:
+                break
+            decoded += len(packet.decode())
+        if keys > 1:
+            decoded += len(film.codec_context.decode(None))
+    except av.error.FFmpegError as error:
+        raise MediaError(f"{path}: the finished film does not decode ({error.strerror})") from error
+    if not decoded:
+        raise MediaError(f"{path}: the finished film decodes to no picture")
+    film.codec_context.flush_buffers()

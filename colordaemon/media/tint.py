@@ -1,0 +1,95 @@
+"""What color a picture already has: none, a tint that follows its tones, or real color.
+
+Toning, a scanner's cast and faded paper make chroma a function of luma. So we fit that function and
+look at what it leaves over; how strong the tint itself is says nothing, a deep sepia is still one
+curve while a pale photo in haze is not.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.float32]
+
+
+class ExistingColor(Enum):
+    """What a picture shows before it is colored."""
+
+    NONE = "none"
+    TINT = "tint"
+    COLOR = "color"
+
+
+# Measured on 600 color photos of 144 px, not those that the numbers were chosen on. As color count:
+# 95.2 % of them as they are; in gray, as 4:2:0 JPEG of quality 50 and 90 or with colored noise of
+# 15 codes: none; toned in sepia and Prussian blue, with noise, as JPEG: at most 2.0 % and 0.3 %.
+# What is missed is fog, dusk, and photos of a single hue.
+_FOREIGN_CODES = 6.0  # chroma this far off the curve belongs to a colored thing
+# A round thing an eighth of the picture wide covers 1 % of it: a traffic light in a gray street
+# makes the picture a color one, a spot of ink does not.
+_FOREIGN_SHARE = 0.01
+_TINT_CODES = 1.5  # root mean square of the curve; colored noise of 15 codes leaves 0.4
+# Paper borders, stamps and the edges of a film gate have a color of their own.
+_RIM_SHARE = 0.08
+_KNOTS = 32
+
+
+def existing_color(luma: NDArray[np.generic], chroma: NDArray[np.generic]) -> ExistingColor:
+    """Judge a thumbnail of up to about 256 px.
+
+    luma: (h, w) in 8-bit codes. chroma: (2, h, w), Cb and Cr in 8-bit codes around 0.
+    """
+    height, width = luma.shape
+    rim_y, rim_x = int(height * _RIM_SHARE), int(width * _RIM_SHARE)
+    inner = np.s_[rim_y : height - rim_y, rim_x : width - rim_x]
+    # Chroma is stored at half size more often than not; a little blur makes luma match it at edges.
+    tone = _blur(luma[inner].astype(np.float32), 0.8)
+    planes = [_blur(plane[inner].astype(np.float32), 0.8) for plane in chroma]
+    curves = _fit(tone, planes)
+    foreign = np.hypot(*map(_off_curve, planes, curves))
+    if np.mean(foreign > _FOREIGN_CODES) > _FOREIGN_SHARE:
+        return ExistingColor.COLOR
+    tinted = np.sqrt(np.mean([curve * curve for curve in curves]) * 2) > _TINT_CODES
+    return ExistingColor.TINT if tinted else ExistingColor.NONE
+
+
+def _fit(tone: Plane, planes: list[Plane]) -> list[Plane]:
+    """Mean of each plane as a function of tone, given back at every pixel.
+
+    Knots lie at equal shares of the pixels instead of equal steps of luma: toned highlights lose
+    their chroma within a few codes, and knots 8 codes apart took that for color.
+    """
+    codes = np.clip(tone * 2, 0, 511)  # half codes
+    counts = np.bincount(codes.astype(np.intp).ravel(), minlength=512)
+    rank = (np.cumsum(counts) - counts / 2) / codes.size
+    position = np.interp(codes, np.arange(512) + 0.5, rank) * (_KNOTS - 1)
+    left = np.minimum(position.astype(np.intp), _KNOTS - 2)
+    share = position - left
+
+    def spread(plane: Plane | float) -> NDArray[np.float64]:
+        below = np.bincount(left.ravel(), ((1 - share) * plane).ravel(), _KNOTS)
+        above = np.bincount(left.ravel() + 1, (share * plane).ravel(), _KNOTS)
+        return np.asarray(below + above, np.float64)
+
+    weight = np.maximum(spread(1.0), 1e-6)
+    knots = [spread(plane) / weight for plane in planes]
+    return [(k[left] * (1 - share) + k[left + 1] * share).astype(np.float32) for k in knots]
+
+
+def _off_curve(plane: Plane, curve: Plane) -> Plane:
+    """How far chroma lies off the curve, at pixels and with its grain averaged away.
+
+    At an edge, chroma of half size takes on values from both sides, so anything between the least
+    and the greatest value of the curve nearby is on it.
+    """
+    window = np.ones((5, 5), np.uint8)
+    on_curve = np.clip(plane, cv2.erode(curve, window), cv2.dilate(curve, window))
+    return _blur(plane - on_curve, 2.0)
+
+
+def _blur(plane: Plane, sigma: float) -> Plane:
+    return np.asarray(cv2.GaussianBlur(plane, (0, 0), sigma), np.float32)
