@@ -1,0 +1,3 @@
+from colordaemon.cli import main
+
+main()

@@ -1,0 +1,212 @@
+"""The command line: parse, set up logging, call one function, turn the outcome into an exit code.
+
+0 all done · 1 some failed · 2 usage · 3 nothing to do · 78 configuration or model · 130 interrupted
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from colordaemon import __version__
+from colordaemon.config import Config, load_config
+from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
+
+FAILED, NOTHING_TO_DO, CONFIGURATION, INTERRUPTED = 1, 3, 78, 130
+
+app = typer.Typer(
+    help="Color black-and-white photos and films; sound, subtitles, timing and luma stay.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console(stderr=True)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings; see config.yaml.")
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the network runs.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"colordaemon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Set up logging: one line per event, on standard error."""
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_time=False)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("pyvips").setLevel(logging.WARNING)  # it tells of its threads
+
+
+@app.command()
+def once(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Photos and films.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Where results go; else beside."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace color that is there already.")] = False,
+    accept_damaged: Annotated[bool, typer.Option(help="Color what is left of bad films.")] = False,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another model than the bundled one.")
+    ] = None,
+    device: Device = None,
+    config: ConfigFile = None,
+) -> None:
+    """Color the named files and stop."""
+    with _exit_codes(), _stop_on_signals() as stop:
+        settings = _override(
+            _load(config),
+            output={"folder": output, "overwrite": overwrite or None},
+            film={"damaged_percent": 100.0 if accept_damaged else None},
+            model={"file": model, "device": device},
+        )
+        from colordaemon.service.once import color_files  # torch takes seconds to import
+        from colordaemon.service.progress import BarProgress, LineProgress
+
+        progress = BarProgress(console) if console.is_terminal else LineProgress()
+        tally = color_files(files, settings, progress, force=force, stop=stop)
+        if tally.interrupted:
+            raise typer.Exit(INTERRUPTED)
+        if tally.failed:
+            raise typer.Exit(FAILED)
+        if not tally.done:
+            raise typer.Exit(NOTHING_TO_DO)
+
+
+@app.command()
+def train(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A subfolder of color pictures per label.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="The run's folder.")
+    ] = Path("runs/default"),
+    resume: Annotated[bool, typer.Option(help="Go on with the run in that folder.")] = False,
+    subset: Annotated[str | None, typer.Option(help="Train one label only.")] = None,
+    encoder: Annotated[
+        Literal["model", "imagenet", "frozen", "scratch"] | None,
+        typer.Option(help="What the encoder starts from, and whether it learns."),
+    ] = None,
+    vgg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="VGG16 weights (safetensors).")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="A model to start from.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the pictures.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="End after this time.")] = None,
+    device: Device = None,
+    config: ConfigFile = None,
+) -> None:
+    """Train a model on labeled color pictures."""
+    with _exit_codes(), _stop_on_signals() as stop:
+        settings = _override(
+            _load(config),
+            train={
+                "subset": subset,
+                "encoder": encoder,
+                "vgg": vgg,
+                "start": start,
+                "epochs": epochs,
+                "minutes": minutes,
+            },
+            model={"device": device},
+        )
+        from colordaemon.network.colorizer import choose_device
+        from colordaemon.training.train import train as run_training
+
+        best = run_training(
+            folder,
+            output,
+            settings.train,
+            choose_device(settings.model.device),
+            resume=resume,
+            stop=stop,
+        )
+        logging.getLogger(__name__).info("the best model is %s", best)
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+def _load(path: Path | None) -> Config:
+    return Config() if path is None else load_config(path)
+
+
+def _override(config: Config, **sections: dict[str, Any]) -> Config:
+    """The configuration with what was given on the command line; None means not given."""
+    values = config.model_dump()
+    for section, options in sections.items():
+        values[section] |= {name: value for name, value in options.items() if value is not None}
+    try:
+        return Config.model_validate(values)
+    except ValueError as error:
+        raise ConfigError(f"command line: {error}") from error
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    log = logging.getLogger(__name__)
+    try:
+        yield
+    except (ConfigError, ModelError) as error:
+        log.error("%s", error)
+        raise typer.Exit(CONFIGURATION) from None
+    except DataError as error:
+        log.error("%s", error)
+        raise typer.Exit(FAILED) from None
+    except Interrupted as reason:
+        log.warning("%s", reason)
+        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt:
+        log.warning("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        log.exception("%s", error)
+        sys.exit(FAILED)
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Event]:
+    """The first SIGINT or SIGTERM asks for a clean stop, a second SIGINT interrupts at once."""
+    stop = Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,87 @@
+"""Color the named files one after the other; what happens to one does not stop the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from threading import Event
+
+from colordaemon.config import Config
+from colordaemon.errors import AlreadyColor, Interrupted, MediaError, TargetExists
+from colordaemon.network.colorizer import Colorizer, open_colorizer
+from colordaemon.service.convert import Progress, convert
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Tally:
+    """How many files came to which end."""
+
+    done: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    failed: list[Path] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def color_files(
+    sources: Sequence[Path],
+    config: Config,
+    progress: Progress,
+    *,
+    force: bool = False,
+    stop: Event | None = None,
+) -> Tally:
+    """Color files and say a line about each.
+
+    Raises ModelError and ConfigError, because they concern all files.
+    """
+    stop = stop or Event()
+    tally = Tally()
+    get_colorizer = _loader(config)
+    for source in sources:
+        if stop.is_set():
+            tally.interrupted = True
+            break
+        try:
+            done = convert(
+                source, config, get_colorizer, progress, force=force, should_stop=stop.is_set
+            )
+        except (AlreadyColor, TargetExists) as reason:
+            log.warning("skipped: %s", reason)
+            tally.skipped.append(source)
+        except MediaError as error:
+            log.error("failed: %s", error)
+            tally.failed.append(source)
+        except OSError as error:
+            log.error("failed: %s: %s", error.filename or source, error.strerror or error)
+            tally.failed.append(source)
+        except Interrupted as reason:
+            log.warning("interrupted: %s", reason)
+            tally.interrupted = True
+        else:
+            for warning in done.warnings:
+                log.warning("%s: %s", source, warning)
+            log.info("done: %s (%s)", done.target, done.summary)
+            tally.done.append(source)
+    return tally
+
+
+def _loader(config: Config) -> Callable[[], Colorizer]:
+    @cache
+    def load() -> Colorizer:
+        settings = config.model
+        colorizer = open_colorizer(
+            settings.file,
+            settings.device,
+            settings.precision,
+            settings.quality,
+            settings.batch_size,
+        )
+        log.info("coloring on %s", colorizer)
+        return colorizer
+
+    return load

@@ -1,0 +1,68 @@
+"""Output files appear whole or not at all.
+
+| the power fails …                 | on disk afterwards                     |
+|-----------------------------------|----------------------------------------|
+| while the partial file is written | `.NAME.partial`, never the target      |
+| after it is flushed               | the same, complete                     |
+| after the link or rename          | the target, complete; maybe two names  |
+| after the folder is flushed       | the target alone                       |
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from colordaemon.config import OutputSettings
+from colordaemon.errors import TargetExists
+
+
+def target_for(source: Path, suffix: str, settings: OutputSettings) -> Path:
+    """Where the colored file of a source goes. Raises TargetExists if it would be the source."""
+    folder = settings.folder or source.parent
+    target = folder / settings.name.format(stem=source.stem, suffix=suffix)
+    if target.exists() and target.samefile(source):
+        raise TargetExists(f"{target}: the output would replace its own source")
+    if target.exists() and not settings.overwrite:
+        raise TargetExists(f"{target}: exists already; --overwrite replaces it")
+    return target
+
+
+def partial_for(target: Path) -> Path:
+    """The name to write under: hidden, and beside the target, since only there a rename is one
+    step. Too long names lose their middle."""
+    name = f".{target.name}.partial"
+    if len(os.fsencode(name)) > 255:
+        name = os.fsdecode(os.fsencode(f".{target.stem}")[:200]) + f"{target.suffix}.partial"
+    return target.with_name(name)
+
+
+def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a finished file its name. Raises TargetExists when it was taken meanwhile."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    if overwrite:
+        partial.replace(target)
+    else:
+        _link_new(partial, target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _link_new(partial: Path, target: Path) -> None:
+    """Rename, but never onto another file, which plain rename would do in silence."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise TargetExists(f"{target}: appeared while it was being made; not replaced") from None
+    except OSError:  # FAT and some network file systems have no hard links
+        try:
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            raise TargetExists(f"{target}: appeared while it was being made") from None
+        partial.replace(target)
+    else:
+        partial.unlink()
