@@ -8,6 +8,7 @@ before the segment.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -58,10 +59,11 @@ _ENCODERS = {
     "av1": _Encoder("libsvtav1", {"crf": "22", "preset": "6"}, "crf", "preset"),
     "prores": _Encoder("prores_ks", {"profile": "hq", "vendor": "apl0"}, segment_format="mov"),
     "dnxhr": _Encoder("dnxhd", {"profile": "dnxhr_hqx"}, segment_format="mov"),
-    "ffv1": _Encoder("ffv1", {"level": "3", "g": "1", "slices": "4", "slicecrc": "1"}),
+    "ffv1": _Encoder("ffv1", {"level": "3", "g": "1", "slicecrc": "1"}),
 }
 # Where a codec cannot hold the film's samples unchanged, these are tried in turn.
 _FALLBACKS = ("hevc", "ffv1")
+_SAME_SCALE = {"h264", "hevc"}  # these share the meaning of crf and the names of presets
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,64 @@ class EncoderSettings:
 def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSettings, list[str]]:
     """Pin the encoder for a film; also says in words where it differs from what was asked for.
 
-    Raises ConfigError for options the encoder does not know (FFmpeg itself ignores them).
+    Every choice is opened once, because encoders have limits of their own on sizes and formats.
+    Raises ConfigError for options that the encoder does not know (FFmpeg itself ignores those) or
+    does not start with.
     """
-    codec, pix_fmt, remarks = _codec_for(info, settings.codec)
+    _check_options(_ENCODERS[settings.codec].name, settings.encoder_options)
+    remarks = ["the transparency is dropped"] if info.layout.has_alpha else []
+    picture = f"{info.layout.depth}-bit {info.width}x{info.height}"
+    for codec in dict.fromkeys((settings.codec, *_FALLBACKS)):
+        pix_fmt = _format_for(info, codec)
+        if pix_fmt is None:
+            continue
+        encoder = _pin(info, codec, pix_fmt, _applicable(settings, codec))
+        problem = _refusal(encoder)
+        if problem is None:
+            if codec != settings.codec:
+                remarks.append(
+                    f"encoding {picture} as {codec}, because {settings.codec} suits it badly"
+                )
+            return encoder, remarks
+        usual = _pin(info, codec, pix_fmt, FilmSettings(codec=settings.codec))
+        if usual != encoder and _refusal(usual) is None:
+            raise ConfigError(
+                f"film: {codec} does not start with preset {settings.preset}, crf {settings.crf} "
+                f"and encoder_options {settings.encoder_options} ({problem})"
+            )
+    raise MediaError(f"{info.path}: no encoder holds {picture}")
+
+
+def _applicable(settings: FilmSettings, codec: str) -> FilmSettings:
+    """What of the user's wishes for one codec means the same to another."""
+    if codec == settings.codec:
+        return settings
+    foreign: dict[str, object] = {"encoder_options": {}}
+    if not {codec, settings.codec} <= _SAME_SCALE:
+        foreign |= {"crf": None, "preset": None}
+    return settings.model_copy(update=foreign)
+
+
+def _pin(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> EncoderSettings:
+    layout = layout_of(pix_fmt)
+    code = replace(info.code, depth=layout.depth, subsampling=layout.subsampling)
+    return EncoderSettings(
+        codec=codec,
+        pix_fmt=pix_fmt,
+        source_depth=info.layout.depth,
+        width=info.width,
+        height=info.height,
+        time_base=info.time_base,
+        rate=info.rate,
+        sample_aspect=info.sample_aspect,
+        field_order=info.field_order,
+        tags=_output_tags(info, code),
+        code=code,
+        options=tuple(sorted(_options(info, codec, pix_fmt, settings).items())),
+    )
+
+
+def _options(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> dict[str, str]:
     encoder = _ENCODERS[codec]
     options = dict(encoder.options)
     if settings.crf is not None and encoder.quality:
@@ -132,51 +189,28 @@ def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSetti
     _add_interlacing(options, codec, info.field_order)
     if "qp" in settings.encoder_options:
         options.pop("crf", None)  # x264 would heed crf alone
-    options |= settings.encoder_options
-    _check_options(encoder.name, options)
-    layout = layout_of(pix_fmt)
-    code = replace(info.code, depth=layout.depth, subsampling=layout.subsampling)
-    if layout.has_alpha or info.layout.has_alpha:
-        remarks.append("the transparency is dropped")
-    return (
-        EncoderSettings(
-            codec=codec,
-            pix_fmt=pix_fmt,
-            source_depth=info.layout.depth,
-            width=info.width,
-            height=info.height,
-            time_base=info.time_base,
-            rate=info.rate,
-            sample_aspect=info.sample_aspect,
-            field_order=info.field_order,
-            tags=_output_tags(info, code),
-            code=code,
-            options=tuple(sorted(options.items())),
-        ),
-        remarks,
-    )
+    for name, value in settings.encoder_options.items():
+        # Lists of an encoder's own parameters go together; ours come last, so they hold.
+        ours = options.get(name) if name.endswith("-params") else None
+        options[name] = f"{value}:{ours}" if ours else value
+    return options
 
 
-def _codec_for(info: FilmInfo, wanted: str) -> tuple[str, str, list[str]]:
-    """(codec, pixel format, remarks): the wanted codec if it keeps every luma sample."""
-    tried = [wanted, *(codec for codec in _FALLBACKS if codec != wanted)]
-    if wanted == "h264" and info.layout.depth > 8:
-        tried = ["hevc", "ffv1"]  # few players know 10-bit H.264
-    for codec in tried:
-        pix_fmt = _format_for(info, codec)
-        if pix_fmt is not None:
-            remarks = []
-            if codec != wanted:
-                found = f"{info.layout.depth}-bit {info.width}x{info.height}"
-                remarks.append(f"encoding {found} as {codec}, because {wanted} suits it badly")
-            return codec, pix_fmt, remarks
-    raise MediaError(
-        f"{info.path}: no encoder holds {info.layout.depth}-bit luma of {info.width}x{info.height}"
-    )
+def _refusal(encoder: EncoderSettings) -> str | None:
+    """Why an encoder does not start with these settings, None if it does."""
+    try:
+        with av.open(io.BytesIO(), "w", format=encoder.segment_format) as trial:
+            encoder.add_to(trial)
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def _format_for(info: FilmInfo, codec: str) -> str | None:
     """The encoder's pixel format nearest above the film's chroma layout and depth, if any."""
+    if codec == "h264" and info.layout.depth > 8:
+        return None  # few players know 10-bit H.264
     encoder = av.Codec(_ENCODERS[codec].name, "w")
     known = {format.name for format in encoder.video_formats or ()}
     layout = info.layout

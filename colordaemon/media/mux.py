@@ -65,6 +65,10 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
     elif choice == MATROSKA and info.container != MATROSKA:
         remarks.append(f"writing Matroska, because {info.container} cannot hold {encoder.codec}")
     remarks += [f"left out, no container holds it: {names[index]}" for index in lost[choice]]
+    if choice == MATROSKA and encoder.codec == "ffv1" and info.sample_aspect != 1:
+        # FFmpeg takes Matroska's own from a field of the stream that PyAV does not set.
+        aspect = f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
+        remarks.append(f"only the frames, not the container, say that pixels are {aspect}")
     suffix = _SUFFIXES[choice]
     if choice == native and info.path.suffix.lower() == ".m4v":
         suffix = info.path.suffix

@@ -27,7 +27,8 @@ class ExistingColor(Enum):
 # Measured on 600 color photos of 144 px, not those that the numbers were chosen on. As color count:
 # 95.2 % of them as they are; in gray, as 4:2:0 JPEG of quality 50 and 90 or with colored noise of
 # 15 codes: none; toned in sepia and Prussian blue, with noise, as JPEG: at most 2.0 % and 0.3 %.
-# What is missed is fog, dusk, and photos of a single hue.
+# What is missed is fog, dusk, photos of a single hue, and those whose hues follow their tones (blue
+# sea, yellow surf): they look like a duotone.
 _FOREIGN_CODES = 6.0  # chroma this far off the curve belongs to a colored thing
 # A round thing an eighth of the picture wide covers 1 % of it: a traffic light in a gray street
 # makes the picture a color one, a spot of ink does not.

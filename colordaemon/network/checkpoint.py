@@ -99,7 +99,10 @@ def _spec(path: Path, metadata: dict[str, str]) -> ModelSpec:
 def read_notes(path: Path) -> dict[str, Any]:
     """The facts that were stored with a model. Raises ModelError."""
     metadata, _ = _read(path, tensors=False)
-    notes: dict[str, Any] = json.loads(metadata.get("notes", "{}"))
+    try:
+        notes: dict[str, Any] = json.loads(metadata.get("notes", "{}"))
+    except ValueError as error:
+        raise ModelError(f"{path}: its notes are no JSON ({error})") from error
     return notes
 
 
@@ -121,11 +124,12 @@ def load_vgg(path: Path | None, encoder: Encoder) -> None:
         (c.out_channels, 3 if c.in_channels == 1 else c.in_channels, 3, 3)
         for c in encoder.convolutions
     ]
-    if [tuple(kernel.shape) for kernel in kernels] != wanted or len(biases) != len(kernels):
+    widths = [shape[0] for shape in wanted]
+    if [tuple(kernel.shape) for kernel in kernels] != wanted or [*map(len, biases)] != widths:
         raise ModelError(
             f"{path or 'torchvision'}: expected the {len(wanted)} convolutions of VGG16 with "
-            f"widths {[shape[0] for shape in wanted]}, found {len(kernels)} with widths "
-            f"{[len(kernel) for kernel in kernels]} and {len(biases)} biases"
+            f"widths {widths}, found {len(kernels)} with widths {[*map(len, kernels)]} and "
+            f"{len(biases)} biases"
         )
     gain, mean = _input_convention(path, metadata.get("input", ""))
     # Each color channel would see gain * gray - mean; the network is fed gray - MID_GRAY.

@@ -50,10 +50,13 @@ class Colorizer:
         return f"{name}, {precision}, {self.short_side} px"
 
     def network_size(self, height: float, width: float) -> tuple[int, int]:
-        """(h, w) at which the network sees a picture of this shape (any unit, square pixels)."""
+        """(h, w) at which the network sees a picture of this shape (any unit, square pixels).
+
+        Both are even, so that ab at half size covers the picture exactly.
+        """
         scale = self.short_side / min(height, width)
         scale *= min(1.0, LONGEST_ASPECT * min(height, width) / max(height, width))
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        return max(2, 2 * round(height * scale / 2)), max(2, 2 * round(width * scale / 2))
 
     @torch.inference_mode()
     def predict_ab(self, gray: Tensor) -> Tensor:
@@ -90,7 +93,7 @@ class Colorizer:
         mode = "reflect" if down < height and right < width else "replicate"
         padded = functional.pad(gray, (0, right, 0, down), mode=mode).to(self.dtype)
         ab = self._model.predict(padded.contiguous(memory_format=torch.channels_last))
-        return ab[..., : -(-height // 2), : -(-width // 2)]
+        return ab[..., : height // 2, : width // 2]
 
 
 def open_colorizer(

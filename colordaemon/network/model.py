@@ -123,7 +123,9 @@ class Decoder(nn.Module):
             for below, skip, width in zip(widths, reversed(taps[1:-1]), widths[1:], strict=False)
         )
         self.head = nn.Conv2d(widths[-1], 2, kernel_size=3, padding=1)
-        nn.init.zeros_(self.head.weight)  # an untrained network says gray, not noise
+        nn.init.zeros_(self.head.weight)  # an untrained network says gray, not noise or a tint
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, taps: list[Tensor]) -> Tensor:
         content = self.content(taps[-1].mean(dim=(2, 3)))

@@ -4,15 +4,18 @@
     DIR/*.zip                          shards with the same layout inside, read as they are
 
 The split hashes a picture's own name (label/file), so that adding pictures, moving them between
-shards or training on a subset leaves every other picture on its side.
+shards or training on a subset leaves every other picture on its side. Files that are no pictures
+are ignored, aloud.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +29,8 @@ from torch.utils.data import Dataset
 
 from colordaemon.color import lightness_to_gray, rgb_to_lab
 from colordaemon.errors import DataError
+
+log = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -58,35 +63,65 @@ def find_pictures(folder: Path, subset: str | None = None) -> list[Picture]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder with a subfolder of pictures per label")
-    pictures: list[Picture] = []
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir():
-            files = (path for path in sorted(entry.rglob("*")) if path.is_file())
-            names = ((path, path.relative_to(folder).as_posix()) for path in files)
-            pictures += [Picture(entry.name, n, p, False) for p, n in names if _is_picture(n)]
-        elif entry.suffix == ".zip":
-            pictures += _shard_pictures(entry)
+    files = list(_files(folder))
+    pictures = [file for file in files if file.label and _is_picture(file.name)]
     labels = sorted({picture.label for picture in pictures})
     if not pictures:
         raise DataError(f"{folder}: no pictures found in its subfolders or zip shards")
     if subset is not None:
-        pictures = [picture for picture in pictures if picture.label == subset]
-        if not pictures:
+        if subset not in labels:
             raise DataError(f"{folder}: no label {subset!r}, it has {', '.join(labels)}")
+        files = [file for file in files if file.label in ("", subset)]
+        pictures = [picture for picture in pictures if picture.label == subset]
+    _warn_of_others(folder, files)
     return sorted(pictures, key=lambda picture: picture.name)
 
 
-def _shard_pictures(path: Path) -> Iterable[Picture]:
+def _files(folder: Path) -> Iterator[Picture]:
+    """Every file of a folder and its shards, pictures or not; those of no label have label ""."""
+    for entry in sorted(folder.iterdir()):
+        if _is_hidden(entry.name):
+            continue
+        if entry.is_dir():
+            for path in sorted(entry.rglob("*")):
+                name = path.relative_to(folder).as_posix()
+                if path.is_file() and not _is_hidden(name):
+                    yield Picture(entry.name, name, path, False)
+        elif entry.suffix.lower() == ".zip":
+            yield from _shard_files(entry)
+        else:
+            yield Picture("", entry.name, entry, False)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file is a system's own note, such as the ._x.jpg that macOS puts into zips."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def _warn_of_others(folder: Path, files: Sequence[Picture]) -> None:
+    """Name the files that training ignores, and the labels that have no picture at all."""
+    ignored = [file.name for file in files if not _is_picture(file.name)]
+    outside = [file.name for file in files if not file.label and _is_picture(file.name)]
+    for names, what in ((ignored, "not a picture"), (outside, "not in a label's folder")):
+        if names:
+            shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+            log.warning("%s: %d ignored, %s: %s", folder, len(names), what, shown)
+    labels = {file.label for file in files if _is_picture(file.name)}
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not _is_hidden(entry.name) and entry.name not in labels:
+            log.warning("%s: no picture in this folder", entry)
+
+
+def _shard_files(path: Path) -> Iterator[Picture]:
     try:
         with zipfile.ZipFile(path) as shard:
-            names = [PurePosixPath(name) for name in shard.namelist()]
+            names = [entry.filename for entry in shard.infolist() if not entry.is_dir()]
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path}: expected a zip of label folders, found {error}") from error
-    return [
-        Picture(name.parts[0], str(name), path, True)
-        for name in names
-        if len(name.parts) > 1 and _is_picture(name.name)
-    ]
+    for name in names:
+        if not _is_hidden(name):
+            label = PurePosixPath(name).parts[0] if "/" in name else ""
+            yield Picture(label, name, path, True)
 
 
 def _is_picture(name: str) -> bool:
@@ -97,7 +132,7 @@ def split(pictures: Sequence[Picture], held_out: float) -> tuple[list[Picture], 
     """Training and validation pictures; the latter are a share `held_out` (0..1) of the names."""
     sides: tuple[list[Picture], list[Picture]] = ([], [])
     for picture in pictures:
-        digest = hashlib.blake2b(picture.name.encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(_bytes(picture.name), digest_size=8).digest()
         sides[int.from_bytes(digest, "big") < held_out * 2**64].append(picture)
     return sides
 
@@ -105,37 +140,58 @@ def split(pictures: Sequence[Picture], held_out: float) -> tuple[list[Picture], 
 def fingerprint(pictures: Sequence[Picture]) -> str:
     """A hash of the pictures' names, to tell later what a model was trained on."""
     names = "\n".join(picture.name for picture in pictures)
-    return hashlib.sha256(names.encode()).hexdigest()[:16]
+    return hashlib.sha256(_bytes(names)).hexdigest()[:16]
+
+
+def _bytes(name: str) -> bytes:
+    """A name for hashing; file names that are no UTF-8 keep their own bytes."""
+    return name.encode(errors="surrogateescape")
 
 
 def decode_picture(data: bytes) -> np.ndarray | None:
     """An encoded picture to (H, W, 3) uint8 sRGB; None if it cannot be read."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # an empty file, or more pixels than OpenCV allows
+        return None
     return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def readable(pictures: Sequence[Picture]) -> tuple[list[Picture], list[str]]:
     """Sort out pictures that cannot be read: the good ones, and the names of the others."""
-    # One read at a time (shards are not thread-safe), decoding beside it.
+    verdicts: list[bool] = []
+    # One read at a time (shards are not thread-safe), decoding beside it; a few pictures at a time,
+    # because map reads ahead without bound and would hold the whole collection in memory.
     with ThreadPoolExecutor(max_workers=2) as pool:
-        checks = pool.map(_can_decode, (picture.read() for picture in pictures))
-        verdicts = list(zip(pictures, checks, strict=True))
-    return [p for p, good in verdicts if good], [p.name for p, good in verdicts if not good]
+        for first in range(0, len(pictures), 64):
+            verdicts += pool.map(_can_decode, map(_data, pictures[first : first + 64]))
+    judged = list(zip(pictures, verdicts, strict=True))
+    return [p for p, good in judged if good], [p.name for p, good in judged if not good]
 
 
-def _can_decode(data: bytes) -> bool:
-    return decode_picture(data) is not None
+def _data(picture: Picture) -> bytes | None:
+    """A picture's bytes; None where the file or its place in the shard is damaged."""
+    try:
+        return picture.read()
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        return None  # the last two: a compression that Python lacks, a password
+
+
+def _can_decode(data: bytes | None) -> bool:
+    return data is not None and decode_picture(data) is not None
 
 
 class Crops(Dataset[Tensor]):
     """Square crops of readable pictures, (3, side, side) uint8 sRGB.
 
     train: random crops of 70 to 100 % of the short side, half of them mirrored; otherwise the
-    center crop, always the same. Colors are converted on the device, in color.py.
+    center crop, always the same. Chance depends on `seed` (0 or more) and the index alone, so that
+    a resumed run sees the crops that it would have seen. Colors are converted on the device, in
+    color.py.
     """
 
-    def __init__(self, pictures: Sequence[Picture], side: int, train: bool) -> None:
-        self.pictures, self.side, self.train = pictures, side, train
+    def __init__(self, pictures: Sequence[Picture], side: int, train: bool, seed: int = 0) -> None:
+        self.pictures, self.side, self.train, self.seed = pictures, side, train, seed
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -145,16 +201,17 @@ class Crops(Dataset[Tensor]):
         pixels = decode_picture(picture.read())
         if pixels is None:
             raise DataError(f"{picture.path}: {picture.name} could be read before, now it cannot")
-        return torch.from_numpy(self._crop(pixels)).permute(2, 0, 1)
+        chance = np.random.default_rng((self.seed, index)) if self.train else None
+        return torch.from_numpy(self._crop(pixels, chance)).permute(2, 0, 1)
 
-    def _crop(self, pixels: np.ndarray) -> np.ndarray:
+    def _crop(self, pixels: np.ndarray, chance: np.random.Generator | None) -> np.ndarray:
         height, width = pixels.shape[:2]
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
-        if self.train:
-            side = max(1, int(side * float(torch.empty(1).uniform_(0.7, 1.0))))
-            top = int(torch.randint(height - side + 1, (1,)))
-            left = int(torch.randint(width - side + 1, (1,)))
+        if chance:
+            side = max(1, int(side * chance.uniform(0.7, 1.0)))
+            top = int(chance.integers(height - side + 1))
+            left = int(chance.integers(width - side + 1))
         crop = pixels[top : top + side, left : left + side]
         shrink = side >= self.side
         crop = cv2.resize(
@@ -162,7 +219,7 @@ class Crops(Dataset[Tensor]):
             (self.side, self.side),
             interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC,
         )
-        if self.train and torch.rand(1) < 0.5:
+        if chance and chance.random() < 0.5:
             crop = crop[:, ::-1]
         return np.ascontiguousarray(crop)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,13 @@ class ScoreSum:
         self._sums = total if self._sums is None else self._sums + total
         self._count += len(ab)
 
+    def state(self) -> dict[str, Any]:
+        """What `resume` needs to go on adding later."""
+        return {"count": self._count, "sums": self._sums}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        self._count, self._sums = state["count"], state["sums"]
+
     def scores(self) -> Scores:
         if self._sums is None:
             raise ValueError("no picture has been scored")
@@ -65,10 +73,11 @@ def squared_error(ab: Tensor, truth: Tensor) -> Tensor:
 
 def accuracy(ab: Tensor, truth: Tensor, distance: float = ACCURACY_DISTANCE) -> Tensor:
     """(N, 2, h, w) twice to (N,) share of pixels whose ab error is below `distance`."""
-    near = torch.linalg.vector_norm(ab - truth, dim=1) < distance
-    return near.float().mean(dim=(1, 2))
+    errors: Tensor = torch.linalg.vector_norm(ab - truth, dim=1)
+    return (errors < distance).float().mean(dim=(1, 2))
 
 
 def chroma(ab: Tensor) -> Tensor:
     """(N, 2, h, w) to (N,) mean chroma."""
-    return torch.linalg.vector_norm(ab, dim=1).mean(dim=(1, 2))
+    strengths: Tensor = torch.linalg.vector_norm(ab, dim=1)
+    return strengths.mean(dim=(1, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from colordaemon.color import gray_to_lightness, lab_to_rgb
+from colordaemon.network.checkpoint import write_durably
 from colordaemon.network.model import ColorNet
 from colordaemon.training.dataset import Crops, to_gray_and_ab
 from colordaemon.training.metrics import ACCURACY_DISTANCE, Scores
@@ -55,10 +57,11 @@ class Report:
         )
         row = {column: f"{value:.6g}" for column, value in zip(COLUMNS, values, strict=True)}
         rows = [old for old in self._rows() if int(old["epoch"]) < epoch] + [row]
-        with (self.folder / "metrics.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_durably(self.folder / "metrics.csv", text.getvalue().encode())
         self._draw_curves(rows)
         self.last_line = (
             f"epoch {epoch}: validation mse {validated.mse:.1f} (gray {validated.gray_mse:.1f}), "
@@ -76,7 +79,9 @@ class Report:
         ab = nn.functional.interpolate(ab, gray.shape[-2:], mode="bicubic")
         output = lab_to_rgb(torch.cat((gray_to_lightness(gray), ab), dim=1))
         rows = torch.cat((gray.expand(-1, 3, -1, -1), output, self._samples / 255), dim=3)
-        cv2.imwrite(str(self.folder / f"contact-{epoch:03}.png"), _tile(rows)[..., ::-1])
+        # Encoded in memory: cv2.imwrite only returns False when the disk is full.
+        _, encoded = cv2.imencode(".png", cv2.cvtColor(_tile(rows), cv2.COLOR_RGB2BGR))
+        write_durably(self.folder / f"contact-{epoch:03}.png", encoded.tobytes())
 
     def _rows(self) -> list[dict[str, str]]:
         try:
@@ -99,7 +104,9 @@ class Report:
                 axes.plot(seen, [float(row[f"{side}_{name}"]) for row in rows], style, label=side)
             axes.set(xlabel="pictures seen", ylabel=label)
             axes.legend()
-        figure.savefig(self.folder / "curves.png")
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png")
+        write_durably(self.folder / "curves.png", picture.getbuffer())
 
 
 def _tile(rows: Tensor, columns: int = 3) -> np.ndarray:
@@ -107,6 +114,8 @@ def _tile(rows: Tensor, columns: int = 3) -> np.ndarray:
     missing = -len(rows) % columns
     rows = torch.cat((rows, rows.new_ones(missing, *rows.shape[1:])))
     pixels = (rows.clamp(0, 1) * 255).round().byte()
-    lines = pixels.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)  # (lines, h, columns, w, 3)
+    lines = torch.unflatten(pixels, 0, (-1, columns)).permute(
+        0, 3, 1, 4, 2
+    )  # (lines, h, columns, w, 3)
     tiled: np.ndarray = lines.flatten(2, 3).flatten(0, 1).numpy()
     return tiled

@@ -2,16 +2,23 @@
 
 A run is a folder. state.pt holds everything a later run needs to go on (weights, averages,
 optimizer, position in the data); model.safetensors is the best model so far, ready for use. Both
-are replaced in one step, so that a run can be stopped at any line.
+are replaced in one step, so that a run can be stopped at any line: killed within an epoch, it goes
+on from the epoch's start, and stopped on request, after the last batch done. Chance depends only on
+the seed and the position in the data, so a resumed run sees what it would have seen.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import pickle
+import signal
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -23,8 +30,16 @@ from torch.utils.data import DataLoader
 
 from colordaemon.color import AB_LIMIT
 from colordaemon.config import TrainSettings
-from colordaemon.errors import DataError, Interrupted
-from colordaemon.network.checkpoint import balance, load_model, load_vgg, save_model, write_durably
+from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
+from colordaemon.network.checkpoint import (
+    BUNDLED,
+    balance,
+    load_model,
+    load_vgg,
+    save_model,
+    write_durably,
+)
+from colordaemon.network.colorizer import choose_dtype
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.training.dataset import (
     Crops,
@@ -52,45 +67,90 @@ class Run:
     model: ColorNet
     settings: TrainSettings
     device: torch.device
+    epoch_batches: int = 1
     step: int = 0
     epoch: int = 0
+    batch: int = 0  # batches done of this epoch
     pictures_seen: int = 0
     seconds: float = 0.0
     best_mse: float = float("inf")
     optimizer: torch.optim.Optimizer = field(init=False)
     averaged: AveragedModel = field(init=False)
+    trained: ScoreSum = field(init=False, default_factory=ScoreSum)  # scores of this epoch
+    _now: float = field(init=False, default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.model.to(self.device, memory_format=torch.channels_last)
+        self.model.to(self.device)
+        self.model.to(memory_format=torch.channels_last)
         self.optimizer = _optimizer(self.model, self.settings)
         self.averaged = AveragedModel(
-            self.model.decoder, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY), use_buffers=True
+            self.model.decoder, multi_avg_fn=self._average, use_buffers=True
         )
+
+    def _average(self, averages: Any, current: Any, count: Any) -> None:
+        # Early averages forget faster: a run of 200 steps would else end near its random start.
+        # The formula is that of TensorFlow's ExponentialMovingAverage with num_updates.
+        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # untyped in torch
+        update(averages, current, count)
 
     def save(self, path: Path) -> None:
         buffer = io.BytesIO()
         parts = (self.model, self.optimizer, self.averaged)
-        counters = {name: getattr(self, name) for name in _COUNTERS}
-        torch.save({"counters": counters, "parts": [part.state_dict() for part in parts]}, buffer)
-        write_durably(path, buffer.getvalue())
+        state = {
+            "spec": asdict(self.model.spec),
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "parts": [part.state_dict() for part in parts],
+            "trained": self.trained.state(),
+        }
+        torch.save(state, buffer)
+        write_durably(path, buffer.getbuffer())
 
-    def restore(self, path: Path) -> None:
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        for part, saved in zip(
-            (self.model, self.optimizer, self.averaged), state["parts"], strict=True
-        ):
-            part.load_state_dict(saved)
-        for name in _COUNTERS:
-            setattr(self, name, state["counters"][name])
+    @classmethod
+    def load(
+        cls, path: Path, settings: TrainSettings, device: torch.device, epoch_batches: int
+    ) -> Run:
+        """A saved run as it was, but with the rates and limits of `settings`. Raises ModelError."""
+        data = io.BytesIO(path.read_bytes())  # from a torn file, torch.load may raise OSError
+        try:
+            state = torch.load(data, map_location=device, weights_only=True)
+            run = cls(ColorNet(ModelSpec(**state.get("spec", {}))), settings, device, epoch_batches)
+            run._restore(state)
+        except _DAMAGE as error:
+            raise ModelError(
+                f"{path}: expected the state of a training run, found {error!r}"
+            ) from error
+        return run
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        rates = [group["base_lr"] for group in self.optimizer.param_groups]
+        model, optimizer, averaged = state["parts"]
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(optimizer)
+        self.averaged.load_state_dict(averaged)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["base_lr"] = rate  # the optimizer's state brings back the old one
+        for name, value in state["counters"].items():
+            if name in _COUNTERS:
+                setattr(self, name, value)
+        if "trained" in state:
+            self.trained.resume(state["trained"])
 
     def progress(self) -> float:
         """How much of the run is done, 0..1: by epochs or by minutes, whichever is further."""
-        epochs = self.epoch / self.settings.epochs
+        epochs = (self.epoch + self.batch / self.epoch_batches) / self.settings.epochs
         minutes = self.seconds / (self.settings.minutes * 60) if self.settings.minutes else 0.0
         return min(1.0, max(epochs, minutes))
 
+    def count_time(self) -> None:
+        """Add the time since the last call: steps, waiting for pictures, and evaluation alike."""
+        before, self._now = self._now, time.monotonic()
+        self.seconds += self._now - before
 
-_COUNTERS = ("step", "epoch", "pictures_seen", "seconds", "best_mse")
+
+# What torch.load and load_state_dict raise on a file that is torn or somebody else's.
+_DAMAGE = (EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
+_COUNTERS = ("step", "epoch", "batch", "pictures_seen", "seconds", "best_mse")
 
 
 def train(
@@ -105,27 +165,33 @@ def train(
 ) -> Path:
     """Train on a folder of labeled pictures; returns the path of the best model file.
 
-    Raises DataError, ModelError, and Interrupted once `stop` is set and the state is saved.
+    Raises ConfigError, DataError, ModelError, and Interrupted once `stop` is set and the state is
+    saved.
     """
     stop = stop or Event()
-    training, validation = _pictures(folder, settings)
-    torch.manual_seed(settings.seed)
     state_path, model_path = run_folder / "state.pt", run_folder / "model.safetensors"
     if state_path.exists() and not resume:
         raise DataError(f"{run_folder}: holds a run already; resume it or name another folder")
-    run_folder.mkdir(parents=True, exist_ok=True)
-    run = Run(starting_model(settings, training), settings, device)
-    if resume and state_path.exists():
-        run.restore(state_path)
+    _check_writable(run_folder)
+    training, validation = _pictures(folder, settings)
+    epoch_batches = _epoch_batches(training, settings)
+    if state_path.exists():
+        run = Run.load(state_path, settings, device, epoch_batches)
         report_progress(f"going on after {run.pictures_seen} pictures, epoch {run.epoch + 1}")
+    else:
+        if resume:
+            report_progress(f"{run_folder}: no run to go on with, starting a new one")
+        torch.manual_seed(settings.seed)
+        run = Run(starting_model(settings, training), settings, device, epoch_batches)
     report = Report(run_folder, Crops(_samples(validation), settings.validation_side, train=False))
-    notes = _notes(folder, [*training, *validation], settings)
-    while run.progress() < 1.0:
-        trained = train_epoch(run, training, stop, report_progress)
+    notes = _notes([*training, *validation], settings)
+    while run.progress() < 1.0 or run.batch:  # a run may be stopped between its last batch and here
+        train_epoch(run, training, stop, report_progress)
         if stop.is_set():
             run.save(state_path)
             raise Interrupted(f"{run_folder}: stopped after {run.pictures_seen} pictures; resume")
-        run.epoch += 1
+        run.epoch, run.batch = run.epoch + 1, 0
+        trained, run.trained = run.trained.scores(), ScoreSum()
         with averaged_weights(run):
             scores = evaluate(run.model, validation, settings, device)
             best = scores.mse < run.best_mse
@@ -134,6 +200,7 @@ def train(
                 save_model(model_path, run.model, {**notes, "validation": asdict(scores)})
             report.add_epoch(run.epoch, run.pictures_seen, trained, scores, best)
             report.draw_contact_sheet(run.epoch, run.model, device)
+        run.count_time()
         run.save(state_path)
         report_progress(report.last_line)
     return model_path
@@ -141,36 +208,42 @@ def train(
 
 def train_epoch(
     run: Run, pictures: Sequence[Picture], stop: Event, report_progress: Callable[[str], None]
-) -> Scores:
-    """One epoch, or as much of it as time and `stop` allow; returns the training scores."""
-    settings, scores = run.settings, ScoreSum()
-    began, said, seen = time.monotonic(), time.monotonic(), 0
-    set_training_mode(run.model, settings)
-    for batch in _batches(pictures, run.epoch, settings):
-        step_began = time.monotonic()
+) -> None:
+    """The rest of an epoch, or as much of it as time and `stop` allow; adds to `run.trained`."""
+    began = said = time.monotonic()
+    seen_before = run.pictures_seen
+    set_training_mode(run.model, run.settings)
+    for batch in _batches(pictures, run.epoch, run.settings, done=run.batch):
+        if stop.is_set() or run.progress() >= 1.0:
+            break
         for group in run.optimizer.param_groups:
             group["lr"] = group["base_lr"] * learning_rate_share(run.step, run.progress())
         gray, truth = to_gray_and_ab(batch.to(run.device))
-        ab = train_step(run.model, run.optimizer, gray, truth)
+        try:
+            ab = train_step(run.model, run.optimizer, gray, truth)
+        except FloatingPointError as error:
+            raise ModelError(
+                f"training step {run.step + 1}: {error}; what is saved is from before it, "
+                f"so resume with a learning rate below {run.settings.learning_rate:g}"
+            ) from error
         run.averaged.update_parameters(run.model.decoder)
-        scores.add(ab, truth)
-        run.step, run.pictures_seen, seen = (
-            run.step + 1,
-            run.pictures_seen + len(ab),
-            seen + len(ab),
-        )
-        run.seconds += time.monotonic() - step_began
-        if time.monotonic() - said > settings.report_seconds:
+        run.trained.add(ab, truth)
+        run.step, run.batch = run.step + 1, run.batch + 1
+        run.pictures_seen += len(ab)
+        run.count_time()
+        if time.monotonic() - said > run.settings.report_seconds:
             said = time.monotonic()
-            now = scores.scores()
-            report_progress(
-                f"epoch {run.epoch + 1}: {run.pictures_seen} pictures, "
-                f"{seen / (said - began):.1f} pictures/s, mse {now.mse:.1f} (gray {now.gray_mse:.1f}),"
-                f" chroma {now.chroma:.1f} of {now.true_chroma:.1f}, {run.progress():.0%} of the run"
-            )
-        if stop.is_set() or run.progress() >= 1.0:
-            break
-    return scores.scores()
+            speed = (run.pictures_seen - seen_before) / (said - began)
+            report_progress(_progress_line(run, speed))
+
+
+def _progress_line(run: Run, speed: float) -> str:
+    now = run.trained.scores()
+    return (
+        f"epoch {run.epoch + 1}: {run.pictures_seen} pictures, {speed:.1f} pictures/s, "
+        f"mse {now.mse:.1f} (gray {now.gray_mse:.1f}), "
+        f"chroma {now.chroma:.1f} of {now.true_chroma:.1f}, {run.progress():.0%} of the run"
+    )
 
 
 def train_step(
@@ -180,15 +253,28 @@ def train_step(
 
     gray: (N, 1, h, w) in 0..1. truth: (N, 2, h/2, w/2) ab units. The loss is half the squared
     distance in ab, ½ Σ ‖Y − Ŷ‖² of Zhang et al. 2016 equation 1, as a mean over pixels.
+    Raises FloatingPointError, before any parameter moves, when that is not a finite number.
     """
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(gray.device.type, dtype=torch.bfloat16):
-        predicted = model(gray)
+    with _autocast(gray.device):
+        predicted: Tensor = model(gray)
     loss = 0.5 * (predicted.float() - truth / AB_LIMIT).square().sum(dim=1).mean()
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    slope = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    if not slope.isfinite():  # waits for the GPU
+        raise FloatingPointError(f"loss {loss.item():g} with a gradient of {slope.item():g}")
     optimizer.step()
     return predicted.detach().float() * AB_LIMIT
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 on every GPU (float16 would need its gradients scaled) and on a CPU that has it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_has_half(device))
+
+
+@cache
+def _has_half(device: torch.device) -> bool:
+    return choose_dtype("auto", device) is not torch.float32
 
 
 def learning_rate_share(step: int, progress: float) -> float:
@@ -209,9 +295,9 @@ def evaluate(
     model.eval()
     sums = ScoreSum()
     crops = Crops(pictures, settings.validation_side, train=False)
-    for batch in DataLoader(crops, settings.batch_size, num_workers=1):
+    for batch in _load(crops, settings):
         gray, truth = to_gray_and_ab(batch.to(device))
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with _autocast(device):
             ab = model.predict(gray)
         sums.add(ab, truth)
     return sums.scores()
@@ -235,9 +321,9 @@ class averaged_weights:  # noqa: N801  (a context manager, used like a function)
 def starting_model(settings: TrainSettings, pictures: Sequence[Picture]) -> ColorNet:
     """The network before the first step, as `settings.encoder` says."""
     if settings.encoder == "model":
-        assert settings.start is not None
-        log.info("starting from the model %s; its encoder stays as it is", settings.start)
-        return load_model(settings.start)
+        name = settings.start or f"bundled with colordaemon ({BUNDLED})"
+        log.info("starting from the model %s; its encoder stays as it is", name)
+        return load_model(settings.start or BUNDLED)
     model = ColorNet(ModelSpec())
     if settings.encoder != "scratch":
         log.info("starting from ImageNet VGG16: %s", settings.vgg or "torchvision's weights")
@@ -254,7 +340,8 @@ def set_training_mode(model: ColorNet, settings: TrainSettings) -> None:
     ImageNet's first two stages are edges and textures that any picture has; they never change.
     """
     model.train()
-    learning = {"model": 5, "frozen": 5, "imagenet": 2, "scratch": 0}[settings.encoder]
+    stages = len(model.encoder.stages)
+    learning = {"model": stages, "frozen": stages, "imagenet": 2, "scratch": 0}[settings.encoder]
     for number, stage in enumerate(model.encoder.stages):
         stage.requires_grad_(number >= learning)
 
@@ -278,27 +365,58 @@ def _pictures(folder: Path, settings: TrainSettings) -> tuple[list[Picture], lis
             f"{folder}: {len(pictures)} readable pictures give {len(training)} for training and "
             f"{len(validation)} for validation; both need at least one"
         )
-    counts = {label: 0 for label in sorted({p.label for p in pictures})}
-    for picture in pictures:
-        counts[picture.label] += 1
-    labels = ", ".join(f"{label} {count}" for label, count in counts.items())
+    counts = Counter(picture.label for picture in pictures)
+    labels = ", ".join(f"{label} {count}" for label, count in sorted(counts.items()))
     log.info("%d pictures (%s), %d held out", len(pictures), labels, len(validation))
     return training, validation[:: max(1, len(validation) // settings.validation_pictures)]
 
 
-def _batches(pictures: Sequence[Picture], epoch: int, settings: TrainSettings) -> Iterator[Tensor]:
-    """The batches of an epoch, shuffled the same way whenever this epoch is run."""
+def _check_writable(run_folder: Path) -> None:
+    """Better now than when the first epoch is to be saved, perhaps hours later."""
+    try:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run_folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{run_folder}: a run cannot be written here ({error})") from error
+
+
+def _epoch_batches(pictures: Sequence[Picture], settings: TrainSettings) -> int:
+    """How many batches an epoch has; the last pictures, short of a batch, wait for the next."""
+    count = min(len(pictures), settings.pictures_per_epoch or len(pictures))
+    if count < settings.batch_size:
+        raise DataError(f"{count} training pictures do not fill a batch of {settings.batch_size}")
+    return count // settings.batch_size
+
+
+def _batches(
+    pictures: Sequence[Picture], epoch: int, settings: TrainSettings, done: int = 0
+) -> Iterator[Tensor]:
+    """An epoch's batches after the first `done`, the same whenever this epoch is run."""
     generator = torch.Generator().manual_seed(settings.seed + epoch)
     order = torch.randperm(len(pictures), generator=generator).tolist()
     chosen = order[: settings.pictures_per_epoch or len(order)]
-    crops = Crops([pictures[i] for i in chosen], settings.side, train=True)
-    if len(crops) < settings.batch_size:
-        raise DataError(
-            f"{len(crops)} training pictures do not fill a batch of {settings.batch_size}"
-        )
-    yield from DataLoader(
-        crops, settings.batch_size, num_workers=1, drop_last=True, generator=generator
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    crops = Crops([pictures[i] for i in chosen], settings.side, train=True, seed=seed)
+    yield from _load(crops, settings, first=done * settings.batch_size)
+
+
+def _load(crops: Crops, settings: TrainSettings, first: int = 0) -> DataLoader[Tensor]:
+    """Batches of crops from `first` on, in order; only whole ones for training."""
+    return DataLoader(
+        crops,
+        settings.batch_size,
+        sampler=range(first, len(crops)),
+        num_workers=1,
+        drop_last=crops.train,
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # or it would draw from the global one
     )
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Ctrl-C reaches the loader too, which has to live until the run has come to its stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _samples(validation: Sequence[Picture], per_label: int = 3) -> list[Picture]:
@@ -307,7 +425,7 @@ def _samples(validation: Sequence[Picture], per_label: int = 3) -> list[Picture]
     return [p for label in labels for p in [q for q in validation if q.label == label][:per_label]]
 
 
-def _notes(folder: Path, pictures: Sequence[Picture], settings: TrainSettings) -> dict[str, Any]:
+def _notes(pictures: Sequence[Picture], settings: TrainSettings) -> dict[str, Any]:
     return {
         "labels": sorted({picture.label for picture in pictures}),
         "pictures": len(pictures),

@@ -1,0 +1,27 @@
+# Everything runs in .venv, made on first use from Python 3.11 or newer.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test lint format
+
+demo: .venv/installed
+	$(BIN)/python examples/sample.py demo/in
+	$(BIN)/colordaemon once --overwrite -o demo/out demo/in/portrait.png demo/in/film.mkv
+	@echo "The colored photo and film are in demo/out; their gray sources are in demo/in."
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

@@ -1,0 +1,116 @@
+"""The pixels of one page: small for the network, and painted in bands at full size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyvips
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from colordaemon.color import gray_to_lightness, lab_to_rgb, lightness_to_gray, rgb_to_lab
+from colordaemon.media.photo_file import Page
+
+Codes = NDArray[np.uint8] | NDArray[np.uint16]
+
+_PREVIEW_SIDE = 1024  # short side; four times what the network looks at in standard quality
+_BAND_PIXELS = 1 << 20  # a dozen float32 planes of this size are 50 MB
+
+
+def preview(page: Page) -> tuple[Tensor, NDArray[np.float32] | None]:
+    """The picture small: color (1, 1 or 3, h, w) 0..1, and alpha (h, w) 0..1 if it has any."""
+    factor = max(1, min(page.image.width, page.image.height) // _PREVIEW_SIDE)
+    small = page.pixels.shrink(factor, factor) if factor > 1 else page.pixels
+    pixels = _pixels(small.write_to_memory(), small)
+    color, alpha = _split(pixels, page)
+    return color, None if alpha is None else _opacity(alpha, page)
+
+
+def gray_of(color: Tensor) -> Tensor:
+    """The gray (1, 1, h, w) with the lightness of each color."""
+    return color if color.shape[1] == 1 else lightness_to_gray(rgb_to_lab(color)[:, :1])
+
+
+def colored_pixels(page: Page, ab: Tensor, depth: int, keep_alpha: bool) -> Codes:
+    """Full-size pixels (H, W, 3 or 4), in bands, so that float32 stays small."""
+    width, height = page.image.width, page.image.height
+    dtype, top = (np.uint8, 255) if depth == 8 else (np.uint16, 65535)
+    out = np.empty((height, width, 4 if page.has_alpha and keep_alpha else 3), dtype)
+    rows_of = _cubic_rows(ab.shape[-2], height)
+    wide = functional.interpolate(ab, (ab.shape[-2], width), mode="bicubic", align_corners=False)
+    region = pyvips.Region.new(page.pixels)
+    step = max(1, _BAND_PIXELS // width)
+    for start in range(0, height, step):
+        rows = min(step, height - start)
+        band = _pixels(region.fetch(0, start, width, rows), page.pixels, rows)
+        color, alpha = _split(band, page)
+        rgb = paint(gray_of(color), rows_of[start : start + rows] @ wide)
+        if alpha is not None and keep_alpha:
+            out[start : start + rows, :, 3] = _rescaled(alpha, page.depth, depth)
+        elif alpha is not None:
+            rgb = 1 - (1 - rgb) * torch.from_numpy(_opacity(alpha, page))
+        codes = (rgb[0] * top).round_().numpy()
+        out[start : start + rows, :, :3] = codes.transpose(1, 2, 0)
+    return out
+
+
+def _opacity(alpha: Codes, page: Page) -> NDArray[np.float32]:
+    """Alpha as 0..1."""
+    return alpha.astype(np.float32) / np.float32(255 if page.depth == 8 else 65535)
+
+
+def _rescaled(alpha: Codes, depth: int, target: int) -> Codes:
+    return ((alpha.astype(np.uint32) + 128) // 257).astype(np.uint8) if target < depth else alpha
+
+
+def _pixels(data: bytes, image: pyvips.Image, rows: int | None = None) -> Codes:
+    shape = rows or image.height, image.width, image.bands
+    if image.format == "uchar":
+        return np.frombuffer(data, np.uint8).reshape(shape)
+    return np.frombuffer(data, np.uint16).reshape(shape)
+
+
+def _split(pixels: Codes, page: Page) -> tuple[Tensor, Codes | None]:
+    """Color (1, 1 or 3, h, w) 0..1 and alpha (h, w) in codes."""
+    colors = pixels.shape[2] - page.has_alpha
+    planes = pixels[:, :, :colors].transpose(2, 0, 1).astype(np.float32) / page.top
+    return torch.from_numpy(planes)[None], pixels[:, :, colors] if page.has_alpha else None
+
+
+def _cubic_rows(size: int, count: int) -> Tensor:
+    """The (count, size) matrix that enlarges columns bicubically: what it does to single ones."""
+    unit = torch.eye(size)[None, None]
+    return functional.interpolate(unit, (count, size), mode="bicubic", align_corners=False)[0, 0]
+
+
+def paint(gray: Tensor, ab: Tensor) -> Tensor:
+    """sRGB (1, 3, h, w) 0..1 with the lightness of gray (1, 1, h, w) and as much of ab as fits.
+
+    Colors outside sRGB go towards gray at their own lightness. Clipping R, G and B instead would
+    change lightness and hue.
+    """
+    lightness = gray_to_lightness(gray)
+    rgb = lab_to_rgb(torch.cat((lightness, ab), dim=1))
+    outside = _is_outside(rgb)
+    if outside.any():
+        rows, columns = outside[0].nonzero(as_tuple=True)
+        light = lightness[:, :, rows, columns].unsqueeze(2)
+        far = ab[:, :, rows, columns].unsqueeze(2)
+        rgb[:, :, rows, columns] = _fitted(light, far).squeeze(2)
+    return rgb.clamp_(0, 1)
+
+
+def _fitted(lightness: Tensor, ab: Tensor) -> Tensor:
+    """Bisect the largest share of ab that sRGB can show; 12 steps find it to 1/4096."""
+    low, high = torch.zeros_like(lightness), torch.ones_like(lightness)
+    for _ in range(12):
+        middle = (low + high) / 2
+        beyond = _is_outside(lab_to_rgb(torch.cat((lightness, ab * middle), dim=1)))[:, None]
+        low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+    return lab_to_rgb(torch.cat((lightness, ab * low), dim=1))
+
+
+def _is_outside(rgb: Tensor) -> Tensor:
+    """Which pixels leave 0..1, by more than float32 rounds to (less than one 16-bit code)."""
+    return (rgb.amin(dim=1) < -1e-5) | (rgb.amax(dim=1) > 1 + 1e-5)

@@ -1,0 +1,283 @@
+"""Which pictures are found, on which side of the split they stay, and what is said of the rest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import LABELS
+
+from colordaemon.errors import DataError
+from colordaemon.training.dataset import (
+    Crops,
+    Picture,
+    decode_picture,
+    find_pictures,
+    fingerprint,
+    readable,
+    split,
+    to_gray_and_ab,
+)
+
+
+@pytest.fixture
+def folder(pictures_folder: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(pictures_folder, tmp_path / "pictures"))
+
+
+@pytest.fixture
+def zipped(pictures_folder: Path, tmp_path: Path) -> Path:
+    """The same pictures in two shards."""
+    target = tmp_path / "zipped"
+    target.mkdir()
+    files = sorted(pictures_folder.rglob("*.png"))
+    for number in range(2):
+        with zipfile.ZipFile(target / f"part-{number}.zip", "w") as shard:
+            shard.mkdir("animal")
+            for path in files[number::2]:
+                shard.write(path, path.relative_to(pictures_folder))
+    return target
+
+
+def names(pictures: list[Picture]) -> list[str]:
+    return [picture.name for picture in pictures]
+
+
+def imaginary(count: int, label: str = "animal") -> list[Picture]:
+    return [Picture(label, f"{label}/{i}.jpg", Path(f"{i}.jpg"), False) for i in range(count)]
+
+
+def test_a_subfolder_is_a_label(pictures_folder: Path) -> None:
+    pictures = find_pictures(pictures_folder)
+    assert {picture.label for picture in pictures} == set(LABELS)
+    assert names(pictures) == sorted(
+        path.relative_to(pictures_folder).as_posix() for path in pictures_folder.rglob("*.png")
+    )
+
+
+def test_deeper_folders_belong_to_the_label_above_them(folder: Path) -> None:
+    (folder / "animal" / "cats").mkdir()
+    (folder / "animal" / "00.png").rename(folder / "animal" / "cats" / "00.png")
+    labels = {picture.name: picture.label for picture in find_pictures(folder)}
+    assert labels["animal/cats/00.png"] == "animal"
+
+
+def test_zip_and_folder_give_the_same_pictures_and_the_same_split(
+    pictures_folder: Path, zipped: Path
+) -> None:
+    loose, packed = find_pictures(pictures_folder), find_pictures(zipped)
+    assert names(packed) == names(loose)
+    assert [p.read() for p in packed] == [p.read() for p in loose]
+    assert fingerprint(packed) == fingerprint(loose)
+    for mine, theirs in zip(split(packed, 0.3), split(loose, 0.3), strict=True):
+        assert names(mine) == names(theirs)
+
+
+def test_no_picture_changes_sides_when_others_are_added() -> None:
+    few, many = imaginary(100), imaginary(1000) + imaginary(500, "face")
+    for small, large in zip(split(few, 0.1), split(many, 0.1), strict=True):
+        assert set(small) <= set(large)
+
+
+def test_every_picture_is_on_one_side_and_about_the_wanted_share_is_held_out() -> None:
+    pictures = imaginary(5000)
+    training, validation = split(pictures, 0.1)
+    assert sorted(names(training + validation)) == sorted(names(pictures))
+    assert 0.08 < len(validation) / len(pictures) < 0.12
+
+
+def test_a_greater_share_holds_out_the_same_pictures_and_more() -> None:
+    assert set(split(imaginary(500), 0.1)[1]) < set(split(imaginary(500), 0.2)[1])
+
+
+def test_a_subset_is_one_label(pictures_folder: Path) -> None:
+    whole = find_pictures(pictures_folder)
+    face = find_pictures(pictures_folder, "face")
+    assert names(face) == [picture.name for picture in whole if picture.label == "face"]
+    assert set(split(face, 0.3)[1]) <= set(split(whole, 0.3)[1])
+
+
+def test_an_unknown_subset_is_told_the_labels_there_are(pictures_folder: Path) -> None:
+    with pytest.raises(DataError, match=r"no label 'plane', it has animal, face, landscape"):
+        find_pictures(pictures_folder, "plane")
+
+
+def test_a_label_with_one_picture_is_a_label(folder: Path, tmp_path: Path) -> None:
+    (folder / "rare").mkdir()
+    shutil.copy(folder / "animal" / "00.png", folder / "rare" / "only.png")
+    assert names(find_pictures(folder, "rare")) == ["rare/only.png"]
+
+
+def test_a_video_among_the_pictures_is_ignored_aloud(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "animal" / "zoo.mp4").write_bytes(b"film")
+    pictures = find_pictures(folder)
+    assert "animal/zoo.mp4" not in names(pictures)
+    assert "1 ignored, not a picture: animal/zoo.mp4" in caplog.text
+
+
+def test_an_empty_label_is_ignored_aloud(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "empty").mkdir()
+    assert {picture.label for picture in find_pictures(folder)} == set(LABELS)
+    assert f"{folder / 'empty'}: no picture in this folder" in caplog.text
+
+
+def test_pictures_beside_the_labels_are_ignored_aloud(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(folder / "animal" / "00.png", folder / "loose.png")
+    assert "loose.png" not in names(find_pictures(folder))
+    assert "1 ignored, not in a label's folder: loose.png" in caplog.text
+
+
+def test_what_systems_leave_behind_is_ignored_in_silence(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = names(find_pictures(folder))
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails" / "00.png").write_bytes(b"")
+    (folder / "animal" / "._00.png").write_bytes(b"")
+    with zipfile.ZipFile(folder / "mac.zip", "w") as shard:
+        shard.writestr("__MACOSX/animal/00.png", b"")
+    assert names(find_pictures(folder)) == before
+    assert not caplog.records
+
+
+def test_many_strangers_are_counted_and_some_named(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(50):
+        (folder / "face" / f"{number:02}.txt").write_text("")
+    find_pictures(folder)
+    assert "50 ignored" in caplog.text
+    assert "face/07.txt, …" in caplog.text and "face/08.txt" not in caplog.text
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "animal").mkdir()
+    with pytest.raises(DataError, match="no pictures found"):
+        find_pictures(tmp_path)
+
+
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: expected a folder"):
+        find_pictures(tmp_path / "nowhere")
+
+
+def test_a_damaged_shard_is_named(folder: Path) -> None:
+    (folder / "shard.zip").write_bytes(b"no zip at all")
+    with pytest.raises(DataError, match=r"shard\.zip: expected a zip of label folders"):
+        find_pictures(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(99)])
+def test_unreadable_pictures_are_named_and_left_out(folder: Path, content: bytes) -> None:
+    (folder / "face" / "03.png").write_bytes(content)
+    pictures = find_pictures(folder)
+    good, bad = readable(pictures)
+    assert bad == ["face/03.png"]
+    assert names(good) == [name for name in names(pictures) if name != "face/03.png"]
+
+
+def test_a_picture_that_vanished_or_cannot_be_opened_is_named(folder: Path) -> None:
+    pictures = find_pictures(folder)
+    (folder / "face" / "03.png").unlink()
+    assert readable(pictures)[1] == ["face/03.png"]
+
+
+def test_a_damaged_place_in_a_shard_costs_one_picture(zipped: Path) -> None:
+    pictures = find_pictures(zipped)
+    shard = zipped / "part-0.zip"
+    with zipfile.ZipFile(shard) as opened:
+        entry = next(e for e in opened.infolist() if e.filename.endswith(".png"))
+    content = bytearray(shard.read_bytes())
+    middle = entry.header_offset + 30 + len(entry.filename) + entry.file_size // 2
+    content[middle] ^= 0xFF  # the checksum tells
+    shard.write_bytes(content)
+    assert readable(pictures)[1] == [entry.filename]
+
+
+def test_a_name_that_is_no_utf8_can_be_split_and_hashed(folder: Path) -> None:
+    odd = os.fsencode(folder / "animal") + b"/caf\xe9.png"
+    shutil.copy(os.fsencode(folder / "animal" / "00.png"), odd)
+    pictures = find_pictures(folder)
+    assert len(pictures) == 49
+    assert sum(map(len, split(pictures, 0.1))) == 49
+    assert len(fingerprint(pictures)) == 16
+
+
+def test_the_fingerprint_tells_other_pictures() -> None:
+    assert fingerprint(imaginary(10)) != fingerprint(imaginary(11))
+
+
+def test_pictures_come_as_rgb(tmp_path: Path) -> None:
+    red = np.zeros((4, 6, 3), np.uint8)
+    red[..., 2] = 255  # OpenCV's order is BGR
+    pixels = decode_picture(cv2.imencode(".png", red)[1].tobytes())
+    assert pixels is not None
+    assert pixels.shape == (4, 6, 3)
+    assert (pixels == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_crops_have_one_size_whatever_the_picture(folder: Path, train: bool) -> None:
+    for height, width in ((1, 1), (3, 200), (500, 20)):
+        cv2.imwrite(str(folder / "face" / f"{height}.png"), np.zeros((height, width, 3), np.uint8))
+    pictures = find_pictures(folder, "face")
+    crops = Crops(pictures, 32, train)
+    assert {tuple(crops[i].shape) for i in range(len(crops))} == {(3, 32, 32)}
+
+
+def test_chance_depends_on_seed_and_index_alone(pictures_folder: Path) -> None:
+    pictures = find_pictures(pictures_folder)
+    crops = Crops(pictures, 32, train=True, seed=5)
+    expected = [crops[i] for i in range(6)]
+    torch.rand(3)
+    assert all(torch.equal(crops[i], expected[i]) for i in reversed(range(6)))
+    other = Crops(pictures, 32, train=True, seed=6)
+    assert not all(torch.equal(other[i], expected[i]) for i in range(6))
+
+
+def test_crops_for_validation_are_always_the_same(pictures_folder: Path) -> None:
+    pictures = find_pictures(pictures_folder)
+    one, other = (Crops(pictures, 32, train=False, seed=seed) for seed in (1, 2))
+    assert torch.equal(one[0], other[0])
+
+
+def test_crops_draw_nothing_from_the_global_generators(pictures_folder: Path) -> None:
+    torch_state, numpy_state = torch.get_rng_state(), str(np.random.get_state())
+    crops = Crops(find_pictures(pictures_folder), 32, train=True)
+    for index in range(4):
+        crops[index]
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert str(np.random.get_state()) == numpy_state
+
+
+def test_a_picture_that_broke_since_it_was_checked_is_named(folder: Path) -> None:
+    crops = Crops(find_pictures(folder, "face"), 32, train=False)
+    (folder / "face" / "00.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"face/00\.png could be read before"):
+        crops[0]
+
+
+def test_the_network_sees_gray_of_the_same_lightness_and_half_the_color() -> None:
+    rgb = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
+    gray, ab = to_gray_and_ab(rgb)
+    assert gray.shape == (2, 1, 32, 48)
+    assert ab.shape == (2, 2, 16, 24)
+    assert gray.min() >= 0 and gray.max() <= 1.0001
+
+
+def test_a_gray_picture_is_seen_as_it_is_and_has_no_color() -> None:
+    level = torch.arange(0, 256, dtype=torch.uint8).view(1, 1, 8, 32)
+    gray, ab = to_gray_and_ab(level.expand(1, 3, 8, 32))
+    torch.testing.assert_close(gray, level.float() / 255, atol=1e-5, rtol=0)
+    assert ab.abs().max() < 1e-4

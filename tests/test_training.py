@@ -1,0 +1,658 @@
+"""Training runs of a few seconds: that they learn, stop, go on and leave what they should."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import errno
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from colordaemon.config import TrainSettings
+from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
+from colordaemon.network.checkpoint import balance, load_model, read_notes, save_model
+from colordaemon.network.model import ColorNet, ModelSpec
+from colordaemon.training import train as training
+from colordaemon.training.dataset import find_pictures, split
+from colordaemon.training.metrics import Scores
+from colordaemon.training.report import COLUMNS
+from colordaemon.training.train import (
+    Run,
+    averaged_weights,
+    evaluate,
+    learning_rate_share,
+    set_training_mode,
+    starting_model,
+    train,
+    train_step,
+)
+
+# Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads files.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+CPU = torch.device("cpu")
+BATCHES = 8  # in an epoch of these settings
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory, tiny_spec: ModelSpec) -> Path:
+    """A miniature that knows nothing yet, as a model file."""
+    path = tmp_path_factory.mktemp("start") / "tiny.safetensors"
+    torch.manual_seed(5)
+    model = ColorNet(tiny_spec)
+    balance(model.encoder, examples()[0])
+    save_model(path, model, {})
+    return path
+
+
+def make_settings(start: Path, **changes: Any) -> TrainSettings:
+    values: dict[str, Any] = {
+        "start": start,
+        "epochs": 2,
+        "batch_size": 4,
+        "side": 32,
+        "validation_side": 32,
+        "learning_rate": 0.01,
+        "held_out": 0.25,
+    }
+    return TrainSettings(**(values | changes))
+
+
+@pytest.fixture
+def settings(start: Path) -> TrainSettings:
+    return make_settings(start)
+
+
+@pytest.fixture
+def run(tiny_model: ColorNet, settings: TrainSettings) -> Run:
+    return Run(tiny_model, settings, CPU, BATCHES)
+
+
+@pytest.fixture
+def _short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "WARM_UP_STEPS", 5)
+
+
+def examples(count: int = 4) -> tuple[Tensor, Tensor]:
+    """Gray pictures whose color is a matter of brightness."""
+    gray = torch.rand(count, 1, 8, 8).repeat_interleave(4, -1).repeat_interleave(4, -2)
+    small = nn.functional.avg_pool2d(gray, 2)
+    return gray, torch.cat((40 * small - 20, 80 * small - 40), 1)
+
+
+class StopAfter:
+    """Asks for a stop once so many batches are done; with `error`, breaks down instead."""
+
+    def __init__(self, batches: int, error: BaseException | None = None) -> None:
+        self.left, self.error, self.stop = batches, error, Event()
+
+    def __call__(self, line: str) -> None:
+        self.left -= "pictures/s" in line
+        if self.left == 0:
+            if self.error:
+                raise self.error
+            self.stop.set()
+
+
+def train_until(
+    batches: int, folder: Path, run_folder: Path, settings: TrainSettings, resume: bool = False
+) -> None:
+    """Train, with a report after every batch, and stop after so many."""
+    after = StopAfter(batches)
+    every = settings.model_copy(update={"report_seconds": 1e-9})
+    with pytest.raises(Interrupted, match="resume"):
+        train(folder, run_folder, every, CPU, resume=resume, stop=after.stop, report_progress=after)
+
+
+def rows(run_folder: Path) -> list[dict[str, str]]:
+    with (run_folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def state(run_folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(run_folder / "state.pt", weights_only=True)
+    del loaded["counters"]["seconds"]
+    return loaded
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Bit for bit, through dicts and lists."""
+    torch.testing.assert_close(one, other, atol=0, rtol=0, equal_nan=True)
+
+
+# Learning
+
+
+@pytest.fixture(scope="module")
+def finished(
+    pictures_folder: Path, start: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The folder of a run that has had time to learn."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "WARM_UP_STEPS", 5)
+        settings = make_settings(start, epochs=8, learning_rate=0.005)
+        assert train(pictures_folder, folder, settings, CPU) == folder / "model.safetensors"
+    yield folder
+
+
+def test_a_run_learns_that_brightness_means_color(finished: Path) -> None:
+    first, last = rows(finished)[0], rows(finished)[-1]
+    assert float(last["training_mse"]) < 0.5 * float(first["training_mse"])
+    assert float(last["validation_mse"]) < 0.5 * float(last["gray_mse"])
+    assert float(last["validation_accuracy"]) > float(last["gray_accuracy"])
+
+
+def test_the_model_file_is_the_one_that_scored_best(finished: Path, pictures_folder: Path) -> None:
+    notes = read_notes(finished / "model.safetensors")
+    best = min(float(row["validation_mse"]) for row in rows(finished))
+    assert notes["validation"]["mse"] == pytest.approx(best, rel=1e-4)
+    _, validation = split(find_pictures(pictures_folder), 0.25)
+    settings = make_settings(finished)
+    again = evaluate(load_model(finished / "model.safetensors"), validation, settings, CPU)
+    assert again.mse == pytest.approx(best, rel=0.02)  # 16-bit floats in the file
+
+
+def test_the_model_file_tells_what_it_was_trained_on(finished: Path) -> None:
+    notes = read_notes(finished / "model.safetensors")
+    assert notes["labels"] == ["animal", "face", "landscape"]
+    assert notes["pictures"] == 48
+    assert notes["loss"] == "l2"
+    assert notes["settings"]["learning_rate"] == 0.005
+
+
+def test_every_epoch_has_a_row(finished: Path) -> None:
+    assert [int(row["epoch"]) for row in rows(finished)] == list(range(1, 9))
+    seen = [int(float(row["pictures"])) for row in rows(finished)]
+    assert seen == [epoch * seen[0] for epoch in range(1, 9)]
+    assert tuple(rows(finished)[0]) == COLUMNS
+
+
+def test_curves_and_contact_sheets_are_pictures_of_the_right_size(finished: Path) -> None:
+    curves = cv2.imread(str(finished / "curves.png"))
+    assert curves is not None and curves.shape == (400, 1000, 3)
+    for epoch in range(1, 9):
+        sheet = cv2.imread(str(finished / f"contact-{epoch:03}.png"))
+        # Three labels of three samples, each as input, output and truth.
+        assert sheet is not None and sheet.shape == (3 * 32, 3 * 3 * 32, 3)
+
+
+def test_a_contact_sheet_shows_input_output_and_truth(finished: Path) -> None:
+    sheet = cv2.imread(str(finished / "contact-008.png"))
+    assert sheet is not None
+    given, guessed, true = (sheet[:32, i * 32 : (i + 1) * 32].astype(int) for i in range(3))
+    assert (given.max(axis=2) == given.min(axis=2)).all()
+    assert abs(guessed - true).mean() < 0.7 * abs(given - true).mean()
+
+
+def test_nothing_half_written_is_left(finished: Path) -> None:
+    assert not [path for path in finished.iterdir() if path.name.startswith(".")]
+
+
+# A step
+
+
+def test_a_step_moves_every_parameter_once(run: Run) -> None:
+    optimizer = torch.optim.SGD(run.model.parameters(), lr=0.1)
+    run.model.train()
+    before = copy.deepcopy(dict(run.model.named_parameters()))
+    train_step(run.model, optimizer, *examples())
+    for name, parameter in run.model.named_parameters():
+        assert parameter.grad is not None
+        expected = before[name].detach() - 0.1 * parameter.grad
+        torch.testing.assert_close(parameter.detach(), expected, msg=name)
+
+
+def test_a_step_does_not_add_to_the_gradient_of_the_last_one(run: Run) -> None:
+    frozen_rate = torch.optim.SGD(run.model.parameters(), lr=0.0)
+    gray, truth = examples()
+    run.model.eval()  # so that the norms do not change between the two
+    train_step(run.model, frozen_rate, gray, truth)
+    first = [p.grad.clone() for p in run.model.parameters() if p.grad is not None]
+    train_step(run.model, frozen_rate, gray, truth)
+    second = [p.grad for p in run.model.parameters() if p.grad is not None]
+    assert_same(first, second)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "moving"),
+    [
+        ("model", set[int]()),
+        ("frozen", set[int]()),
+        ("imagenet", {2, 3, 4}),
+        ("scratch", {0, 1, 2, 3, 4}),
+    ],
+)
+def test_only_what_should_learn_moves(
+    tiny_model: ColorNet, start: Path, encoder: str, moving: set[int]
+) -> None:
+    run = Run(tiny_model, make_settings(start, encoder=encoder), CPU, BATCHES)
+    set_training_mode(run.model, run.settings)
+    before = copy.deepcopy(run.model.state_dict())
+    for _ in range(3):
+        train_step(run.model, run.optimizer, *examples())
+    moved = {name for name, x in run.model.state_dict().items() if not torch.equal(x, before[name])}
+    stages = {int(name.split(".")[2]) for name in moved if name.startswith("encoder")}
+    assert stages == moving
+    assert {n for n in before if n.startswith("decoder")} <= moved
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_moves_nothing(run: Run, bad: float) -> None:
+    gray, truth = examples()
+    run.model.train()
+    before = copy.deepcopy(dict(run.model.named_parameters()))
+    with pytest.raises(FloatingPointError):
+        train_step(run.model, run.optimizer, gray, truth * bad)
+    for name, parameter in run.model.named_parameters():
+        assert torch.equal(parameter, before[name])
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(
+    pictures_folder: Path, tmp_path: Path, settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    def break_down(model: Any, optimizer: Any, gray: Tensor, truth: Tensor) -> Tensor:
+        nonlocal steps
+        steps += 1
+        bad = float("nan") if steps == BATCHES + 3 else 1.0
+        return train_step(model, optimizer, gray, truth * bad)
+
+    monkeypatch.setattr(training, "train_step", break_down)
+    with pytest.raises(ModelError, match=f"training step {BATCHES + 3}: loss nan"):
+        train(pictures_folder, tmp_path / "run", settings, CPU)
+    assert state(tmp_path / "run")["counters"]["epoch"] == 1
+    for tensor in state(tmp_path / "run")["parts"][0].values():
+        assert tensor.isfinite().all()
+
+
+# Rates and averages
+
+
+def test_the_rate_climbs_stays_and_falls_to_zero() -> None:
+    assert 0 < learning_rate_share(0, 0.0) <= 0.01
+    assert learning_rate_share(10_000, 0.0) == learning_rate_share(10_000, 0.79) == 1
+    assert learning_rate_share(10_000, 0.9) == pytest.approx(0.5)
+    assert learning_rate_share(10_000, 1.0) == 0
+    shares = [learning_rate_share(10_000, p / 100) for p in range(101)]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_a_run_of_one_epoch_cools_down_too(tiny_model: ColorNet, start: Path) -> None:
+    run = Run(tiny_model, make_settings(start, epochs=1), CPU, epoch_batches=10)
+    shares = []
+    for run.batch in range(11):
+        shares.append(run.progress())
+    assert shares == pytest.approx([batch / 10 for batch in range(11)])
+
+
+def test_progress_is_the_further_of_epochs_and_minutes(tiny_model: ColorNet, start: Path) -> None:
+    run = Run(tiny_model, make_settings(start, epochs=10, minutes=2), CPU, BATCHES)
+    run.epoch, run.seconds = 2, 90.0
+    assert run.progress() == 0.75
+    run.epoch = 9
+    assert run.progress() == 0.9
+    run.seconds = 1e6
+    assert run.progress() == 1
+
+
+def test_time_is_counted_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = run._now
+    for seconds in (3.0, 4.5):
+        now += seconds
+        monkeypatch.setattr("time.monotonic", lambda now=now: now)
+        run.count_time()
+        run.count_time()
+    assert run.seconds == pytest.approx(7.5)
+
+
+def test_averages_of_a_short_run_have_left_its_start_behind(run: Run) -> None:
+    """Norms' buffers included: with a fixed decay of 0.999, 30 steps would be 3 % of the way."""
+    tensors = [x for x in run.model.decoder.state_dict().values() if x.is_floating_point()]
+    for run.step in range(31):
+        with torch.no_grad():
+            for tensor in tensors:
+                tensor.fill_(float(run.step > 0))
+        run.averaged.update_parameters(run.model.decoder)
+    for tensor in run.averaged.module.state_dict().values():
+        if tensor.is_floating_point():
+            assert 0.9 < tensor.mean() < 1
+
+
+def test_averages_of_a_long_run_are_slow(run: Run) -> None:
+    run.averaged.update_parameters(run.model.decoder)
+    run.step = 1_000_000
+    with torch.no_grad():
+        run.model.decoder.head.weight += 1.0
+    before = run.averaged.module.state_dict()["head.weight"].clone()
+    run.averaged.update_parameters(run.model.decoder)
+    moved = run.averaged.module.state_dict()["head.weight"] - before
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.001), atol=1e-6, rtol=0)
+
+
+def test_averaged_weights_are_lent_and_given_back(run: Run) -> None:
+    run.averaged.update_parameters(run.model.decoder)
+    with torch.no_grad():
+        run.model.decoder.head.weight += 1.0
+    own = copy.deepcopy(run.model.state_dict())
+    with averaged_weights(run):
+        lent = copy.deepcopy(run.model.decoder.state_dict())
+    assert_same(lent, dict(run.averaged.module.state_dict()))
+    assert_same(dict(run.model.state_dict()), dict(own))
+    with pytest.raises(RuntimeError, match="on purpose"), averaged_weights(run):
+        raise RuntimeError("on purpose")
+    assert_same(dict(run.model.state_dict()), dict(own))
+
+
+def test_evaluation_changes_neither_the_model_nor_chance(
+    pictures_folder: Path, run: Run, settings: TrainSettings
+) -> None:
+    pictures = find_pictures(pictures_folder)
+    set_training_mode(run.model, settings)
+    before, chance = copy.deepcopy(run.model.state_dict()), torch.get_rng_state()
+    first = evaluate(run.model, pictures, settings, CPU)
+    assert evaluate(run.model, pictures, settings, CPU) == first
+    assert first.pictures == len(pictures)
+    assert_same(dict(run.model.state_dict()), dict(before))
+    assert torch.equal(torch.get_rng_state(), chance)
+
+
+# Stopping and going on
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    pictures_folder: Path, start: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    train(pictures_folder, folder, make_settings(start), CPU)
+    return folder
+
+
+def assert_same_run(run_folder: Path, expected: Path) -> None:
+    assert_same(state(run_folder), state(expected))
+    assert rows(run_folder) == rows(expected)
+    name = "model.safetensors"  # its metadata come in any order
+    assert_same(load_file(run_folder / name), load_file(expected / name))
+    validated = [read_notes(folder / name)["validation"] for folder in (run_folder, expected)]
+    assert validated[0] == validated[1]
+
+
+@pytest.mark.parametrize("batches", [1, BATCHES, BATCHES + 3, 2 * BATCHES])
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
+    batches: int,
+    pictures_folder: Path,
+    tmp_path: Path,
+    settings: TrainSettings,
+    uninterrupted: Path,
+) -> None:
+    train_until(batches, pictures_folder, tmp_path, settings)
+    assert state(tmp_path)["counters"]["step"] == batches
+    train(pictures_folder, tmp_path, settings, CPU, resume=True)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_run_may_be_stopped_more_than_once(
+    pictures_folder: Path, tmp_path: Path, settings: TrainSettings, uninterrupted: Path
+) -> None:
+    train_until(2, pictures_folder, tmp_path, settings)
+    train_until(3, pictures_folder, tmp_path, settings, resume=True)
+    assert state(tmp_path)["counters"]["step"] == 5
+    train(pictures_folder, tmp_path, settings, CPU, resume=True)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_killed_run_goes_on_from_its_last_epoch(
+    pictures_folder: Path, tmp_path: Path, settings: TrainSettings, uninterrupted: Path
+) -> None:
+    every = settings.model_copy(update={"report_seconds": 1e-9})
+    killed = StopAfter(BATCHES + 3, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        train(pictures_folder, tmp_path, every, CPU, report_progress=killed)
+    train(pictures_folder, tmp_path, settings, CPU, resume=True)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_stop_in_the_first_epoch_leaves_a_state_and_no_model(
+    pictures_folder: Path, tmp_path: Path, settings: TrainSettings
+) -> None:
+    train_until(3, pictures_folder, tmp_path, settings)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.pt"]
+
+
+def test_a_finished_run_resumed_does_nothing(
+    pictures_folder: Path, tmp_path: Path, settings: TrainSettings, uninterrupted: Path
+) -> None:
+    folder = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    train(pictures_folder, folder, settings, CPU, resume=True)
+    assert_same_run(folder, uninterrupted)
+
+
+def test_a_finished_run_can_be_prolonged(
+    pictures_folder: Path, tmp_path: Path, start: Path, uninterrupted: Path
+) -> None:
+    folder = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    train(pictures_folder, folder, make_settings(start, epochs=3), CPU, resume=True)
+    assert rows(folder)[:2] == rows(uninterrupted)
+    assert len(rows(folder)) == 3
+
+
+def test_a_resumed_run_takes_the_new_learning_rate(uninterrupted: Path, start: Path) -> None:
+    slower = make_settings(start, learning_rate=0.001)
+    run = Run.load(uninterrupted / "state.pt", slower, CPU, BATCHES)
+    assert run.optimizer.param_groups[0]["base_lr"] == 0.001
+
+
+def test_a_run_resumes_without_the_model_it_started_from(
+    pictures_folder: Path, tmp_path: Path, start: Path, uninterrupted: Path
+) -> None:
+    borrowed = tmp_path / "start.safetensors"
+    shutil.copy(start, borrowed)
+    moved = make_settings(borrowed)
+    train_until(2, pictures_folder, tmp_path / "run", moved)
+    borrowed.unlink()
+    train(pictures_folder, tmp_path / "run", moved, CPU, resume=True)
+    assert_same(state(tmp_path / "run"), state(uninterrupted))
+
+
+def test_ctrl_c_does_not_end_the_loader_before_the_run(
+    pictures_folder: Path, tmp_path: Path, settings: TrainSettings, uninterrupted: Path
+) -> None:
+    """A terminal sends SIGINT to every process of the group."""
+
+    def interrupt_loaders(_: str) -> None:
+        for child in multiprocessing.active_children():
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGINT)
+
+    every = settings.model_copy(update={"report_seconds": 1e-9})
+    train(pictures_folder, tmp_path, every, CPU, report_progress=interrupt_loaders)
+    assert_same(state(tmp_path), state(uninterrupted))
+
+
+def test_time_runs_out_within_an_epoch(pictures_folder: Path, tmp_path: Path, start: Path) -> None:
+    path = train(pictures_folder, tmp_path, make_settings(start, minutes=1e-9), CPU)
+    assert path.exists()
+    assert [int(float(row["pictures"])) for row in rows(tmp_path)] == [4]
+
+
+# What is kept
+
+
+def test_a_worse_epoch_does_not_replace_the_best_model(
+    pictures_folder: Path, tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = iter((3.0, 1.0, 2.0))
+
+    def judge(*_: object) -> Scores:
+        return Scores(9, next(results), 0.5, 10.0, 10.0, 4.0, 0.4)
+
+    monkeypatch.setattr(training, "evaluate", judge)
+    path = train(pictures_folder, tmp_path, make_settings(start, epochs=3), CPU)
+    assert read_notes(path)["validation"]["mse"] == 1.0
+    assert state(tmp_path)["counters"]["best_mse"] == 1.0
+    assert [float(row["validation_mse"]) for row in rows(tmp_path)] == [3, 1, 2]
+
+
+def test_a_full_disk_leaves_the_last_state_intact(
+    pictures_folder: Path,
+    tmp_path: Path,
+    start: Path,
+    uninterrupted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(pictures_folder, folder, make_settings(start, epochs=3), CPU, resume=True)
+    assert_same_run(folder, uninterrupted)
+
+
+def test_a_run_is_not_overwritten(
+    pictures_folder: Path, tmp_path: Path, settings: TrainSettings, uninterrupted: Path
+) -> None:
+    folder = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    with pytest.raises(DataError, match="holds a run already"):
+        train(pictures_folder, folder, settings, CPU)
+    assert_same_run(folder, uninterrupted)
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_first(
+    pictures_folder: Path, tmp_path: Path, settings: TrainSettings
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match="file/run: a run cannot be written here"):
+        train(pictures_folder, tmp_path / "file" / "run", settings, CPU)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.95])
+def test_a_torn_state_is_named(
+    pictures_folder: Path,
+    tmp_path: Path,
+    settings: TrainSettings,
+    uninterrupted: Path,
+    share: float,
+) -> None:
+    content = (uninterrupted / "state.pt").read_bytes()
+    (tmp_path / "state.pt").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ModelError, match=r"state\.pt: expected the state of a training run"):
+        train(pictures_folder, tmp_path, settings, CPU, resume=True)
+
+
+def test_resuming_what_was_never_begun_says_so_and_begins(
+    pictures_folder: Path, tmp_path: Path, settings: TrainSettings, uninterrupted: Path
+) -> None:
+    lines: list[str] = []
+    train(pictures_folder, tmp_path, settings, CPU, resume=True, report_progress=lines.append)
+    assert "no run to go on with" in lines[0]
+    assert_same_run(tmp_path, uninterrupted)
+
+
+# Where a run starts
+
+
+def test_without_a_name_training_starts_from_the_bundled_model_and_says_so(
+    start: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(training, "BUNDLED", start)
+    with caplog.at_level(logging.INFO):
+        model = starting_model(TrainSettings(), [])
+    assert f"starting from the model bundled with colordaemon ({start})" in caplog.text
+    assert_same(dict(model.state_dict()), dict(load_model(start).state_dict()))
+
+
+def test_a_missing_start_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"gone\.safetensors: no such model"):
+        starting_model(make_settings(tmp_path / "gone.safetensors"), [])
+
+
+# Pictures
+
+
+@pytest.fixture
+def folder(pictures_folder: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(pictures_folder, tmp_path / "pictures"))
+
+
+@pytest.fixture
+def one_batch(start: Path) -> TrainSettings:
+    return make_settings(start, epochs=1, pictures_per_epoch=4)
+
+
+def test_a_subset_trains_on_one_label(pictures_folder: Path, tmp_path: Path, start: Path) -> None:
+    settings = make_settings(start, epochs=1, pictures_per_epoch=4, subset="face")
+    path = train(pictures_folder, tmp_path, settings, CPU)
+    assert read_notes(path)["labels"] == ["face"]
+    assert read_notes(path)["pictures"] == 16
+
+
+def test_unreadable_pictures_and_videos_are_named_and_training_goes_on(
+    folder: Path, tmp_path: Path, one_batch: TrainSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "face" / "03.png").write_bytes(b"torn")
+    (folder / "face" / "clip.mp4").write_bytes(b"film")
+    (folder / "empty").mkdir()
+    path = train(folder, tmp_path / "run", one_batch, CPU)
+    assert read_notes(path)["pictures"] == 47
+    for name in ("face/03.png", "face/clip.mp4", "empty"):
+        assert name in caplog.text
+
+
+def test_a_label_with_one_picture_trains_with_the_others(
+    folder: Path, tmp_path: Path, one_batch: TrainSettings
+) -> None:
+    (folder / "rare").mkdir()
+    shutil.copy(folder / "face" / "00.png", folder / "rare")
+    path = train(folder, tmp_path / "run", one_batch, CPU)
+    assert "rare" in read_notes(path)["labels"]
+
+
+def test_a_label_with_one_picture_alone_is_too_little(
+    folder: Path, tmp_path: Path, start: Path
+) -> None:
+    (folder / "rare").mkdir()
+    shutil.copy(folder / "face" / "00.png", folder / "rare")
+    with pytest.raises(DataError, match="1 readable pictures give"):
+        train(folder, tmp_path / "run", make_settings(start, subset="rare"), CPU)
+
+
+def test_fewer_pictures_than_a_batch_are_too_few(
+    pictures_folder: Path, tmp_path: Path, start: Path
+) -> None:
+    with pytest.raises(DataError, match="do not fill a batch of 64"):
+        train(pictures_folder, tmp_path, make_settings(start, batch_size=64), CPU)
+
+
+def test_the_order_of_an_epoch_is_the_same_whenever_it_runs(
+    pictures_folder: Path, settings: TrainSettings
+) -> None:
+    pictures = find_pictures(pictures_folder)
+    batches: Callable[..., Iterator[Tensor]] = training._batches
+    whole = list(batches(pictures, 3, settings))
+    assert_same(list(batches(pictures, 3, settings, done=5)), whole[5:])
+    assert not torch.equal(next(batches(pictures, 4, settings)), whole[0])
+
+
+@pytest.mark.gpu
+def test_a_gpu_learns_too(pictures_folder: Path, tmp_path: Path, start: Path) -> None:
+    settings = make_settings(start, epochs=4)
+    train(pictures_folder, tmp_path, settings, torch.device("cuda"))
+    assert float(rows(tmp_path)[-1]["training_mse"]) < float(rows(tmp_path)[0]["training_mse"])
