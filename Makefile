@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint format
+.PHONY: demo test lint format gpu-test bench
 
 demo: .venv/installed
 	$(BIN)/python examples/sample.py demo/in
@@ -11,6 +11,13 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+gpu-test: .venv/installed
+	COLORDAEMON_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu
+
+# make bench FILMS="one.mp4 two.mkv"
+bench: .venv/installed
+	$(BIN)/python benchmarks/film.py $(FILMS)
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

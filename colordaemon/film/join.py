@@ -76,8 +76,9 @@ def _film_packets(plan: FilmPlan, header: bytes) -> Iterator[Packet]:
 def _segment_packets(segment: SegmentResult, header: bytes) -> Iterator[tuple[Packet, int]]:
     with av.open(str(segment.path)) as container:
         stream = container.streams.video[0]
-        if _header(stream) != header:
-            # x265 would decode nothing after this and report no error.
+        # x265 would decode nothing after another header and report no error. ProRes and DNxHR
+        # have none: their packets say everything.
+        if header and _header(stream) != header:
             raise MediaError(f"{segment.path}: its encoder header differs from the film's")
         packets = (packet for packet in container.demux(stream) if packet.size)
         yield from zip(packets, segment.packet_pts, strict=True)

@@ -9,6 +9,7 @@ before the segment.
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +36,11 @@ THREADS = 4  # enough for 1080p; pinned, because the count may change what an en
 # FFmpeg's numbers for (matrix, primaries, transfer).
 _TAGS = {Matrix.BT601: (6, 6, 6), Matrix.BT709: (1, 1, 1), Matrix.BT2020: (9, 9, 14)}
 _UNSPECIFIED = 2
+# AVFieldOrder, and the names of FFmpeg's filter.
+_FIELD_ORDERS: dict[FieldOrder, int] = {"progressive": 1, "top first": 2, "bottom first": 3}
+_FIELD_MODES: dict[FieldOrder, str] = {
+    "progressive": "prog", "top first": "tff", "bottom first": "bff"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ _ENCODERS = {
     "dnxhr": _Encoder("dnxhd", {"profile": "dnxhr_hqx"}, segment_format="mov"),
     "ffv1": _Encoder("ffv1", {"level": "3", "g": "1", "slicecrc": "1"}),
 }
+os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 greets on stderr otherwise
+
 # Where a codec cannot hold the film's samples unchanged, these are tried in turn.
 _FALLBACKS = ("hevc", "ffv1")
 _SAME_SCALE = {"h264", "hevc"}  # these share the meaning of crf and the names of presets
@@ -103,10 +111,8 @@ class EncoderSettings:
         context.sample_aspect_ratio = self.sample_aspect
         context.thread_count = THREADS
         self.tag(context)
-        # AVFieldOrder; without it FFV1 and ProRes files do not say that they are interlaced.
-        context.field_order = {"progressive": 1, "top first": 2, "bottom first": 3}[
-            self.field_order
-        ]
+        # Without it FFV1 and ProRes files do not say that they are interlaced.
+        context.field_order = _FIELD_ORDERS[self.field_order]
         return stream
 
     def tag(self, target: Any) -> None:
@@ -136,6 +142,8 @@ def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSetti
                 remarks.append(
                     f"encoding {picture} as {codec}, because {settings.codec} suits it badly"
                 )
+            if info.field_order != "progressive" and codec in ("av1", "dnxhr"):
+                remarks.append(f"fields are kept, but {codec} cannot say that there are any")
             return encoder, remarks
         usual = _pin(info, codec, pix_fmt, FilmSettings(codec=settings.codec))
         if usual != encoder and _refusal(usual) is None:
@@ -295,7 +303,7 @@ class SegmentWriter:
             options={"avoid_negative_ts": "disabled"},
         )
         self._stream = settings.add_to(self._container)
-        self._aspect = _AspectMarker(settings) if settings.codec == "ffv1" else None
+        self._marker = _FrameMarker(settings) if settings.codec == "ffv1" else None
 
     def __enter__(self) -> Self:
         return self
@@ -316,7 +324,7 @@ class SegmentWriter:
         picture.pts, picture.time_base = frame.pts, self.settings.time_base
         picture.duration = frame.duration
         self.settings.tag(picture)
-        self._encode(self._aspect.mark(picture) if self._aspect else picture)
+        self._encode(self._marker.mark(picture) if self._marker else picture)
 
     def _encode(self, picture: VideoFrame | None) -> None:
         for packet in self._stream.encode(picture):
@@ -349,24 +357,25 @@ def merge_planes(frame: Frame, chroma: np.ndarray, settings: EncoderSettings) ->
     return picture
 
 
-class _AspectMarker:
-    """Gives frames a sample aspect ratio, which FFV1 stores per frame and PyAV cannot set."""
+class _FrameMarker:
+    """Gives frames a sample aspect ratio and a field order, which PyAV cannot set; FFV1 stores
+    them in every frame."""
 
     def __init__(self, settings: EncoderSettings) -> None:
-        graph = Graph()
-        source = graph.add_buffer(
+        self._graph = Graph()
+        aspect = settings.sample_aspect
+        source = self._graph.add_buffer(
             width=settings.width,
             height=settings.height,
             format=settings.pix_fmt,
             time_base=settings.time_base,
         )
-        aspect = settings.sample_aspect
-        marker = graph.add("setsar", f"{aspect.numerator}/{aspect.denominator}")
-        sink = graph.add("buffersink")
-        source.link_to(marker)
-        marker.link_to(sink)
-        graph.configure()
-        self._graph = graph
+        self._graph.link_nodes(
+            source,
+            self._graph.add("setsar", f"{aspect.numerator}/{aspect.denominator}"),
+            self._graph.add("setfield", _FIELD_MODES[settings.field_order]),
+            self._graph.add("buffersink"),
+        ).configure()
 
     def mark(self, picture: VideoFrame) -> VideoFrame:
         self._graph.push(picture)

@@ -27,6 +27,7 @@ from colordaemon.media.probe import FilmInfo, open_film
 
 MATROSKA = "matroska"
 _SUFFIXES = {MATROSKA: ".mkv", "webm": ".webm", "mov": ".mov", "mp4": ".mp4"}
+_TITLES = {MATROSKA: "Matroska", "mov": "QuickTime"}
 # Tags that describe the old file or the old encoding.
 _STALE_TAGS = frozenset(
     "encoder major_brand minor_version compatible_brands duration bps number_of_frames "
@@ -46,34 +47,38 @@ class Target:
 
 
 def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
-    """The source's own container if it can hold everything, else Matroska if that holds more.
+    """The source's own container if it can hold everything, else the one that holds the most.
 
     Found out by writing headers to memory, before any work is spent. Raises MediaError when
-    neither can hold the film stream itself.
+    none can hold the film stream itself.
     """
     native = _native_format(info)
+    candidates = dict.fromkeys((native, MATROSKA, "mov"))  # DNxHR fits only into the last
     with open_film(info.path) as source:
-        lost = {name: _cannot_hold(name, source, info, encoder) for name in (native, MATROSKA)}
+        lost = {name: _cannot_hold(name, source, info, encoder) for name in candidates}
         names = {s.index: _stream_name(s) for s in source.streams if not _is_timecode(s)}
-    choice = min((native, MATROSKA), key=lambda name: len(lost[name]))
+    names[info.stream_index] = encoder.codec
+    choice = min(candidates, key=lambda name: len(lost[name]))
     if info.stream_index in lost[choice]:
-        raise MediaError(f"{info.path}: neither {native} nor Matroska can hold {encoder.codec}")
+        raise MediaError(f"{info.path}: none of {', '.join(candidates)} can hold {encoder.codec}")
+    kept = tuple(index for index in names if index not in lost[choice])
     remarks = []
     if choice != native:
-        reason = ", ".join(names[index] for index in lost[native])
-        remarks.append(f"writing Matroska, because {native} cannot hold {reason}")
-    elif choice == MATROSKA and info.container != MATROSKA:
-        remarks.append(f"writing Matroska, because {info.container} cannot hold {encoder.codec}")
+        film_lost = info.stream_index in lost[native]
+        blamed = [info.stream_index] if film_lost else lost[native]
+        reason = ", ".join(names[index] for index in blamed)
+        remarks.append(f"writing {_TITLES[choice]}, because {native} cannot hold {reason}")
+    elif native != info.container and native not in ("mp4", "webm"):
+        remarks.append(f"writing {_TITLES[native]} instead of {info.container}")
     remarks += [f"left out, no container holds it: {names[index]}" for index in lost[choice]]
     if choice == MATROSKA and encoder.codec == "ffv1" and info.sample_aspect != 1:
         # FFmpeg takes Matroska's own from a field of the stream that PyAV does not set.
         aspect = f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
         remarks.append(f"only the frames, not the container, say that pixels are {aspect}")
-    suffix = _SUFFIXES[choice]
-    if choice == native and info.path.suffix.lower() == ".m4v":
-        suffix = info.path.suffix
-    kept = tuple(index for index in names if index not in lost[choice])
-    return Target(choice, suffix, kept, tuple(remarks))
+    keeps_suffix = choice == native and info.path.suffix.lower() == ".m4v"
+    return Target(
+        choice, info.path.suffix if keeps_suffix else _SUFFIXES[choice], kept, tuple(remarks)
+    )
 
 
 class FilmMuxer:

@@ -407,7 +407,7 @@ def _load(crops: Crops, settings: TrainSettings, first: int = 0) -> DataLoader[T
         crops,
         settings.batch_size,
         sampler=range(first, len(crops)),
-        num_workers=1,
+        num_workers=settings.loader_workers,
         drop_last=crops.train,
         worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),  # or it would draw from the global one

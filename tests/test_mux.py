@@ -1,0 +1,244 @@
+"""What comes out beside the film: streams, metadata, chapters, timecode, and in which container."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from colordaemon.errors import MediaError
+from colordaemon.film.film import plan_film
+from films import (
+    ARCHIVE,
+    EXACT,
+    attachment,
+    color,
+    color_and_report,
+    decode,
+    luma_differences,
+    make_film,
+    packets,
+    sound,
+    still,
+    subtitles,
+    times,
+)
+
+Streams = list[tuple[str, dict[str, str], int]]
+
+
+def streams(path: Path) -> Streams:
+    """Type, language and title, disposition of every stream."""
+    with av.open(str(path)) as container:
+        return [
+            (
+                stream.type,
+                {k.lower(): v for k, v in stream.metadata.items() if k.lower() in ("language", "title")},
+                int(stream.disposition),
+            )
+            for stream in container.streams
+        ]
+
+
+def metadata(path: Path) -> dict[str, str]:
+    with av.open(str(path)) as container:
+        return dict(container.metadata)
+
+
+def test_matroska_keeps_every_stream_bit_for_bit(tmp_path: Path) -> None:
+    extras = [
+        sound("aac", language="ger", title="Ton"),
+        sound("flac", language="eng", title="Commentary"),
+        subtitles(language="fre", title="Forced"),
+        still(cover=False),
+        attachment(),
+    ]
+    source = make_film(tmp_path / "film.mkv", 5, extras=extras)
+    done = color(source)
+    assert streams(done) == streams(source)
+    assert [kind for kind, _, _ in streams(done)].count("audio") == 2
+    for index in (1, 2, 3, 4):
+        assert packets(done, index) == packets(source, index) != []
+        assert times(done, index) == times(source, index)
+    with av.open(str(source)) as before, av.open(str(done)) as after:
+        assert after.streams[5].data == before.streams[5].data == bytes(range(256))
+        assert after.streams[5].name == before.streams[5].name == "font.ttf"
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_mp4_and_mov_keep_every_stream_bit_for_bit(tmp_path: Path, suffix: str) -> None:
+    extras = [sound("aac", language="ger"), subtitles("mov_text", language="fre")]
+    source = make_film(tmp_path / f"film.{suffix}", 5, extras=extras)
+    done = color(source)
+    assert done.suffix == source.suffix
+    assert streams(done) == streams(source)
+    for index in (1, 2):
+        assert packets(done, index) == packets(source, index) != []
+        assert times(done, index) == times(source, index)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "m4v"])
+def test_cover_art_is_neither_colored_nor_lost(tmp_path: Path, suffix: str) -> None:
+    source = make_film(tmp_path / f"film.{suffix}", 3, extras=[still(cover=True)])
+    done = color(source)
+    assert done.suffix == source.suffix
+    assert streams(done) == streams(source)
+    assert packets(done, 1) == packets(source, 1)
+    assert luma_differences(source, done) == [0] * 3
+
+
+def test_dispositions_are_kept(tmp_path: Path) -> None:
+    wanted = av.stream.Disposition.forced | av.stream.Disposition.hearing_impaired
+
+    def forced(container: av.container.OutputContainer) -> list[av.Packet]:
+        found = subtitles()(container)
+        container.streams[1].disposition = wanted
+        return list(found)
+
+    source = make_film(tmp_path / "film.mkv", 3, extras=[forced])
+    assert streams(color(source))[1][2] & int(wanted) == int(wanted)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_chapters_are_kept(tmp_path: Path, suffix: str) -> None:
+    chapters = [
+        {"id": n, "start": 100 * n, "end": 100 * n + 100, "time_base": Fraction(1, 1000),
+         "metadata": {"title": f"Part {n}"}}
+        for n in (0, 1)
+    ]  # fmt: skip
+
+    def chaptered(container: av.container.OutputContainer) -> list[av.Packet]:
+        container.set_chapters(chapters)  # type: ignore[arg-type]
+        return []
+
+    source = make_film(tmp_path / f"film.{suffix}", 5, extras=[chaptered])
+    with av.open(str(source)) as before, av.open(str(color(source))) as after:
+        found = [
+            [(c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"])
+             for c in container.chapters()]
+            for container in (before, after)
+        ]  # fmt: skip
+    assert found[0] == found[1]
+    assert len(found[1]) == 2
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_metadata_is_kept_and_says_that_colors_are_synthetic(tmp_path: Path, suffix: str) -> None:
+    tags = {"title": "Rain", "comment": "Reel 2"}
+    source = make_film(tmp_path / f"film.{suffix}", 2, metadata=tags)
+    found = {key.lower(): value for key, value in metadata(color(source)).items()}
+    assert found["title"] == "Rain"
+    assert found["comment"].startswith("Reel 2; Colors are synthetic, made by colordaemon")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_a_timecode_comes_out_as_a_timecode(tmp_path: Path, suffix: str) -> None:
+    timecode = {"timecode": "01:02:03:04"}
+    source = make_film(tmp_path / f"film.{suffix}", 4, metadata=timecode, extras=[sound()])
+    assert "data" in [kind for kind, _, _ in streams(source)]
+    done = color(source)
+    assert sorted(kind for kind, _, _ in streams(done)) == ["audio", "data", "video"]
+    with av.open(str(done)) as container:
+        assert {s.metadata.get("timecode") for s in container.streams if s.type == "data"} == {
+            "01:02:03:04"
+        }
+    assert packets(done, 1) == packets(source, 1)
+
+
+def test_a_timecode_goes_along_into_matroska(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "film.mov", 2, metadata={"timecode": "01:02:03:04"})
+    found = metadata(color(source, ARCHIVE))
+    assert {key.lower(): value for key, value in found.items()}["timecode"] == "01:02:03:04"
+
+
+def test_matroska_takes_over_where_mp4_cannot_hold_the_encoding(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "film.mp4", 3, extras=[sound()])
+    job = plan_film(source, ARCHIVE)
+    assert job.target.suffix == ".mkv"
+    assert "writing Matroska, because mp4 cannot hold ffv1" in job.remarks
+    done = color(source, ARCHIVE)
+    assert packets(done, 1) == packets(source, 1)
+
+
+def test_matroska_takes_over_where_webm_cannot_hold_the_encoding(tmp_path: Path) -> None:
+    options = {"cpu-used": "8", "lossless": "1"}
+    source = make_film(
+        tmp_path / "film.webm", 3, codec="libvpx-vp9", options=options, extras=[sound("libopus")]
+    )
+    job = plan_film(source, EXACT)
+    assert job.remarks == ("writing Matroska, because webm cannot hold h264",)
+    done = color(source)
+    assert luma_differences(source, done) == [0] * 3
+    assert packets(done, 1) == packets(source, 1)
+
+
+def test_quicktime_takes_over_for_dnxhr(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "film.mkv", 2, size=(256, 128), extras=[sound()])
+    job = plan_film(source, EXACT.model_copy(update={"codec": "dnxhr", "encoder_options": {}}))
+    assert job.target.suffix == ".mov"
+    assert "writing QuickTime, because matroska cannot hold dnxhr" in job.remarks
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "audio"),
+    [("avi", "mpeg4", "mp3"), ("ts", "libx264", "aac"), ("mpg", "mpeg2video", "mp2"),
+     ("flv", "libx264", "aac")],
+)  # fmt: skip
+def test_other_containers_become_matroska(
+    tmp_path: Path, suffix: str, codec: str, audio: str
+) -> None:
+    base = Fraction(1, 25) if codec in ("mpeg4", "mpeg2video") else Fraction(1, 1000)
+    source = make_film(
+        tmp_path / f"film.{suffix}", 8, codec=codec, time_base=base, extras=[sound(audio)]
+    )
+    done, report = color_and_report(source)
+    assert done.suffix == ".mkv"
+    assert report.frames == len(decode(source))
+    assert luma_differences(source, done) == [0] * report.frames
+    assert packets(done, 1) == packets(source, 1) != []
+    before = [times(source, index)[0] for index in (0, 1)]
+    after = [times(done, index)[0] for index in (0, 1)]
+    assert abs((after[1] - after[0]) - (before[1] - before[0])) <= Fraction(2, 1000)
+    if suffix in ("ts", "mpg"):
+        assert min(after) <= Fraction(1, 1000)
+        assert min(before) > Fraction(1, 10)
+    steps = [later - earlier for earlier, later in zip(times(done), times(done)[1:])]
+    assert all(abs(step - Fraction(1, 25)) <= Fraction(1, 1000) for step in steps)
+
+
+def test_sound_from_mp4_keeps_its_times_in_matroska(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "film.mp4", 8, extras=[sound(seconds=0.4)])
+    assert times(source, 1)[0] < 0  # AAC begins with a packet that is not heard
+    done = color(source, ARCHIVE)
+    for index in (0, 1):
+        pairs = zip(times(source, index), times(done, index), strict=True)
+        assert all(abs(before - after) <= Fraction(1, 1000) for before, after in pairs)
+
+
+def test_a_film_stream_that_is_not_the_first_keeps_its_place(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "film.mkv", 4)
+    swapped = tmp_path / "swapped.mkv"
+    with av.open(str(source)) as film, av.open(str(swapped), "w") as out:
+        found = sound()(out)
+        copy = out.add_stream_from_template(film.streams.video[0])
+        out.start_encoding()
+        out.mux(list(found))
+        for packet in film.demux():
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    done = color(swapped)
+    assert [kind for kind, _, _ in streams(done)] == ["audio", "video"]
+    assert luma_differences(swapped, done) == [0] * 4
+
+
+def test_only_sound_and_a_cover_is_no_film(tmp_path: Path) -> None:
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        found = [*sound()(container), *still(cover=True)(container)]
+        container.start_encoding()
+        container.mux(found)
+    with pytest.raises(MediaError, match=r"song\.mp4: no video stream"):
+        plan_film(path, EXACT)
