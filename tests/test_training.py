@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -27,11 +27,11 @@ from colordaemon.network.checkpoint import balance, load_model, read_notes, save
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.training import train as training
 from colordaemon.training.dataset import find_pictures, split
+from colordaemon.training.loader import batches
 from colordaemon.training.metrics import Scores
 from colordaemon.training.report import COLUMNS
+from colordaemon.training.run import Run, averaged_weights
 from colordaemon.training.train import (
-    Run,
-    averaged_weights,
     evaluate,
     learning_rate_share,
     set_training_mode,
@@ -645,7 +645,6 @@ def test_the_order_of_an_epoch_is_the_same_whenever_it_runs(
     pictures_folder: Path, settings: TrainSettings
 ) -> None:
     pictures = find_pictures(pictures_folder)
-    batches: Callable[..., Iterator[Tensor]] = training._batches
     whole = list(batches(pictures, 3, settings))
     assert_same(list(batches(pictures, 3, settings, done=5)), whole[5:])
     assert not torch.equal(next(batches(pictures, 4, settings)), whole[0])

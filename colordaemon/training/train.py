@@ -9,15 +9,12 @@ the seed and the position in the data, so a resumed run sees what it would have 
 
 from __future__ import annotations
 
-import io
 import logging
-import pickle
-import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from threading import Event
@@ -25,8 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from colordaemon.color import AB_LIMIT
 from colordaemon.config import TrainSettings
@@ -37,7 +32,6 @@ from colordaemon.network.checkpoint import (
     load_model,
     load_vgg,
     save_model,
-    write_durably,
 )
 from colordaemon.network.colorizer import choose_dtype
 from colordaemon.network.model import ColorNet, ModelSpec
@@ -50,107 +44,15 @@ from colordaemon.training.dataset import (
     split,
     to_gray_and_ab,
 )
+from colordaemon.training.loader import batches, epoch_batches, load
 from colordaemon.training.metrics import Scores, ScoreSum
 from colordaemon.training.report import Report
+from colordaemon.training.run import Run, averaged_weights
 
 log = logging.getLogger(__name__)
 
-EMA_DECAY = 0.999
 WARM_UP_STEPS = 200
 COOL_DOWN_SHARE = 0.2  # the last fifth of a run brings the learning rate down to zero
-
-
-@dataclass
-class Run:
-    """Everything that changes while training, and how to save and restore it."""
-
-    model: ColorNet
-    settings: TrainSettings
-    device: torch.device
-    epoch_batches: int = 1
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0  # batches done of this epoch
-    pictures_seen: int = 0
-    seconds: float = 0.0
-    best_mse: float = float("inf")
-    optimizer: torch.optim.Optimizer = field(init=False)
-    averaged: AveragedModel = field(init=False)
-    trained: ScoreSum = field(init=False, default_factory=ScoreSum)  # scores of this epoch
-    _now: float = field(init=False, default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self.model.to(self.device)
-        self.model.to(memory_format=torch.channels_last)
-        self.optimizer = _optimizer(self.model, self.settings)
-        self.averaged = AveragedModel(
-            self.model.decoder, multi_avg_fn=self._average, use_buffers=True
-        )
-
-    def _average(self, averages: Any, current: Any, count: Any) -> None:
-        # Early averages forget faster: a run of 200 steps would else end near its random start.
-        # The formula is that of TensorFlow's ExponentialMovingAverage with num_updates.
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # untyped in torch
-        update(averages, current, count)
-
-    def save(self, path: Path) -> None:
-        buffer = io.BytesIO()
-        parts = (self.model, self.optimizer, self.averaged)
-        state = {
-            "spec": asdict(self.model.spec),
-            "counters": {name: getattr(self, name) for name in _COUNTERS},
-            "parts": [part.state_dict() for part in parts],
-            "trained": self.trained.state(),
-        }
-        torch.save(state, buffer)
-        write_durably(path, buffer.getbuffer())
-
-    @classmethod
-    def load(
-        cls, path: Path, settings: TrainSettings, device: torch.device, epoch_batches: int
-    ) -> Run:
-        """A saved run as it was, but with the rates and limits of `settings`. Raises ModelError."""
-        data = io.BytesIO(path.read_bytes())  # from a torn file, torch.load may raise OSError
-        try:
-            state = torch.load(data, map_location=device, weights_only=True)
-            run = cls(ColorNet(ModelSpec(**state.get("spec", {}))), settings, device, epoch_batches)
-            run._restore(state)
-        except _DAMAGE as error:
-            raise ModelError(
-                f"{path}: expected the state of a training run, found {error!r}"
-            ) from error
-        return run
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        rates = [group["base_lr"] for group in self.optimizer.param_groups]
-        model, optimizer, averaged = state["parts"]
-        self.model.load_state_dict(model)
-        self.optimizer.load_state_dict(optimizer)
-        self.averaged.load_state_dict(averaged)
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["base_lr"] = rate  # the optimizer's state brings back the old one
-        for name, value in state["counters"].items():
-            if name in _COUNTERS:
-                setattr(self, name, value)
-        if "trained" in state:
-            self.trained.resume(state["trained"])
-
-    def progress(self) -> float:
-        """How much of the run is done, 0..1: by epochs or by minutes, whichever is further."""
-        epochs = (self.epoch + self.batch / self.epoch_batches) / self.settings.epochs
-        minutes = self.seconds / (self.settings.minutes * 60) if self.settings.minutes else 0.0
-        return min(1.0, max(epochs, minutes))
-
-    def count_time(self) -> None:
-        """Add the time since the last call: steps, waiting for pictures, and evaluation alike."""
-        before, self._now = self._now, time.monotonic()
-        self.seconds += self._now - before
-
-
-# What torch.load and load_state_dict raise on a file that is torn or somebody else's.
-_DAMAGE = (EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
-_COUNTERS = ("step", "epoch", "batch", "pictures_seen", "seconds", "best_mse")
 
 
 def train(
@@ -174,15 +76,15 @@ def train(
         raise DataError(f"{run_folder}: holds a run already; resume it or name another folder")
     _check_writable(run_folder)
     training, validation = _pictures(folder, settings)
-    epoch_batches = _epoch_batches(training, settings)
+    batch_count = epoch_batches(training, settings)
     if state_path.exists():
-        run = Run.load(state_path, settings, device, epoch_batches)
+        run = Run.load(state_path, settings, device, batch_count)
         report_progress(f"going on after {run.pictures_seen} pictures, epoch {run.epoch + 1}")
     else:
         if resume:
             report_progress(f"{run_folder}: no run to go on with, starting a new one")
         torch.manual_seed(settings.seed)
-        run = Run(starting_model(settings, training), settings, device, epoch_batches)
+        run = Run(starting_model(settings, training), settings, device, batch_count)
     report = Report(run_folder, Crops(_samples(validation), settings.validation_side, train=False))
     notes = _notes([*training, *validation], settings)
     while run.progress() < 1.0 or run.batch:  # a run may be stopped between its last batch and here
@@ -213,7 +115,7 @@ def train_epoch(
     began = said = time.monotonic()
     seen_before = run.pictures_seen
     set_training_mode(run.model, run.settings)
-    for batch in _batches(pictures, run.epoch, run.settings, done=run.batch):
+    for batch in batches(pictures, run.epoch, run.settings, done=run.batch):
         if stop.is_set() or run.progress() >= 1.0:
             break
         for group in run.optimizer.param_groups:
@@ -295,27 +197,12 @@ def evaluate(
     model.eval()
     sums = ScoreSum()
     crops = Crops(pictures, settings.validation_side, train=False)
-    for batch in _load(crops, settings):
+    for batch in load(crops, settings):
         gray, truth = to_gray_and_ab(batch.to(device))
         with _autocast(device):
             ab = model.predict(gray)
         sums.add(ab, truth)
     return sums.scores()
-
-
-class averaged_weights:  # noqa: N801  (a context manager, used like a function)
-    """Within the block the decoder has its averaged weights; after it, its own again."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def __enter__(self) -> None:
-        decoder = self.run.model.decoder
-        self.own = {name: tensor.clone() for name, tensor in decoder.state_dict().items()}
-        decoder.load_state_dict(self.run.averaged.module.state_dict())
-
-    def __exit__(self, *_: object) -> None:
-        self.run.model.decoder.load_state_dict(self.own)
 
 
 def starting_model(settings: TrainSettings, pictures: Sequence[Picture]) -> ColorNet:
@@ -346,15 +233,6 @@ def set_training_mode(model: ColorNet, settings: TrainSettings) -> None:
         stage.requires_grad_(number >= learning)
 
 
-def _optimizer(model: ColorNet, settings: TrainSettings) -> torch.optim.Optimizer:
-    rates = (
-        (model.decoder, settings.learning_rate),
-        (model.encoder, settings.learning_rate * settings.encoder_rate_share),
-    )
-    groups = [{"params": list(m.parameters()), "lr": rate, "base_lr": rate} for m, rate in rates]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01)
-
-
 def _pictures(folder: Path, settings: TrainSettings) -> tuple[list[Picture], list[Picture]]:
     pictures, unreadable = readable(find_pictures(folder, settings.subset))
     for name in unreadable:
@@ -379,44 +257,6 @@ def _check_writable(run_folder: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"{run_folder}: a run cannot be written here ({error})") from error
-
-
-def _epoch_batches(pictures: Sequence[Picture], settings: TrainSettings) -> int:
-    """How many batches an epoch has; the last pictures, short of a batch, wait for the next."""
-    count = min(len(pictures), settings.pictures_per_epoch or len(pictures))
-    if count < settings.batch_size:
-        raise DataError(f"{count} training pictures do not fill a batch of {settings.batch_size}")
-    return count // settings.batch_size
-
-
-def _batches(
-    pictures: Sequence[Picture], epoch: int, settings: TrainSettings, done: int = 0
-) -> Iterator[Tensor]:
-    """An epoch's batches after the first `done`, the same whenever this epoch is run."""
-    generator = torch.Generator().manual_seed(settings.seed + epoch)
-    order = torch.randperm(len(pictures), generator=generator).tolist()
-    chosen = order[: settings.pictures_per_epoch or len(order)]
-    seed = int(torch.randint(2**62, (1,), generator=generator))
-    crops = Crops([pictures[i] for i in chosen], settings.side, train=True, seed=seed)
-    yield from _load(crops, settings, first=done * settings.batch_size)
-
-
-def _load(crops: Crops, settings: TrainSettings, first: int = 0) -> DataLoader[Tensor]:
-    """Batches of crops from `first` on, in order; only whole ones for training."""
-    return DataLoader(
-        crops,
-        settings.batch_size,
-        sampler=range(first, len(crops)),
-        num_workers=settings.loader_workers,
-        drop_last=crops.train,
-        worker_init_fn=_ignore_interrupts,
-        generator=torch.Generator(),  # or it would draw from the global one
-    )
-
-
-def _ignore_interrupts(_: int) -> None:
-    """Ctrl-C reaches the loader too, which has to live until the run has come to its stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _samples(validation: Sequence[Picture], per_label: int = 3) -> list[Picture]:

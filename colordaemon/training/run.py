@@ -1,0 +1,138 @@
+"""The state of a training run: everything that changes while training, saved and restored."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from colordaemon.config import TrainSettings
+from colordaemon.errors import ModelError
+from colordaemon.network.checkpoint import write_durably
+from colordaemon.network.model import ColorNet, ModelSpec
+from colordaemon.training.metrics import ScoreSum
+
+EMA_DECAY = 0.999
+
+
+@dataclass
+class Run:
+    """Everything that changes while training, and how to save and restore it."""
+
+    model: ColorNet
+    settings: TrainSettings
+    device: torch.device
+    epoch_batches: int = 1
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0  # batches done of this epoch
+    pictures_seen: int = 0
+    seconds: float = 0.0
+    best_mse: float = float("inf")
+    optimizer: torch.optim.Optimizer = field(init=False)
+    averaged: AveragedModel = field(init=False)
+    trained: ScoreSum = field(init=False, default_factory=ScoreSum)  # scores of this epoch
+    _now: float = field(init=False, default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.model.to(self.device)
+        self.model.to(memory_format=torch.channels_last)
+        self.optimizer = _optimizer(self.model, self.settings)
+        self.averaged = AveragedModel(
+            self.model.decoder, multi_avg_fn=self._average, use_buffers=True
+        )
+
+    def _average(self, averages: Any, current: Any, count: Any) -> None:
+        # Early averages forget faster: a run of 200 steps would else end near its random start.
+        # The formula is that of TensorFlow's ExponentialMovingAverage with num_updates.
+        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # untyped in torch
+        update(averages, current, count)
+
+    def save(self, path: Path) -> None:
+        buffer = io.BytesIO()
+        parts = (self.model, self.optimizer, self.averaged)
+        state = {
+            "spec": asdict(self.model.spec),
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "parts": [part.state_dict() for part in parts],
+            "trained": self.trained.state(),
+        }
+        torch.save(state, buffer)
+        write_durably(path, buffer.getbuffer())
+
+    @classmethod
+    def load(
+        cls, path: Path, settings: TrainSettings, device: torch.device, epoch_batches: int
+    ) -> Run:
+        """A saved run as it was, but with the rates and limits of `settings`. Raises ModelError."""
+        data = io.BytesIO(path.read_bytes())  # from a torn file, torch.load may raise OSError
+        try:
+            state = torch.load(data, map_location=device, weights_only=True)
+            run = cls(ColorNet(ModelSpec(**state.get("spec", {}))), settings, device, epoch_batches)
+            run._restore(state)
+        except _DAMAGE as error:
+            raise ModelError(
+                f"{path}: expected the state of a training run, found {error!r}"
+            ) from error
+        return run
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        rates = [group["base_lr"] for group in self.optimizer.param_groups]
+        model, optimizer, averaged = state["parts"]
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(optimizer)
+        self.averaged.load_state_dict(averaged)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["base_lr"] = rate  # the optimizer's state brings back the old one
+        for name, value in state["counters"].items():
+            if name in _COUNTERS:
+                setattr(self, name, value)
+        if "trained" in state:
+            self.trained.resume(state["trained"])
+
+    def progress(self) -> float:
+        """How much of the run is done, 0..1: by epochs or by minutes, whichever is further."""
+        epochs = (self.epoch + self.batch / self.epoch_batches) / self.settings.epochs
+        minutes = self.seconds / (self.settings.minutes * 60) if self.settings.minutes else 0.0
+        return min(1.0, max(epochs, minutes))
+
+    def count_time(self) -> None:
+        """Add the time since the last call: steps, waiting for pictures, and evaluation alike."""
+        before, self._now = self._now, time.monotonic()
+        self.seconds += self._now - before
+
+
+# What torch.load and load_state_dict raise on a file that is torn or somebody else's.
+_DAMAGE = (EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
+_COUNTERS = ("step", "epoch", "batch", "pictures_seen", "seconds", "best_mse")
+
+
+class averaged_weights:  # noqa: N801  (a context manager, used like a function)
+    """Within the block the decoder has its averaged weights; after it, its own again."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __enter__(self) -> None:
+        decoder = self.run.model.decoder
+        self.own = {name: tensor.clone() for name, tensor in decoder.state_dict().items()}
+        decoder.load_state_dict(self.run.averaged.module.state_dict())
+
+    def __exit__(self, *_: object) -> None:
+        self.run.model.decoder.load_state_dict(self.own)
+
+
+def _optimizer(model: ColorNet, settings: TrainSettings) -> torch.optim.Optimizer:
+    rates = (
+        (model.decoder, settings.learning_rate),
+        (model.encoder, settings.learning_rate * settings.encoder_rate_share),
+    )
+    groups = [{"params": list(m.parameters()), "lr": rate, "base_lr": rate} for m, rate in rates]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01)
