@@ -32,7 +32,9 @@ def luma_of(number: int, size: tuple[int, int], depth: int = 8, shot: int = 0) -
     width, height = size
     chance = np.random.default_rng(1000 * shot + number)
     rows, columns = np.mgrid[0:height, 0:width]
-    ramp = 60 + 30 * np.sin((columns + 2 * number) / 9 + shot) + 40 * ((rows * (shot + 1) // 12) % 2)
+    ramp = (
+        60 + 30 * np.sin((columns + 2 * number) / 9 + shot) + 40 * ((rows * (shot + 1) // 12) % 2)
+    )
     codes = ramp + chance.integers(0, 30, (height, width))
     codes = codes * 2 ** (depth - 8) + chance.integers(0, 2 ** (depth - 8), (height, width))
     return codes.astype(np.uint8 if depth == 8 else np.uint16)
@@ -133,14 +135,21 @@ def _lasting(packets: list[Packet], pts: Sequence[int] | None) -> list[Packet]:
 
 
 def sound(
-    codec: str = "aac", seconds: float = 0.3, *, language: str = "eng", title: str = "", rate: int = 48000
+    codec: str = "aac",
+    seconds: float = 0.3,
+    *,
+    language: str = "eng",
+    title: str = "",
+    rate: int = 48000,
 ) -> Extra:
     """An audio track with noise in it."""
 
     def add(container: OutputContainer) -> list[Packet]:
         stream = container.add_stream(codec, rate=rate)
         stream.codec_context.layout = "mono"  # type: ignore[union-attr]
-        stream.metadata.update({"language": language, "title": title} if title else {"language": language})
+        stream.metadata.update(
+            {"language": language, "title": title} if title else {"language": language}
+        )
         return [*_sound_packets(stream, seconds, rate)]
 
     def _sound_packets(stream: Any, seconds: float, rate: int) -> Iterator[Packet]:

@@ -7,12 +7,6 @@ from pathlib import Path
 
 import av
 import pytest
-
-from colordaemon.config import FilmSettings
-from colordaemon.errors import ConfigError, MediaError
-from colordaemon.film.film import plan_film
-from colordaemon.media.encode import choose_encoder
-from colordaemon.media.probe import probe_film
 from films import (
     ARCHIVE,
     EXACT,
@@ -24,6 +18,12 @@ from films import (
     short_segments,
     times,
 )
+
+from colordaemon.config import FilmSettings
+from colordaemon.errors import ConfigError, MediaError
+from colordaemon.film.film import plan_film
+from colordaemon.media.codec import choose_encoder
+from colordaemon.media.probe import probe_film
 
 TINY = {"h264": "ultrafast", "hevc": "ultrafast", "av1": "12"}
 NAMES = {"h264": "h264", "hevc": "hevc", "av1": "libdav1d", "prores": "prores", "dnxhr": "dnxhd"}

@@ -16,17 +16,9 @@ import pytest
 import torch
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-
-from colordaemon.config import FilmSettings
-from colordaemon.errors import AlreadyColor, Interrupted
-from colordaemon.film.film import color_film, plan_film
-from colordaemon.media.decode import Frame
-from colordaemon.network.colorizer import Colorizer
-from colordaemon.network.model import ColorNet
 from films import (
     ARCHIVE,
     EXACT,
-    SIZE,
     Painter,
     color,
     color_and_report,
@@ -34,7 +26,6 @@ from films import (
     durations,
     luma_differences,
     luma_of,
-    luma_planes,
     make_film,
     picture_of,
     pictures,
@@ -42,6 +33,13 @@ from films import (
     short_segments,
     times,
 )
+
+from colordaemon.config import FilmSettings
+from colordaemon.errors import AlreadyColor, Interrupted
+from colordaemon.film.film import color_film, plan_film
+from colordaemon.media.decode import Frame
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.model import ColorNet
 
 UNEVEN = (0, 40, 41, 120, 700, 733, 1900, 1901, 1940, 2600, 2601, 2700)
 SLOWER = (0, 16, 33, 50, 66, 500, 1000, 1500, 2000, 2016, 2033, 2050)
@@ -111,7 +109,15 @@ def test_luma_comes_out_bit_for_bit(tmp_path: Path, pix_fmt: str, settings: Film
 
 @pytest.mark.parametrize(
     "pix_fmt",
-    ["gray10le", "gray12le", "gray16le", "yuv420p10le", "yuv422p10le", "yuv444p12le", "yuv420p16le"],
+    [
+        "gray10le",
+        "gray12le",
+        "gray16le",
+        "yuv420p10le",
+        "yuv422p10le",
+        "yuv444p12le",
+        "yuv420p16le",
+    ],
 )
 def test_deep_luma_comes_out_bit_for_bit(tmp_path: Path, pix_fmt: str) -> None:
     source = make_film(tmp_path / "film.mkv", 3, codec="ffv1", pix_fmt=pix_fmt)

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import av
 import pytest
-
-from colordaemon.errors import MediaError
-from colordaemon.film.film import plan_film
 from films import (
     ARCHIVE,
     EXACT,
@@ -26,6 +23,9 @@ from films import (
     times,
 )
 
+from colordaemon.errors import MediaError
+from colordaemon.film.film import plan_film
+
 Streams = list[tuple[str, dict[str, str], int]]
 
 
@@ -35,11 +35,20 @@ def streams(path: Path) -> Streams:
         return [
             (
                 stream.type,
-                {k.lower(): v for k, v in stream.metadata.items() if k.lower() in ("language", "title")},
+                {
+                    k.lower(): v
+                    for k, v in stream.metadata.items()
+                    if k.lower() in ("language", "title")
+                },
                 int(stream.disposition),
             )
             for stream in container.streams
         ]
+
+
+def without_adts(data: bytes) -> bytes:
+    """AAC without the header that a transport stream repeats in every packet."""
+    return data[7:] if data[:2] == b"\xff\xf1" else data
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -74,14 +83,19 @@ def test_mp4_and_mov_keep_every_stream_bit_for_bit(tmp_path: Path, suffix: str) 
     done = color(source)
     assert done.suffix == source.suffix
     assert streams(done) == streams(source)
-    for index in (1, 2):
-        assert packets(done, index) == packets(source, index) != []
-        assert times(done, index) == times(source, index)
+    assert packets(done, 1) == packets(source, 1) != []
+    assert times(done, 1) == times(source, 1)
+    lines = [[*zip(packets(path, 2), times(path, 2), strict=True)] for path in (source, done)]
+    # FFmpeg ends every line with an empty packet, though the copied ones stand there already.
+    kept, found = ([line for line in some if line[0] != bytes(2)] for some in lines)
+    assert kept == found
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "m4v"])
 def test_cover_art_is_neither_colored_nor_lost(tmp_path: Path, suffix: str) -> None:
-    source = make_film(tmp_path / f"film.{suffix}", 3, extras=[still(cover=True)])
+    source = make_film(tmp_path / "film.mp4", 3, extras=[still(cover=True)])
+    source = source.rename(tmp_path / f"film.{suffix}")
     done = color(source)
     assert done.suffix == source.suffix
     assert streams(done) == streams(source)
@@ -153,11 +167,11 @@ def test_a_timecode_goes_along_into_matroska(tmp_path: Path) -> None:
     assert {key.lower(): value for key, value in found.items()}["timecode"] == "01:02:03:04"
 
 
-def test_matroska_takes_over_where_mp4_cannot_hold_the_encoding(tmp_path: Path) -> None:
+def test_ffv1_goes_into_matroska(tmp_path: Path) -> None:
     source = make_film(tmp_path / "film.mp4", 3, extras=[sound()])
     job = plan_film(source, ARCHIVE)
     assert job.target.suffix == ".mkv"
-    assert "writing Matroska, because mp4 cannot hold ffv1" in job.remarks
+    assert "writing Matroska instead of .mp4" in job.remarks
     done = color(source, ARCHIVE)
     assert packets(done, 1) == packets(source, 1)
 
@@ -190,22 +204,24 @@ def test_other_containers_become_matroska(
     tmp_path: Path, suffix: str, codec: str, audio: str
 ) -> None:
     base = Fraction(1, 25) if codec in ("mpeg4", "mpeg2video") else Fraction(1, 1000)
+    late = {"output_ts_offset": "10"} if suffix in ("ts", "mpg") else {}
     source = make_film(
-        tmp_path / f"film.{suffix}", 8, codec=codec, time_base=base, extras=[sound(audio)]
-    )
+        tmp_path / f"film.{suffix}", 8, codec=codec, time_base=base, extras=[sound(audio)],
+        container_options=late,
+    )  # fmt: skip
     done, report = color_and_report(source)
     assert done.suffix == ".mkv"
     assert report.frames == len(decode(source))
     assert luma_differences(source, done) == [0] * report.frames
-    assert packets(done, 1) == packets(source, 1) != []
+    assert packets(done, 1) == [without_adts(data) for data in packets(source, 1)] != []
     before = [times(source, index)[0] for index in (0, 1)]
     after = [times(done, index)[0] for index in (0, 1)]
     assert abs((after[1] - after[0]) - (before[1] - before[0])) <= Fraction(2, 1000)
-    if suffix in ("ts", "mpg"):
+    if late:
+        assert min(before) > 9
         assert min(after) <= Fraction(1, 1000)
-        assert min(before) > Fraction(1, 10)
-    steps = [later - earlier for earlier, later in zip(times(done), times(done)[1:])]
-    assert all(abs(step - Fraction(1, 25)) <= Fraction(1, 1000) for step in steps)
+    moved = [now - then for then, now in zip(times(source), times(done), strict=True)]
+    assert max(moved) - min(moved) <= Fraction(1, 1000)
 
 
 def test_sound_from_mp4_keeps_its_times_in_matroska(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from colordaemon.errors import AlreadyColor
 from colordaemon.film.join import join, verify
 from colordaemon.film.plan import FilmPlan, SegmentTask
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
+from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.decode import Frame
-from colordaemon.media.encode import EncoderSettings, choose_encoder
 from colordaemon.media.mux import Target, choose_target
 from colordaemon.media.probe import FilmInfo, film_color, probe_film
 from colordaemon.media.tint import ExistingColor
@@ -38,13 +38,18 @@ class FilmJob:
 
 @dataclass(frozen=True)
 class FilmReport:
-    """What was done. shots: how many; damaged: video packets that did not decode."""
+    """What was done.
+
+    damaged: video packets that did not decode. retimed: frames whose time was missing or out of
+    order. left_out: packets of other streams, too damaged to be copied.
+    """
 
     frames: int
     segments: int
     shots: int
     damaged: int
     retimed: int
+    left_out: int
 
 
 def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> FilmJob:
@@ -78,7 +83,7 @@ def color_film(
     try:
         with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
             plan = run_segments(job, work, executor)
-        join(plan, job.target, partial)
+        left_out = join(plan, job.target, partial)
         verify(plan, job.target, partial)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -89,7 +94,12 @@ def color_film(
     damage = plan.damage
     shots = sum(len(segment.cuts) for segment in plan.segments)
     return FilmReport(
-        plan.frame_count, len(plan.segments), shots, damage.damaged, damage.retimed
+        frames=plan.frame_count,
+        segments=len(plan.segments),
+        shots=shots,
+        damaged=damage.damaged,
+        retimed=damage.retimed,
+        left_out=left_out,
     )
 
 

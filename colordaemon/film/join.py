@@ -15,22 +15,31 @@ import av.error
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
 from colordaemon.film.plan import FilmPlan, SegmentResult
 from colordaemon.media.mux import FilmMuxer, Target, film_of
-from colordaemon.media.probe import open_film
+from colordaemon.media.probe import open_film, tick
 
 
-def join(plan: FilmPlan, target: Target, path: Path) -> None:
-    """Write the film to `path`, which is not checked yet; see `verify`."""
+def join(plan: FilmPlan, target: Target, path: Path) -> int:
+    """Write the film to `path`, which is not checked yet; see `verify`.
+
+    Returns how many packets of the other streams were too damaged to be copied.
+    """
     with open_film(plan.source.path) as source:
         muxer = FilmMuxer(path, source, plan.source, target, plan.encoder)
         try:
             muxer.write(_film_packets(plan, _header(muxer.film)))
+        except (av.error.ArgumentError, av.error.InvalidDataError) as error:
+            raise MediaError(
+                f"{plan.source.path}: {target.format} refuses a packet of it ({error.strerror})"
+            ) from error
         finally:
             muxer.close()
+        return muxer.left_out
 
 
 def verify(plan: FilmPlan, target: Target, path: Path) -> None:
@@ -48,18 +57,20 @@ def verify(plan: FilmPlan, target: Target, path: Path) -> None:
         _check_times(plan, container, film, path)
         for seconds in (None, plan.pts()[-1] * plan.source.time_base):
             if seconds is not None:
-                container.seek(int(seconds / film.time_base), stream=film)
+                container.seek(int(seconds / tick(film)), stream=film)
             else:
                 container.seek(0)
             _check_decodes(container, film, path)
 
 
-def _film_packets(plan: FilmPlan, header: bytes) -> Iterator[Packet]:
+def _film_packets(plan: FilmPlan, header: bytes) -> Iterator[Packet[Stream]]:
     """The packets of all segments with pts of the source, new dts and durations."""
     times, depth = plan.pts(), plan.reorder_depth
     step = int(times[1] - times[0]) if len(times) > 1 else 1
     end = plan.segments[-1].end_pts
-    durations = dict(zip(times.tolist(), [*np.diff(times).tolist(), max(0, end - int(times[-1]))]))
+    durations = dict(
+        zip(times.tolist(), [*np.diff(times).tolist(), max(0, end - int(times[-1]))], strict=True)
+    )
     number = 0
     for segment in plan.segments:
         for packet, pts in _segment_packets(segment, header):
@@ -73,7 +84,7 @@ def _film_packets(plan: FilmPlan, header: bytes) -> Iterator[Packet]:
             yield packet
 
 
-def _segment_packets(segment: SegmentResult, header: bytes) -> Iterator[tuple[Packet, int]]:
+def _segment_packets(segment: SegmentResult, header: bytes) -> Iterator[tuple[Packet[Stream], int]]:
     with av.open(str(segment.path)) as container:
         stream = container.streams.video[0]
         # x265 would decode nothing after another header and report no error. ProRes and DNxHR
@@ -84,29 +95,27 @@ def _segment_packets(segment: SegmentResult, header: bytes) -> Iterator[tuple[Pa
         yield from zip(packets, segment.packet_pts, strict=True)
 
 
-def _header(stream: VideoStream) -> bytes:
+def _header(stream: Stream) -> bytes:
     return bytes(stream.codec_context.extradata or b"")
 
 
-def _check_times(
-    plan: FilmPlan, container: InputContainer, film: VideoStream, path: Path
-) -> None:
+def _check_times(plan: FilmPlan, container: InputContainer, film: VideoStream, path: Path) -> None:
     found = sorted(
         packet.pts for packet in container.demux(film) if packet.size and packet.pts is not None
     )
     expected = plan.pts()
     if len(found) != len(expected):
         raise MediaError(f"{path}: found {len(found)} frames, expected {len(expected)}")
-    origin, tick = plan.source.origin_seconds, plan.source.time_base
+    origin, planned_tick, found_tick = plan.source.origin_seconds, plan.source.time_base, tick(film)
     # Exact where the container can; Matroska rounds to its own ticks.
-    tolerance = Fraction(0) if (tick / film.time_base).denominator == 1 and not origin else (
-        film.time_base + (tick if origin else 0)
-    )
-    for there, planned in zip(found, expected.tolist(), strict=True):
-        if abs(there * film.time_base - (planned * tick - origin)) > tolerance:
+    tolerance = Fraction(0)
+    if origin or (planned_tick / found_tick).denominator != 1:
+        tolerance = found_tick + (planned_tick if origin else 0)
+    for count, planned in zip(found, expected.tolist(), strict=True):
+        time, wanted = count * found_tick, planned * planned_tick - origin
+        if abs(time - wanted) > tolerance:
             raise MediaError(
-                f"{path}: a frame stands at {float(there * film.time_base):.6f} s, expected "
-                f"{float(planned * tick - origin):.6f} s"
+                f"{path}: a frame stands at {float(time):.6f} s, expected {float(wanted):.6f} s"
             )
 
 

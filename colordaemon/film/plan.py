@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.decode import Damage
-from colordaemon.media.encode import EncoderSettings
 from colordaemon.media.probe import FilmInfo
 
 SHORTEST_SECONDS = 2.0  # a cut within this time of a segment's start does not end it

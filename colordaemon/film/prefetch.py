@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from queue import Empty, Full, Queue
+from collections.abc import Generator, Iterable, Iterator
+from queue import Full, Queue
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,37 +22,15 @@ def prefetch(items: Iterable[T], depth: int, name: str) -> Iterator[T]:
     """Yield `items` in order while a thread works up to `depth` of them ahead.
 
     An error in the source is raised here, after the items before it. Closing this generator stops
-    and joins the thread.
+    and joins the thread, and closes the source if it is a generator.
     """
     queue: Queue[T | _End] = Queue(maxsize=depth)
     closed = threading.Event()
-
-    def put(item: T | _End) -> None:
-        while not closed.is_set():
-            try:
-                return queue.put(item, timeout=_POLL_SECONDS)
-            except Full:
-                continue
-
-    def pump() -> None:
-        try:
-            for item in items:
-                put(item)
-                if closed.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001  (raised again in the consumer)
-            put(_End(error))
-        else:
-            put(_End())
-
-    thread = threading.Thread(target=pump, name=name, daemon=True)
+    thread = threading.Thread(target=_pump, args=(items, queue, closed), name=name, daemon=True)
     thread.start()
     try:
         while True:
-            try:
-                item = queue.get(timeout=_POLL_SECONDS)
-            except Empty:
-                continue
+            item = queue.get()
             if not isinstance(item, _End):
                 yield item
             elif item.error is not None:
@@ -62,3 +40,27 @@ def prefetch(items: Iterable[T], depth: int, name: str) -> Iterator[T]:
     finally:
         closed.set()
         thread.join()
+
+
+def _pump(items: Iterable[T], queue: Queue[T | _End], closed: threading.Event) -> None:
+    """Put all items into the queue, then their end; nothing more once it is closed."""
+    try:
+        for item in items:
+            _put(item, queue, closed)
+            if closed.is_set():
+                break
+        if isinstance(items, Generator):
+            items.close()
+    except BaseException as error:  # raised again in the consumer
+        _put(_End(error), queue, closed)
+    else:
+        _put(_End(), queue, closed)
+
+
+def _put(item: T | _End, queue: Queue[T | _End], closed: threading.Event) -> None:
+    while not closed.is_set():
+        try:
+            queue.put(item, timeout=_POLL_SECONDS)
+        except Full:
+            continue
+        return

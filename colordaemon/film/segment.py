@@ -55,12 +55,17 @@ class Playback:
         self._frames.close()  # type: ignore[attr-defined]  # joins the thread that reads
         self.reader.close()
 
+    def may_reach(self, pts: int | None) -> bool:
+        """Whether a frame (None: the first one) lies ahead."""
+        return pts is not None and self.next is not None and self.next.frame.pts <= pts
+
     def skip_to(self, task: SegmentTask) -> None:
         """Go to the task's first frame and make sure that it is the right picture."""
-        while task.start_pts is not None and self.next and self.next.frame.pts < task.start_pts:
+        start = task.start_pts
+        while start is not None and self.next and self.next.frame.pts < start:
             self.next = next(self._frames, None)
-        if self.next is None:
-            raise MediaError(f"{self.source.path}: no frame at pts {task.start_pts}")
+        if self.next is None or start not in (None, self.next.frame.pts):
+            raise MediaError(f"{self.source.path}: no frame at pts {start}")
         found = luma_crc(self.next.frame)
         if task.start_crc is not None and found != task.start_crc:
             raise MediaError(
@@ -150,10 +155,9 @@ class SegmentWorker:
 
     def _playback_for(self, task: SegmentTask) -> Playback:
         """The open film, if it stands at or before the task's start; else a new one."""
-        open_film = self._playback
-        if open_film and open_film.source == task.source and open_film.next:
-            if task.start_pts is not None and open_film.next.frame.pts <= task.start_pts:
-                return open_film
+        playback, start = self._playback, task.start_pts
+        if playback is not None and playback.source == task.source and playback.may_reach(start):
+            return playback
         self.close()
         self._playback = Playback(task, self.colorizer)
         return self._playback
@@ -221,7 +225,7 @@ def batches(frames: Iterator[SmallFrame], size: int) -> Iterator[list[SmallFrame
 
 def luma_crc(frame: Frame) -> int:
     """CRC-32 of a frame's luma codes."""
-    return zlib.crc32(np.ascontiguousarray(frame.luma))
+    return zlib.crc32(np.ascontiguousarray(frame.luma).data)
 
 
 def frames_ahead(info: FilmInfo) -> int:

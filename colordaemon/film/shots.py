@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 THUMBNAIL = (64, 48)  # width, height; small enough that grain and camera shake average out
-CUT_DIFFERENCE = 18.0  # mean absolute difference of codes after matching brightness
+CUT_DIFFERENCE = 18.0  # mean absolute difference of codes after matching exposure
+FLICKER = 4 / 3  # each of two pictures may be this much too bright or too dark
 CUT_RATIO = 3.0  # and this many times the usual difference of this shot, or fast motion would cut
 
 
@@ -20,11 +21,20 @@ class CutDetector:
     def is_cut(self, luma: np.ndarray) -> bool:
         """luma: (h, w) uint8 or float32 0..255 at any size. The first frame is a cut."""
         thumbnail = cv2.resize(luma, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
-        thumbnail -= thumbnail.mean()  # old film flickers: a change of exposure is no cut
+        thumbnail -= thumbnail.mean()
         last, self._last = self._last, thumbnail
         if last is None:
             return True
-        difference = float(np.abs(thumbnail - last).mean())
+        difference = float(np.abs(np.subtract(*_match_contrast(thumbnail, last))).mean())
         cut = difference > CUT_DIFFERENCE and difference > CUT_RATIO * self._usual
         self._usual = 0.0 if cut else 0.8 * self._usual + 0.2 * difference
         return cut
+
+
+def _match_contrast(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Meet halfway, as far as flicker goes: old film changes its exposure from frame to frame."""
+    contrasts = [max(float(x.std()), 1.0) for x in (one, other)]
+    middle = sum(contrasts) / 2
+    low, high = 1 / FLICKER, FLICKER
+    gains = [min(max(middle / contrast, low), high) for contrast in contrasts]
+    return one * gains[0], other * gains[1]

@@ -17,13 +17,14 @@ import av
 import av.error
 import numpy as np
 from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
 from colordaemon.media.pixels import plane_array
-from colordaemon.media.probe import FilmInfo, open_film
+from colordaemon.media.probe import FilmInfo, all_packets, open_film, tick
 
 REORDER_FRAMES = 4  # pts may come this many frames early; more B-frames than AVI files ever have
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
@@ -121,22 +122,14 @@ class FilmReader:
                 self._check_size(picture)
                 yield picture
 
-    def _packets(self) -> Iterator[Packet]:
-        """The film's packets, then the flushing one; reading goes on behind a bad stretch."""
-        consecutive = 0
-        while True:
-            try:
-                for packet in self._container.demux():
-                    consecutive = 0
-                    self._count(packet)
-                    if packet.stream is self._stream:
-                        yield packet
-                return
-            except av.error.FFmpegError as error:
-                consecutive += 1
-                self._count_damage(error, consecutive)
+    def _packets(self) -> Iterator[Packet[Stream]]:
+        """The film's packets, then the flushing one."""
+        for packet in all_packets(self._container, self._count_unreadable):
+            self._count(packet)
+            if packet.stream is self._stream:
+                yield packet
 
-    def _count(self, packet: Packet) -> None:
+    def _count(self, packet: Packet[Stream]) -> None:
         ours = packet.stream is self._stream
         if packet.size and ours:
             self.damage.packets += 1
@@ -145,6 +138,9 @@ class FilmReader:
             self._last_end = max(self._last_end, end)
             if ours:
                 self._film_end = max(self._film_end, end)
+
+    def _count_unreadable(self, error: av.error.FFmpegError) -> None:
+        self.damage.damaged += 1
 
     def _count_damage(self, error: av.error.FFmpegError, consecutive: int) -> None:
         self.damage.damaged += 1
@@ -171,7 +167,7 @@ class FilmReader:
             )
         if self._damaged_percent >= 100:
             return
-        film_start = float((self._stream.start_time or 0) * self._stream.time_base)
+        film_start = float((self._stream.start_time or 0) * tick(self._stream))
         start = (self._container.start_time or 0) / av.time_base
         self._check_length("video", self._film_end - film_start, self.info.duration_seconds)
         self._check_length("content", self._last_end - start, self.info.container_seconds)
@@ -195,7 +191,7 @@ class FilmReader:
             pts = picture.pts if picture.pts is not None else picture.dts
             if pts is None:
                 pts = 0 if newest is None else newest + step
-            if newest is not None and (picture.pts is None or pts <= newest):
+            if picture.pts is None or (newest is not None and pts <= newest):
                 self.damage.retimed += 1
             newest = pts if newest is None else max(newest, pts)
             waiting.append(picture)

@@ -22,17 +22,18 @@ from av.video.stream import VideoStream
 
 from colordaemon import __version__
 from colordaemon.errors import MediaError
-from colordaemon.media.encode import EncoderSettings
-from colordaemon.media.probe import FilmInfo, open_film
+from colordaemon.media.codec import EncoderSettings
+from colordaemon.media.probe import FilmInfo, all_packets, open_film
 
 MATROSKA = "matroska"
 _SUFFIXES = {MATROSKA: ".mkv", "webm": ".webm", "mov": ".mov", "mp4": ".mp4"}
-_TITLES = {MATROSKA: "Matroska", "mov": "QuickTime"}
+_TITLES = {MATROSKA: "Matroska", "webm": "WebM", "mov": "QuickTime", "mp4": "MP4"}
 # Tags that describe the old file or the old encoding.
 _STALE_TAGS = frozenset(
-    "encoder major_brand minor_version compatible_brands duration bps number_of_frames "
-    "number_of_bytes _statistics_writing_app _statistics_writing_date_utc _statistics_tags".split()
-)
+    ("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps",
+     "number_of_frames", "number_of_bytes", "_statistics_tags", "_statistics_writing_app",
+     "_statistics_writing_date_utc")
+)  # fmt: skip
 SYNTHETIC_NOTE = f"Colors are synthetic, made by colordaemon {__version__}"
 
 
@@ -52,7 +53,8 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
     Found out by writing headers to memory, before any work is spent. Raises MediaError when
     none can hold the film stream itself.
     """
-    native = _native_format(info)
+    # RFC 9043 lets FFV1 into MP4 too, but archives and their tools expect it in Matroska.
+    native = MATROSKA if encoder.codec == "ffv1" else _native_format(info)
     candidates = dict.fromkeys((native, MATROSKA, "mov"))  # DNxHR fits only into the last
     with open_film(info.path) as source:
         lost = {name: _cannot_hold(name, source, info, encoder) for name in candidates}
@@ -62,34 +64,39 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
     if info.stream_index in lost[choice]:
         raise MediaError(f"{info.path}: none of {', '.join(candidates)} can hold {encoder.codec}")
     kept = tuple(index for index in names if index not in lost[choice])
+    suffix = info.path.suffix.lower()
+    keeps_suffix = choice == "mp4" and suffix == ".m4v"
     remarks = []
     if choice != native:
         film_lost = info.stream_index in lost[native]
         blamed = [info.stream_index] if film_lost else lost[native]
         reason = ", ".join(names[index] for index in blamed)
         remarks.append(f"writing {_TITLES[choice]}, because {native} cannot hold {reason}")
-    elif native != info.container and native not in ("mp4", "webm"):
-        remarks.append(f"writing {_TITLES[native]} instead of {info.container}")
+    elif not keeps_suffix and suffix != _SUFFIXES[choice]:
+        remarks.append(f"writing {_TITLES[choice]} instead of {suffix or info.container}")
     remarks += [f"left out, no container holds it: {names[index]}" for index in lost[choice]]
     if choice == MATROSKA and encoder.codec == "ffv1" and info.sample_aspect != 1:
         # FFmpeg takes Matroska's own from a field of the stream that PyAV does not set.
         aspect = f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
         remarks.append(f"only the frames, not the container, say that pixels are {aspect}")
-    keeps_suffix = choice == native and info.path.suffix.lower() == ".m4v"
-    return Target(
-        choice, info.path.suffix if keeps_suffix else _SUFFIXES[choice], kept, tuple(remarks)
-    )
+    return Target(choice, suffix if keeps_suffix else _SUFFIXES[choice], kept, tuple(remarks))
 
 
 class FilmMuxer:
     """Writes a finished film: the film stream's packets come from outside, all others from the
-    source, interleaved by time."""
+    source, interleaved by time.
+
+    left_out: packets of the others that are too damaged to be read or copied.
+    """
 
     def __init__(
         self, path: Path, source: InputContainer, info: FilmInfo, target: Target,
         encoder: EncoderSettings,
     ) -> None:  # fmt: skip
         self._source, self._info = source, info
+        self.left_out = 0
+        self._next_dts: dict[int, int] = {}
+        self._least_step = 0 if target.format in (MATROSKA, "webm") else 1
         # Negative dts are left alone: moving them would move every stream against the clock.
         options = {"avoid_negative_ts": "disabled"} if target.format in (MATROSKA, "webm") else {}
         self._container = av.open(str(path), "w", format=target.format, options=options)
@@ -101,32 +108,52 @@ class FilmMuxer:
     def close(self) -> None:
         self._container.close()
 
-    def write(self, film_packets: Iterator[Packet]) -> None:
+    def write(self, film_packets: Iterator[Packet[Stream]]) -> None:
         """Write everything. film_packets: in decoding order, time base and pts of the source."""
         others = self._copied_packets()
         other = next(others, None)
         for packet in film_packets:
             while other is not None and _seconds(other) <= _seconds(packet):
-                self._container.mux(other)
+                self._copy(other)
                 other = next(others, None)
             self._shift(packet)
             packet.stream = self.film
             self._container.mux(packet)
         while other is not None:
-            self._container.mux(other)
+            self._copy(other)
             other = next(others, None)
 
-    def _copied_packets(self) -> Iterator[Packet]:
-        for packet in self._source.demux():
+    def _copied_packets(self) -> Iterator[Packet[Stream]]:
+        for packet in all_packets(self._source, self._count_left_out):
             index = packet.stream.index
             if packet.size and index in self.streams and index != self._info.stream_index:
                 if packet.dts is None:
                     packet.dts = packet.pts
                 self._shift(packet)
+                self._let_dts_rise(packet)
                 packet.stream = self.streams[index]
                 yield packet
 
-    def _shift(self, packet: Packet) -> None:
+    def _copy(self, packet: Packet[Stream]) -> None:
+        try:
+            self._container.mux(packet)
+        except av.error.InvalidDataError as error:  # a filter that repacks AAC cannot read it
+            self._count_left_out(error)
+
+    def _count_left_out(self, error: av.error.FFmpegError) -> None:
+        self.left_out += 1
+
+    def _let_dts_rise(self, packet: Packet[Stream]) -> None:
+        """Damaged files have dts that fall, which muxers refuse; these wait for the last one."""
+        if packet.dts is None:
+            return
+        index = packet.stream.index
+        packet.dts = max(packet.dts, self._next_dts.get(index, packet.dts))
+        if packet.pts is not None:
+            packet.pts = max(packet.pts, packet.dts)
+        self._next_dts[index] = packet.dts + self._least_step
+
+    def _shift(self, packet: Packet[Stream]) -> None:
         """Start a floating clock at zero; every stream moves by the same time."""
         if self._info.origin_seconds and packet.time_base:
             ticks = round(self._info.origin_seconds / packet.time_base)
@@ -227,7 +254,7 @@ def _stream_name(stream: Stream) -> str:
     return f"{stream.type} stream {stream.index}{codec}{language}"
 
 
-def _seconds(packet: Packet) -> Fraction:
+def _seconds(packet: Packet[Stream]) -> Fraction:
     time = packet.dts if packet.dts is not None else packet.pts
     return Fraction(0) if time is None or not packet.time_base else time * packet.time_base
 

@@ -31,17 +31,17 @@ class Layout:
 
 def layout_of(pix_fmt: str) -> Layout:
     """The layout of an FFmpeg pixel format. Raises MediaError for one without luma samples."""
-    format = av.VideoFormat(pix_fmt, 64, 64)
-    depth = max(component.bits for component in format.components)
+    pixels = av.VideoFormat(pix_fmt, 64, 64)
+    depth = max(component.bits for component in pixels.components)
     palette = pix_fmt == "pal8"
-    is_rgb = format.is_rgb or palette
-    if format.is_bayer or depth > 16 or "f16" in pix_fmt or pix_fmt.startswith("xyz"):
+    is_rgb = pixels.is_rgb or palette
+    if pixels.is_bayer or depth > 16 or "f16" in pix_fmt or pix_fmt.startswith("xyz"):
         raise MediaError(f"pixel format {pix_fmt}: expected Y'CbCr, gray or RGB of 8 to 16 bits")
-    is_gray = len(format.components) <= 2 and not palette
+    is_gray = len(pixels.components) <= 2 and not palette
     depth = max(depth, 8)  # monow and monob have one bit
     subsampling = (1, 1)
     if not is_gray and not is_rgb:
-        subsampling = (64 // format.chroma_width(64), 64 // format.chroma_height(64))
+        subsampling = (64 // pixels.chroma_width(64), 64 // pixels.chroma_height(64))
     planar = _gray_name(depth) if is_gray else planar_name(subsampling, depth)
     plain = pix_fmt.replace("yuvj", "yuv").replace("yuva", "yuv")
     return Layout(
@@ -51,7 +51,7 @@ def layout_of(pix_fmt: str) -> Layout:
         subsampling=subsampling,
         is_gray=is_gray,
         is_rgb=is_rgb,
-        has_alpha=any(component.is_alpha for component in format.components),
+        has_alpha=any(component.is_alpha for component in pixels.components),
         full_range=is_rgb or pix_fmt.startswith("yuvj") or pix_fmt in ("monow", "monob"),
     )
 
@@ -79,5 +79,5 @@ def plane_array(plane: av.video.plane.VideoPlane, depth: int) -> np.ndarray:
     """A view (height, width) of a plane, uint8 or uint16. Never write into it: the decoder may
     still look at it to predict other frames."""
     dtype = np.dtype(np.uint8 if depth == 8 else "<u2")
-    samples: np.ndarray = np.frombuffer(plane, dtype)
+    samples: np.ndarray = np.frombuffer(memoryview(plane), dtype)
     return samples.reshape(-1, plane.line_size // dtype.itemsize)[: plane.height, : plane.width]

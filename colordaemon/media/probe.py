@@ -6,6 +6,7 @@ text that calls itself .mp4 can otherwise be a playlist that reads any file of t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,8 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -36,6 +39,7 @@ _DECLARING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf", "nut"})
 
 FieldOrder = Literal["progressive", "top first", "bottom first"]
 _COLOR_SAMPLES = 12
+UNREADABLE_IN_A_ROW = 64  # attempts; a demuxer that gets no further would be asked forever
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,29 @@ def open_film(path: Path) -> InputContainer:
         raise MediaError(f"{path}: found {reason}, expected a film or photo") from error
 
 
+def all_packets(
+    container: InputContainer, on_error: Callable[[av.error.FFmpegError], None]
+) -> Iterator[Packet[Stream]]:
+    """The packets of all streams, then a flushing one for each; goes on behind a bad stretch.
+
+    on_error is told of every one of those. Raises MediaError where nothing can be read any more.
+    """
+    in_a_row = 0
+    while True:
+        try:
+            for packet in container.demux():
+                in_a_row = 0
+                yield packet
+            return
+        except av.error.FFmpegError as error:
+            in_a_row += 1
+            if in_a_row > UNREADABLE_IN_A_ROW:
+                raise MediaError(
+                    f"{container.name}: nothing can be read behind a bad stretch ({error.strerror})"
+                ) from error
+            on_error(error)
+
+
 def film_stream(container: InputContainer, path: Path) -> VideoStream:
     """The stream to color: the best video stream that is not cover art. Raises MediaError."""
     cover = av.stream.Disposition.attached_pic
@@ -118,7 +145,13 @@ def film_stream(container: InputContainer, path: Path) -> VideoStream:
         found = ", ".join(sorted({s.type for s in container.streams})) or "no stream at all"
         raise MediaError(f"{path}: no video stream, found {found}")
     best = container.streams.best("video")
-    return best if best in streams else streams[0]  # type: ignore[return-value]
+    return best if best in streams else streams[0]
+
+
+def tick(stream: Stream) -> Fraction:
+    """Seconds per count of a stream's clock."""
+    assert stream.time_base is not None  # every stream that was opened for reading has one
+    return _fraction(stream.time_base)
 
 
 def probe_film(path: Path) -> FilmInfo:
@@ -139,7 +172,7 @@ def probe_film(path: Path) -> FilmInfo:
             pix_fmt=frame.format.name,
             width=frame.width,
             height=frame.height,
-            time_base=_fraction(stream.time_base),
+            time_base=tick(stream),
             rate=_fraction(rate) if rate else Fraction(25),
             sample_aspect=_fraction(stream.sample_aspect_ratio or 1),
             rotation=round(frame.rotation),
@@ -150,7 +183,7 @@ def probe_film(path: Path) -> FilmInfo:
                 int(frame.color_primaries),
                 int(frame.color_trc),
             ),
-            duration_seconds=float(stream.duration * stream.time_base)
+            duration_seconds=float(stream.duration * tick(stream))
             if declares and stream.duration
             else None,
             container_seconds=container.duration / av.time_base
@@ -197,7 +230,7 @@ def _samples(container: InputContainer, stream: VideoStream) -> list[VideoFrame]
     """Frames spread over the film; where it cannot be searched, its first one."""
     total = stream.duration
     if not total and container.duration:
-        total = int(container.duration / (av.time_base * stream.time_base))
+        total = int(container.duration / (av.time_base * tick(stream)))
     start, frames = stream.start_time or 0, []
     for part in range(_COLOR_SAMPLES):
         try:

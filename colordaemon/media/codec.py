@@ -1,0 +1,275 @@
+"""Which encoder a film gets, and everything that encoder is told, pinned once per film.
+
+Segments of a film are joined packet by packet, so every one of them has to come from the same
+encoder with the same options and thread count: with different headers x265 decodes no frame at all
+and reports no error. Quality is by CRF or QP only; a bitrate target would depend on what came
+before the segment.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.error
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from colordaemon.color import Matrix, PixelCode
+from colordaemon.config import FilmSettings
+from colordaemon.errors import ConfigError, MediaError
+from colordaemon.media.pixels import layout_of, planar_name
+from colordaemon.media.probe import ColorTags, FieldOrder, FilmInfo
+
+THREADS = 4  # enough for 1080p; pinned, because the count may change what an encoder writes
+
+# FFmpeg's numbers for (matrix, primaries, transfer).
+_TAGS = {Matrix.BT601: (6, 6, 6), Matrix.BT709: (1, 1, 1), Matrix.BT2020: (9, 9, 14)}
+_UNSPECIFIED = 2
+# AVFieldOrder
+_FIELD_ORDERS: dict[FieldOrder, int] = {"progressive": 1, "top first": 2, "bottom first": 3}
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """An FFmpeg encoder and how we run it. quality: the option that `crf` sets, or None."""
+
+    name: str
+    options: dict[str, str]
+    quality: str | None = None
+    preset: str | None = None
+    segment_format: str = "nut"  # keeps pts; but NUT holds neither ProRes nor DNxHR
+
+
+_ENCODERS = {
+    "h264": _Encoder("libx264", {"crf": "17", "preset": "medium"}, "crf", "preset"),
+    "hevc": _Encoder(
+        "libx265",
+        {"crf": "18", "preset": "medium", "x265-params": "open-gop=0:log-level=error"},
+        "crf",
+        "preset",
+    ),
+    "av1": _Encoder("libsvtav1", {"crf": "22", "preset": "6"}, "crf", "preset"),
+    "prores": _Encoder("prores_ks", {"profile": "hq", "vendor": "apl0"}, segment_format="mov"),
+    "dnxhr": _Encoder("dnxhd", {"profile": "dnxhr_hqx"}, segment_format="mov"),
+    "ffv1": _Encoder("ffv1", {"level": "3", "g": "1", "slicecrc": "1"}),
+}
+os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 greets on stderr otherwise
+
+# Where a codec cannot hold the film's samples unchanged, these are tried in turn.
+_FALLBACKS = ("hevc", "ffv1")
+_SAME_SCALE = {"h264", "hevc"}  # these share the meaning of crf and the names of presets
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """Everything an encoder is told; plain and picklable, the same for all segments of a film.
+
+    source_depth: bits of the luma that comes in. It is shifted up to the depth of `pix_fmt` where
+    a codec knows only deeper ones, which moves no limited-range level.
+    """
+
+    codec: str
+    pix_fmt: str
+    source_depth: int
+    width: int
+    height: int
+    time_base: Fraction
+    rate: Fraction
+    sample_aspect: Fraction
+    field_order: FieldOrder
+    tags: ColorTags
+    code: PixelCode
+    options: tuple[tuple[str, str], ...]
+
+    @property
+    def segment_format(self) -> str:
+        return _ENCODERS[self.codec].segment_format
+
+    def add_to(self, container: OutputContainer) -> VideoStream:
+        """Declare the film stream in a container, with these settings."""
+        stream = container.add_stream(
+            _ENCODERS[self.codec].name, rate=self.rate, options=dict(self.options)
+        )
+        assert isinstance(stream, VideoStream)
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = self.width, self.height, self.pix_fmt
+        context.time_base = self.time_base
+        context.sample_aspect_ratio = self.sample_aspect
+        context.thread_count = THREADS
+        self.tag(context)
+        # Without it FFV1 and ProRes files do not say that they are interlaced.
+        context.field_order = _FIELD_ORDERS[self.field_order]
+        return stream
+
+    def tag(self, target: Any) -> None:
+        """Set the color tags of a codec context or a frame; ProRes reads them from the frames."""
+        target.color_range, target.colorspace = self.tags.range, self.tags.matrix
+        target.color_primaries, target.color_trc = self.tags.primaries, self.tags.transfer
+
+
+def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSettings, list[str]]:
+    """Pin the encoder for a film; also says in words where it differs from what was asked for.
+
+    Every choice is opened once, because encoders have limits of their own on sizes and formats.
+    Raises ConfigError for options that the encoder does not know (FFmpeg itself ignores those) or
+    does not start with.
+    """
+    _check_options(_ENCODERS[settings.codec].name, settings.encoder_options)
+    remarks = ["the transparency is dropped"] if info.layout.has_alpha else []
+    picture = f"{info.layout.depth}-bit {info.width}x{info.height}"
+    for codec in dict.fromkeys((settings.codec, *_FALLBACKS)):
+        pix_fmt = _format_for(info, codec)
+        if pix_fmt is None:
+            continue
+        encoder = _pin(info, codec, pix_fmt, _applicable(settings, codec))
+        problem = _refusal(encoder)
+        if problem is None:
+            if codec != settings.codec:
+                remarks.append(
+                    f"encoding {picture} as {codec}, because {settings.codec} suits it badly"
+                )
+            if info.field_order != "progressive" and codec in ("av1", "dnxhr"):
+                remarks.append(f"fields are kept, but {codec} cannot say that there are any")
+            return encoder, remarks
+        usual = _pin(info, codec, pix_fmt, FilmSettings(codec=settings.codec))
+        if usual != encoder and _refusal(usual) is None:
+            raise ConfigError(
+                f"film: {codec} does not start with preset {settings.preset}, crf {settings.crf} "
+                f"and encoder_options {settings.encoder_options} ({problem})"
+            )
+    raise MediaError(f"{info.path}: no encoder holds {picture}")
+
+
+def _applicable(settings: FilmSettings, codec: str) -> FilmSettings:
+    """What of the user's wishes for one codec means the same to another."""
+    if codec == settings.codec:
+        return settings
+    foreign: dict[str, object] = {"encoder_options": {}}
+    if not {codec, settings.codec} <= _SAME_SCALE:
+        foreign |= {"crf": None, "preset": None}
+    return settings.model_copy(update=foreign)
+
+
+def _pin(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> EncoderSettings:
+    layout = layout_of(pix_fmt)
+    code = replace(info.code, depth=layout.depth, subsampling=layout.subsampling)
+    return EncoderSettings(
+        codec=codec,
+        pix_fmt=pix_fmt,
+        source_depth=info.layout.depth,
+        width=info.width,
+        height=info.height,
+        time_base=info.time_base,
+        rate=info.rate,
+        sample_aspect=info.sample_aspect,
+        field_order=info.field_order,
+        tags=_output_tags(info, code),
+        code=code,
+        options=tuple(sorted(_options(info, codec, pix_fmt, settings).items())),
+    )
+
+
+def _options(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> dict[str, str]:
+    encoder = _ENCODERS[codec]
+    options = dict(encoder.options)
+    if settings.crf is not None and encoder.quality:
+        options[encoder.quality] = str(settings.crf)
+    if settings.preset is not None and encoder.preset:
+        options[encoder.preset] = settings.preset
+    if codec == "dnxhr":
+        options["profile"] = _dnxhr_profile(pix_fmt)
+    if codec == "prores" and "444" in pix_fmt:
+        options["profile"] = "4444"
+    _add_interlacing(options, codec, info.field_order)
+    if "qp" in settings.encoder_options:
+        options.pop("crf", None)  # x264 would heed crf alone
+    for name, value in settings.encoder_options.items():
+        # Lists of an encoder's own parameters go together; ours come last, so they hold.
+        ours = options.get(name) if name.endswith("-params") else None
+        options[name] = f"{value}:{ours}" if ours else value
+    return options
+
+
+def _refusal(encoder: EncoderSettings) -> str | None:
+    """Why an encoder does not start with these settings, None if it does."""
+    try:
+        with av.open(io.BytesIO(), "w", format=encoder.segment_format) as trial:
+            encoder.add_to(trial)
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _format_for(info: FilmInfo, codec: str) -> str | None:
+    """The encoder's pixel format nearest above the film's chroma layout and depth, if any."""
+    if codec == "h264" and info.layout.depth > 8:
+        return None  # few players know 10-bit H.264
+    encoder = av.Codec(_ENCODERS[codec].name, "w")
+    known = {pixels.name for pixels in encoder.video_formats or ()}
+    layout = info.layout
+    # Gray gets 4:2:0; layouts that only old tape formats know get the next finer one. A coarser one
+    # is the last resort: color is new anyway, only luma must not change.
+    wanted = (2, 2) if layout.is_gray else layout.subsampling
+    choices = sorted(((2, 2), (2, 1), (1, 1)), key=lambda s: s[0] > wanted[0] or s[1] > wanted[1])
+    if codec == "prores" and info.code.full_range:
+        return None  # it knows limited range only, and levels must not move
+    if codec in ("h264", "hevc"):  # they cannot crop half a chroma sample
+        choices = [s for s in choices if info.width % s[0] == 0 and info.height % s[1] == 0]
+    if info.field_order != "progressive" and codec == "h264":
+        choices = [s for s in choices if info.height % (2 * s[1]) == 0] or choices
+    for depth in [d for d in (8, 10, 12, 16) if d >= layout.depth]:
+        for subsampling in choices:
+            name = planar_name(subsampling, depth)
+            if name in known:
+                return name
+    return None
+
+
+def _output_tags(info: FilmInfo, code: PixelCode) -> ColorTags:
+    """The source's own tags; what it leaves open is said now, because now colors depend on it."""
+    matrix, primaries, transfer = _TAGS[code.matrix]
+    tags = info.tags
+
+    def known(tag: int, otherwise: int) -> int:
+        return tag if tag not in (0, _UNSPECIFIED) else otherwise
+
+    return ColorTags(
+        range=2 if code.full_range else 1,
+        matrix=known(tags.matrix, matrix) if code.matrix is not Matrix.BT709 else 1,
+        primaries=known(tags.primaries, primaries),
+        transfer=known(tags.transfer, transfer),
+    )
+
+
+def _add_interlacing(options: dict[str, str], codec: str, order: FieldOrder) -> None:
+    if order == "progressive":
+        return
+    if codec == "h264":
+        options["x264-params"] = "tff=1" if order == "top first" else "bff=1"
+    if codec in ("h264", "prores"):
+        options["flags"] = "+ildct+ilme"
+    if codec == "hevc":
+        options["x265-params"] += ":interlace=" + ("tff" if order == "top first" else "bff")
+
+
+def _dnxhr_profile(pix_fmt: str) -> str:
+    if "444" in pix_fmt:
+        return "dnxhr_444"
+    return "dnxhr_hq" if pix_fmt == "yuv422p" else "dnxhr_hqx"
+
+
+def _check_options(encoder: str, options: dict[str, str]) -> None:
+    supported = av.CodecContext.create(encoder, "w").supported_options
+    names = {option.name for option in (*supported.generic, *supported.private)}
+    unknown = sorted(set(options) - names)
+    if unknown:
+        raise ConfigError(
+            f"film.encoder_options: {encoder} has no option {', '.join(unknown)}; "
+            f"it has {', '.join(sorted(option.name for option in supported.private))}"
+        )

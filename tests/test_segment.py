@@ -1,0 +1,246 @@
+"""Segment tasks: plain, repeatable, in any order, in any process, with errors that surface once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from films import (
+    EXACT,
+    Painter,
+    color,
+    decode,
+    frame_of,
+    luma_differences,
+    luma_of,
+    make_film,
+    picture_of,
+    pictures,
+    short_segments,
+    times,
+)
+
+from colordaemon.errors import Interrupted, MediaError
+from colordaemon.film.film import FilmJob, color_film, plan_film, run_segments
+from colordaemon.film.join import join, verify
+from colordaemon.film.plan import FilmPlan, SegmentTask
+from colordaemon.film.segment import (
+    SegmentWorker,
+    SmallFrame,
+    batches,
+    frame_chroma,
+    frames_ahead,
+    luma_crc,
+    run_segment,
+    start_worker,
+)
+from colordaemon.media.probe import probe_film
+
+
+def make_worker() -> SegmentWorker:
+    """Importable, so that new processes find it."""
+    return SegmentWorker(Painter())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> FilmJob:
+    options = {"qp": "0", "bf": "2"}
+    source = make_film(tmp_path / "film.mp4", pictures(16, shot_frames=5), options=options)
+    return plan_film(source, short_segments(EXACT, 0.15))
+
+
+@pytest.fixture
+def plan(job: FilmJob, tmp_path: Path) -> FilmPlan:
+    """The finished plan of `job`, whose segment files lie in the folder `first`."""
+    (tmp_path / "first").mkdir()
+    worker = make_worker()
+    with ThreadPoolExecutor(1, initializer=start_worker, initargs=(lambda: worker,)) as executor:
+        plan = run_segments(job, tmp_path / "first", executor)
+    worker.close()
+    return plan
+
+
+def tasks_of(job: FilmJob, plan: FilmPlan, folder: Path) -> list[SegmentTask]:
+    """The tasks that another machine would get once the plan is known."""
+    folder.mkdir()
+    first = SegmentTask(0, job.source, job.encoder, folder / "0", 0.15, 2.0)
+    tasks = []
+    start_pts, start_crc = None, None
+    for segment in plan.segments:
+        tasks.append(
+            replace(
+                first,
+                index=segment.index,
+                path=folder / f"{segment.index}",
+                start_pts=start_pts,
+                start_crc=start_crc,
+                end_pts=segment.next_pts,
+            )
+        )
+        start_pts, start_crc = segment.next_pts, segment.next_crc
+    return tasks
+
+
+def test_tasks_and_results_survive_pickling(job: FilmJob, plan: FilmPlan, tmp_path: Path) -> None:
+    tasks = tasks_of(job, plan, tmp_path / "again")
+    assert pickle.loads(pickle.dumps((job, tasks, plan))) == (job, tasks, plan)  # noqa: S301
+
+
+def test_segments_end_by_rule_and_cover_the_film(plan: FilmPlan) -> None:
+    assert len(plan.segments) == 4  # 0.15 s of 25 frames a second are four
+    assert plan.frame_count == 16
+    assert np.all(np.diff(plan.pts()) > 0)
+    assert plan.segments[-1].next_pts is None
+    for segment, following in zip(plan.segments, plan.segments[1:], strict=False):
+        assert segment.next_pts == min(following.packet_pts) == segment.end_pts
+
+
+def test_tasks_run_again_in_any_order_give_the_same_files(
+    job: FilmJob, plan: FilmPlan, tmp_path: Path
+) -> None:
+    worker = make_worker()
+    for task in reversed(tasks_of(job, plan, tmp_path / "again")):
+        result, first = worker.run(task), plan.segments[task.index]
+        assert result.path.read_bytes() == first.path.read_bytes()
+        assert replace(result, path=first.path, damage=first.damage, cuts=first.cuts) == first
+    worker.close()
+
+
+def test_tasks_run_in_other_processes_give_the_same_film(
+    job: FilmJob, plan: FilmPlan, tmp_path: Path
+) -> None:
+    tasks = tasks_of(job, plan, tmp_path / "again")
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, initializer=start_worker, initargs=(make_worker,)) as pool:
+        results = list(pool.map(run_segment, reversed(tasks)))
+    again = FilmPlan(job.source, job.encoder)
+    for result in reversed(results):
+        again.add(result)
+    paths = [tmp_path / "here.mp4", tmp_path / "there.mp4"]
+    for some, path in zip((plan, again), paths, strict=True):
+        join(some, job.target, path)
+        verify(some, job.target, path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert times(paths[1]) == times(job.source.path)
+    assert luma_differences(job.source.path, paths[1]) == [0] * 16
+
+
+def test_a_task_whose_first_picture_has_changed_is_refused(
+    job: FilmJob, plan: FilmPlan, tmp_path: Path
+) -> None:
+    task = tasks_of(job, plan, tmp_path / "again")[1]
+    assert task.start_crc is not None
+    worker = make_worker()
+    with pytest.raises(MediaError, match="luma CRC"):
+        worker.run(replace(task, start_crc=task.start_crc ^ 1))
+    with pytest.raises(MediaError, match="no frame at pts 99999"):
+        worker.run(replace(task, start_pts=99999))
+    with pytest.raises(MediaError, match="no frame at pts 190"):
+        worker.run(replace(task, start_pts=190, start_crc=None, end_pts=200))
+    assert not task.path.exists()
+
+
+def test_results_are_added_in_order(plan: FilmPlan) -> None:
+    again = FilmPlan(plan.source, plan.encoder)
+    with pytest.raises(ValueError, match="segment 1 after 0 segments"):
+        again.add(plan.segments[1])
+
+
+def test_a_film_that_lost_a_frame_does_not_pass_its_check(
+    job: FilmJob, plan: FilmPlan, tmp_path: Path
+) -> None:
+    path = tmp_path / "done.mp4"
+    join(plan, job.target, path)
+    verify(plan, job.target, path)
+    last = plan.segments[-1]
+    plan.segments[-1] = replace(last, packet_pts=(*last.packet_pts, last.end_pts))
+    with pytest.raises(MediaError, match="found 16 frames, expected 17"):
+        verify(plan, job.target, path)
+    plan.segments[-1] = replace(last, packet_pts=(*last.packet_pts[:-1], last.end_pts + 7))
+    with pytest.raises(MediaError, match="a frame stands at"):
+        verify(plan, job.target, path)
+
+
+def test_a_film_that_does_not_decode_does_not_pass_its_check(
+    job: FilmJob, plan: FilmPlan, tmp_path: Path
+) -> None:
+    path = tmp_path / "done.mp4"
+    join(plan, job.target, path)
+    data = bytearray(path.read_bytes())
+    media = data.index(b"mdat") + 4
+    data[media : media + len(data) // 2] = bytes(len(data) // 2)
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match=r"done\.mp4"):
+        verify(plan, job.target, path)
+
+
+def test_segments_of_different_encoders_are_not_joined(
+    job: FilmJob, plan: FilmPlan, tmp_path: Path
+) -> None:
+    options = tuple(sorted({**dict(job.encoder.options), "bf": "2", "refs": "4"}.items()))
+    other = replace(job, encoder=replace(job.encoder, options=options))
+    with ThreadPoolExecutor(1, initializer=start_worker, initargs=(make_worker,)) as executor:
+        (tmp_path / "other").mkdir()
+        foreign = run_segments(other, tmp_path / "other", executor)
+    plan.segments[1] = foreign.segments[1]
+    with pytest.raises(MediaError, match="encoder header differs"):
+        join(plan, job.target, tmp_path / "done.mp4")
+
+
+def test_a_stop_leaves_no_segment_file(job: FilmJob, tmp_path: Path) -> None:
+    worker = SegmentWorker(Painter(), should_stop=lambda: True)  # type: ignore[arg-type]
+    task = SegmentTask(0, job.source, job.encoder, tmp_path / "0", 10.0, 2.0)
+    with pytest.raises(Interrupted):
+        worker.run(task)
+    assert not task.path.exists()
+
+
+def test_an_error_in_the_encoder_surfaces_and_joins_all_threads(
+    job: FilmJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("colordaemon.media.encode.merge_planes", full)
+    with pytest.raises(OSError, match="No space left"):
+        color_film(job, tmp_path / "done.mp4", Painter())  # type: ignore[arg-type]
+    assert threading.active_count() == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_frames_ahead_are_bounded_by_bytes(tmp_path: Path) -> None:
+    info = probe_film(make_film(tmp_path / "film.mp4", 1))
+    assert frames_ahead(info) == 32
+    ultra = replace(info, width=3840, height=2160)
+    assert 2 <= frames_ahead(ultra) <= 10
+    assert frames_ahead(replace(info, width=30000, height=20000)) == 2
+
+
+def test_batches_keep_the_order_and_the_rest() -> None:
+    frames: Iterator[SmallFrame] = iter(range(7))  # type: ignore[assignment]
+    assert [*batches(frames, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_no_color_means_neutral_chroma(tmp_path: Path) -> None:
+    info = probe_film(make_film(tmp_path / "film.mp4", 1))
+    frame = frame_of(picture_of(luma_of(0, (64, 48))))
+    chroma = frame_chroma(frame, torch.zeros(2, 16, 16), info.code)
+    assert chroma.shape == (2, 24, 32)
+    assert (chroma == 128).all()
+    assert luma_crc(frame) == luma_crc(frame_of(picture_of(luma_of(0, (64, 48)))))
+
+
+def test_a_batch_of_one_and_a_batch_of_eight_paint_the_same(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "film.mkv", 9)
+    one = decode(color(source, colorizer=Painter(1)))
+    eight = decode(color(source, colorizer=Painter(8)))
+    for a, b in zip(one, eight, strict=True):
+        assert all(bytes(p) == bytes(q) for p, q in zip(a.planes, b.planes, strict=True))
