@@ -1,8 +1,8 @@
 """Make something to color: a gray photo, and a gray film of it with sound.
 
 The picture is the portrait of Rear Admiral Grace Hopper, an official photograph of the United
-States Navy and in the public domain, which comes with matplotlib. The film pans and zooms over it, with a
-cut and a tone for sound.
+States Navy and in the public domain, which comes with matplotlib. The film pans and zooms over it,
+with a cut and a tone for sound.
 
     python examples/sample.py DIR
 """

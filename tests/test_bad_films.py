@@ -88,7 +88,8 @@ def changing_size(path: Path) -> None:
         (lambda path: make_film(path, 0), "film.mp4"),
     ],
     ids=[
-        "empty", "text", "ffconcat", "playlist", "truncated mp4", "truncated mkv", "mp4 without moov",
+        "empty", "text", "ffconcat", "playlist", "truncated mp4", "truncated mkv",
+        "mp4 without moov",
         "only sound", "changing size", "no frames",
     ],
 )  # fmt: skip

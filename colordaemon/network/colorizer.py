@@ -77,7 +77,7 @@ class Colorizer:
                     raise
                 self.batch_size = max(1, self.batch_size // 2)
                 torch.cuda.empty_cache()
-                log.warning("the GPU is out of memory: going on with batches of %d", self.batch_size)
+                log.warning("out of GPU memory: going on with batches of %d", self.batch_size)
         return torch.cat(done)
 
     def _predict(self, gray: Tensor) -> Tensor:
