@@ -75,6 +75,14 @@ def once(
     model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Another model than the bundled one.")
     ] = None,
+    codec: Annotated[
+        Literal["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"] | None,
+        typer.Option(help="How films are encoded."),
+    ] = None,
+    quality: Annotated[
+        Literal["draft", "standard", "best"] | None,
+        typer.Option(help="How much of the picture the network sees."),
+    ] = None,
     device: Device = None,
     config: ConfigFile = None,
 ) -> None:
@@ -83,8 +91,8 @@ def once(
         settings = _override(
             _load(config),
             output={"folder": output, "overwrite": overwrite or None},
-            film={"damaged_percent": 100.0 if accept_damaged else None},
-            model={"file": model, "device": device},
+            film={"damaged_percent": 100.0 if accept_damaged else None, "codec": codec},
+            model={"file": model, "device": device, "quality": quality},
         )
         from colordaemon.service.once import color_files  # torch takes seconds to import
         from colordaemon.service.progress import BarProgress, LineProgress

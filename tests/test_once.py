@@ -31,7 +31,9 @@ def model(tmp_path: Path, tiny_model: ColorNet) -> Path:
 
 def write_photo(path: Path, color: bool = False) -> Path:
     ramp = np.tile(np.linspace(0, 255, SIZE[0], dtype=np.uint8), (SIZE[1], 1))
-    picture = np.stack((ramp, ramp[:, ::-1], np.full_like(ramp, 40)), -1) if color else ramp
+    # Hues that change down the picture while luma changes across it: no tint does that.
+    hues = np.repeat(np.eye(3, dtype=np.uint8) * 120, SIZE[1] // 3, axis=0)[:, None]
+    picture = ramp[..., None] // 2 + hues if color else ramp
     cv2.imwrite(str(path), picture)
     return path
 
