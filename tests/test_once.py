@@ -50,8 +50,10 @@ def write_film(path: Path, frames: int = 6) -> Path:
     return path
 
 
-def once(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "colordaemon", "once", *map(str, arguments)]
+def once(*arguments: object, program: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end. program: Python that calls main(), in place of colordaemon."""
+    start = ["-c", program] if program else ["-m", "colordaemon"]
+    command = [sys.executable, *start, "once", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603
 
 
@@ -68,6 +70,39 @@ def test_good_files_are_done_and_each_bad_one_gets_a_line(tmp_path: Path, model:
     assert "Traceback" not in result.stderr
     for path in bad:
         assert sum("failed" in line and f"{path}:" in line for line in result.stderr.splitlines())
+
+
+# The first picture that the network sees sets it on fire; after that it works.
+BURNING = """
+from colordaemon.cli import main
+from colordaemon.network.colorizer import Colorizer
+
+predict_ab = Colorizer.predict_ab
+
+def burn(*_):
+    Colorizer.predict_ab = predict_ab
+    raise RuntimeError("the device is on fire")
+
+Colorizer.predict_ab = burn
+main()
+"""
+
+
+def test_an_unexpected_error_ends_its_file_alone(tmp_path: Path, model: Path) -> None:
+    photo, film = write_photo(tmp_path / "photo.png"), write_film(tmp_path / "film.mp4")
+    out = tmp_path / "out"
+    result = once(film, photo, "-o", out, "--model", model, program=BURNING)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert f"failed: {film}: unexpected RuntimeError('the device is on fire')" in result.stderr
+    assert [path.name for path in out.iterdir()] == ["photo.color.png"]
+
+
+def test_a_bad_model_ends_the_call_at_once(tmp_path: Path) -> None:
+    photos = [write_photo(tmp_path / f"{number}.png") for number in range(2)]
+    result = once(*photos, "--model", tmp_path / "none.safetensors")
+    assert result.returncode == 78
+    assert result.stderr.count("none.safetensors") == 1
 
 
 def test_all_done_is_0_and_existing_results_are_left_alone(tmp_path: Path, model: Path) -> None:
@@ -88,7 +123,7 @@ def test_what_has_color_is_skipped_unless_forced(tmp_path: Path, model: Path) ->
     assert once(photo, "--model", model, "--force").returncode == 0
 
 
-def test_usage_configuration_and_model_mistakes_have_their_codes(tmp_path: Path) -> None:
+def test_usage_and_configuration_mistakes_have_their_codes(tmp_path: Path) -> None:
     photo = write_photo(tmp_path / "photo.png")
     assert once("--no-such-option", photo).returncode == 2
     config = tmp_path / "config.yaml"
@@ -96,7 +131,6 @@ def test_usage_configuration_and_model_mistakes_have_their_codes(tmp_path: Path)
     result = once(photo, "--config", config)
     assert result.returncode == 78
     assert "did you mean 'crf'" in result.stderr and "did you mean 'model'" in result.stderr
-    assert once(photo, "--model", tmp_path / "none.safetensors").returncode == 78
 
 
 def test_an_interrupted_film_leaves_nothing(tmp_path: Path, model: Path) -> None:

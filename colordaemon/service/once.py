@@ -10,9 +10,16 @@ from pathlib import Path
 from threading import Event
 
 from colordaemon.config import Config
-from colordaemon.errors import AlreadyColor, Interrupted, MediaError, TargetExists
+from colordaemon.errors import (
+    AlreadyColor,
+    ColordaemonError,
+    ConfigError,
+    Interrupted,
+    ModelError,
+    TargetExists,
+)
 from colordaemon.network.colorizer import Colorizer, open_colorizer
-from colordaemon.service.convert import Progress, convert
+from colordaemon.service.convert import Converted, Progress, convert
 
 log = logging.getLogger(__name__)
 
@@ -50,24 +57,39 @@ def color_files(
             done = convert(
                 source, config, get_colorizer, progress, force=force, should_stop=stop.is_set
             )
-        except (AlreadyColor, TargetExists) as reason:
-            log.warning("skipped: %s", reason)
-            tally.skipped.append(source)
-        except MediaError as error:
-            log.error("failed: %s", error)
-            tally.failed.append(source)
-        except OSError as error:
-            log.error("failed: %s: %s", error.filename or source, error.strerror or error)
-            tally.failed.append(source)
+        except (ConfigError, ModelError):
+            raise  # the next file would meet it too
         except Interrupted as reason:
             log.warning("interrupted: %s", reason)
             tally.interrupted = True
+        except (AlreadyColor, TargetExists) as reason:
+            log.warning("skipped: %s", reason)
+            tally.skipped.append(source)
+        except Exception as error:
+            _log_failure(source, error)
+            tally.failed.append(source)
         else:
-            for warning in done.warnings:
-                log.warning("%s: %s", source, warning)
-            log.info("done: %s (%s)", done.target, done.summary)
+            _log_success(source, done)
             tally.done.append(source)
     return tally
+
+
+def _log_success(source: Path, done: Converted) -> None:
+    for warning in done.warnings:
+        log.warning("%s: %s", source, warning)
+    log.info("done: %s (%s)", done.target, done.summary)
+
+
+def _log_failure(source: Path, error: Exception) -> None:
+    """One line that names the source; with the traceback of what nobody has foreseen."""
+    if isinstance(error, ColordaemonError):
+        log.error("failed: %s", error)
+    elif isinstance(error, OSError):
+        reason = error.strerror or error
+        where = f" ({error.filename})" if error.filename not in (None, str(source)) else ""
+        log.error("failed: %s: %s%s", source, reason, where)
+    else:
+        log.error("failed: %s: unexpected %r", source, error, exc_info=error)
 
 
 def _loader(config: Config) -> Callable[[], Colorizer]:
