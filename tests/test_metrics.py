@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
+from colordaemon.training.auc import FARTHEST, AucSum, area_of
 from colordaemon.training.metrics import (
     ACCURACY_DISTANCE,
     ScoreSum,
     accuracy,
     chroma,
+    colorfulness,
+    psnr,
     squared_error,
 )
 
@@ -80,3 +85,95 @@ def test_a_sum_goes_on_where_its_state_was_taken() -> None:
 def test_no_picture_has_no_score() -> None:
     with pytest.raises(ValueError, match="no picture"):
         ScoreSum().scores()
+
+
+def test_psnr_is_that_of_eight_bit_codes() -> None:
+    truth = torch.full((2, 3, 4, 4), 100 / 255)
+    rgb = truth + torch.tensor([1, 10]).view(2, 1, 1, 1) / 255
+    torch.testing.assert_close(psnr(rgb, truth), torch.tensor([48.1308, 28.1308]))
+
+
+def test_psnr_of_the_truth_is_that_of_rounding_and_not_infinite() -> None:
+    truth = torch.rand(1, 3, 4, 4)
+    assert psnr(truth, truth).item() == pytest.approx(58.9226)
+
+
+def test_colorfulness_of_gray_is_nothing() -> None:
+    assert colorfulness(torch.rand(2, 1, 8, 8).expand(2, 3, 8, 8)).tolist() == [0, 0]
+
+
+def test_colorfulness_of_one_color_is_its_distance_from_gray() -> None:
+    # Red alone: rg = 255 and yb = 127.5 everywhere, nothing varies.
+    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    assert colorfulness(red).item() == pytest.approx(0.3 * math.hypot(255, 127.5))
+
+
+def test_colorfulness_keeps_the_signs_of_opponent_colors() -> None:
+    # Half red, half green: rg = ±255 varies around 0, yb = 127.5 everywhere.
+    picture = torch.zeros(1, 3, 2, 4)
+    picture[:, 0, :, :2] = 1
+    picture[:, 1, :, 2:] = 1
+    assert colorfulness(picture).item() == pytest.approx(255 + 0.3 * 127.5)
+
+
+# The area under the curve of ab errors
+
+
+def sweep(errors: Tensor) -> float:
+    """The definition, in its own words: 151 thresholds and the trapezoid rule."""
+    shares = torch.stack([(errors <= t).double().mean() for t in range(FARTHEST + 1)])
+    return float(torch.trapezoid(shares) / FARTHEST)
+
+
+def test_the_area_is_that_of_the_sweep() -> None:
+    errors = torch.cat((torch.rand(5000) * 250, torch.arange(0, 200, 0.5)))
+    assert area_of(errors).double().mean().item() == pytest.approx(sweep(errors), rel=1e-6)
+
+
+def test_area_runs_from_nothing_to_all() -> None:
+    assert area_of(torch.tensor([0.0, 0.5, 1, 149.5, 150, 150.5, 999])).tolist() == pytest.approx(
+        [1, 149.5 / 150, 149.5 / 150, 0.5 / 150, 0.5 / 150, 0, 0]
+    )
+
+
+def areas(ab: Tensor, truth: Tensor) -> tuple[float, float]:
+    sums = AucSum()
+    sums.add(ab, truth)
+    return sums.raw(), sums.rebalanced()
+
+
+def test_truth_itself_has_the_whole_area() -> None:
+    truth = torch.randn(2, 2, 8, 8) * 30
+    assert areas(truth, truth) == pytest.approx((100, 100))
+
+
+def test_rebalanced_is_raw_when_every_color_is_equally_frequent() -> None:
+    truth = torch.tensor([[0, 0], [40, -20], [-60, 30], [10, 100]]).float()
+    truth = truth.repeat_interleave(16, dim=0).T.reshape(1, 2, 8, 8) + torch.rand(1, 2, 8, 8) * 4
+    raw, rebalanced = areas(torch.randn(1, 2, 8, 8) * 40, truth)
+    assert rebalanced == pytest.approx(raw)
+
+
+def test_a_rare_color_counts_as_much_as_a_frequent_one() -> None:
+    truth = flat(0, 0)
+    truth[..., 0, 0] = 100  # one pixel of 24 is a strong purple, the others are gray
+    raw, rebalanced = areas(torch.zeros_like(truth), truth)
+    missed = 100 * area_of(torch.tensor(math.hypot(100, 100))).item()
+    assert raw == pytest.approx((23 * 100 + missed) / 24)
+    assert rebalanced == pytest.approx((100 + missed) / 2)
+
+
+def test_every_picture_weighs_the_same_whatever_its_size() -> None:
+    sums = AucSum()
+    sums.add(flat(0, 0), flat(0, 0))
+    sums.add(torch.zeros(1, 2, 50, 50), torch.full((1, 2, 50, 50), 200.0))
+    assert sums.raw() == pytest.approx(50)
+
+
+def test_merged_sums_are_the_sum_of_all_pictures() -> None:
+    ab, truth = torch.randn(4, 2, 8, 8) * 30, torch.randn(4, 2, 8, 8) * 30
+    first, second = AucSum(), AucSum()
+    first.add(ab[:1], truth[:1])
+    second.add(ab[1:], truth[1:])
+    first.merge(second)
+    assert (first.raw(), first.rebalanced()) == pytest.approx(areas(ab, truth))

@@ -1,7 +1,8 @@
-"""How far predicted color is from the truth: pure functions on ab, and a sum over many pictures."""
+"""How far predicted color is from the truth: pure functions on pictures, and a sum over many."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 ACCURACY_DISTANCE = 10.0  # ab units; a pixel closer than this to the truth counts as right
+# The error of rounding to 8 bits, in codes²: no picture can be told to be nearer than that, and
+# without it a single gray photo, left gray, would make a mean PSNR infinite.
+ROUNDING_ERROR = 1 / 12
 
 
 @dataclass(frozen=True)
@@ -81,3 +85,22 @@ def chroma(ab: Tensor) -> Tensor:
     """(N, 2, h, w) to (N,) mean chroma."""
     strengths: Tensor = torch.linalg.vector_norm(ab, dim=1)
     return strengths.mean(dim=(1, 2))
+
+
+def psnr(rgb: Tensor, truth: Tensor) -> Tensor:
+    """sRGB (N, 3, h, w) in 0..1 twice to (N,) peak signal to noise in dB, at most 58.9."""
+    errors = ((rgb - truth) * 255).square().mean(dim=(1, 2, 3))
+    return 20 * math.log10(255) - 10 * errors.clamp(min=ROUNDING_ERROR).log10()
+
+
+def colorfulness(rgb: Tensor) -> Tensor:
+    """sRGB (N, 3, h, w) in 0..1 to (N,) colorfulness, 0 for gray, about 40 for the average photo.
+
+    Hasler & Süsstrunk 2003, "Measuring colourfulness in natural images", their M(3) on codes of
+    0..255. Opponent channels keep their signs; code that takes their absolute values first (that of
+    DDColor does) finds some 8 % less.
+    """
+    red, green, blue = (rgb * 255).unbind(dim=1)
+    opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
+    spread = opponents.var(dim=2, correction=0).sum(dim=1).sqrt()
+    return spread + 0.3 * torch.linalg.vector_norm(opponents.mean(dim=2), dim=1)
