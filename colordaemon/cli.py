@@ -22,6 +22,7 @@ from rich.logging import RichHandler
 from colordaemon import __version__
 from colordaemon.config import Config, load_config
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
+from colordaemon.service.printable import PrintableFormatter
 
 FAILED, NOTHING_TO_DO, CONFIGURATION, INTERRUPTED = 1, 3, 78, 130
 
@@ -55,9 +56,10 @@ def common(
 ) -> None:
     """Set up logging: one line per event, on standard error."""
     handler: logging.Handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_time=False)
+        handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("pyvips").setLevel(logging.WARNING)  # it tells of its threads
 
@@ -185,7 +187,11 @@ def _exit_codes() -> Iterator[None]:
     log = logging.getLogger(__name__)
     try:
         yield
-    except (ConfigError, ModelError) as error:
+    except ConfigError as error:
+        for mistake in str(error).split("\n"):
+            log.error("%s", mistake)
+        raise typer.Exit(CONFIGURATION) from None
+    except ModelError as error:
         log.error("%s", error)
         raise typer.Exit(CONFIGURATION) from None
     except DataError as error:

@@ -20,6 +20,7 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+from colordaemon.network.checkpoint import save_model
 from colordaemon.network.model import ColorNet, ModelSpec
 
 # No deadline: a machine that is busy with something else is no reason to fail.
@@ -106,6 +107,14 @@ def tiny_model(tiny_spec: ModelSpec) -> ColorNet:
                 layer.running_mean.normal_(0.0, 0.2, generator=generator)
                 layer.running_var.uniform_(0.5, 1.5, generator=generator)
     return model.eval()
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_model: ColorNet) -> Path:
+    """The miniature as a file."""
+    path = tmp_path / "tiny.safetensors"
+    save_model(path, tiny_model, {})
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -2,59 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import av
-import cv2
-import numpy as np
-import pytest
-
-from colordaemon.config import OutputSettings
-from colordaemon.errors import TargetExists
-from colordaemon.network.checkpoint import save_model
-from colordaemon.network.model import ColorNet
-from colordaemon.service.publish import partial_for, publish, target_for
-
-SIZE = (64, 48)
-
-
-@pytest.fixture
-def model(tmp_path: Path, tiny_model: ColorNet) -> Path:
-    path = tmp_path / "tiny.safetensors"
-    save_model(path, tiny_model, {})
-    return path
-
-
-def write_photo(path: Path, color: bool = False) -> Path:
-    ramp = np.tile(np.linspace(0, 255, SIZE[0], dtype=np.uint8), (SIZE[1], 1))
-    # Hues that change down the picture while luma changes across it: no tint does that.
-    hues = np.repeat(np.eye(3, dtype=np.uint8) * 120, SIZE[1] // 3, axis=0)[:, None]
-    picture = ramp[..., None] // 2 + hues if color else ramp
-    cv2.imwrite(str(path), picture)
-    return path
-
-
-def write_film(path: Path, frames: int = 6) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
-        for number in range(frames):
-            gray = np.full((SIZE[1], SIZE[0]), 40 + number % 100, np.uint8)
-            picture = av.VideoFrame.from_ndarray(gray, format="gray").reformat(format="yuv420p")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return path
-
-
-def once(*arguments: object, program: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end. program: Python that calls main(), in place of colordaemon."""
-    start = ["-c", program] if program else ["-m", "colordaemon"]
-    command = [sys.executable, *start, "once", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603
+from command import once, write_film, write_photo
 
 
 def test_good_files_are_done_and_each_bad_one_gets_a_line(tmp_path: Path, model: Path) -> None:
@@ -131,49 +81,3 @@ def test_usage_and_configuration_mistakes_have_their_codes(tmp_path: Path) -> No
     result = once(photo, "--config", config)
     assert result.returncode == 78
     assert "did you mean 'crf'" in result.stderr and "did you mean 'model'" in result.stderr
-
-
-def test_an_interrupted_film_leaves_nothing(tmp_path: Path, model: Path) -> None:
-    film, out = write_film(tmp_path / "film.mp4", frames=4000), tmp_path / "out"
-    command = [sys.executable, "-m", "colordaemon", "once", film, "-o", out, "--model", model]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603
-    until = time.monotonic() + 60
-    while not any(out.glob("*.work/*") if out.exists() else ()) and time.monotonic() < until:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert list(out.iterdir()) == []
-
-
-def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    target = tmp_path / "film.mp4"
-    partial = partial_for(target)
-    partial.write_bytes(b"new")
-    target.write_bytes(b"old")
-    with pytest.raises(TargetExists):
-        publish(partial, target, overwrite=False)
-    assert target.read_bytes() == b"old"
-    publish(partial, target, overwrite=True)
-    assert target.read_bytes() == b"new"
-
-
-def test_folders_without_hard_links_are_published_to_as_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError("no hard links here")
-
-    monkeypatch.setattr("os.link", refuse)
-    target = tmp_path / "film.mp4"
-    partial = partial_for(target)
-    partial.write_bytes(b"new")
-    publish(partial, target, overwrite=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
-
-
-def test_a_source_is_never_its_own_target(tmp_path: Path) -> None:
-    source = write_photo(tmp_path / "photo.png")
-    settings = OutputSettings(name="{stem}{suffix}", overwrite=True)
-    with pytest.raises(TargetExists, match="its own source"):
-        target_for(source, ".png", settings)

@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from colordaemon.service.printable import printable
+
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +61,8 @@ class BarProgress:
             console=self._console,
             transient=True,
         )
-        self._task: TaskID = self._bar.add_task(source.name, total=seconds, fps=0.0)
+        name = printable(source.name)
+        self._task: TaskID = self._bar.add_task(name, total=seconds, fps=0.0)
         self._began, self._frames = time.monotonic(), 0
         self._bar.start()
 
