@@ -7,6 +7,7 @@
     ├── MediaError       nobody: this file can never be converted as it stands
     │   └── AlreadyColor     nothing is wrong: the file has real color already
     ├── TargetExists     the operator moves a file or asks to overwrite it
+    ├── TargetTaken      the operator gives two sources different folders or names
     └── Interrupted      a stop was asked for; the work may be done again
 
 Everything else that escapes (OSError, CUDA errors) is the machine's fault: it may pass, so the
@@ -40,6 +41,10 @@ class AlreadyColor(MediaError):
 
 class TargetExists(ColordaemonError):
     """The output file is already there and nobody asked to replace it."""
+
+
+class TargetTaken(ColordaemonError):
+    """The output file was made a moment ago, in the same call, from another source."""
 
 
 class Interrupted(ColordaemonError):

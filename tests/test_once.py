@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from command import once, write_film, write_photo
 
 
@@ -64,6 +65,22 @@ def test_all_done_is_0_and_existing_results_are_left_alone(tmp_path: Path, model
     assert target.read_bytes() == b"mine"
     assert once(photo, "--model", model, "--overwrite").returncode == 0
     assert target.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_two_sources_never_share_a_result(tmp_path: Path, model: Path, options: list[str]) -> None:
+    first, second = tmp_path / "a" / "photo.png", tmp_path / "b" / "photo.png"
+    for path in (first, second):
+        path.parent.mkdir()
+        write_photo(path)
+    out = tmp_path / "out"
+    # A name given twice is no second source.
+    result = once(first, first, second, "-o", out, "--model", model, *options)
+    assert result.returncode == 1
+    failures = [line for line in result.stderr.splitlines() if "failed" in line]
+    assert len(failures) == 1
+    assert f"{second}: " in failures[0] and f"made from {first}" in failures[0]
+    assert [path.name for path in out.iterdir()] == ["photo.color.png"]
 
 
 def test_what_has_color_is_skipped_unless_forced(tmp_path: Path, model: Path) -> None:

@@ -42,4 +42,4 @@ def test_a_source_is_never_its_own_target(tmp_path: Path) -> None:
     source = write_photo(tmp_path / "photo.png")
     settings = OutputSettings(name="{stem}{suffix}", overwrite=True)
     with pytest.raises(TargetExists, match="its own source"):
-        target_for(source, ".png", settings)
+        target_for(source, ".png", settings, {})

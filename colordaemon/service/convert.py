@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -45,23 +45,29 @@ def convert(
     config: Config,
     get_colorizer: Callable[[], Colorizer],
     progress: Progress,
+    made: Mapping[Path, Path],
     *,
     force: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Converted:
     """Color a file and publish it. The network is asked for only once the file has proved good.
 
-    Raises MediaError, AlreadyColor, TargetExists, OSError, and Interrupted on request.
+    made: results of the same call, which are not replaced, and their sources; see `target_for`.
+    Raises MediaError, AlreadyColor, TargetExists, TargetTaken, OSError, and Interrupted on request.
     """
     if source.is_file() and is_photo(source):
-        return _convert_photo(source, config, get_colorizer, force)
-    return _convert_film(source, config, get_colorizer, progress, force, should_stop)
+        return _convert_photo(source, config, get_colorizer, made, force)
+    return _convert_film(source, config, get_colorizer, progress, made, force, should_stop)
 
 
 def _convert_photo(
-    source: Path, config: Config, get_colorizer: Callable[[], Colorizer], force: bool
+    source: Path,
+    config: Config,
+    get_colorizer: Callable[[], Colorizer],
+    made: Mapping[Path, Path],
+    force: bool,
 ) -> Converted:
-    target = target_for(source, output_suffix(source, config.photo), config.output)
+    target = target_for(source, output_suffix(source, config.photo), config.output, made)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_for(target)
     # The network is loaded when the first pixel needs it.
@@ -79,11 +85,12 @@ def _convert_film(
     config: Config,
     get_colorizer: Callable[[], Colorizer],
     progress: Progress,
+    made: Mapping[Path, Path],
     force: bool,
     should_stop: Callable[[], bool],
 ) -> Converted:
     job = plan_film(source, config.film, force=force)
-    target = target_for(source, job.target.suffix, config.output)
+    target = target_for(source, job.target.suffix, config.output, made)
     target.parent.mkdir(parents=True, exist_ok=True)
     _check_space(source, target.parent)
     partial = partial_for(target)

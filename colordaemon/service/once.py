@@ -48,14 +48,15 @@ def color_files(
     """
     stop = stop or Event()
     tally = Tally()
+    made: dict[Path, Path] = {}
     get_colorizer = _loader(config)
-    for source in sources:
+    for source in dict.fromkeys(sources):  # a name given twice is meant once
         if stop.is_set():
             tally.interrupted = True
             break
         try:
             done = convert(
-                source, config, get_colorizer, progress, force=force, should_stop=stop.is_set
+                source, config, get_colorizer, progress, made, force=force, should_stop=stop.is_set
             )
         except (ConfigError, ModelError):
             raise  # the next file would meet it too
@@ -71,6 +72,7 @@ def color_files(
         else:
             _log_success(source, done)
             tally.done.append(source)
+            made[done.target.resolve()] = source
     return tally
 
 

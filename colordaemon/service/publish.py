@@ -11,16 +11,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from colordaemon.config import OutputSettings
-from colordaemon.errors import TargetExists
+from colordaemon.errors import TargetExists, TargetTaken
 
 
-def target_for(source: Path, suffix: str, settings: OutputSettings) -> Path:
-    """Where the colored file of a source goes. Raises TargetExists if it would be the source."""
+def target_for(
+    source: Path, suffix: str, settings: OutputSettings, made: Mapping[Path, Path]
+) -> Path:
+    """Where the colored file of a source goes.
+
+    made: the sources of results that must not be replaced even where `overwrite` is set, by the
+    results' resolved paths. Raises TargetTaken, and TargetExists also if it would be the source.
+    """
     folder = settings.folder or source.parent
     target = folder / settings.name.format(stem=source.stem, suffix=suffix)
+    if other := made.get(target.resolve()):
+        raise TargetTaken(f"{source}: its result would replace {target}, just made from {other}")
     if target.exists() and target.samefile(source):
         raise TargetExists(f"{target}: the output would replace its own source")
     if target.exists() and not settings.overwrite:
