@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +140,8 @@ class PhotoWriter:
             raise OSError(f"{self._partial}: reads back as {found}, expected {self._written}")
 
     def abandon(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # closing flushes, and a full disk is still full
+            self._file.close()
         self._partial.unlink(missing_ok=True)
 
     def _encode(self, image: pyvips.Image) -> bytes:
