@@ -21,14 +21,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from colordaemon.color import lightness_to_gray, rgb_to_lab
 from colordaemon.errors import DataError
+from colordaemon.training.crops import Crops as Crops
+from colordaemon.training.crops import to_gray_and_ab as to_gray_and_ab
+from colordaemon.training.decode import decode_picture as decode_picture
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +46,21 @@ class Picture:
         if not self.archive:
             return self.path.read_bytes()
         return _open_shard(self.path, os.getpid()).read(self.name)
+
+    def stamp(self) -> str:
+        """Another one whenever the file has changed: size and time, in a shard its checksum too."""
+        status = self.path.stat()
+        stamp = f"{status.st_size}-{status.st_mtime_ns}"
+        if not self.archive:
+            return stamp
+        return f"{stamp}-{_open_shard(self.path, os.getpid()).getinfo(self.name).CRC:08x}"
+
+    def pixels(self, side: int | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 sRGB; the short side at most `side` pixels. Raises DataError."""
+        pixels = decode_picture(self.read(), side)
+        if pixels is None:
+            raise DataError(f"{self.path}: {self.name} could be read before, now it cannot")
+        return pixels
 
 
 @cache
@@ -132,9 +145,14 @@ def split(pictures: Sequence[Picture], held_out: float) -> tuple[list[Picture], 
     """Training and validation pictures; the latter are a share `held_out` (0..1) of the names."""
     sides: tuple[list[Picture], list[Picture]] = ([], [])
     for picture in pictures:
-        digest = hashlib.blake2b(_bytes(picture.name), digest_size=8).digest()
-        sides[int.from_bytes(digest, "big") < held_out * 2**64].append(picture)
+        sides[is_held_out(picture.name, held_out)].append(picture)
     return sides
+
+
+def is_held_out(name: str, share: float) -> bool:
+    """Whether a picture is for validation, by its name alone; so is a `share` (0..1) of names."""
+    digest = hashlib.blake2b(_bytes(name), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64
 
 
 def fingerprint(pictures: Sequence[Picture]) -> str:
@@ -146,15 +164,6 @@ def fingerprint(pictures: Sequence[Picture]) -> str:
 def _bytes(name: str) -> bytes:
     """A name for hashing; file names that are no UTF-8 keep their own bytes."""
     return name.encode(errors="surrogateescape")
-
-
-def decode_picture(data: bytes) -> np.ndarray | None:
-    """An encoded picture to (H, W, 3) uint8 sRGB; None if it cannot be read."""
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # an empty file, or more pixels than OpenCV allows
-        return None
-    return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def readable(pictures: Sequence[Picture]) -> tuple[list[Picture], list[str]]:
@@ -179,55 +188,3 @@ def _data(picture: Picture) -> bytes | None:
 
 def _can_decode(data: bytes | None) -> bool:
     return data is not None and decode_picture(data) is not None
-
-
-class Crops(Dataset[Tensor]):
-    """Square crops of readable pictures, (3, side, side) uint8 sRGB.
-
-    train: random crops of 70 to 100 % of the short side, half of them mirrored; otherwise the
-    center crop, always the same. Chance depends on `seed` (0 or more) and the index alone, so that
-    a resumed run sees the crops that it would have seen. Colors are converted on the device, in
-    color.py.
-    """
-
-    def __init__(self, pictures: Sequence[Picture], side: int, train: bool, seed: int = 0) -> None:
-        self.pictures, self.side, self.train, self.seed = pictures, side, train, seed
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> Tensor:
-        picture = self.pictures[index]
-        pixels = decode_picture(picture.read())
-        if pixels is None:
-            raise DataError(f"{picture.path}: {picture.name} could be read before, now it cannot")
-        chance = np.random.default_rng((self.seed, index)) if self.train else None
-        return torch.from_numpy(self._crop(pixels, chance)).permute(2, 0, 1)
-
-    def _crop(self, pixels: np.ndarray, chance: np.random.Generator | None) -> np.ndarray:
-        height, width = pixels.shape[:2]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        if chance:
-            side = max(1, int(side * chance.uniform(0.7, 1.0)))
-            top = int(chance.integers(height - side + 1))
-            left = int(chance.integers(width - side + 1))
-        crop = pixels[top : top + side, left : left + side]
-        shrink = side >= self.side
-        crop = cv2.resize(
-            crop,
-            (self.side, self.side),
-            interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC,
-        )
-        if chance and chance.random() < 0.5:
-            crop = crop[:, ::-1]
-        return np.ascontiguousarray(crop)
-
-
-def to_gray_and_ab(rgb: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, 3, h, w) uint8 sRGB to what the network sees and what it should say.
-
-    Gray is the gamma-coded gray of equal lightness, (N, 1, h, w) in 0..1; ab is (N, 2, h/2, w/2).
-    """
-    lab = rgb_to_lab(rgb.float() / 255)
-    return lightness_to_gray(lab[:, :1]), nn.functional.avg_pool2d(lab[:, 1:], 2)

@@ -1,4 +1,8 @@
-"""Batches of crops, in an order that depends only on the seed and the epoch."""
+"""Batches of crops, in an order that depends only on the seed and the epoch.
+
+Several processes that train together share an epoch: in every step, all of them together see what
+one process with a batch as large as all of theirs would see.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +15,53 @@ from torch.utils.data import DataLoader
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import DataError
-from colordaemon.training.dataset import Crops, Picture
+from colordaemon.training.crops import Crops, Source
 
 
-def epoch_batches(pictures: Sequence[Picture], settings: TrainSettings) -> int:
-    """How many batches an epoch has; the last pictures, short of a batch, wait for the next."""
+def epoch_batches(pictures: Sequence[Source], settings: TrainSettings, world: int = 1) -> int:
+    """How many batches an epoch has for each of `world` processes.
+
+    The last pictures, short of a batch for all of them, wait for the next epoch.
+    """
     count = min(len(pictures), settings.pictures_per_epoch or len(pictures))
-    if count < settings.batch_size:
-        raise DataError(f"{count} training pictures do not fill a batch of {settings.batch_size}")
-    return count // settings.batch_size
+    together = settings.batch_size * world
+    if count < together:
+        shared = f" for each of {world} processes" if world > 1 else ""
+        raise DataError(
+            f"{count} training pictures do not fill a batch of {settings.batch_size}{shared}"
+        )
+    return count // together
 
 
 def batches(
-    pictures: Sequence[Picture], epoch: int, settings: TrainSettings, done: int = 0
+    pictures: Sequence[Source],
+    epoch: int,
+    settings: TrainSettings,
+    done: int = 0,
+    rank: int = 0,
+    world: int = 1,
 ) -> Iterator[Tensor]:
-    """An epoch's batches after the first `done`, the same whenever this epoch is run."""
+    """An epoch's batches after the first `done`, the same whenever this epoch is run.
+
+    rank: which of `world` processes, from 0; its pictures are every world-th of the epoch's.
+    """
     generator = torch.Generator().manual_seed(settings.seed + epoch)
     order = torch.randperm(len(pictures), generator=generator).tolist()
-    chosen = order[: settings.pictures_per_epoch or len(order)]
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    crops = Crops([pictures[i] for i in chosen], settings.side, train=True, seed=seed)
-    yield from load(crops, settings, first=done * settings.batch_size)
+    together = settings.batch_size * world
+    count = epoch_batches(pictures, settings, world) * together
+    crops = Crops([pictures[i] for i in order[:count]], settings.side, train=True, seed=seed)
+    yield from load(crops, settings, range(done * together + rank, count, world))
 
 
-def load(crops: Crops, settings: TrainSettings, first: int = 0) -> DataLoader[Tensor]:
-    """Batches of crops from `first` on, in order; only whole ones for training."""
+def load(
+    crops: Crops, settings: TrainSettings, order: Sequence[int] | None = None
+) -> DataLoader[Tensor]:
+    """Batches of crops in the given order, or all of them; only whole batches for training."""
     return DataLoader(
         crops,
         settings.batch_size,
-        sampler=range(first, len(crops)),
+        sampler=range(len(crops)) if order is None else order,
         num_workers=settings.loader_workers,
         drop_last=crops.train,
         worker_init_fn=_ignore_interrupts,

@@ -1,0 +1,256 @@
+"""The pictures that a run trains on: what is left out and why, what is held out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+
+from colordaemon.errors import DataError
+from colordaemon.training import duplicates
+from colordaemon.training.cache import Entry, Place, cache_folder_of
+from colordaemon.training.dataset import Picture, find_pictures, is_held_out
+from colordaemon.training.look import Look
+from colordaemon.training.survey import survey
+
+log = logging.getLogger(__name__)
+
+MIN_CHROMA = 4.0  # mean Lab chroma; below are gray pictures, scans of them, night and fog
+MIN_COLORFULNESS = 15.0  # "slightly colorful" in Hasler & Süsstrunk 2003
+REASONS = ("unreadable", "gray", "dull", "copy")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture to train on: its pixels come from the cache, or else from its file."""
+
+    picture: Picture
+    look: Look
+    place: Place | None
+    side: int  # pixels, that the short side has at most
+
+    @property
+    def name(self) -> str:
+        return self.picture.name
+
+    @property
+    def label(self) -> str:
+        return self.picture.label
+
+    def pixels(self) -> np.ndarray:
+        """(H, W, 3) uint8 sRGB, the same with and without a cache."""
+        return self.place.read() if self.place else self.picture.pixels(self.side)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A picture that is left out. reason: one of REASONS; detail: the figure or error behind it."""
+
+    name: str
+    label: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pictures of one label; `dropped` by reason, `training` and `validation` are what is left."""
+
+    found: int
+    training: int
+    validation: int
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Pictures on two sides of a split, sorted by name, with an account of the others.
+
+    moved: pictures on the validation side because of a near-duplicate there, not by their own name.
+    groups: how many groups of near-duplicates there are.
+    """
+
+    folder: Path
+    training: list[Sample]
+    validation: list[Sample]
+    dropped: list[Dropped]
+    moved: list[str]
+    groups: int
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels with at least one picture left."""
+        return sorted({sample.label for sample in (*self.training, *self.validation)})
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of names, contents and sides, to tell later what a model was trained on."""
+        digest = hashlib.sha256()
+        for samples in (self.training, self.validation):
+            for sample in samples:
+                digest.update(sample.name.encode(errors="surrogateescape") + b"\n")
+                digest.update(sample.look.content.encode() + b"\n")
+            digest.update(b"\n")
+        return digest.hexdigest()[:16]
+
+    def counts(self) -> dict[str, Counts]:
+        """By label, those with nothing left included."""
+        training = Counter(sample.label for sample in self.training)
+        validation = Counter(sample.label for sample in self.validation)
+        dropped = Counter((drop.label, drop.reason) for drop in self.dropped)
+        labels = sorted({*training, *validation, *(drop.label for drop in self.dropped)})
+        counts = {}
+        for label in labels:
+            reasons = {reason: dropped[label, reason] for reason in REASONS}
+            found = training[label] + validation[label] + sum(reasons.values())
+            counts[label] = Counts(found, training[label], validation[label], reasons)
+        return counts
+
+    def report(self) -> str:
+        """The whole account as text, names included."""
+        columns = ("label", "found", "training", "validation", *REASONS)
+        table: list[tuple[str, ...]] = [columns]
+        for label, count in self.counts().items():
+            figures = (count.found, count.training, count.validation, *count.dropped.values())
+            table.append((label, *map(str, figures)))
+        totals = [sum(int(row[i]) for row in table[1:]) for i in range(1, len(columns))]
+        table.append(("all", *map(str, totals)))
+        widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
+        lines = [str(self.folder), ""]
+        for first, *others in table:
+            cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+            lines.append("  ".join((first.ljust(widths[0]), *cells)))
+        lines += ["", f"{self.groups} groups of near-duplicates; {_moved(len(self.moved))}"]
+        lines += [f"{name}: near-duplicate of a held-out picture" for name in self.moved]
+        lines += ["", f"{len(self.dropped)} left out"]
+        lines += [f"{drop.name}: {drop.reason}, {drop.detail}" for drop in self.dropped]
+        return "\n".join(lines) + "\n"
+
+    def log_summary(self) -> None:
+        """What is left and what is not, in a few lines."""
+        for label, count in self.counts().items():
+            log.info("%s: %d to train on, %d held out", label, count.training, count.validation)
+            if not count.training or not count.validation:
+                side = "validate" if count.training else "train on"
+                left = count.training + count.validation
+                log.warning(
+                    "%s: %d of %d pictures left, none to %s", label, left, count.found, side
+                )
+        for reason in REASONS:
+            names = [drop.name for drop in self.dropped if drop.reason == reason]
+            if names:
+                shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+                log.warning("%d left out, %s: %s", len(names), reason, shown)
+        if self.groups:
+            log.info("%d groups of near-duplicates; %s", self.groups, _moved(len(self.moved)))
+
+
+def collect(
+    folder: Path,
+    *,
+    subset: str | None = None,
+    held_out: float,
+    side: int,
+    cache_folder: Path | None = None,
+    report_progress: Callable[[str], None] = log.info,
+    stop: Event | None = None,
+) -> Collection:
+    """Look at every picture of a folder, decoding those that its cache does not know.
+
+    subset: one label to keep. held_out: share of names, 0..1, for validation. side: pixels that the
+    short side is shrunk to. cache_folder: where caches of all folders lie; None decodes each time.
+    Raises DataError when a side of the split is left empty, and Interrupted once `stop` is set.
+    """
+    pictures = find_pictures(folder, subset)
+    cache = cache_folder and cache_folder_of(folder, side, cache_folder)
+    entries = survey(pictures, side, cache, report_progress, stop or Event())
+    dropped, colorful = _sort_out(pictures, entries)
+    looks = [entries[index].look for index in colorful]
+    groups = [[colorful[member] for member in group] for group in duplicates.groups(looks)]
+    own = [is_held_out(picture.name, held_out) for picture in pictures]
+    held = list(own)
+    for group in groups:
+        for index in group:
+            held[index] = any(own[member] for member in group)
+        dropped |= _copies(group, pictures, entries, own)
+    sides: tuple[list[Sample], list[Sample]] = ([], [])
+    for index in colorful:
+        if index not in dropped:
+            entry = entries[index]
+            sides[held[index]].append(Sample(pictures[index], entry.look, entry.place, side))
+    near = [[index for index in group if index not in dropped] for group in groups]
+    collection = Collection(
+        folder,
+        *sides,
+        dropped=[dropped[index] for index in sorted(dropped)],
+        moved=[sample.name for sample in sides[1] if not is_held_out(sample.name, held_out)],
+        groups=sum(len(group) > 1 for group in near),
+    )
+    collection.log_summary()
+    _check(collection)
+    return collection
+
+
+def _sort_out(
+    pictures: Sequence[Picture], entries: Sequence[Entry]
+) -> tuple[dict[int, Dropped], list[int]]:
+    """What is left out for its own sake, by index; indices of the others."""
+    dropped, colorful = {}, []
+    for index, (picture, entry) in enumerate(zip(pictures, entries, strict=True)):
+        look = entry.look
+        if look.problem:
+            reason, detail = "unreadable", look.problem
+        elif look.chroma < MIN_CHROMA:
+            reason, detail = "gray", f"mean chroma {look.chroma:.1f}"
+        elif look.colorfulness < MIN_COLORFULNESS:
+            reason, detail = "dull", f"colorfulness {look.colorfulness:.1f}"
+        else:
+            colorful.append(index)
+            continue
+        dropped[index] = Dropped(picture.name, picture.label, reason, detail)
+    return dropped, colorful
+
+
+def _copies(
+    group: Sequence[int],
+    pictures: Sequence[Picture],
+    entries: Sequence[Entry],
+    held_out: Sequence[bool],
+) -> dict[int, Dropped]:
+    """The members of a group to leave out because the same file is there already.
+
+    The first by name stays, held-out ones before others: a copy that is added under an earlier name
+    would otherwise take a picture's place in validation.
+    """
+    kept: dict[str, str] = {}
+    dropped = {}
+    for index in sorted(group, key=lambda index: (not held_out[index], pictures[index].name)):
+        picture, content = pictures[index], entries[index].look.content
+        if content in kept:
+            dropped[index] = Dropped(picture.name, picture.label, "copy", f"of {kept[content]}")
+        kept.setdefault(content, picture.name)
+    return dropped
+
+
+def _check(collection: Collection) -> None:
+    training, validation = len(collection.training), len(collection.validation)
+    if training and validation:
+        return
+    left = training + validation
+    reasons = Counter(drop.reason for drop in collection.dropped)
+    why = ", ".join(f"{reasons[reason]} {reason}" for reason in REASONS if reasons[reason])
+    raise DataError(
+        f"{collection.folder}: {left} usable pictures give {training} for training and "
+        f"{validation} for validation; both need at least one"
+        + (f" (left out: {why})" if why else "")
+    )
+
+
+def _moved(count: int) -> str:
+    return f"{count} pictures held out because of them"

@@ -1,0 +1,200 @@
+"""A look at every picture, once: what cannot be read, what is decoded into the cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import zipfile
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import TypeVar
+
+import numpy as np
+
+from colordaemon.errors import Interrupted
+from colordaemon.training.cache import Cache, Entry, locked
+from colordaemon.training.dataset import Picture
+from colordaemon.training.decode import decode_picture
+from colordaemon.training.look import Look, look_at
+
+log = logging.getLogger(__name__)
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+SAVE_SECONDS = 30.0  # what a kill may cost
+REPORT_SECONDS = 5.0
+_AHEAD = 32  # encoded or decoded pictures in memory
+# The last three: an entry that left its shard, a compression that Python lacks, a password.
+_DAMAGE = (
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+def survey(
+    pictures: Sequence[Picture],
+    side: int,
+    cache_folder: Path | None,
+    report_progress: Callable[[str], None],
+    stop: Event,
+) -> list[Entry]:
+    """What there is to know of each picture, in their order.
+
+    Pictures that the cache does not know yet, or that have changed, are decoded with a short side
+    of at most `side` pixels and added to it. Without a cache, or when it cannot be written, this is
+    said and entries have no pixels. Raises Interrupted once `stop` is set; what was done is kept.
+    """
+    if cache_folder is not None:
+        try:
+            with locked(cache_folder, stop, report_progress), closing(Cache(cache_folder)) as cache:
+                return _Survey(pictures, side, cache, report_progress, stop).run()
+        except OSError as error:
+            log.warning("%s: no cache, pictures are decoded each time: %s", cache_folder, error)
+    return _Survey(pictures, side, None, report_progress, stop).run()
+
+
+class _Survey:
+    """One pass over the pictures."""
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        side: int,
+        cache: Cache | None,
+        report_progress: Callable[[str], None],
+        stop: Event,
+    ) -> None:
+        self.pictures, self.side, self.stop = pictures, side, stop
+        self.cache, self._writable = cache, cache is not None
+        self.report_progress = report_progress
+
+    def run(self) -> list[Entry]:
+        stamps = [_stamp(picture) for picture in self.pictures]
+        known = self.cache.entries if self.cache else {}
+        found = [known.get(picture.name) for picture in self.pictures]
+        entries = [
+            entry if entry and entry.stamp == stamp else None
+            for entry, stamp in zip(found, stamps, strict=True)
+        ]
+        unknown = [index for index, entry in enumerate(entries) if entry is None]
+        began = said = saved = time.monotonic()
+        with closing(self._decoded([self.pictures[index] for index in unknown])) as decoded:
+            for done, (index, (look, pixels)) in enumerate(zip(unknown, decoded, strict=True)):
+                if self.stop.is_set():
+                    self._save()
+                    raise Interrupted(f"stopped after a look at {done} of {len(unknown)} pictures")
+                entries[index] = self._keep(self.pictures[index], stamps[index], look, pixels)
+                now = time.monotonic()
+                if now - said >= REPORT_SECONDS:
+                    said = now
+                    self.report_progress(_progress_line(done + 1, len(unknown), now - began))
+                if now - saved >= SAVE_SECONDS:
+                    self._save()
+                    saved = time.monotonic()
+        self._save()
+        self._tell(len(unknown), time.monotonic() - began)
+        return [self._lasting(entry) for entry in entries if entry]
+
+    def _decoded(
+        self, pictures: Sequence[Picture]
+    ) -> Generator[tuple[Look, np.ndarray | None], None, None]:
+        # One read at a time (shards are not thread-safe), decoding beside it.
+        threads = len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(threads, thread_name_prefix="look") as pool:
+            yield from _in_order(pool, self._look, map(_data, pictures))
+
+    def _look(self, data: bytes | str) -> tuple[Look, np.ndarray | None]:
+        if isinstance(data, str):
+            return Look(data), None
+        pixels = decode_picture(data, self.side)
+        if pixels is None:
+            return Look("it is empty" if not data else "it is no picture, or damaged"), None
+        return look_at(pixels, data), pixels
+
+    def _keep(self, picture: Picture, stamp: str, look: Look, pixels: np.ndarray | None) -> Entry:
+        """Add a picture to the cache, unless it cannot be read or the cache not be written."""
+        if pixels is not None and stamp and self._writable and self.cache:
+            try:
+                return self.cache.add(picture.name, stamp, look, pixels)
+            except OSError as error:
+                self._give_up(error)
+        return Entry(stamp, look, None)
+
+    def _save(self) -> None:
+        if self._writable and self.cache:
+            try:
+                self.cache.save()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        assert self.cache is not None
+        log.warning(
+            "%s: the cache is not complete, other pictures are decoded each time: %s",
+            self.cache.folder,
+            error,
+        )
+        try:
+            self.cache.save()
+        except OSError:
+            log.debug("nor can its index be written", exc_info=True)
+        self._writable = False
+
+    def _lasting(self, entry: Entry) -> Entry:
+        """An entry without pixels that no index names: the next writer cuts them off."""
+        unsaved = self.cache and entry.place and entry.place.end > self.cache.saved_length
+        return replace(entry, place=None) if unsaved else entry
+
+    def _tell(self, decoded: int, seconds: float) -> None:
+        if decoded:
+            self.report_progress(f"looked at {decoded} pictures in {seconds:.0f} s")
+        if self.cache:
+            size = self.cache.saved_length / 1e9
+            log.info("decoded pictures: %.2f GB in %s", size, self.cache.folder)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[In], Out], items: Iterable[In]
+) -> Iterator[Out]:
+    """pool.map that takes only a few items ahead of what is asked for: memory stays bounded."""
+    waiting: deque[Future[Out]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _stamp(picture: Picture) -> str:
+    """The picture's stamp; empty when it has vanished, which the look will find out too."""
+    try:
+        return picture.stamp()
+    except _DAMAGE:
+        return ""
+
+
+def _data(picture: Picture) -> bytes | str:
+    """A picture's bytes, or why the file or its place in the shard cannot be read."""
+    try:
+        return picture.read()
+    except _DAMAGE as error:
+        return f"it cannot be read: {error}"
+
+
+def _progress_line(done: int, count: int, seconds: float) -> str:
+    speed = done / seconds
+    left = (count - done) / speed
+    return f"looked at {done} of {count} pictures, {speed:.0f} pictures/s, {left:.0f} s left"
