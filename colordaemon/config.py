@@ -80,12 +80,18 @@ class TrainSettings(Settings):
     vgg: Path | None = None  # None: torchvision's weights
     start: Path | None = None  # None: the bundled model
     subset: str | None = None
+    loss: Literal["joint", "classification", "smooth_l1", "l2"] = "joint"
+    perceptual: float = Field(default=0.0, ge=0)  # weight; needs VGG weights
+    consistency: float = Field(default=0.0, ge=0)  # weight; a step takes twice as long
+    degradations: bool = True
+    saturation: float = Field(default=1.2, ge=1, le=2)
     epochs: int = Field(default=10, ge=1)
     minutes: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=16, ge=2)
     side: int = Field(default=128, ge=32, multiple_of=32)
     validation_side: int = Field(default=128, ge=32, multiple_of=32)
     learning_rate: float = Field(default=4e-4, gt=0)
+    schedule: Literal["plateau", "cosine"] = "plateau"
     encoder_rate_share: float = Field(default=0.1, ge=0, le=1)
     held_out: float = Field(default=0.1, gt=0, lt=1)
     validation_pictures: int = Field(default=1000, ge=1)

@@ -85,9 +85,12 @@ def _no_unexpected_errors_in_the_log(request: pytest.FixtureRequest) -> Iterator
 
 @pytest.fixture(scope="session")
 def tiny_spec() -> ModelSpec:
-    """Five stages as in the real network, with a few channels each."""
+    """Five stages and two heads as in the real network, with a few channels each."""
     return ModelSpec(
-        encoder=((4, 4), (6,), (8,), (8,), (8, 8)), decoder=(8, 8, 6, 4), short_side=64
+        encoder=((4, 4), (6,), (8,), (8,), (8, 8)),
+        decoder=(8, 8, 6, 4),
+        short_side=64,
+        bins=((-10, -50), (0, 0), (0, 30), (20, 20), (40, -10)),
     )
 
 

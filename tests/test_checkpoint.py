@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,7 +29,7 @@ from colordaemon.network.checkpoint import (
     save_model,
     write_durably,
 )
-from colordaemon.network.model import ColorNet, ModelSpec
+from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 
 NOTES = {"labels": ["animal", "face"], "validation": {"mse": 123.5}, "wörds": "ä"}
 
@@ -49,6 +52,26 @@ def test_a_model_file_rebuilds_its_network(model_file: Path, tiny_spec: ModelSpe
     assert model.spec == tiny_spec
     assert not model.training
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_the_decoding_comes_back_as_it_was(tmp_path: Path, tiny_model: ColorNet) -> None:
+    tiny_model.decoding = Decoding(temperature=0.25, bin_share=0.7, chroma_gain=1.2)
+    save_model(tmp_path / "tuned", tiny_model, {})
+    assert load_model(tmp_path / "tuned").decoding == tiny_model.decoding
+
+
+def test_a_file_of_the_first_format_is_a_model_with_one_head(
+    tmp_path: Path, tiny_spec: ModelSpec
+) -> None:
+    old, path = ColorNet(replace(tiny_spec, bins=())), tmp_path / "old"
+    save_model(path, old, NOTES)
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    spec = json.loads(metadata["spec"])
+    del spec["bins"], metadata["decoding"]
+    save_file(tensors, path, metadata | {"version": "1", "spec": json.dumps(spec)})
+    assert load_model(path).spec == old.spec
 
 
 def test_notes_come_back_as_they_were(model_file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,17 @@ from torch.nn import functional
 from colordaemon.color import AB_LIMIT
 from colordaemon.errors import ModelError
 from colordaemon.network.checkpoint import balance, load_vgg
-from colordaemon.network.model import MID_GRAY, ColorNet, Encoder, ModelSpec, fold_norms
+from colordaemon.network.model import (
+    MID_GRAY,
+    ColorNet,
+    Decoding,
+    Encoder,
+    Heads,
+    ModelSpec,
+    annealed_mean,
+    decode,
+    fold_norms,
+)
 
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 
@@ -27,8 +38,9 @@ def picture(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (160, 32)])
 def test_color_comes_out_at_half_size(tiny_model: ColorNet, height: int, width: int) -> None:
-    ab = tiny_model(picture(3, 1, height, width))
+    ab, scores = tiny_model(picture(3, 1, height, width))
     assert ab.shape == (3, 2, height // 2, width // 2)
+    assert scores.shape == (3, 5, height // 4, width // 4)
 
 
 def test_the_encoder_shows_every_scale(tiny_spec: ModelSpec) -> None:
@@ -39,12 +51,14 @@ def test_the_encoder_shows_every_scale(tiny_spec: ModelSpec) -> None:
 
 
 def test_an_untrained_network_says_gray(tiny_spec: ModelSpec) -> None:
-    assert not ColorNet(tiny_spec).predict(picture(2, 1, 64, 64)).any()
+    one_head = replace(tiny_spec, bins=())
+    assert not ColorNet(one_head).predict(picture(2, 1, 64, 64)).any()
 
 
 def test_prediction_is_float32_within_the_range_of_real_colors(tiny_model: ColorNet) -> None:
     with torch.no_grad():
         tiny_model.decoder.head.weight *= 1000
+    tiny_model.decoding = Decoding(bin_share=0.0)
     ab = tiny_model.to(torch.bfloat16).predict(picture(2, 1, 64, 64).bfloat16())
     assert ab.dtype == torch.float32
     assert ab.abs().max() == AB_LIMIT
@@ -60,11 +74,47 @@ def test_a_spec_needs_a_decoder_width_per_climb() -> None:
         ModelSpec(encoder=((4,), (4,)), decoder=(4, 4))
 
 
+def test_a_low_temperature_takes_the_likeliest_bin_and_a_high_one_the_middle() -> None:
+    bins = torch.tensor([[0.0, 0.0], [30.0, 60.0]])
+    scores = torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1)
+    for temperature, expected in ((0.01, (30.0, 60.0)), (1000.0, (15.0, 30.0))):
+        ab = annealed_mean(scores, bins, temperature).flatten()
+        torch.testing.assert_close(ab, torch.tensor(expected), atol=0.1, rtol=0)
+    # At one it is the mean itself.
+    share = torch.sigmoid(torch.tensor(1.0))
+    torch.testing.assert_close(
+        annealed_mean(scores, bins, 1.0).flatten(), torch.stack((30 * share, 60 * share))
+    )
+
+
+def test_the_heads_are_mixed_as_the_decoding_says() -> None:
+    bins = torch.tensor([[40.0, -20.0]])  # one bin is always the likeliest
+    heads = Heads(torch.full((1, 2, 4, 4), 10 / AB_LIMIT), torch.zeros(1, 1, 2, 2))
+    for decoding, expected in (
+        (Decoding(bin_share=0.0), (10, 10)),
+        (Decoding(bin_share=1.0), (40, -20)),
+        (Decoding(bin_share=0.5), (25, -5)),
+        (Decoding(bin_share=0.5, chroma_gain=2.0), (50, -10)),
+        (Decoding(bin_share=1.0, chroma_gain=9.0), (AB_LIMIT, -AB_LIMIT)),
+    ):
+        ab = decode(heads, bins, decoding)
+        assert ab.shape == (1, 2, 4, 4)
+        torch.testing.assert_close(ab[0, :, 1, 2], torch.tensor(expected, dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"temperature": 0.0}, {"bin_share": 1.5}, {"chroma_gain": float("nan")}]
+)
+def test_a_decoding_out_of_bounds_is_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="temperature and gain above 0"):
+        Decoding(**bad)
+
+
 def test_folding_norms_changes_nothing(tiny_model: ColorNet) -> None:
     gray = picture(2, 1, 64, 96)
     folded = fold_norms(copy.deepcopy(tiny_model))
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
-    torch.testing.assert_close(folded(gray), tiny_model(gray), atol=1e-4, rtol=0)
+    torch.testing.assert_close(tuple(folded(gray)), tuple(tiny_model(gray)), atol=1e-4, rtol=0)
 
 
 def test_balancing_gives_every_activation_unit_strength(tiny_spec: ModelSpec) -> None:

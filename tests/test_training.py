@@ -25,20 +25,17 @@ from colordaemon.config import TrainSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
 from colordaemon.network.checkpoint import balance, load_model, read_notes, save_model
 from colordaemon.network.model import ColorNet, ModelSpec
+from colordaemon.training import start as starting
 from colordaemon.training import train as training
 from colordaemon.training.dataset import find_pictures, split
 from colordaemon.training.loader import batches
+from colordaemon.training.losses import l2
 from colordaemon.training.metrics import Scores
 from colordaemon.training.report import COLUMNS
 from colordaemon.training.run import Run, averaged_weights
-from colordaemon.training.train import (
-    evaluate,
-    learning_rate_share,
-    set_training_mode,
-    starting_model,
-    train,
-    train_step,
-)
+from colordaemon.training.start import make_objective, set_training_mode, starting_model
+from colordaemon.training.step import Objective, train_step
+from colordaemon.training.train import evaluate, learning_rate_share, train
 
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads files.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
@@ -66,6 +63,7 @@ def make_settings(start: Path, **changes: Any) -> TrainSettings:
         "validation_side": 32,
         "learning_rate": 0.01,
         "held_out": 0.25,
+        "loss": "l2",
     }
     return TrainSettings(**(values | changes))
 
@@ -204,12 +202,23 @@ def test_nothing_half_written_is_left(finished: Path) -> None:
 # A step
 
 
+def loss_of(run: Run, gray: Tensor, truth: Tensor) -> Tensor:
+    """The L2 loss of a batch as it is, undamaged."""
+    plain = run.settings.model_copy(update={"degradations": False, "saturation": 1.0})
+    loss, _ = Objective(plain, l2)(run.model, gray, truth, 0.0, torch.Generator())
+    return loss
+
+
 def test_a_step_moves_every_parameter_once(run: Run) -> None:
     optimizer = torch.optim.SGD(run.model.parameters(), lr=0.1)
-    run.model.train()
+    set_training_mode(run.model, run.settings)
+    run.model.encoder.requires_grad_(True)
     before = copy.deepcopy(dict(run.model.named_parameters()))
-    train_step(run.model, optimizer, *examples())
+    train_step(run.model, optimizer, loss_of(run, *examples()))
     for name, parameter in run.model.named_parameters():
+        if "classifier" in name:
+            assert parameter.grad is None
+            continue
         assert parameter.grad is not None
         expected = before[name].detach() - 0.1 * parameter.grad
         torch.testing.assert_close(parameter.detach(), expected, msg=name)
@@ -217,11 +226,11 @@ def test_a_step_moves_every_parameter_once(run: Run) -> None:
 
 def test_a_step_does_not_add_to_the_gradient_of_the_last_one(run: Run) -> None:
     frozen_rate = torch.optim.SGD(run.model.parameters(), lr=0.0)
-    gray, truth = examples()
+    batch = examples()
     run.model.eval()  # so that the norms do not change between the two
-    train_step(run.model, frozen_rate, gray, truth)
+    train_step(run.model, frozen_rate, loss_of(run, *batch))
     first = [p.grad.clone() for p in run.model.parameters() if p.grad is not None]
-    train_step(run.model, frozen_rate, gray, truth)
+    train_step(run.model, frozen_rate, loss_of(run, *batch))
     second = [p.grad for p in run.model.parameters() if p.grad is not None]
     assert_same(first, second)
 
@@ -235,18 +244,38 @@ def test_a_step_does_not_add_to_the_gradient_of_the_last_one(run: Run) -> None:
         ("scratch", {0, 1, 2, 3, 4}),
     ],
 )
+@pytest.mark.parametrize(
+    ("loss", "idle"),
+    [
+        ("l2", ("classifier",)),
+        ("smooth_l1", ("classifier",)),
+        ("classification", ("head", "climbs.2")),
+        ("joint", ()),
+    ],
+)
 def test_only_what_should_learn_moves(
-    tiny_model: ColorNet, start: Path, encoder: str, moving: set[int]
+    pictures_folder: Path,
+    tiny_model: ColorNet,
+    start: Path,
+    encoder: str,
+    moving: set[int],
+    loss: str,
+    idle: tuple[str, ...],
 ) -> None:
-    run = Run(tiny_model, make_settings(start, encoder=encoder), CPU, BATCHES)
+    run = Run(tiny_model, make_settings(start, encoder=encoder, loss=loss), CPU, BATCHES)
+    objective = make_objective(run.settings, run.model, find_pictures(pictures_folder), CPU)
     set_training_mode(run.model, run.settings)
-    before = copy.deepcopy(run.model.state_dict())
-    for _ in range(3):
-        train_step(run.model, run.optimizer, *examples())
-    moved = {name for name, x in run.model.state_dict().items() if not torch.equal(x, before[name])}
+    before = copy.deepcopy(dict(run.model.named_parameters()))
+    for step in range(3):
+        chance = torch.Generator().manual_seed(step)
+        objective_loss, _ = objective(run.model, *examples(), 0.0, chance)
+        train_step(run.model, run.optimizer, objective_loss)
+    moved = {n for n, x in run.model.named_parameters() if not torch.equal(x, before[n])}
     stages = {int(name.split(".")[2]) for name in moved if name.startswith("encoder")}
     assert stages == moving
-    assert {n for n in before if n.startswith("decoder")} <= moved
+    decoder = {name for name in before if name.startswith("decoder")}
+    resting = {n for n in decoder if n.startswith(tuple(f"decoder.{part}." for part in idle))}
+    assert moved & decoder == decoder - resting
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -255,7 +284,7 @@ def test_a_loss_that_is_no_number_moves_nothing(run: Run, bad: float) -> None:
     run.model.train()
     before = copy.deepcopy(dict(run.model.named_parameters()))
     with pytest.raises(FloatingPointError):
-        train_step(run.model, run.optimizer, gray, truth * bad)
+        train_step(run.model, run.optimizer, loss_of(run, gray, truth * bad))
     for name, parameter in run.model.named_parameters():
         assert torch.equal(parameter, before[name])
 
@@ -265,11 +294,11 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(
 ) -> None:
     steps = 0
 
-    def break_down(model: Any, optimizer: Any, gray: Tensor, truth: Tensor) -> Tensor:
+    def break_down(model: Any, optimizer: Any, loss: Tensor) -> None:
         nonlocal steps
         steps += 1
         bad = float("nan") if steps == BATCHES + 3 else 1.0
-        return train_step(model, optimizer, gray, truth * bad)
+        train_step(model, optimizer, loss * bad)
 
     monkeypatch.setattr(training, "train_step", break_down)
     with pytest.raises(ModelError, match=f"training step {BATCHES + 3}: loss nan"):
@@ -321,35 +350,35 @@ def test_time_is_counted_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_averages_of_a_short_run_have_left_its_start_behind(run: Run) -> None:
     """Norms' buffers included: with a fixed decay of 0.999, 30 steps would be 3 % of the way."""
-    tensors = [x for x in run.model.decoder.state_dict().values() if x.is_floating_point()]
+    tensors = [x for x in run.model.state_dict().values() if x.is_floating_point()]
     for run.step in range(31):
         with torch.no_grad():
             for tensor in tensors:
                 tensor.fill_(float(run.step > 0))
-        run.averaged.update_parameters(run.model.decoder)
+        run.averaged.update_parameters(run.model)
     for tensor in run.averaged.module.state_dict().values():
         if tensor.is_floating_point():
             assert 0.9 < tensor.mean() < 1
 
 
 def test_averages_of_a_long_run_are_slow(run: Run) -> None:
-    run.averaged.update_parameters(run.model.decoder)
+    run.averaged.update_parameters(run.model)
     run.step = 1_000_000
     with torch.no_grad():
         run.model.decoder.head.weight += 1.0
-    before = run.averaged.module.state_dict()["head.weight"].clone()
-    run.averaged.update_parameters(run.model.decoder)
-    moved = run.averaged.module.state_dict()["head.weight"] - before
+    before = run.averaged.module.state_dict()["decoder.head.weight"].clone()
+    run.averaged.update_parameters(run.model)
+    moved = run.averaged.module.state_dict()["decoder.head.weight"] - before
     torch.testing.assert_close(moved, torch.full_like(moved, 0.001), atol=1e-6, rtol=0)
 
 
 def test_averaged_weights_are_lent_and_given_back(run: Run) -> None:
-    run.averaged.update_parameters(run.model.decoder)
+    run.averaged.update_parameters(run.model)
     with torch.no_grad():
         run.model.decoder.head.weight += 1.0
     own = copy.deepcopy(run.model.state_dict())
     with averaged_weights(run):
-        lent = copy.deepcopy(run.model.decoder.state_dict())
+        lent = copy.deepcopy(run.model.state_dict())
     assert_same(lent, dict(run.averaged.module.state_dict()))
     assert_same(dict(run.model.state_dict()), dict(own))
     with pytest.raises(RuntimeError, match="on purpose"), averaged_weights(run):
@@ -571,7 +600,7 @@ def test_resuming_what_was_never_begun_says_so_and_begins(
 def test_without_a_name_training_starts_from_the_bundled_model_and_says_so(
     start: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(training, "BUNDLED", start)
+    monkeypatch.setattr(starting, "BUNDLED", start)
     with caplog.at_level(logging.INFO):
         model = starting_model(TrainSettings(), [])
     assert f"starting from the model bundled with colordaemon ({start})" in caplog.text

@@ -1,8 +1,8 @@
 """Model files: safetensors that can rebuild their network, and the weights VGG starts from.
 
 A model file holds the encoder's kernels as int8 with one scale per output channel and everything
-else as float16, so that the default model weighs 30 MB. The metadata carries the spec, the metrics
-and where the training data came from. No pickle anywhere.
+else as float16, so that the default model weighs 30 MB. The metadata carries the spec, the tuned
+decoding, the metrics and where the training data came from. No pickle anywhere.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from colordaemon.errors import ModelError
-from colordaemon.network.model import MID_GRAY, ColorNet, Encoder, ModelSpec
+from colordaemon.network.model import MID_GRAY, ColorNet, Decoding, Encoder, ModelSpec
 
 FORMAT = "colordaemon"
-VERSION = 1
+VERSION = 2  # 1 knew one head only; such files are read as models without bins
 BUNDLED = Path(__file__).parent / "default.safetensors"
 
 _SCALE = ".scale"  # suffix of the tensor that holds an int8 kernel's scales
@@ -49,6 +49,7 @@ def save_model(path: Path, model: ColorNet, notes: dict[str, Any]) -> None:
         "format": FORMAT,
         "version": str(VERSION),
         "spec": json.dumps(asdict(model.spec)),
+        "decoding": json.dumps(asdict(model.decoding)),
         "notes": json.dumps(notes),
     }
     write_durably(path, save(tensors, metadata))
@@ -57,7 +58,7 @@ def save_model(path: Path, model: ColorNet, notes: dict[str, Any]) -> None:
 def load_model(path: Path) -> ColorNet:
     """Rebuild a network from its file, in float32 and evaluation mode. Raises ModelError."""
     metadata, tensors = _read(path)
-    model = ColorNet(_spec(path, metadata))
+    model = ColorNet(*_description(path, metadata))
     state = {
         name: tensor.float() * tensors[name + _SCALE]
         if name + _SCALE in tensors
@@ -77,7 +78,7 @@ def load_model(path: Path) -> ColorNet:
     return model.eval()
 
 
-def _spec(path: Path, metadata: dict[str, str]) -> ModelSpec:
+def _description(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Decoding]:
     if metadata.get("format") != FORMAT:
         raise ModelError(f"{path}: not a colordaemon model (its metadata names no such format)")
     try:
@@ -87,11 +88,13 @@ def _spec(path: Path, metadata: dict[str, str]) -> ModelSpec:
                 f"{path}: model format {version}, this colordaemon reads up to {VERSION}"
             )
         fields = json.loads(metadata["spec"])
-        return ModelSpec(
+        spec = ModelSpec(
             encoder=tuple(tuple(stage) for stage in fields["encoder"]),
             decoder=tuple(fields["decoder"]),
             short_side=fields["short_side"],
+            bins=tuple((float(a), float(b)) for a, b in fields.get("bins", ())),
         )
+        return spec, Decoding(**json.loads(metadata.get("decoding", "{}")))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: its metadata describes no network ({error!r})") from error
 
@@ -107,7 +110,7 @@ def read_notes(path: Path) -> dict[str, Any]:
 
 
 def load_vgg(path: Path | None, encoder: Encoder) -> None:
-    """Start an encoder from ImageNet VGG16 convolutions, folded to one gray channel.
+    """Start an encoder from ImageNet VGG16 convolutions, folded to one gray channel if it has one.
 
     path: safetensors with torchvision's `features.N` keys, or None for torchvision's own weights.
     The file's metadata says what input they want: "RGB 0..255 minus (r,g,b), no division" for the
@@ -119,7 +122,7 @@ def load_vgg(path: Path | None, encoder: Encoder) -> None:
     metadata, tensors = _torchvision_vgg() if path is None else _read(path)
     kernels = [tensors[name].float() for name in _convolution_names(tensors, "weight")]
     biases = [tensors[name].float() for name in _convolution_names(tensors, "bias")]
-    # VGG sees three channels where this encoder sees one; otherwise they are the same.
+    # VGG sees three channels where this encoder may see one; otherwise they are the same.
     wanted = [
         (c.out_channels, 3 if c.in_channels == 1 else c.in_channels, 3, 3)
         for c in encoder.convolutions
@@ -135,7 +138,9 @@ def load_vgg(path: Path | None, encoder: Encoder) -> None:
     # Each color channel would see gain * gray - mean; the network is fed gray - MID_GRAY.
     offset = gain * MID_GRAY - mean
     biases[0] = biases[0] + (kernels[0].sum(dim=(2, 3)) * offset).sum(dim=1)
-    kernels[0] = (kernels[0] * gain[None, :, None, None]).sum(dim=1, keepdim=True)
+    kernels[0] = kernels[0] * gain[None, :, None, None]
+    if encoder.convolutions[0].in_channels == 1:
+        kernels[0] = kernels[0].sum(dim=1, keepdim=True)
     for conv, kernel, bias in zip(encoder.convolutions, kernels, biases, strict=True):
         conv.load_state_dict({"weight": kernel, "bias": bias})
 

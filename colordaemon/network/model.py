@@ -6,11 +6,16 @@ convolution (transposed convolutions leave checkerboards), takes in the encoder'
 each scale on the way, and is told the whole picture's content by a pooled vector. It stops at half
 size: ab at half of 256 px is 37.5 dB accurate with perfect colors, and the scale of relu1_2 would
 cost more than all others together.
+
+Two heads: one says ab outright at half size, the other (where the spec has bins) how likely each ab
+bin is at a quarter of the size. The first is accurate but pale where it is in doubt, the second
+vivid but coarse; `Decoding` says how they become one color.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +35,8 @@ class ModelSpec:
     encoder: widths of the convolutions of each stage; each stage after the first halves the size.
     decoder: widths at each scale from the deepest stage up to half size, so one fewer than stages.
     short_side: pixels of the shorter picture side that the network is meant to see.
+    bins: (a, b) centers of the colors that the second head tells apart; none, and there is no such
+    head.
     """
 
     encoder: tuple[tuple[int, ...], ...] = (
@@ -41,12 +48,13 @@ class ModelSpec:
     )
     decoder: tuple[int, ...] = (384, 256, 192, 96)
     short_side: int = 256
+    bins: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.decoder) != len(self.encoder) - 1:
+        if len(self.encoder) < 3 or len(self.decoder) != len(self.encoder) - 1:
             raise ValueError(
                 f"decoder needs {len(self.encoder) - 1} widths for {len(self.encoder)} encoder "
-                f"stages, got {len(self.decoder)}"
+                f"stages (three at least), got {len(self.decoder)}"
             )
 
     @property
@@ -55,36 +63,86 @@ class ModelSpec:
         return int(2 ** len(self.encoder))
 
 
-class ColorNet(nn.Module):
-    """Guess Lab ab from gray.
+@dataclass(frozen=True)
+class Decoding:
+    """How what the heads say becomes one color; tuned on validation pictures after training.
 
-    forward: (N, 1, h, w) gamma-coded gray in 0..1, h and w multiples of `spec.multiple`, to
-    (N, 2, h/2, w/2) ab / 110, unbounded.
+    temperature: of the annealed mean over bins (Zhang et al. 2016, equation 5): 1 is the mean
+    itself, toward 0 it becomes the likeliest bin. bin_share: weight 0..1 of that annealed mean, the
+    rest is the regression's; without bins it is of no account. chroma_gain: factor on the result.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    temperature: float = 0.38
+    bin_share: float = 0.5
+    chroma_gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and 0 <= self.bin_share <= 1 and self.chroma_gain > 0):
+            raise ValueError(f"temperature and gain above 0, share in 0..1, got {self}")
+
+
+class Heads(NamedTuple):
+    """What the network says. ab: (N, 2, h/2, w/2) in ab / 110, unbounded. scores: (N, bins, h/4,
+    w/4) logits, None without bins."""
+
+    ab: Tensor
+    scores: Tensor | None
+
+
+class ColorNet(nn.Module):
+    """Guess Lab ab from gray: (N, 1, h, w) gamma-coded in 0..1, h and w multiples of
+    `spec.multiple`, to `Heads`."""
+
+    bins: Tensor
+
+    def __init__(self, spec: ModelSpec, decoding: Decoding | None = None) -> None:
         super().__init__()
         self.spec = spec
+        self.decoding = decoding or Decoding()
         self.encoder = Encoder(spec.encoder)
-        self.decoder = Decoder([stage[-1] for stage in spec.encoder], spec.decoder)
+        taps = [stage[-1] for stage in spec.encoder]
+        self.decoder = Decoder(taps, spec.decoder, len(spec.bins))
+        centers = torch.tensor(spec.bins, dtype=torch.float32).reshape(-1, 2)
+        self.register_buffer("bins", centers, persistent=False)  # the spec holds them
 
-    def forward(self, gray: Tensor) -> Tensor:
-        ab: Tensor = self.decoder(self.encoder(gray - MID_GRAY))
-        return ab
+    def forward(self, gray: Tensor) -> Heads:
+        heads: Heads = self.decoder(self.encoder(gray - MID_GRAY))
+        return heads
 
     def predict(self, gray: Tensor) -> Tensor:
-        """As forward, in Lab units and float32, clamped to the range of real colors."""
-        ab: Tensor = self(gray)
-        return (ab.float() * AB_LIMIT).clamp(-AB_LIMIT, AB_LIMIT)
+        """(N, 1, h, w) gray to (N, 2, h/2, w/2) ab in Lab units and float32, within ±110."""
+        return decode(self(gray), self.bins, self.decoding)
+
+
+def decode(heads: Heads, bins: Tensor, decoding: Decoding) -> Tensor:
+    """What the heads say, as one (N, 2, h/2, w/2) float32 ab in Lab units, within ±110.
+
+    bins: (Q, 2) centers in Lab units.
+    """
+    ab = heads.ab.float() * AB_LIMIT
+    if heads.scores is not None and decoding.bin_share > 0:
+        with torch.autocast(ab.device.type, enabled=False):  # half precision would tint grays
+            annealed = annealed_mean(heads.scores, bins, decoding.temperature)
+        annealed = functional.interpolate(
+            annealed, ab.shape[-2:], mode="bilinear", align_corners=False
+        )
+        ab = torch.lerp(ab, annealed, decoding.bin_share)
+    return (ab * decoding.chroma_gain).clamp(-AB_LIMIT, AB_LIMIT)
+
+
+def annealed_mean(scores: Tensor, bins: Tensor, temperature: float) -> Tensor:
+    """Logits (N, Q, h, w) over bins (Q, 2) to the (N, 2, h, w) float32 mean ab of the sharpened
+    distribution softmax(logits / T), which is equation 5 of Zhang et al. 2016."""
+    likely = torch.softmax(scores.float() / temperature, dim=1)
+    return torch.einsum("nqhw,qc->nchw", likely, bins.float())
 
 
 class Encoder(nn.Module):
     """VGG convolutions; returns the last activation of every stage, largest first."""
 
-    def __init__(self, stages: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(self, stages: tuple[tuple[int, ...], ...], channels: int = 1) -> None:
         super().__init__()
         self.stages = nn.ModuleList()
-        channels = 1
         for widths in stages:
             stage = nn.ModuleList()
             for width in widths:
@@ -109,9 +167,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the encoder's activations to ab / 110 at half size."""
+    """From the encoder's activations to the heads."""
 
-    def __init__(self, taps: list[int], widths: tuple[int, ...]) -> None:
+    def __init__(self, taps: list[int], widths: tuple[int, ...], bins: int) -> None:
         super().__init__()
         deepest = taps[-1]
         self.bottom = nn.Sequential(
@@ -126,14 +184,14 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.head.weight)  # an untrained network says gray, not noise or a tint
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
+        self.classifier = nn.Conv2d(widths[-2], bins, kernel_size=1) if bins else None
 
-    def forward(self, taps: list[Tensor]) -> Tensor:
+    def forward(self, taps: list[Tensor]) -> Heads:
         content = self.content(taps[-1].mean(dim=(2, 3)))
-        x = self.bottom(taps[-1]) + content[:, :, None, None]
+        x = quarter = self.bottom(taps[-1]) + content[:, :, None, None]
         for climb, skip in zip(self.climbs, reversed(taps[1:-1]), strict=True):
-            x = climb(x, skip)
-        ab: Tensor = self.head(x)
-        return ab
+            quarter, x = x, climb(x, skip)
+        return Heads(self.head(x), self.classifier(quarter) if self.classifier else None)
 
 
 class Climb(nn.Module):

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from colordaemon.config import TrainSettings
 from colordaemon.errors import ModelError
 from colordaemon.network.checkpoint import write_durably
-from colordaemon.network.model import ColorNet, ModelSpec
+from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 from colordaemon.training.metrics import ScoreSum
 
 EMA_DECAY = 0.999
@@ -44,9 +44,7 @@ class Run:
         self.model.to(self.device)
         self.model.to(memory_format=torch.channels_last)
         self.optimizer = _optimizer(self.model, self.settings)
-        self.averaged = AveragedModel(
-            self.model.decoder, multi_avg_fn=self._average, use_buffers=True
-        )
+        self.averaged = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
 
     def _average(self, averages: Any, current: Any, count: Any) -> None:
         # Early averages forget faster: a run of 200 steps would else end near its random start.
@@ -60,6 +58,7 @@ class Run:
         parts = (self.model, self.optimizer, self.averaged)
         state = {
             "spec": asdict(self.model.spec),
+            "decoding": asdict(self.model.decoding),
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "parts": [part.state_dict() for part in parts],
             "trained": self.trained.state(),
@@ -75,7 +74,8 @@ class Run:
         data = io.BytesIO(path.read_bytes())  # from a torn file, torch.load may raise OSError
         try:
             state = torch.load(data, map_location=device, weights_only=True)
-            run = cls(ColorNet(ModelSpec(**state.get("spec", {}))), settings, device, epoch_batches)
+            model = ColorNet(ModelSpec(**state["spec"]), Decoding(**state["decoding"]))
+            run = cls(model, settings, device, epoch_batches)
             run._restore(state)
         except _DAMAGE as error:
             raise ModelError(
@@ -115,18 +115,18 @@ _COUNTERS = ("step", "epoch", "batch", "pictures_seen", "seconds", "best_mse")
 
 
 class averaged_weights:  # noqa: N801  (a context manager, used like a function)
-    """Within the block the decoder has its averaged weights; after it, its own again."""
+    """Within the block the model has its averaged weights; after it, its own again."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def __enter__(self) -> None:
-        decoder = self.run.model.decoder
-        self.own = {name: tensor.clone() for name, tensor in decoder.state_dict().items()}
-        decoder.load_state_dict(self.run.averaged.module.state_dict())
+        model = self.run.model
+        self.own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        model.load_state_dict(self.run.averaged.module.state_dict())
 
     def __exit__(self, *_: object) -> None:
-        self.run.model.decoder.load_state_dict(self.own)
+        self.run.model.load_state_dict(self.own)
 
 
 def _optimizer(model: ColorNet, settings: TrainSettings) -> torch.optim.Optimizer:

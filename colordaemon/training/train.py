@@ -1,4 +1,4 @@
-"""Training, on one page: L2 on ab, from a VGG encoder or from a finished model.
+"""Training, on one page: epochs of steps, judged on pictures held out.
 
 A run is a folder. state.pt holds everything a later run needs to go on (weights, averages,
 optimizer, position in the data); model.safetensors is the best model so far, ready for use. Both
@@ -10,31 +10,22 @@ the seed and the position in the data, so a resumed run sees what it would have 
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 
-from colordaemon.color import AB_LIMIT
 from colordaemon.config import TrainSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
-from colordaemon.network.checkpoint import (
-    BUNDLED,
-    balance,
-    load_model,
-    load_vgg,
-    save_model,
-)
-from colordaemon.network.colorizer import choose_dtype
-from colordaemon.network.model import ColorNet, ModelSpec
+from colordaemon.network.checkpoint import save_model
+from colordaemon.network.model import ColorNet, decode
 from colordaemon.training.dataset import (
     Crops,
     Picture,
@@ -48,6 +39,8 @@ from colordaemon.training.loader import batches, epoch_batches, load
 from colordaemon.training.metrics import Scores, ScoreSum
 from colordaemon.training.report import Report
 from colordaemon.training.run import Run, averaged_weights
+from colordaemon.training.start import make_objective, set_training_mode, starting_model
+from colordaemon.training.step import Objective, autocast, train_step
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +78,11 @@ def train(
             report_progress(f"{run_folder}: no run to go on with, starting a new one")
         torch.manual_seed(settings.seed)
         run = Run(starting_model(settings, training), settings, device, batch_count)
+    objective = make_objective(settings, run.model, training, device)
     report = Report(run_folder, Crops(_samples(validation), settings.validation_side, train=False))
     notes = _notes([*training, *validation], settings)
     while run.progress() < 1.0 or run.batch:  # a run may be stopped between its last batch and here
-        train_epoch(run, training, stop, report_progress)
+        train_epoch(run, objective, training, stop, report_progress)
         if stop.is_set():
             run.save(state_path)
             raise Interrupted(f"{run_folder}: stopped after {run.pictures_seen} pictures; resume")
@@ -109,29 +103,37 @@ def train(
 
 
 def train_epoch(
-    run: Run, pictures: Sequence[Picture], stop: Event, report_progress: Callable[[str], None]
+    run: Run,
+    objective: Objective,
+    pictures: Sequence[Picture],
+    stop: Event,
+    report_progress: Callable[[str], None],
 ) -> None:
     """The rest of an epoch, or as much of it as time and `stop` allow; adds to `run.trained`."""
     began = said = time.monotonic()
-    seen_before = run.pictures_seen
+    seen_before, schedule = run.pictures_seen, run.settings.schedule
     set_training_mode(run.model, run.settings)
+    chance = torch.Generator(run.device)
     for batch in batches(pictures, run.epoch, run.settings, done=run.batch):
         if stop.is_set() or run.progress() >= 1.0:
             break
         for group in run.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * learning_rate_share(run.step, run.progress())
+            group["lr"] = group["base_lr"] * learning_rate_share(run.step, run.progress(), schedule)
+        chance.manual_seed((run.settings.seed << 32) + run.step)
         gray, truth = to_gray_and_ab(batch.to(run.device))
         try:
-            ab = train_step(run.model, run.optimizer, gray, truth)
+            loss, heads = objective(run.model, gray, truth, run.progress(), chance)
+            train_step(run.model, run.optimizer, loss)
         except FloatingPointError as error:
             raise ModelError(
                 f"training step {run.step + 1}: {error}; what is saved is from before it, "
                 f"so resume with a learning rate below {run.settings.learning_rate:g}"
             ) from error
-        run.averaged.update_parameters(run.model.decoder)
-        run.trained.add(ab, truth)
+        run.averaged.update_parameters(run.model)
+        with torch.no_grad():
+            run.trained.add(decode(heads, run.model.bins, run.model.decoding), truth)
         run.step, run.batch = run.step + 1, run.batch + 1
-        run.pictures_seen += len(ab)
+        run.pictures_seen += len(gray)
         run.count_time()
         if time.monotonic() - said > run.settings.report_seconds:
             said = time.monotonic()
@@ -148,45 +150,18 @@ def _progress_line(run: Run, speed: float) -> str:
     )
 
 
-def train_step(
-    model: ColorNet, optimizer: torch.optim.Optimizer, gray: Tensor, truth: Tensor
-) -> Tensor:
-    """Move the parameters once; returns the prediction (N, 2, h/2, w/2) in ab units, detached.
+def learning_rate_share(
+    step: int, progress: float, schedule: Literal["plateau", "cosine"] = "plateau"
+) -> float:
+    """Share of the full learning rate, after a short climb.
 
-    gray: (N, 1, h, w) in 0..1. truth: (N, 2, h/2, w/2) ab units. The loss is half the squared
-    distance in ab, ½ Σ ‖Y − Ŷ‖² of Zhang et al. 2016 equation 1, as a mean over pixels.
-    Raises FloatingPointError, before any parameter moves, when that is not a finite number.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    with _autocast(gray.device):
-        predicted: Tensor = model(gray)
-    loss = 0.5 * (predicted.float() - truth / AB_LIMIT).square().sum(dim=1).mean()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    slope = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    if not slope.isfinite():  # waits for the GPU
-        raise FloatingPointError(f"loss {loss.item():g} with a gradient of {slope.item():g}")
-    optimizer.step()
-    return predicted.detach().float() * AB_LIMIT
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on every GPU (float16 would need its gradients scaled) and on a CPU that has it."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_has_half(device))
-
-
-@cache
-def _has_half(device: torch.device) -> bool:
-    return choose_dtype("auto", device) is not torch.float32
-
-
-def learning_rate_share(step: int, progress: float) -> float:
-    """Share of the full learning rate: a short climb, a long plain, a fall to zero at the end.
-
-    A plain instead of a cosine, so that a run may be ended or prolonged at any time.
+    plateau: a long plain and a fall to zero at the end, so that a run may be ended or prolonged at
+    any time. cosine: half a cosine from one to zero over the whole run.
     """
     climb = min(1.0, (step + 1) / WARM_UP_STEPS)
-    fall = min(1.0, (1.0 - progress) / COOL_DOWN_SHARE)
-    return climb * max(fall, 0.0)
+    if schedule == "cosine":
+        return climb * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    return climb * max(0.0, min(1.0, (1.0 - progress) / COOL_DOWN_SHARE))
 
 
 @torch.inference_mode()
@@ -199,38 +174,10 @@ def evaluate(
     crops = Crops(pictures, settings.validation_side, train=False)
     for batch in load(crops, settings):
         gray, truth = to_gray_and_ab(batch.to(device))
-        with _autocast(device):
+        with autocast(device):
             ab = model.predict(gray)
         sums.add(ab, truth)
     return sums.scores()
-
-
-def starting_model(settings: TrainSettings, pictures: Sequence[Picture]) -> ColorNet:
-    """The network before the first step, as `settings.encoder` says."""
-    if settings.encoder == "model":
-        name = settings.start or f"bundled with colordaemon ({BUNDLED})"
-        log.info("starting from the model %s; its encoder stays as it is", name)
-        return load_model(settings.start or BUNDLED)
-    model = ColorNet(ModelSpec())
-    if settings.encoder != "scratch":
-        log.info("starting from ImageNet VGG16: %s", settings.vgg or "torchvision's weights")
-        load_vgg(settings.vgg, model.encoder)
-    sample = Crops(pictures[:: max(1, len(pictures) // 32)][:32], settings.side, train=False)
-    gray, _ = to_gray_and_ab(torch.stack([sample[i] for i in range(len(sample))]))
-    balance(model.encoder, gray)
-    return model
-
-
-def set_training_mode(model: ColorNet, settings: TrainSettings) -> None:
-    """Which parameters learn: the decoder always, of the encoder as much as `encoder` says.
-
-    ImageNet's first two stages are edges and textures that any picture has; they never change.
-    """
-    model.train()
-    stages = len(model.encoder.stages)
-    learning = {"model": stages, "frozen": stages, "imagenet": 2, "scratch": 0}[settings.encoder]
-    for number, stage in enumerate(model.encoder.stages):
-        stage.requires_grad_(number >= learning)
 
 
 def _pictures(folder: Path, settings: TrainSettings) -> tuple[list[Picture], list[Picture]]:
@@ -270,6 +217,6 @@ def _notes(pictures: Sequence[Picture], settings: TrainSettings) -> dict[str, An
         "labels": sorted({picture.label for picture in pictures}),
         "pictures": len(pictures),
         "data_fingerprint": fingerprint(pictures),
-        "loss": "l2",
+        "loss": settings.loss,
         "settings": settings.model_dump(mode="json", exclude={"start", "vgg"}),
     }

@@ -1,0 +1,120 @@
+"""Old film, made from new pictures: what happens to the network's input while it trains.
+
+Only the input suffers; the truth stays as it is. Every picture of a batch draws its own fate, from
+a generator that is passed in. All functions take and return (N, 1, h, w) gray in about 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+Damage = Callable[[Tensor, Generator], Tensor]
+
+# Luminance quantization of JPEG (ITU-T T.81, table K.1), at quality 50.
+_JPEG_TABLE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+
+
+def degrade(gray: Tensor, chance: Generator) -> Tensor:
+    """A batch as an old print might show it."""
+    for share, damage in _DAMAGES:
+        hit = torch.rand(len(gray), generator=chance, device=gray.device) < share
+        chosen = hit.nonzero().flatten()  # waits for the GPU
+        if len(chosen):
+            gray = gray.index_copy(0, chosen, damage(gray[chosen], chance))
+    return gray.clamp(0, 1)
+
+
+def gamma(gray: Tensor, chance: Generator) -> Tensor:
+    """Another development: mid gray brighter or darker, black and white stay."""
+    exponent = torch.exp(_between(-0.35, 0.35, gray, chance))
+    return gray.clamp(min=1e-6) ** exponent
+
+
+def exposure(gray: Tensor, chance: Generator) -> Tensor:
+    """Exposure flicker: contrast and brightness of the whole picture."""
+    return gray * _between(0.85, 1.15, gray, chance) + _between(-0.06, 0.06, gray, chance)
+
+
+def blur(gray: Tensor, chance: Generator) -> Tensor:
+    """A soft lens: up to one and a half pixels' width."""
+    return torch.lerp(gray, _gaussian(gray, 1.5), _between(0, 1, gray, chance))
+
+
+def grain(gray: Tensor, chance: Generator) -> Tensor:
+    """Film grain: noise a little wider than a pixel."""
+    noise = torch.randn(gray.shape, generator=chance, device=gray.device)
+    wide = _gaussian(noise, 0.8) * 2.2  # about as strong as before
+    noise = torch.lerp(noise, wide, _between(0, 1, gray, chance))
+    return gray + noise * _between(0, 0.03, gray, chance)
+
+
+def scratches(gray: Tensor, chance: Generator) -> Tensor:
+    """A few vertical lines, bright or dark, over the full height."""
+    shape = (len(gray), 1, 1, gray.shape[-1])
+    lines = torch.rand(shape, generator=chance, device=gray.device) < 3 / gray.shape[-1]
+    return torch.where(lines, gray + _between(-0.4, 0.4, gray, chance), gray)
+
+
+def jpeg(gray: Tensor, chance: Generator) -> Tensor:
+    """JPEG's blocks at quality 20 to 90: the DCT of 8x8 squares, quantized."""
+    if gray.shape[-1] % 8 or gray.shape[-2] % 8:
+        raise ValueError(f"expected sides divisible by 8, found {tuple(gray.shape)}")
+    dct = _dct(gray.device)
+    quality = _between(20, 90, gray, chance)
+    scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
+    step = scale[..., None, None] * torch.tensor(_JPEG_TABLE, device=gray.device) / 255
+    count, _, height, width = gray.shape
+    blocks = gray.reshape(count, 1, height // 8, 8, width // 8, 8).transpose(-2, -3)
+    waves = dct @ (blocks - 0.5) @ dct.T
+    blocks = dct.T @ ((waves / step).round() * step) @ dct + 0.5
+    return blocks.transpose(-2, -3).reshape(gray.shape)
+
+
+# In the order in which they happen to a film, each with the share of pictures that it happens to.
+_DAMAGES: tuple[tuple[float, Damage], ...] = (
+    (0.8, gamma),
+    (0.3, exposure),
+    (0.25, blur),
+    (0.5, grain),
+    (0.1, scratches),
+    (0.25, jpeg),
+)
+
+
+def _between(low: float, high: float, like: Tensor, chance: Generator) -> Tensor:
+    """A number for each picture, (N, 1, 1, 1)."""
+    share = torch.rand(len(like), 1, 1, 1, generator=chance, device=like.device)
+    return low + (high - low) * share
+
+
+def _gaussian(gray: Tensor, sigma: float) -> Tensor:
+    reach = math.ceil(2.5 * sigma)
+    x = torch.arange(-reach, reach + 1, dtype=gray.dtype, device=gray.device)
+    line = torch.softmax(-x.square() / (2 * sigma**2), dim=0)
+    padded = functional.pad(gray, (reach,) * 4, mode="reflect")
+    rows = functional.conv2d(padded, line[None, None, None, :])
+    return functional.conv2d(rows, line[None, None, :, None])
+
+
+@lru_cache(maxsize=4)
+def _dct(device: torch.device) -> Tensor:
+    """The orthonormal 8-point DCT-II."""
+    k, n = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
+    matrix = torch.cos(math.pi * (n + 0.5) * k / 8) / 2
+    matrix[0] /= math.sqrt(2)
+    return matrix.to(device)

@@ -1,0 +1,96 @@
+"""Where training starts: the network before its first step, what of it learns, and toward what."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from colordaemon.config import TrainSettings
+from colordaemon.network.checkpoint import BUNDLED, balance, load_model, load_vgg
+from colordaemon.network.model import ColorNet, Decoding, ModelSpec
+from colordaemon.training.bins import occupied_bins, soft_bins
+from colordaemon.training.dataset import Crops, Picture, to_gray_and_ab
+from colordaemon.training.losses import make_loss
+from colordaemon.training.perceptual import Perceptual
+from colordaemon.training.step import Objective
+
+log = logging.getLogger(__name__)
+
+_SAMPLED = 1000  # pictures whose colors say which bins there are
+# Which head a loss teaches, and so which one is believed until the decoding is tuned.
+_BIN_SHARES = {"joint": 0.5, "classification": 1.0, "smooth_l1": 0.0, "l2": 0.0}
+
+
+def starting_model(settings: TrainSettings, pictures: Sequence[Picture]) -> ColorNet:
+    """The network before the first step, as `settings.encoder` says. Raises ModelError."""
+    if settings.encoder == "model":
+        name = settings.start or f"bundled with colordaemon ({BUNDLED})"
+        log.info("starting from the model %s; its encoder stays as it is", name)
+        model = load_model(settings.start or BUNDLED)
+    else:
+        model = ColorNet(ModelSpec())
+        if settings.encoder != "scratch":
+            log.info("starting from ImageNet VGG16: %s", settings.vgg or "torchvision's weights")
+            load_vgg(settings.vgg, model.encoder)
+        gray, _ = to_gray_and_ab(_center_crops(pictures, 32, settings.side))
+        balance(model.encoder, gray)
+    bin_share = _BIN_SHARES[settings.loss]
+    if bin_share and not model.spec.bins:
+        model = _with_bins(model, occupied_bins(colors(pictures, settings)))
+    model.decoding = Decoding(bin_share=bin_share)
+    return model
+
+
+def make_objective(
+    settings: TrainSettings, model: ColorNet, pictures: Sequence[Picture], device: torch.device
+) -> Objective:
+    """What the steps of a run minimize. Raises ModelError when VGG weights are wanted and missing.
+
+    The rarity of colors is measured on the training pictures, whatever the model saw before.
+    """
+    bins = None
+    if _BIN_SHARES[settings.loss]:
+        bins = soft_bins(model.bins.to(device), colors(pictures, settings))
+    perceptual = Perceptual(settings.vgg).to(device) if settings.perceptual else None
+    return Objective(settings, make_loss(settings.loss, bins), perceptual)
+
+
+def set_training_mode(model: ColorNet, settings: TrainSettings) -> None:
+    """Which parameters learn: of the encoder as much as `encoder` says, of the decoder whatever
+    leads to the heads that the loss looks at.
+
+    ImageNet's first two stages are edges and textures that any picture has; they never change.
+    """
+    model.train()
+    stages = len(model.encoder.stages)
+    learning = {"model": stages, "frozen": stages, "imagenet": 2, "scratch": 0}[settings.encoder]
+    for number, stage in enumerate(model.encoder.stages):
+        stage.requires_grad_(number >= learning)
+    bin_share = _BIN_SHARES[settings.loss]
+    for part in (model.decoder.climbs[-1], model.decoder.head):
+        part.requires_grad_(bin_share < 1)
+    if model.decoder.classifier is not None:
+        model.decoder.classifier.requires_grad_(bin_share > 0)
+
+
+def colors(pictures: Sequence[Picture], settings: TrainSettings) -> Tensor:
+    """ab of a sample of pictures, (2, M) Lab units."""
+    _, ab = to_gray_and_ab(_center_crops(pictures, _SAMPLED, 64))
+    return ab.transpose(0, 1).flatten(1)
+
+
+def _center_crops(pictures: Sequence[Picture], count: int, side: int) -> Tensor:
+    """(n, 3, side, side) uint8 sRGB of up to `count` pictures, evenly spaced."""
+    crops = Crops(pictures[:: max(1, len(pictures) // count)][:count], side, train=False)
+    return torch.stack([crops[i] for i in range(len(crops))])
+
+
+def _with_bins(model: ColorNet, bins: tuple[tuple[float, float], ...]) -> ColorNet:
+    """The same network with a second head that knows nothing yet."""
+    grown = ColorNet(replace(model.spec, bins=bins))
+    grown.load_state_dict(model.state_dict(), strict=False)
+    return grown

@@ -1,0 +1,87 @@
+"""One training step: a batch of pictures in, every parameter moved once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from colordaemon.color import gray_to_lightness
+from colordaemon.config import TrainSettings
+from colordaemon.network.colorizer import choose_dtype
+from colordaemon.network.model import Heads
+from colordaemon.training.degrade import degrade
+from colordaemon.training.losses import Loss, Target
+
+CONSISTENCY_FROM = 0.5  # shares of a run after which the late terms set in: first the colors have
+PERCEPTUAL_FROM = 0.6  # to be about right
+
+
+class Objective:
+    """What a step minimizes, all terms together.
+
+    perceptual: compares two RGB pictures, or None; see `extras`.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        loss: Loss,
+        perceptual: Callable[[Heads, Target], Tensor] | None = None,
+    ) -> None:
+        self.settings, self.loss, self.perceptual = settings, loss, perceptual
+
+    def __call__(
+        self, model: nn.Module, gray: Tensor, ab: Tensor, progress: float, chance: Generator
+    ) -> tuple[Tensor, Heads]:
+        """The loss of a batch, and what the network said.
+
+        gray: (N, 1, h, w) in 0..1. ab: (N, 2, h/2, w/2) Lab units. progress: share of the run.
+        """
+        settings = self.settings
+        lightness = gray_to_lightness(functional.avg_pool2d(gray, 2))
+        target = Target(lightness, ab * _boosts(ab, settings.saturation, chance))
+        twice = settings.consistency > 0 and progress >= CONSISTENCY_FROM
+        views = [degrade(gray, chance) if settings.degradations else gray for _ in range(1 + twice)]
+        with autocast(gray.device):
+            both: Heads = model(torch.cat(views))
+        scores = None if both.scores is None else both.scores[: len(gray)]
+        first = Heads(both.ab[: len(gray)], scores)
+        loss = self.loss(first, target)
+        if twice:
+            one, other = both.ab.float().chunk(2)
+            loss = loss + settings.consistency * (one - other).abs().mean()
+        if self.perceptual is not None and progress >= PERCEPTUAL_FROM:
+            loss = loss + settings.perceptual * self.perceptual(first, target)
+        return loss, first
+
+
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Move the parameters once, down the slope of `loss`.
+
+    Raises FloatingPointError, before any parameter moves, when that is not a finite number.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    slope = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    if not slope.isfinite():  # waits for the GPU
+        raise FloatingPointError(f"loss {loss.item():g} with a gradient of {slope.item():g}")
+    optimizer.step()
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 on every GPU (float16 would need its gradients scaled) and on a CPU that has it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_has_half(device))
+
+
+@cache
+def _has_half(device: torch.device) -> bool:
+    return choose_dtype("auto", device) is not torch.float32
+
+
+def _boosts(ab: Tensor, most: float, chance: Generator) -> Tensor:
+    """How much stronger the colors of each picture are made, (N, 1, 1, 1) in 1..most."""
+    return 1 + (most - 1) * torch.rand(len(ab), 1, 1, 1, generator=chance, device=ab.device)

@@ -1,0 +1,173 @@
+"""Losses, ab bins and damaged inputs: figures worked out by hand, and what must hold."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from colordaemon.color import AB_LIMIT
+from colordaemon.network.model import Heads
+from colordaemon.training import degrade
+from colordaemon.training.bins import BIN_SIDE, SoftBins, occupied_bins, soft_bins
+from colordaemon.training.losses import (
+    Target,
+    colorfulness_gap,
+    cross_entropy,
+    l2,
+    make_loss,
+    smooth_l1,
+)
+
+BINS = ((-10.0, -50.0), (0.0, 0.0), (0.0, 30.0), (20.0, 20.0), (40.0, -10.0))
+
+
+def said(ab: Tensor, scores: Tensor | None = None) -> Heads:
+    return Heads(ab / AB_LIMIT, scores)
+
+
+def target(ab: Tensor) -> Target:
+    return Target(torch.full_like(ab[:, :1], 50.0), ab)
+
+
+def tables(ab: Tensor | None = None) -> SoftBins:
+    return soft_bins(torch.tensor(BINS), torch.tensor(BINS).T if ab is None else ab)
+
+
+# Losses
+
+
+def test_the_losses_of_known_errors() -> None:
+    truth = torch.zeros(2, 2, 4, 4)
+    far = truth + torch.tensor([33.0, 44.0]).reshape(1, 2, 1, 1)  # 0.3 and 0.4 of 110
+    assert l2(said(far), target(truth)).item() == pytest.approx(0.5 * 0.25)
+    # Beyond 0.05 Huber's loss goes on as a straight line, 0.025 lower.
+    assert smooth_l1(said(far), target(truth)).item() == pytest.approx(0.35 - 0.025)
+    near = truth + 0.02 * AB_LIMIT
+    assert smooth_l1(said(near), target(truth)).item() == pytest.approx(0.02**2 / 2 / 0.05)
+
+
+def test_cross_entropy_is_least_when_the_likely_bins_are_the_right_ones() -> None:
+    truth = torch.tensor([20.0, 20.0]).reshape(1, 2, 1, 1).expand(1, 2, 4, 4)
+    nearest, soft, _ = tables().encode(truth[..., :2, :2])
+    right = torch.full((1, 5, 2, 2), -30.0)
+    right.scatter_(1, nearest.movedim(-1, 1), soft.clamp(min=1e-9).log().movedim(-1, 1))
+    assert BINS[int(right[0, :, 0, 0].argmax())] == (20.0, 20.0)
+    best = cross_entropy(said(truth, right), target(truth), tables())
+    for wrong in (torch.zeros_like(right), -right, right.roll(1, dims=1)):
+        assert cross_entropy(said(truth, wrong), target(truth), tables()) > best
+
+
+def test_colorfulness_is_missed_in_either_direction() -> None:
+    truth = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(1)) * 15
+    gaps = [colorfulness_gap(said(truth * gain), target(truth)).item() for gain in (0, 0.5, 1, 1.5)]
+    assert gaps[2] == pytest.approx(0, abs=1e-6)
+    assert gaps[0] > gaps[1] > 0.01 and gaps[3] > 0.01
+
+
+def test_the_slope_of_every_loss_is_finite_where_training_begins() -> None:
+    truth = torch.randn(2, 2, 8, 8) * 20
+    for name in ("joint", "classification", "smooth_l1", "l2"):
+        ab = torch.zeros(2, 2, 8, 8, requires_grad=True)
+        scores = torch.zeros(2, 5, 4, 4, requires_grad=True)
+        make_loss(name, tables())(Heads(ab, scores), target(truth)).backward()
+        slopes = [x.grad for x in (ab, scores) if x.grad is not None]
+        assert slopes and all(x.isfinite().all() and x.any() for x in slopes)
+
+
+def test_a_loss_that_classifies_needs_bins() -> None:
+    with pytest.raises(ValueError, match="joint needs ab bins"):
+        make_loss("joint", None)
+
+
+# Bins
+
+
+def test_bins_are_where_the_colors_are() -> None:
+    ab = torch.tensor([[0.0, 3.0, -4.0, 31.0], [1.0, -2.0, 4.0, 58.0]])
+    assert occupied_bins(ab) == ((0.0, 0.0), (30.0, 60.0))
+    crowd = torch.zeros(2, 200_000)
+    crowd[:, 0] = 50  # one pixel in 200,000 is noise
+    assert occupied_bins(crowd) == ((0.0, 0.0),)
+
+
+@given(st.floats(-120, 120), st.floats(-120, 120))
+def test_soft_shares_add_up_and_point_to_the_color(a: float, b: float) -> None:
+    nearest, soft, _ = tables().encode(torch.tensor([a, b]).reshape(1, 2, 1, 1))
+    assert soft.sum().item() == pytest.approx(1, abs=1e-5)
+    distances = torch.cdist(torch.tensor([[round(a), round(b)]]).float(), torch.tensor(BINS))[0]
+    assert distances[nearest.flatten()[soft.argmax()]] == distances.min()
+
+
+def test_soft_encoding_keeps_a_color_between_bins() -> None:
+    grid = torch.cartesian_prod(*2 * (torch.arange(-5, 6) * BIN_SIDE,))
+    encoded = soft_bins(grid, grid.T)
+    color = torch.tensor([13.0, -27.0]).reshape(1, 2, 1, 1)
+    nearest, soft, _ = encoded.encode(color)
+    mean = (grid[nearest.flatten()] * soft.flatten()[:, None]).sum(dim=0)
+    assert torch.linalg.vector_norm(mean - color.flatten()) < 2
+
+
+def test_rare_colors_count_for_more_within_bounds() -> None:
+    common = torch.zeros(2, 100_000)
+    common[:, :20] = torch.tensor([40.0, -10.0])[:, None]
+    encoded = tables(common)
+    colors = torch.tensor([[0.0, 0.0], [40.0, -10.0]]).T.reshape(1, 2, 1, 2)
+    weights = encoded.encode(colors)[2].flatten()
+    assert 0.1 <= weights[0] < 1 < weights[1] <= 5
+
+
+# Damage
+
+ALL = [damage for _, damage in degrade._DAMAGES]
+
+
+def pictures(count: int = 8) -> Tensor:
+    chance = torch.Generator().manual_seed(3)
+    coarse = torch.rand(count, 1, 8, 8, generator=chance)
+    return torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1)
+
+
+@pytest.mark.parametrize("damage", ALL, ids=lambda damage: damage.__name__)
+def test_every_damage_changes_a_picture_but_not_beyond_recognition(damage: degrade.Damage) -> None:
+    before = pictures()
+    after = damage(before, torch.Generator().manual_seed(1))
+    assert after.shape == before.shape and after.isfinite().all()
+    error = (after - before).abs().mean(dim=(1, 2, 3))
+    assert error.mean() > 0.0005 and error.max() < 0.2
+
+
+def test_the_same_chance_does_the_same_damage() -> None:
+    before = pictures()
+    one, same, other = (
+        degrade.degrade(before, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert torch.equal(before, pictures())  # the input itself is left alone
+    assert one.min() >= 0 and one.max() <= 1
+
+
+def test_black_and_white_survive_gamma() -> None:
+    ends = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)
+    after = degrade.gamma(ends, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(after, ends, atol=0.02, rtol=0)
+
+
+def test_our_jpeg_is_about_as_bad_as_a_real_one() -> None:
+    """Against OpenCV's encoder at quality 20 and 90, the bounds of what is drawn."""
+    before = pictures(32) + 0.05 * torch.randn(32, 1, 64, 64)
+    before = before.clamp(0, 1)
+    codes = (before[:, 0] * 255).round().byte().numpy()
+    real = []
+    for quality in (20, 90):
+        decoded = [
+            cv2.imdecode(cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0)
+            for x in codes
+        ]
+        real.append(np.abs(np.stack(decoded).astype(float) - codes).mean() / 255)
+    ours = degrade.jpeg(before, torch.Generator().manual_seed(1))
+    assert real[1] < (ours - before).abs().mean() < real[0]
