@@ -25,6 +25,7 @@ from films import (
 
 from colordaemon.errors import MediaError
 from colordaemon.film.film import plan_film
+from colordaemon.media.probe import probe_film
 
 Streams = list[tuple[str, dict[str, str], int]]
 
@@ -198,13 +199,13 @@ def test_quicktime_takes_over_for_dnxhr(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "codec", "audio"),
     [("avi", "mpeg4", "mp3"), ("ts", "libx264", "aac"), ("mpg", "mpeg2video", "mp2"),
-     ("flv", "libx264", "aac")],
+     ("vob", "mpeg2video", "ac3"), ("flv", "libx264", "aac")],
 )  # fmt: skip
 def test_other_containers_become_matroska(
     tmp_path: Path, suffix: str, codec: str, audio: str
 ) -> None:
     base = Fraction(1, 25) if codec in ("mpeg4", "mpeg2video") else Fraction(1, 1000)
-    late = {"output_ts_offset": "10"} if suffix in ("ts", "mpg") else {}
+    late = {"output_ts_offset": "10"} if suffix in ("ts", "mpg", "vob") else {}
     source = make_film(
         tmp_path / f"film.{suffix}", 8, codec=codec, time_base=base, extras=[sound(audio)],
         container_options=late,
@@ -222,6 +223,22 @@ def test_other_containers_become_matroska(
         assert min(after) <= Fraction(1, 1000)
     moved = [now - then for then, now in zip(times(source), times(done), strict=True)]
     assert max(moved) - min(moved) <= Fraction(1, 1000)
+
+
+def test_a_raw_dv_tape_keeps_its_fields_and_the_shape_of_its_pixels(tmp_path: Path) -> None:
+    size, source = (720, 576), tmp_path / "tape.dv"
+    tape = make_film(
+        tmp_path / "tape.avi", 2, codec="dvvideo", size=size, time_base=Fraction(1, 25),
+        sample_aspect_ratio=Fraction(64, 45),
+    )  # fmt: skip
+    source.write_bytes(b"".join(packets(tape, 0)))  # a tape is its frames behind each other
+    before = probe_film(source)
+    assert (before.container, before.rate, before.field_order) == ("dv", 25, "bottom first")
+    done = color(source)
+    after = probe_film(done)
+    for name in ("width", "height", "field_order", "sample_aspect"):
+        assert getattr(after, name) == getattr(before, name)
+    assert luma_differences(source, done) == [0] * 2
 
 
 def test_sound_from_mp4_keeps_its_times_in_matroska(tmp_path: Path) -> None:

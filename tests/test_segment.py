@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from films import (
+    ARCHIVE,
     EXACT,
     Painter,
     color,
@@ -24,10 +25,12 @@ from films import (
     make_film,
     picture_of,
     pictures,
+    planes,
     short_segments,
     times,
 )
 
+from colordaemon.color import chroma_planes
 from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film.film import FilmJob, color_film, plan_film, run_segments
 from colordaemon.film.join import join, verify
@@ -43,6 +46,8 @@ from colordaemon.film.segment import (
     start_worker,
 )
 from colordaemon.media.probe import probe_film
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.model import ColorNet
 
 
 def make_worker() -> SegmentWorker:
@@ -244,3 +249,19 @@ def test_a_batch_of_one_and_a_batch_of_eight_paint_the_same(tmp_path: Path) -> N
     eight = decode(color(source, colorizer=Painter(8)))
     for a, b in zip(one, eight, strict=True):
         assert all(bytes(p) == bytes(q) for p, q in zip(a.planes, b.planes, strict=True))
+
+
+def test_a_film_in_segments_has_the_colors_of_its_pictures_alone(
+    tmp_path: Path, tiny_model: ColorNet
+) -> None:
+    size = (96, 64)  # as the network sees it, so that no scaling comes in between
+    source = make_film(tmp_path / "film.mkv", pictures(10, size, shot_frames=4), size=size)
+    colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32, batch_size=4)
+    done = color(source, short_segments(ARCHIVE, 0.1), colorizer=colorizer)
+    code = probe_film(source).code
+    for before, after in zip(decode(source), decode(done), strict=True):
+        luma = torch.from_numpy(planes(before)[0])[None, None]
+        ab = colorizer.predict_ab(((luma - code.black) / code.luma_span).clamp(0, 1))
+        chroma = chroma_planes(luma, ab, code)[0].numpy().astype(int)
+        assert np.ptp(chroma) > 10  # there is color at all
+        assert np.abs(chroma - np.stack(planes(after)[1:])).max() <= 1

@@ -1,0 +1,58 @@
+"""The network at work: half precision costs little, and memory that runs out is no end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from colordaemon.network.checkpoint import BUNDLED
+from colordaemon.network.colorizer import Colorizer, open_colorizer
+from colordaemon.network.model import ColorNet
+
+
+def picture(height: int = 120, width: int = 160) -> Tensor:
+    """Shapes of all sizes with some grain, (1, 1, height, width) 0..1."""
+    layers = [
+        functional.interpolate(torch.rand(1, 1, side, side), (height, width), mode="bilinear")
+        for side in (2, 5, 13, 40)
+    ]
+    return (torch.stack(layers).mean(0) + 0.02 * torch.randn(1, 1, height, width)).clamp(0, 1)
+
+
+def difference(one: Colorizer, other: Colorizer, gray: Tensor) -> float:
+    """The greatest distance of colors in the ab plane."""
+    return float((one.predict_ab(gray).cpu() - other.predict_ab(gray).cpu()).norm(dim=1).max())
+
+
+@pytest.mark.skipif(not BUNDLED.exists(), reason="this checkout has no bundled model")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_half_precision_is_within_two_ab_units_of_float32(device: str) -> None:
+    exact = open_colorizer(None, "cpu", "fp32", "draft", 1)
+    half = open_colorizer(None, device, "bf16" if device == "cpu" else "fp16", "draft", 1)  # type: ignore[arg-type]
+    gray = picture()
+    assert exact.predict_ab(gray).norm(dim=1).mean() > 2  # there is color at all
+    assert difference(exact, half, gray) < 2
+
+
+def test_batches_shrink_when_memory_runs_out(
+    tiny_model: ColorNet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32, batch_size=8)
+    gray = torch.cat([picture(64, 64) for _ in range(7)])
+    expected = colorizer.predict_ab(gray)
+    predict, room = ColorNet.predict, 2
+
+    def small(model: ColorNet, luma: Tensor) -> Tensor:
+        if len(luma) > room:
+            raise torch.OutOfMemoryError
+        return predict(model, luma)
+
+    monkeypatch.setattr(ColorNet, "predict", small)
+    torch.testing.assert_close(colorizer.predict_ab(gray), expected, atol=1e-3, rtol=0)
+    assert colorizer.batch_size == 2
+    assert caplog.text.count("out of GPU memory") == 2
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        colorizer.predict_ab(gray)
