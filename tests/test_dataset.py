@@ -7,22 +7,16 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-import torch
 from conftest import LABELS
 
 from colordaemon.errors import DataError
 from colordaemon.training.dataset import (
-    Crops,
     Picture,
-    decode_picture,
     find_pictures,
     fingerprint,
     readable,
     split,
-    to_gray_and_ab,
 )
 
 
@@ -218,66 +212,26 @@ def test_the_fingerprint_tells_other_pictures() -> None:
     assert fingerprint(imaginary(10)) != fingerprint(imaginary(11))
 
 
-def test_pictures_come_as_rgb(tmp_path: Path) -> None:
-    red = np.zeros((4, 6, 3), np.uint8)
-    red[..., 2] = 255  # OpenCV's order is BGR
-    pixels = decode_picture(cv2.imencode(".png", red)[1].tobytes())
-    assert pixels is not None
-    assert pixels.shape == (4, 6, 3)
-    assert (pixels == (255, 0, 0)).all()
-
-
-@pytest.mark.parametrize("train", [False, True])
-def test_crops_have_one_size_whatever_the_picture(folder: Path, train: bool) -> None:
-    for height, width in ((1, 1), (3, 200), (500, 20)):
-        cv2.imwrite(str(folder / "face" / f"{height}.png"), np.zeros((height, width, 3), np.uint8))
-    pictures = find_pictures(folder, "face")
-    crops = Crops(pictures, 32, train)
-    assert {tuple(crops[i].shape) for i in range(len(crops))} == {(3, 32, 32)}
-
-
-def test_chance_depends_on_seed_and_index_alone(pictures_folder: Path) -> None:
-    pictures = find_pictures(pictures_folder)
-    crops = Crops(pictures, 32, train=True, seed=5)
-    expected = [crops[i] for i in range(6)]
-    torch.rand(3)
-    assert all(torch.equal(crops[i], expected[i]) for i in reversed(range(6)))
-    other = Crops(pictures, 32, train=True, seed=6)
-    assert not all(torch.equal(other[i], expected[i]) for i in range(6))
-
-
-def test_crops_for_validation_are_always_the_same(pictures_folder: Path) -> None:
-    pictures = find_pictures(pictures_folder)
-    one, other = (Crops(pictures, 32, train=False, seed=seed) for seed in (1, 2))
-    assert torch.equal(one[0], other[0])
-
-
-def test_crops_draw_nothing_from_the_global_generators(pictures_folder: Path) -> None:
-    torch_state, numpy_state = torch.get_rng_state(), str(np.random.get_state())
-    crops = Crops(find_pictures(pictures_folder), 32, train=True)
-    for index in range(4):
-        crops[index]
-    assert torch.equal(torch.get_rng_state(), torch_state)
-    assert str(np.random.get_state()) == numpy_state
-
-
 def test_a_picture_that_broke_since_it_was_checked_is_named(folder: Path) -> None:
-    crops = Crops(find_pictures(folder, "face"), 32, train=False)
+    picture = find_pictures(folder, "face")[0]
     (folder / "face" / "00.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"face/00\.png could be read before"):
-        crops[0]
+        picture.pixels()
 
 
-def test_the_network_sees_gray_of_the_same_lightness_and_half_the_color() -> None:
-    rgb = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
-    gray, ab = to_gray_and_ab(rgb)
-    assert gray.shape == (2, 1, 32, 48)
-    assert ab.shape == (2, 2, 16, 24)
-    assert gray.min() >= 0 and gray.max() <= 1.0001
+def test_a_stamp_tells_whether_a_file_has_changed(folder: Path) -> None:
+    path = folder / "face" / "00.png"
+    before = find_pictures(folder, "face")[0].stamp()
+    assert find_pictures(folder, "face")[0].stamp() == before
+    os.utime(path, ns=(0, 0))
+    touched = find_pictures(folder, "face")[0].stamp()
+    path.write_bytes(path.read_bytes() + b"!")
+    os.utime(path, ns=(0, 0))
+    assert len({before, touched, find_pictures(folder, "face")[0].stamp()}) == 3
 
 
-def test_a_gray_picture_is_seen_as_it_is_and_has_no_color() -> None:
-    level = torch.arange(0, 256, dtype=torch.uint8).view(1, 1, 8, 32)
-    gray, ab = to_gray_and_ab(level.expand(1, 3, 8, 32))
-    torch.testing.assert_close(gray, level.float() / 255, atol=1e-5, rtol=0)
-    assert ab.abs().max() < 1e-4
+def test_equal_names_in_two_shards_have_two_addresses(zipped: Path) -> None:
+    shutil.copy(zipped / "part-0.zip", zipped / "part-2.zip")
+    pictures = find_pictures(zipped)
+    assert len({picture.address for picture in pictures}) == len(pictures) == 72
+    assert len({picture.name for picture in pictures}) == 48

@@ -41,7 +41,7 @@ from colordaemon.training.look import Look
 log = logging.getLogger(__name__)
 
 VERSION = 1  # another one when pixels or figures are made otherwise: old caches are made anew
-FREE_BYTES = 1 << 30  # left on the disk: the run itself has to be saved too
+FREE_BYTES = 10**9  # left on the disk: the run itself has to be saved too
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,15 @@ class Place:
     def read(self) -> np.ndarray:
         # Not a memory map: a file cut short would kill the process instead of raising an error,
         # and one map would not see what was appended since.
-        data = os.pread(_open(self.path, os.getpid()), self.end - self.offset, self.offset)
+        data = os.pread(_open(self.path), self.end - self.offset, self.offset)
         if len(data) < self.end - self.offset:
             raise DataError(f"{self.path}: cut short while it was in use; start again")
         return np.frombuffer(data, np.uint8).reshape(self.height, self.width, 3)
 
 
 @cache
-def _open(path: Path, pid: int) -> int:
+def _open(path: Path) -> int:
+    """One descriptor for a process and its forks, which pread allows: it has no position."""
     return os.open(path, os.O_RDONLY)
 
 
@@ -85,7 +86,7 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, Entry] = {}  # by the picture's address
         self.length = 0  # bytes of pixels
         self.saved_length = 0
         self._pixels = folder / f"pixels.{secrets.token_hex(4)}"
@@ -97,15 +98,15 @@ class Cache:
         self._file.truncate(self.length)
         self._file.seek(self.length)
 
-    def add(self, name: str, stamp: str, look: Look, pixels: np.ndarray) -> Entry:
+    def add(self, address: str, stamp: str, look: Look, pixels: np.ndarray) -> Entry:
         """Remember a picture: pixels (H, W, 3) uint8. Raises OSError when the disk is full."""
         if shutil.disk_usage(self.folder).free < FREE_BYTES + pixels.nbytes:
             raise OSError(errno.ENOSPC, f"less than {FREE_BYTES / 1e9:.1f} GB are free")
         place = Place(self._pixels, self.length, *pixels.shape[:2])
         self._file.write(np.ascontiguousarray(pixels).data)
         self.length = place.end
-        self.entries[name] = Entry(stamp, look, place)
-        return self.entries[name]
+        self.entries[address] = Entry(stamp, look, place)
+        return self.entries[address]
 
     def save(self) -> None:
         """Make what was added since the last time survive."""
@@ -118,7 +119,7 @@ class Cache:
                 "version": VERSION,
                 "pixels": self._pixels.name,
                 "length": self.length,
-                "pictures": [_row(name, entry) for name, entry in self.entries.items()],
+                "pictures": [_row(address, entry) for address, entry in self.entries.items()],
             }
         ).encode()
         write_durably(self.folder / "index", _checksum(body) + b"\n" + body)
@@ -127,6 +128,7 @@ class Cache:
     def close(self) -> None:
         with suppress(OSError):  # a full disk has been spoken of before
             self._file.close()
+        _open(self._pixels)  # for readers: the next writer may make the cache anew and delete this
 
     def _load(self) -> None:
         """Take over what is there and sound; otherwise stay empty, and say why."""
@@ -194,11 +196,11 @@ def _bytes(entry: Entry) -> int:
     return entry.place.end - entry.place.offset if entry.place else 0
 
 
-def _row(name: str, entry: Entry) -> list[Any]:
+def _row(address: str, entry: Entry) -> list[Any]:
     look, place = entry.look, entry.place
     assert place is not None
     return [
-        name,
+        address,
         entry.stamp,
         place.offset,
         place.height,

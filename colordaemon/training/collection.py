@@ -146,7 +146,8 @@ class Collection:
             names = [drop.name for drop in self.dropped if drop.reason == reason]
             if names:
                 shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-                log.warning("%d left out, %s: %s", len(names), reason, shown)
+                level = logging.WARNING if reason == "unreadable" else logging.INFO
+                log.log(level, "%d left out, %s: %s", len(names), reason, shown)
         if self.groups:
             log.info("%d groups of near-duplicates; %s", self.groups, _moved(len(self.moved)))
 

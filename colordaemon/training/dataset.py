@@ -47,6 +47,11 @@ class Picture:
             return self.path.read_bytes()
         return _open_shard(self.path, os.getpid()).read(self.name)
 
+    @property
+    def address(self) -> str:
+        """Its name and its shard: two shards may hold files of the same name."""
+        return f"{self.path.name}:{self.name}" if self.archive else self.name
+
     def stamp(self) -> str:
         """Another one whenever the file has changed: size and time, in a shard its checksum too."""
         status = self.path.stat()

@@ -1,11 +1,11 @@
 """Pictures that show the same thing, found without comparing each with each.
 
 Two are near-duplicates when their difference hashes differ in few bits, which is quick to search
-for, and their thumbnails agree, which tells. Measured on 50,479 photos of public collections: of the
-pairs that the hash alone finds most are strangers (faces above all), while of those that pass both
-the pairs looked at were the same photo, neighbors in a burst or shots of one scene. Of copies
-re-encoded as JPEG of quality 20, shrunk to 70 % or darkened by a gamma of 1.4, the bits allowed
-leave out less than 1 %.
+for, and their thumbnails agree, which tells. Measured on 50,479 photos of public collections: most
+of the pairs that the hash alone finds are strangers (faces above all), while of those that pass
+both, the pairs looked at were the same photo, neighbors in a burst or shots of one scene, but for a
+few. Of copies re-encoded as JPEG of quality 20, shrunk to 70 % or darkened by a gamma of 1.4, the
+bits allowed leave out less than 1 %.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class _Survey:
     def run(self) -> list[Entry]:
         stamps = [_stamp(picture) for picture in self.pictures]
         known = self.cache.entries if self.cache else {}
-        found = [known.get(picture.name) for picture in self.pictures]
+        found = [known.get(picture.address) for picture in self.pictures]
         entries = [
             entry if entry and entry.stamp == stamp else None
             for entry, stamp in zip(found, stamps, strict=True)
@@ -127,7 +127,7 @@ class _Survey:
         """Add a picture to the cache, unless it cannot be read or the cache not be written."""
         if pixels is not None and stamp and self._writable and self.cache:
             try:
-                return self.cache.add(picture.name, stamp, look, pixels)
+                return self.cache.add(picture.address, stamp, look, pixels)
             except OSError as error:
                 self._give_up(error)
         return Entry(stamp, look, None)
