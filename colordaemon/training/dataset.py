@@ -92,6 +92,8 @@ def find_pictures(folder: Path, subset: str | None = None) -> list[Picture]:
         files = [file for file in files if file.label in ("", subset)]
         pictures = [picture for picture in pictures if picture.label == subset]
     _warn_of_others(folder, files)
+    if subset is None:
+        _warn_of_empty_labels(folder, labels)
     return sorted(pictures, key=lambda picture: picture.name)
 
 
@@ -117,14 +119,16 @@ def _is_hidden(name: str) -> bool:
 
 
 def _warn_of_others(folder: Path, files: Sequence[Picture]) -> None:
-    """Name the files that training ignores, and the labels that have no picture at all."""
+    """Name the files that training ignores."""
     ignored = [file.name for file in files if not _is_picture(file.name)]
     outside = [file.name for file in files if not file.label and _is_picture(file.name)]
     for names, what in ((ignored, "not a picture"), (outside, "not in a label's folder")):
         if names:
             shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
             log.warning("%s: %d ignored, %s: %s", folder, len(names), what, shown)
-    labels = {file.label for file in files if _is_picture(file.name)}
+
+
+def _warn_of_empty_labels(folder: Path, labels: Sequence[str]) -> None:
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not _is_hidden(entry.name) and entry.name not in labels:
             log.warning("%s: no picture in this folder", entry)
