@@ -361,6 +361,8 @@ def test_a_killed_look_leaves_a_sound_cache_or_none(
     caplog: pytest.LogCaptureFixture,
     place: str,
 ) -> None:
+    for number in range(COUNT):  # so small that they linger in the file's buffer
+        write(folder / "animal" / f"{number:02}.png", colorful(number, 20, 24))
     for count, kept in ((0, 0), (4, 1)):  # in its first step; then in a later one
         process = FORK.Process(target=_look_until_killed, args=(folder, cache_folder, place, count))
         process.start()
