@@ -162,6 +162,60 @@ def train(
         logging.getLogger(__name__).info("the best model is %s", best)
 
 
+@app.command()
+def evaluate(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A subfolder of color pictures per label.")
+    ],
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another model than the bundled one.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A second model, for comparison.")
+    ] = None,
+    subset: Annotated[str | None, typer.Option(help="Pictures of one label only.")] = None,
+    pictures: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="An evenly spaced sample.")
+    ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out/--all", help="Only pictures that training leaves aside.")
+    ] = False,
+    quality: Annotated[
+        Literal["draft", "standard", "best"] | None,
+        typer.Option(help="How much of the picture the network sees."),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every number to this file.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="A contact sheet goes to this folder."),
+    ] = None,
+    device: Device = None,
+    config: ConfigFile = None,
+) -> None:
+    """Strip color pictures of their color, color them again and score the result."""
+    with _exit_codes(), _stop_on_signals() as stop:
+        settings = _override(
+            _load(config), model={"file": model, "device": device, "quality": quality}
+        )
+        from colordaemon.training.judge import judge
+        from colordaemon.training.scoreboard import show
+
+        evaluation = judge(
+            folder,
+            settings.model,
+            against=against,
+            subset=subset,
+            held_out=settings.train.held_out if held_out else None,
+            limit=pictures,
+            json_file=json,
+            output=output,
+            stop=stop,
+        )
+        show(evaluation, Console())
+
+
 def main() -> None:
     """The entry point."""
     app()

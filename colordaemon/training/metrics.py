@@ -103,4 +103,5 @@ def colorfulness(rgb: Tensor) -> Tensor:
     red, green, blue = (rgb * 255).unbind(dim=1)
     opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
     spread = opponents.var(dim=2, correction=0).sum(dim=1).sqrt()
-    return spread + 0.3 * torch.linalg.vector_norm(opponents.mean(dim=2), dim=1)
+    shift: Tensor = torch.linalg.vector_norm(opponents.mean(dim=2), dim=1)
+    return spread + 0.3 * shift

@@ -1,0 +1,87 @@
+"""`colordaemon evaluate`: choose pictures, open models, compare, and write what was asked for."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from threading import Event
+
+from colordaemon.config import ModelSettings
+from colordaemon.errors import ConfigError
+from colordaemon.network.checkpoint import BUNDLED, read_notes
+from colordaemon.network.colorizer import Colorizer, open_colorizer
+from colordaemon.training.contact import draw_contact_sheet
+from colordaemon.training.dataset import fingerprint
+from colordaemon.training.evaluate import Evaluation, choose_pictures, evaluate_pictures
+from colordaemon.training.scoreboard import write_json
+
+log = logging.getLogger(__name__)
+
+
+def judge(
+    folder: Path,
+    settings: ModelSettings,
+    *,
+    against: Path | None = None,
+    subset: str | None = None,
+    held_out: float | None = None,
+    limit: int | None = None,
+    json_file: Path | None = None,
+    output: Path | None = None,
+    stop: Event | None = None,
+) -> Evaluation:
+    """Evaluate the model of `settings`, and a second one if named, on a folder of color pictures.
+
+    subset, held_out, limit: see `choose_pictures`. json_file: gets every number. output: a folder
+    that gets a contact sheet of the first model. Raises ConfigError, DataError, ModelError and
+    Interrupted.
+    """
+    for path in (json_file and json_file.parent, output):
+        _make_folder(path)
+    files = [settings.file, against] if against else [settings.file]
+    colorizers = [(_name(file), _open(file, settings)) for file in files]
+    pictures, unreadable = choose_pictures(folder, subset, held_out, limit)
+    first = colorizers[0][1]
+    log.info("%d pictures, %s", len(pictures), first)
+    evaluation = evaluate_pictures(pictures, colorizers, stop=stop)
+    if json_file:
+        facts = {
+            "folder": str(folder),
+            "subset": subset,
+            "held_out": held_out,
+            "data_fingerprint": fingerprint(pictures),
+            "unreadable": unreadable,
+            "models": [
+                {
+                    "row": name,
+                    "file": str(file or BUNDLED),
+                    "data_fingerprint": read_notes(file or BUNDLED).get("data_fingerprint"),
+                }
+                for file, (name, _) in zip(files, colorizers, strict=True)
+            ],
+            "device": str(first),
+            "quality": settings.quality,
+        }
+        write_json(json_file, evaluation, facts)
+    if output:
+        draw_contact_sheet(output / "contact.png", evaluation.delta_e, first)
+    return evaluation
+
+
+def _name(file: Path | None) -> str:
+    return "built-in model" if file is None else str(file)
+
+
+def _open(file: Path | None, settings: ModelSettings) -> Colorizer:
+    return open_colorizer(
+        file, settings.device, settings.precision, settings.quality, settings.batch_size
+    )
+
+
+def _make_folder(path: Path | None) -> None:
+    """Better now than when an hour of scores is to be saved."""
+    try:
+        if path:
+            path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path}: results cannot be written here ({error})") from error
