@@ -96,6 +96,8 @@ class TrainSettings(Settings):
     held_out: float = Field(default=0.1, gt=0, lt=1)
     validation_pictures: int = Field(default=1000, ge=1)
     pictures_per_epoch: int | None = Field(default=None, ge=1)
+    cache: bool = True
+    cache_folder: Path | None = None  # None: ~/.cache/colordaemon
     loader_workers: int = Field(default=1, ge=1, le=64)
     seed: int = 1
     report_seconds: float = Field(default=30.0, gt=0)

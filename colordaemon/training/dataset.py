@@ -160,8 +160,13 @@ def split(pictures: Sequence[Picture], held_out: float) -> tuple[list[Picture], 
 
 def is_held_out(name: str, share: float) -> bool:
     """Whether a picture is for validation, by its name alone; so is a `share` (0..1) of names."""
+    return lot(name) < share
+
+
+def lot(name: str) -> float:
+    """A number in 0..1 that a picture draws by its name alone."""
     digest = hashlib.blake2b(_bytes(name), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < share * 2**64
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def fingerprint(pictures: Sequence[Picture]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch.utils.data import DataLoader
 from colordaemon.config import TrainSettings
 from colordaemon.errors import DataError
 from colordaemon.training.crops import Crops, Source
+
+AnySource = TypeVar("AnySource", bound=Source)
 
 
 def epoch_batches(pictures: Sequence[Source], settings: TrainSettings, world: int = 1) -> int:
@@ -45,13 +48,35 @@ def batches(
 
     rank: which of `world` processes, from 0; its pictures are every world-th of the epoch's.
     """
+    chosen, seed = _shuffled(pictures, epoch, settings)
+    together = settings.batch_size * world
+    count = epoch_batches(pictures, settings, world) * together
+    crops = Crops(chosen[:count], settings.side, train=True, seed=seed)
+    yield from load(crops, settings, range(done * together + rank, count, world))
+
+
+def pictures_of_batch(
+    pictures: Sequence[AnySource],
+    epoch: int,
+    settings: TrainSettings,
+    batch: int,
+    rank: int = 0,
+    world: int = 1,
+) -> list[AnySource]:
+    """What the batch of that number, counted from 0, was made of."""
+    together = settings.batch_size * world
+    chosen, _ = _shuffled(pictures, epoch, settings)
+    return chosen[batch * together + rank : (batch + 1) * together : world]
+
+
+def _shuffled(
+    pictures: Sequence[AnySource], epoch: int, settings: TrainSettings
+) -> tuple[list[AnySource], int]:
+    """The pictures in the epoch's order, and a seed for its crops."""
     generator = torch.Generator().manual_seed(settings.seed + epoch)
     order = torch.randperm(len(pictures), generator=generator).tolist()
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    together = settings.batch_size * world
-    count = epoch_batches(pictures, settings, world) * together
-    crops = Crops([pictures[i] for i in order[:count]], settings.side, train=True, seed=seed)
-    yield from load(crops, settings, range(done * together + rank, count, world))
+    return [pictures[i] for i in order], seed
 
 
 def load(

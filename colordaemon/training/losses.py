@@ -29,6 +29,13 @@ LossName = Literal["joint", "classification", "smooth_l1", "l2"]
 SMOOTH_BELOW = 0.05  # of ab / 110: errors under 5.5 ab units count by their square
 REGRESSION_WEIGHT = 10.0
 COLORFULNESS_WEIGHT = 0.2
+# Which shares the bins may have in the decoding: a head that the loss does not teach is not asked.
+BIN_SHARES: dict[LossName, tuple[float, ...]] = {
+    "joint": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "classification": (1.0,),
+    "smooth_l1": (0.0,),
+    "l2": (0.0,),
+}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from colordaemon.config import TrainSettings
 from colordaemon.errors import ModelError
 from colordaemon.network.checkpoint import write_durably
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
-from colordaemon.training.metrics import ScoreSum
+from colordaemon.training.metrics import Scores, ScoreSum
 
 EMA_DECAY = 0.999
 
@@ -34,7 +34,8 @@ class Run:
     batch: int = 0  # batches done of this epoch
     pictures_seen: int = 0
     seconds: float = 0.0
-    best_mse: float = float("inf")
+    loss_sum: float = 0.0  # of this epoch, over its pictures
+    best_delta_e_70: float = float("inf")
     optimizer: torch.optim.Optimizer = field(init=False)
     averaged: AveragedModel = field(init=False)
     trained: ScoreSum = field(init=False, default_factory=ScoreSum)  # scores of this epoch
@@ -97,6 +98,14 @@ class Run:
         if "trained" in state:
             self.trained.resume(state["trained"])
 
+    def close_epoch(self) -> tuple[float, Scores]:
+        """Begin the next epoch; returns the mean loss and the scores of the one that ended."""
+        scores = self.trained.scores()
+        loss = self.loss_sum / scores.pictures
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.trained, self.loss_sum = ScoreSum(), 0.0
+        return loss, scores
+
     def progress(self) -> float:
         """How much of the run is done, 0..1: by epochs or by minutes, whichever is further."""
         epochs = (self.epoch + self.batch / self.epoch_batches) / self.settings.epochs
@@ -111,7 +120,15 @@ class Run:
 
 # What torch.load and load_state_dict raise on a file that is torn or somebody else's.
 _DAMAGE = (EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
-_COUNTERS = ("step", "epoch", "batch", "pictures_seen", "seconds", "best_mse")
+_COUNTERS = (
+    "step",
+    "epoch",
+    "batch",
+    "pictures_seen",
+    "seconds",
+    "loss_sum",
+    "best_delta_e_70",
+)
 
 
 class averaged_weights:  # noqa: N801  (a context manager, used like a function)

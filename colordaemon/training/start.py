@@ -13,19 +13,17 @@ from colordaemon.config import TrainSettings
 from colordaemon.network.checkpoint import BUNDLED, balance, load_model, load_vgg
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 from colordaemon.training.bins import occupied_bins, soft_bins
-from colordaemon.training.dataset import Crops, Picture, to_gray_and_ab
-from colordaemon.training.losses import make_loss
+from colordaemon.training.crops import Crops, Source, to_gray_and_ab
+from colordaemon.training.losses import BIN_SHARES, make_loss
 from colordaemon.training.perceptual import Perceptual
 from colordaemon.training.step import Objective
 
 log = logging.getLogger(__name__)
 
 _SAMPLED = 1000  # pictures whose colors say which bins there are
-# Which head a loss teaches, and so which one is believed until the decoding is tuned.
-_BIN_SHARES = {"joint": 0.5, "classification": 1.0, "smooth_l1": 0.0, "l2": 0.0}
 
 
-def starting_model(settings: TrainSettings, pictures: Sequence[Picture]) -> ColorNet:
+def starting_model(settings: TrainSettings, pictures: Sequence[Source]) -> ColorNet:
     """The network before the first step, as `settings.encoder` says. Raises ModelError."""
     if settings.encoder == "model":
         name = settings.start or f"bundled with colordaemon ({BUNDLED})"
@@ -38,23 +36,23 @@ def starting_model(settings: TrainSettings, pictures: Sequence[Picture]) -> Colo
             load_vgg(settings.vgg, model.encoder)
         gray, _ = to_gray_and_ab(_center_crops(pictures, 32, settings.side))
         balance(model.encoder, gray)
-    bin_share = _BIN_SHARES[settings.loss]
-    if bin_share and not model.spec.bins:
-        model = _with_bins(model, occupied_bins(colors(pictures, settings)))
-    model.decoding = Decoding(bin_share=bin_share)
+    shares = BIN_SHARES[settings.loss]
+    if max(shares) and not model.spec.bins:
+        model = _with_bins(model, occupied_bins(_colors(pictures)))
+    model.decoding = Decoding(bin_share=shares[len(shares) // 2])
     return model
 
 
 def make_objective(
-    settings: TrainSettings, model: ColorNet, pictures: Sequence[Picture], device: torch.device
+    settings: TrainSettings, model: ColorNet, pictures: Sequence[Source], device: torch.device
 ) -> Objective:
     """What the steps of a run minimize. Raises ModelError when VGG weights are wanted and missing.
 
     The rarity of colors is measured on the training pictures, whatever the model saw before.
     """
     bins = None
-    if _BIN_SHARES[settings.loss]:
-        bins = soft_bins(model.bins.to(device), colors(pictures, settings))
+    if max(BIN_SHARES[settings.loss]):
+        bins = soft_bins(model.bins.to(device), _colors(pictures))
     perceptual = Perceptual(settings.vgg).to(device) if settings.perceptual else None
     return Objective(settings, make_loss(settings.loss, bins), perceptual)
 
@@ -70,20 +68,20 @@ def set_training_mode(model: ColorNet, settings: TrainSettings) -> None:
     learning = {"model": stages, "frozen": stages, "imagenet": 2, "scratch": 0}[settings.encoder]
     for number, stage in enumerate(model.encoder.stages):
         stage.requires_grad_(number >= learning)
-    bin_share = _BIN_SHARES[settings.loss]
+    shares = BIN_SHARES[settings.loss]
     for part in (model.decoder.climbs[-1], model.decoder.head):
-        part.requires_grad_(bin_share < 1)
+        part.requires_grad_(min(shares) < 1)
     if model.decoder.classifier is not None:
-        model.decoder.classifier.requires_grad_(bin_share > 0)
+        model.decoder.classifier.requires_grad_(max(shares) > 0)
 
 
-def colors(pictures: Sequence[Picture], settings: TrainSettings) -> Tensor:
+def _colors(pictures: Sequence[Source]) -> Tensor:
     """ab of a sample of pictures, (2, M) Lab units."""
     _, ab = to_gray_and_ab(_center_crops(pictures, _SAMPLED, 64))
     return ab.transpose(0, 1).flatten(1)
 
 
-def _center_crops(pictures: Sequence[Picture], count: int, side: int) -> Tensor:
+def _center_crops(pictures: Sequence[Source], count: int, side: int) -> Tensor:
     """(n, 3, side, side) uint8 sRGB of up to `count` pictures, evenly spaced."""
     crops = Crops(pictures[:: max(1, len(pictures) // count)][:count], side, train=False)
     return torch.stack([crops[i] for i in range(len(crops))])

@@ -13,9 +13,8 @@ import logging
 import math
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
@@ -24,28 +23,24 @@ import torch
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
-from colordaemon.network.checkpoint import save_model
-from colordaemon.network.model import ColorNet, decode
-from colordaemon.training.dataset import (
-    Crops,
-    Picture,
-    find_pictures,
-    fingerprint,
-    readable,
-    split,
-    to_gray_and_ab,
-)
-from colordaemon.training.loader import batches, epoch_batches, load
-from colordaemon.training.metrics import Scores, ScoreSum
+from colordaemon.network.checkpoint import save_model, write_durably
+from colordaemon.network.model import decode
+from colordaemon.training.collection import Collection, Sample, collect
+from colordaemon.training.crops import Crops, to_gray_and_ab
+from colordaemon.training.dataset import lot
+from colordaemon.training.loader import batches, epoch_batches, pictures_of_batch
 from colordaemon.training.report import Report
 from colordaemon.training.run import Run, averaged_weights
 from colordaemon.training.start import make_objective, set_training_mode, starting_model
-from colordaemon.training.step import Objective, autocast, train_step
+from colordaemon.training.step import Objective, train_step
+from colordaemon.training.team import Team, join_team
+from colordaemon.training.validate import Validation, validate
 
 log = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 200
 COOL_DOWN_SHARE = 0.2  # the last fifth of a run brings the learning rate down to zero
+CACHES = Path("~/.cache/colordaemon")
 
 
 def train(
@@ -60,94 +55,116 @@ def train(
 ) -> Path:
     """Train on a folder of labeled pictures; returns the path of the best model file.
 
-    Raises ConfigError, DataError, ModelError, and Interrupted once `stop` is set and the state is
-    saved.
+    Processes that torchrun has started train one model together. Raises ConfigError, DataError,
+    ModelError, and Interrupted once `stop` is set and the state is saved.
     """
     stop = stop or Event()
     state_path, model_path = run_folder / "state.pt", run_folder / "model.safetensors"
     if state_path.exists() and not resume:
         raise DataError(f"{run_folder}: holds a run already; resume it or name another folder")
     _check_writable(run_folder)
-    training, validation = _pictures(folder, settings)
-    batch_count = epoch_batches(training, settings)
-    if state_path.exists():
-        run = Run.load(state_path, settings, device, batch_count)
-        report_progress(f"going on after {run.pictures_seen} pictures, epoch {run.epoch + 1}")
-    else:
-        if resume:
-            report_progress(f"{run_folder}: no run to go on with, starting a new one")
-        torch.manual_seed(settings.seed)
-        run = Run(starting_model(settings, training), settings, device, batch_count)
-    objective = make_objective(settings, run.model, training, device)
-    report = Report(run_folder, Crops(_samples(validation), settings.validation_side, train=False))
-    notes = _notes([*training, *validation], settings)
-    while run.progress() < 1.0 or run.batch:  # a run may be stopped between its last batch and here
-        train_epoch(run, objective, training, stop, report_progress)
-        if stop.is_set():
-            run.save(state_path)
-            raise Interrupted(f"{run_folder}: stopped after {run.pictures_seen} pictures; resume")
-        run.epoch, run.batch = run.epoch + 1, 0
-        trained, run.trained = run.trained.scores(), ScoreSum()
-        with averaged_weights(run):
-            scores = evaluate(run.model, validation, settings, device)
-            best = scores.mse < run.best_mse
-            if best:
-                run.best_mse = scores.mse
-                save_model(model_path, run.model, {**notes, "validation": asdict(scores)})
-            report.add_epoch(run.epoch, run.pictures_seen, trained, scores, best)
-            report.draw_contact_sheet(run.epoch, run.model, device)
-        run.count_time()
-        run.save(state_path)
-        report_progress(report.last_line)
+    with join_team(device) as team:
+        say = report_progress if team.leads else _say_nothing
+        collection = _collect(folder, settings, say, stop)
+        samples = collection.training
+        run = _open_run(state_path, samples, settings, team, resume, say)
+        objective = make_objective(settings, run.model, samples, team.device)
+        trainer = Trainer(run, objective, samples, team, stop, say)
+        validation = _chosen(collection.validation, settings.validation_pictures)
+        shown = Crops(_shown(validation), settings.validation_side, train=False)
+        report = Report(run_folder, shown)
+        if team.leads:
+            write_durably(run_folder / "dataset.txt", _encoded(collection.report()))
+        while run.progress() < 1.0 or run.batch:  # a run may stop between its last batch and here
+            if not trainer.finish_epoch():
+                if team.leads:
+                    run.save(state_path)
+                seen = run.pictures_seen
+                raise Interrupted(f"{run_folder}: stopped after {seen} pictures; resume goes on")
+            training_loss, trained = run.close_epoch()
+            if team.leads:
+                with averaged_weights(run):
+                    judged = validate(run.model, validation, settings, objective.loss, team.device)
+                    best = judged.tuning_delta_e_70 < run.best_delta_e_70
+                    if best:
+                        run.best_delta_e_70 = judged.tuning_delta_e_70
+                        save_model(model_path, run.model, _notes(collection, settings, judged))
+                    report.add_epoch(run, training_loss, trained, judged, best)
+                    report.draw_contact_sheet(run.epoch, run.model, team.device)
+                run.count_time()
+                run.save(state_path)
+                say(report.last_line)
+            team.wait()
     return model_path
 
 
-def train_epoch(
-    run: Run,
-    objective: Objective,
-    pictures: Sequence[Picture],
-    stop: Event,
-    report_progress: Callable[[str], None],
-) -> None:
-    """The rest of an epoch, or as much of it as time and `stop` allow; adds to `run.trained`."""
-    began = said = time.monotonic()
-    seen_before, schedule = run.pictures_seen, run.settings.schedule
-    set_training_mode(run.model, run.settings)
-    chance = torch.Generator(run.device)
-    for batch in batches(pictures, run.epoch, run.settings, done=run.batch):
-        if stop.is_set() or run.progress() >= 1.0:
-            break
+@dataclass
+class Trainer:
+    """Takes a run through its epochs, as one of a team."""
+
+    run: Run
+    objective: Objective
+    samples: Sequence[Sample]
+    team: Team
+    stop: Event
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        set_training_mode(self.run.model, self.run.settings)  # before the team asks what learns
+        self._model = self.team.wrap(self.run.model)
+        self._chance = torch.Generator(self.run.device)
+
+    def finish_epoch(self) -> bool:
+        """The rest of an epoch, or as much of it as its time allows; False if a stop is wanted."""
+        run, team = self.run, self.team
+        began = said = time.monotonic()
+        seen_before = run.pictures_seen
+        set_training_mode(run.model, run.settings)
+        for batch in batches(
+            self.samples, run.epoch, run.settings, run.batch, team.rank, team.size
+        ):
+            stopping, run.seconds = team.agree(self.stop.is_set(), run.seconds)
+            if stopping:
+                return False
+            if run.progress() >= 1.0:
+                break
+            self._step(*to_gray_and_ab(batch.to(run.device)))
+            if time.monotonic() - said > run.settings.report_seconds:
+                said = time.monotonic()
+                self.say(_progress_line(run, (run.pictures_seen - seen_before) / (said - began)))
+        stopping, run.seconds = team.agree(self.stop.is_set(), run.seconds)
+        return not stopping
+
+    def _step(self, gray: torch.Tensor, truth: torch.Tensor) -> None:
+        run, progress = self.run, self.run.progress()
+        share = learning_rate_share(run.step, progress, run.settings.schedule)
         for group in run.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * learning_rate_share(run.step, run.progress(), schedule)
-        chance.manual_seed((run.settings.seed << 32) + run.step)
-        gray, truth = to_gray_and_ab(batch.to(run.device))
+            group["lr"] = group["base_lr"] * share
+        # Another one for every process and step, and the same when a step is run again.
+        self._chance.manual_seed((run.settings.seed << 40) + (self.team.rank << 32) + run.step)
         try:
-            loss, heads = objective(run.model, gray, truth, run.progress(), chance)
+            loss, heads = self.objective(self._model, gray, truth, progress, self._chance)
             train_step(run.model, run.optimizer, loss)
         except FloatingPointError as error:
-            raise ModelError(
-                f"training step {run.step + 1}: {error}; what is saved is from before it, "
-                f"so resume with a learning rate below {run.settings.learning_rate:g}"
-            ) from error
+            raise ModelError(self._explain(error)) from error
         run.averaged.update_parameters(run.model)
         with torch.no_grad():
             run.trained.add(decode(heads, run.model.bins, run.model.decoding), truth)
+        run.loss_sum += loss.item() * len(gray)
         run.step, run.batch = run.step + 1, run.batch + 1
-        run.pictures_seen += len(gray)
+        run.pictures_seen += len(gray) * self.team.size
         run.count_time()
-        if time.monotonic() - said > run.settings.report_seconds:
-            said = time.monotonic()
-            speed = (run.pictures_seen - seen_before) / (said - began)
-            report_progress(_progress_line(run, speed))
 
-
-def _progress_line(run: Run, speed: float) -> str:
-    now = run.trained.scores()
-    return (
-        f"epoch {run.epoch + 1}: {run.pictures_seen} pictures, {speed:.1f} pictures/s, "
-        f"mse {now.mse:.1f} (gray {now.gray_mse:.1f}), "
-        f"chroma {now.chroma:.1f} of {now.true_chroma:.1f}, {run.progress():.0%} of the run"
-    )
+    def _explain(self, error: FloatingPointError) -> str:
+        run, team = self.run, self.team
+        of_batch = pictures_of_batch(
+            self.samples, run.epoch, run.settings, run.batch, team.rank, team.size
+        )
+        return (
+            f"training step {run.step + 1}: {error}; what is saved is from before it, so resume "
+            f"with a learning rate below {run.settings.learning_rate:g}. The batch: "
+            + ", ".join(sample.name for sample in of_batch)
+        )
 
 
 def learning_rate_share(
@@ -164,36 +181,38 @@ def learning_rate_share(
     return climb * max(0.0, min(1.0, (1.0 - progress) / COOL_DOWN_SHARE))
 
 
-@torch.inference_mode()
-def evaluate(
-    model: ColorNet, pictures: Sequence[Picture], settings: TrainSettings, device: torch.device
-) -> Scores:
-    """Score a model on the center crops of pictures."""
-    model.eval()
-    sums = ScoreSum()
-    crops = Crops(pictures, settings.validation_side, train=False)
-    for batch in load(crops, settings):
-        gray, truth = to_gray_and_ab(batch.to(device))
-        with autocast(device):
-            ab = model.predict(gray)
-        sums.add(ab, truth)
-    return sums.scores()
+def _open_run(
+    state_path: Path,
+    samples: Sequence[Sample],
+    settings: TrainSettings,
+    team: Team,
+    resume: bool,
+    say: Callable[[str], None],
+) -> Run:
+    batch_count = epoch_batches(samples, settings, team.size)
+    if state_path.exists():
+        run = Run.load(state_path, settings, team.device, batch_count)
+        say(f"going on after {run.pictures_seen} pictures, epoch {run.epoch + 1}")
+        return run
+    if resume:
+        say(f"{state_path.parent}: no run to go on with, starting a new one")
+    torch.manual_seed(settings.seed)
+    return Run(starting_model(settings, samples), settings, team.device, batch_count)
 
 
-def _pictures(folder: Path, settings: TrainSettings) -> tuple[list[Picture], list[Picture]]:
-    pictures, unreadable = readable(find_pictures(folder, settings.subset))
-    for name in unreadable:
-        log.warning("%s: skipped, it cannot be read as a picture", name)
-    training, validation = split(pictures, settings.held_out)
-    if not training or not validation:
-        raise DataError(
-            f"{folder}: {len(pictures)} readable pictures give {len(training)} for training and "
-            f"{len(validation)} for validation; both need at least one"
-        )
-    counts = Counter(picture.label for picture in pictures)
-    labels = ", ".join(f"{label} {count}" for label, count in sorted(counts.items()))
-    log.info("%d pictures (%s), %d held out", len(pictures), labels, len(validation))
-    return training, validation[:: max(1, len(validation) // settings.validation_pictures)]
+def _collect(
+    folder: Path, settings: TrainSettings, say: Callable[[str], None], stop: Event
+) -> Collection:
+    caches = (settings.cache_folder or CACHES).expanduser()
+    return collect(
+        folder,
+        subset=settings.subset,
+        held_out=settings.held_out,
+        side=2 * max(settings.side, settings.validation_side),  # the smallest crops are half of it
+        cache_folder=caches if settings.cache else None,
+        report_progress=say,
+        stop=stop,
+    )
 
 
 def _check_writable(run_folder: Path) -> None:
@@ -206,17 +225,52 @@ def _check_writable(run_folder: Path) -> None:
         raise ConfigError(f"{run_folder}: a run cannot be written here ({error})") from error
 
 
-def _samples(validation: Sequence[Picture], per_label: int = 3) -> list[Picture]:
+def _chosen(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Up to `count` samples; adding pictures to the folder changes the choice little."""
+    lots = sorted(samples, key=lambda sample: lot(sample.name))
+    return sorted(lots[:count], key=lambda sample: sample.name)
+
+
+def _shown(validation: Sequence[Sample], per_label: int = 3) -> list[Sample]:
     """A few validation pictures of each label, always the same, for the contact sheet."""
-    labels = sorted({picture.label for picture in validation})
+    labels = sorted({sample.label for sample in validation})
     return [p for label in labels for p in [q for q in validation if q.label == label][:per_label]]
 
 
-def _notes(pictures: Sequence[Picture], settings: TrainSettings) -> dict[str, Any]:
+def _notes(collection: Collection, settings: TrainSettings, judged: Validation) -> dict[str, Any]:
     return {
-        "labels": sorted({picture.label for picture in pictures}),
-        "pictures": len(pictures),
-        "data_fingerprint": fingerprint(pictures),
+        "labels": collection.labels,
+        "pictures": len(collection.training) + len(collection.validation),
+        "data_fingerprint": collection.fingerprint,
         "loss": settings.loss,
-        "settings": settings.model_dump(mode="json", exclude={"start", "vgg"}),
+        "validation": asdict(judged),
+        "settings": settings.model_dump(
+            mode="json", exclude={"start", "vgg", "cache", "cache_folder"}
+        ),
     }
+
+
+def _progress_line(run: Run, speed: float) -> str:
+    now = run.trained.scores()
+    left = _time_left(run)
+    return (
+        f"epoch {run.epoch + 1}: {run.pictures_seen} pictures, {speed:.1f} pictures/s, "
+        f"loss {run.loss_sum / now.pictures:.4f}, mse {now.mse:.1f} (gray {now.gray_mse:.1f}), "
+        f"chroma {now.chroma:.1f} of {now.true_chroma:.1f}, {run.progress():.0%} of the run{left}"
+    )
+
+
+def _time_left(run: Run) -> str:
+    progress = run.progress()
+    if progress < 0.001:
+        return ""
+    minutes = round(run.seconds * (1 - progress) / progress / 60)
+    return f", about {minutes // 60}:{minutes % 60:02} h left"
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _say_nothing(_: str) -> None:
+    pass
