@@ -96,6 +96,8 @@ def once(
             film={"damaged_percent": 100.0 if accept_damaged else None, "codec": codec},
             model={"file": model, "device": device, "quality": quality},
         )
+        if model is not None:  # meant for all files, whatever the configuration says of some
+            settings = settings.model_copy(update={"models": {}})
         from colordaemon.service.once import color_files  # torch takes seconds to import
         from colordaemon.service.progress import BarProgress, LineProgress
 
@@ -119,6 +121,11 @@ def train(
     ] = Path("runs/default"),
     resume: Annotated[bool, typer.Option(help="Go on with the run in that folder.")] = False,
     subset: Annotated[str | None, typer.Option(help="Train one label only.")] = None,
+    each: Annotated[bool, typer.Option(help="Train every label by itself, in turn.")] = False,
+    loss: Annotated[
+        Literal["joint", "classification", "smooth_l1", "l2"] | None,
+        typer.Option(help="What training minimizes."),
+    ] = None,
     encoder: Annotated[
         Literal["model", "imagenet", "frozen", "scratch"] | None,
         typer.Option(help="What the encoder starts from, and whether it learns."),
@@ -134,12 +141,15 @@ def train(
     device: Device = None,
     config: ConfigFile = None,
 ) -> None:
-    """Train a model on labeled color pictures."""
+    """Train a model on labeled color pictures; under torchrun, on several GPUs."""
+    if each and subset:
+        raise typer.BadParameter("--each trains all labels, --subset one")
     with _exit_codes(), _stop_on_signals() as stop:
         settings = _override(
             _load(config),
             train={
                 "subset": subset,
+                "loss": loss,
                 "encoder": encoder,
                 "vgg": vgg,
                 "start": start,
@@ -149,9 +159,11 @@ def train(
             model={"device": device},
         )
         from colordaemon.network.colorizer import choose_device
-        from colordaemon.training.train import train as run_training
+        from colordaemon.training.each import train_each
+        from colordaemon.training.train import train as train_one
 
-        best = run_training(
+        run_training = train_each if each else train_one
+        run_training(
             folder,
             output,
             settings.train,
@@ -159,7 +171,6 @@ def train(
             resume=resume,
             stop=stop,
         )
-        logging.getLogger(__name__).info("the best model is %s", best)
 
 
 @app.command()

@@ -21,12 +21,20 @@ class Settings(BaseModel):
     @field_validator("*")
     @classmethod
     def _start_paths_at_the_config_file(cls, value: object, info: ValidationInfo) -> object:
-        if not isinstance(value, Path) or info.context is None:
+        if info.context is None:
             return value
-        try:
-            return info.context["folder"] / value.expanduser()
-        except RuntimeError as error:
-            raise ValueError("a path in the home of a known user") from error
+        if isinstance(value, dict):
+            return {key: _anchored(inner, info.context["folder"]) for key, inner in value.items()}
+        return _anchored(value, info.context["folder"])
+
+
+def _anchored(value: object, folder: Path) -> object:
+    if not isinstance(value, Path):
+        return value
+    try:
+        return folder / value.expanduser()
+    except RuntimeError as error:
+        raise ValueError("a path in the home of a known user") from error
 
 
 class ModelSettings(Settings):
@@ -107,6 +115,7 @@ class Config(Settings):
     """The whole configuration."""
 
     model: ModelSettings = ModelSettings()
+    models: dict[str, Path] = {}  # folder or glob: model file
     film: FilmSettings = FilmSettings()
     photo: PhotoSettings = PhotoSettings()
     output: OutputSettings = OutputSettings()
@@ -215,6 +224,8 @@ def _explain(detail: ErrorDetails, places: _Places) -> _Mistake:
         expected = str(detail["ctx"]["error"])
     elif len(place) < 2:
         expected = "a mapping of settings" if place else "a mapping of sections"
+    elif place[0] == "models":  # its keys are the user's own
+        expected = "a path"
     else:
         schema = section.model_json_schema()["properties"][place[1]]
         expected = _in_words(schema if len(place) == 2 else schema["additionalProperties"])

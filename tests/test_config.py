@@ -15,7 +15,7 @@ from colordaemon.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[1] / "config.yaml"
 SECTIONS: dict[str, type[Settings]] = {
-    name: type(getattr(Config(), name)) for name in Config.model_fields
+    name: type(section) for name, section in Config() if isinstance(section, Settings)
 }
 
 
@@ -56,6 +56,7 @@ def test_the_example_file_equals_the_defaults() -> None:
 
 def test_the_example_file_names_every_setting_and_nothing_else() -> None:
     written = yaml.safe_load(EXAMPLE.read_text())
+    assert written.pop("models") == {}  # its keys are the user's own
     assert {name: list(section) for name, section in written.items()} == {
         name: list(section.model_fields) for name, section in SECTIONS.items()
     }
@@ -63,7 +64,8 @@ def test_the_example_file_names_every_setting_and_nothing_else() -> None:
 
 def test_every_key_of_the_example_file_has_a_comment_sentence_above_it() -> None:
     comments = commented_keys(EXAMPLE.read_text())
-    assert len(comments) == sum(1 + len(section.model_fields) for section in SECTIONS.values())
+    settings = sum(1 + len(section.model_fields) for section in SECTIONS.values())
+    assert len(comments) == settings + len(["models"])
     for key, comment in comments.items():
         assert re.fullmatch(r"[A-Z].+\.", comment), f"{key}: {comment!r}"
 
@@ -131,6 +133,26 @@ def test_paths_start_at_the_folder_of_the_config_file(
     assert config.train.vgg is None
 
 
+def test_models_start_at_the_folder_of_the_config_file_too(config_file: Path) -> None:
+    config_file.write_text('models:\n  faces: face.st\n  "scan-*": /models/scan.st\n')
+    assert load_config(config_file).models == {
+        "faces": config_file.parent / "face.st",
+        "scan-*": Path("/models/scan.st"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("models: face.st", "models: found 'face.st', expected a mapping of settings"),
+        ("models:\n  faces: [a, b]", "models.faces: found a list, expected a path"),
+    ],
+)
+def test_mistakes_in_models_are_told(config_file: Path, text: str, told: str) -> None:
+    (line,) = mistakes(config_file, text)
+    assert told in line
+
+
 def test_a_tilde_is_the_home_folder(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     config_file.write_text("output: {folder: ~/done}")
@@ -172,7 +194,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(config_file: Pat
             "photo: {zoom: 9}",
             "1:9: photo.zoom: unknown key, expected one of format, quality",
         ),
-        ("~: 1", "1:1: ~: unknown key, expected one of model, film, photo, output, train"),
+        ("~: 1", "1:1: ~: unknown key, expected one of model, models, film, photo, output, train"),
         ("photo: best", "1:8: photo: found 'best', expected a mapping of settings"),
         ("photo: [1]", "1:8: photo: found a list, expected a mapping of settings"),
         ("train: {side: 33}", "an integer of at least 32 and divisible by 32"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -18,8 +18,8 @@ from colordaemon.errors import (
     ModelError,
     TargetExists,
 )
-from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.service.convert import Converted, Progress, convert
+from colordaemon.service.models import Models
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +49,20 @@ def color_files(
     stop = stop or Event()
     tally = Tally()
     made: dict[Path, Path] = {}
-    get_colorizer = _loader(config)
+    models = Models(config)
     for source in dict.fromkeys(sources):  # a name given twice is meant once
         if stop.is_set():
             tally.interrupted = True
             break
         try:
             done = convert(
-                source, config, get_colorizer, progress, made, force=force, should_stop=stop.is_set
+                source,
+                config,
+                partial(models.colorizer_for, source),
+                progress,
+                made,
+                force=force,
+                should_stop=stop.is_set,
             )
         except (ConfigError, ModelError):
             raise  # the next file would meet it too
@@ -92,20 +98,3 @@ def _log_failure(source: Path, error: Exception) -> None:
         log.error("failed: %s: %s%s", source, reason, where)
     else:
         log.error("failed: %s: unexpected %r", source, error, exc_info=error)
-
-
-def _loader(config: Config) -> Callable[[], Colorizer]:
-    @cache
-    def load() -> Colorizer:
-        settings = config.model
-        colorizer = open_colorizer(
-            settings.file,
-            settings.device,
-            settings.precision,
-            settings.quality,
-            settings.batch_size,
-        )
-        log.info("coloring on %s", colorizer)
-        return colorizer
-
-    return load

@@ -1,0 +1,65 @@
+"""Which model colors which file, each loaded when the first file needs it."""
+
+from __future__ import annotations
+
+import logging
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path, PurePath
+
+from colordaemon.config import Config
+from colordaemon.errors import ModelError
+from colordaemon.network.colorizer import Colorizer, open_colorizer
+
+log = logging.getLogger(__name__)
+
+LOADED = 2  # models in memory at once: files of one folder come together
+
+
+class Models:
+    """The models of a configuration.
+
+    Raises ModelError at once when a file that `models` names is missing, rather than hours later
+    when the first picture for it arrives.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._settings, self._routes = config.model, config.models
+        for pattern, file in config.models.items():
+            if not file.is_file():
+                raise ModelError(f"models: {pattern}: no model file {file}")
+        self._open = lru_cache(maxsize=LOADED)(self._load)
+
+    def colorizer_for(self, source: Path) -> Colorizer:
+        """The loaded model for a photo or film. Raises ModelError."""
+        return self._open(self.file_for(source))
+
+    def file_for(self, source: Path) -> Path | None:
+        """The first of `models` whose folder or pattern fits, else `model.file`; None: bundled."""
+        for pattern, file in self._routes.items():
+            if fits(source, pattern):
+                return file
+        return self._settings.file
+
+    def _load(self, file: Path | None) -> Colorizer:
+        settings = self._settings
+        colorizer = open_colorizer(
+            file, settings.device, settings.precision, settings.quality, settings.batch_size
+        )
+        log.info("coloring on %s, with %s", colorizer, file or "the built-in model")
+        return colorizer
+
+
+def fits(source: PurePath, pattern: str) -> bool:
+    """Whether a file lies in a folder of that name ("faces", "scans/faces"), or matches a glob.
+
+    A glob ("portrait-*", "faces/*.tif") is compared with the name, or with as many of the last
+    folders as it has; * does not reach across folders.
+    """
+    wanted, parts = PurePath(pattern).parts, source.parts
+    if any(letter in pattern for letter in "*?["):
+        last = parts[-len(wanted) :]
+        return len(last) == len(wanted) and all(map(fnmatchcase, last, wanted))
+    folders = parts[:-1]
+    starts = range(len(folders) - len(wanted) + 1)
+    return any(folders[start : start + len(wanted)] == wanted for start in starts)
