@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from vgg import RgbVgg, save_vgg
 
 from colordaemon.color import AB_LIMIT
 from colordaemon.errors import ModelError
@@ -134,33 +134,6 @@ def test_balancing_keeps_features_up_to_a_factor(tiny_spec: ModelSpec) -> None:
     for old, new in zip(before, after, strict=True):
         factor = old.norm() / new.norm()
         torch.testing.assert_close(new * factor, old, rtol=1e-4, atol=1e-5 * float(old.max()))
-
-
-class RgbVgg(nn.Module):
-    """The convolutions of a VGG as torchvision lays them out, with three input channels."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for number, stage in enumerate(spec.encoder):
-            if number:
-                layers.append(nn.MaxPool2d(2))
-            for width in stage:
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-                channels = width
-        self.features = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.features(x)
-        return features
-
-
-def save_vgg(path: Path, vgg: nn.Module, metadata: dict[str, str] | None = None) -> Path:
-    save_file(
-        {name: tensor.contiguous() for name, tensor in vgg.state_dict().items()}, path, metadata
-    )
-    return path
 
 
 def inside(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@
 | `joint`          | classification + 10 smooth L1 + 0.2 colorfulness                          |
 
 All run in float32 on ab / 110. Terms that compare whole pictures (perceptual, consistency) are in
-`extras`.
+`perceptual` and `step`.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ class Perceptual(nn.Module):
     It sees the pictures at half size, where ab is predicted.
     """
 
-    def __init__(self, vgg: Path | None) -> None:
-        """vgg: as in `load_vgg`. Raises ModelError."""
+    def __init__(self, vgg: Path | None, spec: ModelSpec | None = None) -> None:
+        """vgg: as in `load_vgg`; spec: VGG's widths, if it is not VGG16. Raises ModelError."""
         super().__init__()
-        self.encoder = Encoder(ModelSpec().encoder, channels=3)
+        self.encoder = Encoder((spec or ModelSpec()).encoder, channels=3)
         load_vgg(vgg, self.encoder)
         self.requires_grad_(False)
 

@@ -23,7 +23,7 @@ PERCEPTUAL_FROM = 0.6  # to be about right
 class Objective:
     """What a step minimizes, all terms together.
 
-    perceptual: compares two RGB pictures, or None; see `extras`.
+    perceptual: compares two RGB pictures, or None; see `perceptual`.
     """
 
     def __init__(

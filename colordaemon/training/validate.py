@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ from colordaemon.training.loader import load
 from colordaemon.training.losses import BIN_SHARES, Loss, Target
 from colordaemon.training.metrics import Scores, ScoreSum, chroma
 from colordaemon.training.step import autocast
+
+AnySource = TypeVar("AnySource", bound=Source)
 
 TEMPERATURES = (0.2, 0.25, 0.3, 0.38, 0.5, 0.65, 0.8, 1.0)
 CHROMA_SHARE = 0.8  # of the truth's mean chroma; more is vivid and more often wrong
@@ -53,14 +56,14 @@ def validate(
     loss: Loss,
     device: torch.device,
 ) -> Validation:
-    """Tune `model.decoding` and judge the model. A single picture serves both halves."""
+    """Tune `model.decoding` on one half of the pictures and judge the model on the other."""
     model.eval()
     tuning = _Tuning(model.bins, BIN_SHARES[settings.loss])
     for gray, ab in _batches(pictures[::2], settings, device):
         tuning.add(_heads(model, gray), gray, ab)
     model.decoding, tuned = tuning.best()
     sums, losses, measured = ScoreSum(), 0.0, _Quarters()
-    for gray, ab in _batches(pictures[1::2] or pictures, settings, device):
+    for gray, ab in _batches(reporting_half(pictures), settings, device):
         heads = _heads(model, gray)
         target = Target(gray_to_lightness(functional.avg_pool2d(gray, 2)), ab)
         losses += float(loss(heads, target)) * len(gray)
@@ -77,6 +80,11 @@ def validate(
         gray_delta_e=measured.delta_e(0.0),
         tuning_delta_e_70=tuned,
     )
+
+
+def reporting_half(pictures: Sequence[AnySource]) -> Sequence[AnySource]:
+    """The pictures that have no say in the decoding; a single picture serves both halves."""
+    return pictures[1::2] or pictures
 
 
 class _Quarters:
