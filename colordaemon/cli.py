@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -169,6 +170,7 @@ def train(
             settings.train,
             choose_device(settings.model.device),
             resume=resume,
+            command=shlex.join(sys.argv),
             stop=stop,
         )
 

@@ -103,6 +103,7 @@ class TrainSettings(Settings):
     encoder_rate_share: float = Field(default=0.1, ge=0, le=1)
     held_out: float = Field(default=0.1, gt=0, lt=1)
     validation_pictures: int = Field(default=1000, ge=1)
+    report_pictures: int = Field(default=200, ge=1)
     pictures_per_epoch: int | None = Field(default=None, ge=1)
     cache: bool = True
     cache_folder: Path | None = None  # None: ~/.cache/colordaemon

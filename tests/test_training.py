@@ -69,6 +69,7 @@ def make_settings(start: Path, **changes: Any) -> TrainSettings:
         "held_out": 0.25,
         "loss": "l2",
         "cache": False,
+        "report_pictures": 1,
     }
     return TrainSettings(**(values | changes))
 
@@ -126,7 +127,7 @@ def rows(run_folder: Path) -> list[dict[str, str]]:
 
 def state(run_folder: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = torch.load(run_folder / "state.pt", weights_only=True)
-    del loaded["counters"]["seconds"]
+    del loaded["counters"]["seconds"], loaded["origin"]  # the latter holds text
     return loaded
 
 
@@ -451,8 +452,8 @@ def assert_same_run(run_folder: Path, expected: Path) -> None:
     assert rows(run_folder) == rows(expected)
     name = "model.safetensors"  # its metadata come in any order
     assert_same(load_file(run_folder / name), load_file(expected / name))
-    validated = [read_notes(folder / name)["validation"] for folder in (run_folder, expected)]
-    assert validated[0] == validated[1]
+    one, other = (read_notes(folder / name) for folder in (run_folder, expected))
+    assert (one["validation"], one["origin"]) == (other["validation"], other["origin"])
 
 
 @pytest.mark.parametrize("batches", [1, BATCHES, BATCHES + 3, 2 * BATCHES])

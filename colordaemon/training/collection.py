@@ -112,16 +112,20 @@ class Collection:
             counts[label] = Counts(found, training[label], validation[label], reasons)
         return counts
 
-    def report(self) -> str:
-        """The whole account as text, names included."""
+    def table(self) -> list[tuple[str, ...]]:
+        """The counts as text: a heading, a line for each label, and the totals."""
         columns = ("label", "found", "training", "validation", *REASONS)
         table: list[tuple[str, ...]] = [columns]
         for label, count in self.counts().items():
             figures = (count.found, count.training, count.validation, *count.dropped.values())
             table.append((label, *map(str, figures)))
         totals = [sum(int(row[i]) for row in table[1:]) for i in range(1, len(columns))]
-        table.append(("all", *map(str, totals)))
-        widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
+        return [*table, ("all", *map(str, totals))]
+
+    def report(self) -> str:
+        """The whole account as text, names included."""
+        table = self.table()
+        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
         lines = [str(self.folder), ""]
         for first, *others in table:
             cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]

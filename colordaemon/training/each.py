@@ -24,6 +24,7 @@ def train_each(
     device: torch.device,
     *,
     resume: bool = False,
+    command: str = "",
     stop: Event | None = None,
     report_progress: Callable[[str], None] = log.info,
 ) -> list[Path]:
@@ -44,6 +45,7 @@ def train_each(
                     settings.model_copy(update={"subset": label}),
                     device,
                     resume=resume,
+                    command=command,
                     stop=stop,
                     report_progress=report_progress,
                 )

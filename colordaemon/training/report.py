@@ -82,7 +82,7 @@ class Report:
             decoding.chroma_gain,
         )
         row = {column: f"{value:.6g}" for column, value in zip(COLUMNS, values, strict=True)}
-        rows = [old for old in self._rows() if int(old["epoch"]) < epoch] + [row]
+        rows = [old for old in self.rows() if int(old["epoch"]) < epoch] + [row]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
@@ -110,9 +110,13 @@ class Report:
         rows = torch.cat((gray.expand(-1, 3, -1, -1), output, self._samples / 255), dim=3)
         # Encoded in memory: cv2.imwrite only returns False when the disk is full.
         _, encoded = cv2.imencode(".png", cv2.cvtColor(_tile(rows), cv2.COLOR_RGB2BGR))
-        write_durably(self.folder / f"contact-{epoch:03}.png", encoded.tobytes())
+        write_durably(self.contact_sheet(epoch), encoded.tobytes())
 
-    def _rows(self) -> list[dict[str, str]]:
+    def contact_sheet(self, epoch: int) -> Path:
+        return self.folder / f"contact-{epoch:03}.png"
+
+    def rows(self) -> list[dict[str, str]]:
+        """What metrics.csv holds so far."""
         try:
             with (self.folder / "metrics.csv").open(newline="") as file:
                 return list(csv.DictReader(file))
@@ -133,7 +137,8 @@ class Report:
             for side, style in (("training", "--"), ("validation", "-"), ("gray", ":")):
                 if f"{side}_{name}" in COLUMNS:
                     values = [float(row[f"{side}_{name}"]) for row in rows]
-                    axes.plot(seen, values, style, label=side)
+                    # Dots, because one epoch makes no line.
+                    axes.plot(seen, values, style, marker=".", label=side)
             axes.set(xlabel="pictures seen", ylabel=label)
             axes.legend()
         picture = io.BytesIO()

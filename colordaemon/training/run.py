@@ -36,6 +36,7 @@ class Run:
     seconds: float = 0.0
     loss_sum: float = 0.0  # of this epoch, over its pictures
     best_delta_e_70: float = float("inf")
+    origin: dict[str, Any] = field(default_factory=dict)  # see `start.origin_of`; empty: unknown
     optimizer: torch.optim.Optimizer = field(init=False)
     averaged: AveragedModel = field(init=False)
     trained: ScoreSum = field(init=False, default_factory=ScoreSum)  # scores of this epoch
@@ -63,6 +64,7 @@ class Run:
             "counters": {name: getattr(self, name) for name in _COUNTERS},
             "parts": [part.state_dict() for part in parts],
             "trained": self.trained.state(),
+            "origin": self.origin,
         }
         torch.save(state, buffer)
         write_durably(path, buffer.getbuffer())
@@ -97,6 +99,7 @@ class Run:
                 setattr(self, name, value)
         if "trained" in state:
             self.trained.resume(state["trained"])
+        self.origin = state.get("origin", {})
 
     def close_epoch(self) -> tuple[float, Scores]:
         """Begin the next epoch; returns the mean loss and the scores of the one that ended."""

@@ -23,7 +23,7 @@ from colordaemon.training.metrics import ACCURACY_DISTANCE
 
 TEXT_WIDTH = 240  # characters of a line where there is no terminal to fit
 
-_COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("MSE\nof ab", lambda row: f"{row.mse:.1f}"),
     (f"< {ACCURACY_DISTANCE:g}\n%", lambda row: f"{100 * row.accuracy:.1f}"),
     ("AuC\n%", lambda row: f"{row.auc:.1f}"),
@@ -57,10 +57,10 @@ def _grid(table: Table, drawn: bool) -> Grid:
         show_edge=False,
     )
     grid.add_column("", overflow="fold")
-    for name, _ in _COLUMNS:
+    for name, _ in COLUMNS:
         grid.add_column(name, justify="right", no_wrap=True)
     for row in table.rows:
-        grid.add_row(Text(row.name), *(cell(row) for _, cell in _COLUMNS))
+        grid.add_row(Text(row.name), *(cell(row) for _, cell in COLUMNS))
     return grid
 
 

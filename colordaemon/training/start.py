@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from colordaemon.config import TrainSettings
-from colordaemon.network.checkpoint import BUNDLED, balance, load_model, load_vgg
+from colordaemon.network.checkpoint import BUNDLED, balance, load_model, load_vgg, read_notes
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 from colordaemon.training.bins import occupied_bins, soft_bins
 from colordaemon.training.crops import Crops, Source, to_gray_and_ab
@@ -41,6 +42,22 @@ def starting_model(settings: TrainSettings, pictures: Sequence[Source]) -> Color
         model = _with_bins(model, occupied_bins(_colors(pictures)))
     model.decoding = Decoding(bin_share=shares[len(shares) // 2])
     return model
+
+
+def origin_of(settings: TrainSettings) -> dict[str, Any]:
+    """Which weights a run starts from, for its notes. Raises ModelError.
+
+    weights: their name. notes: what is known of the data behind a model, its own origin included.
+    """
+    if settings.encoder == "scratch":
+        return {"weights": "noise"}
+    if settings.encoder != "model":
+        file = settings.vgg.name if settings.vgg else "from torchvision"
+        return {"weights": f"ImageNet VGG16 ({file})"}
+    name = settings.start.name if settings.start else "the model bundled with colordaemon"
+    notes = read_notes(settings.start or BUNDLED)
+    kept = ("labels", "pictures", "data_fingerprint", "origin")
+    return {"weights": name, "notes": {key: notes[key] for key in kept if key in notes}}
 
 
 def make_objective(

@@ -25,13 +25,19 @@ from colordaemon.config import TrainSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
 from colordaemon.network.checkpoint import save_model, write_durably
 from colordaemon.network.model import decode
+from colordaemon.training.closing import close_run
 from colordaemon.training.collection import Collection, Sample, collect
 from colordaemon.training.crops import Crops, to_gray_and_ab
 from colordaemon.training.dataset import lot
 from colordaemon.training.loader import batches, epoch_batches, pictures_of_batch
 from colordaemon.training.report import Report
 from colordaemon.training.run import Run, averaged_weights
-from colordaemon.training.start import make_objective, set_training_mode, starting_model
+from colordaemon.training.start import (
+    make_objective,
+    origin_of,
+    set_training_mode,
+    starting_model,
+)
 from colordaemon.training.step import Objective, train_step
 from colordaemon.training.team import Team, join_team
 from colordaemon.training.validate import Validation, validate
@@ -50,13 +56,15 @@ def train(
     device: torch.device,
     *,
     resume: bool = False,
+    command: str = "",
     stop: Event | None = None,
     report_progress: Callable[[str], None] = log.info,
 ) -> Path:
     """Train on a folder of labeled pictures; returns the path of the best model file.
 
-    Processes that torchrun has started train one model together. Raises ConfigError, DataError,
-    ModelError, and Interrupted once `stop` is set and the state is saved.
+    command: the shell line that asked for it, for the closing page. Processes that torchrun has
+    started train one model together. Raises ConfigError, DataError, ModelError, and Interrupted
+    once `stop` is set and the state is saved.
     """
     stop = stop or Event()
     state_path, model_path = run_folder / "state.pt", run_folder / "model.safetensors"
@@ -88,13 +96,16 @@ def train(
                     best = judged.tuning_delta_e_70 < run.best_delta_e_70
                     if best:
                         run.best_delta_e_70 = judged.tuning_delta_e_70
-                        save_model(model_path, run.model, _notes(collection, settings, judged))
+                        save_model(model_path, run.model, _notes(collection, run, judged))
                     report.add_epoch(run, training_loss, trained, judged, best)
                     report.draw_contact_sheet(run.epoch, run.model, team.device)
                 run.count_time()
                 run.save(state_path)
                 say(report.last_line)
             team.wait()
+        if team.leads:
+            close_run(model_path, report, run, collection, validation, command, stop, say)
+        team.wait()
     return model_path
 
 
@@ -197,7 +208,8 @@ def _open_run(
     if resume:
         say(f"{state_path.parent}: no run to go on with, starting a new one")
     torch.manual_seed(settings.seed)
-    return Run(starting_model(settings, samples), settings, team.device, batch_count)
+    model, origin = starting_model(settings, samples), origin_of(settings)
+    return Run(model, settings, team.device, batch_count, origin=origin)
 
 
 def _collect(
@@ -237,14 +249,15 @@ def _shown(validation: Sequence[Sample], per_label: int = 3) -> list[Sample]:
     return [p for label in labels for p in [q for q in validation if q.label == label][:per_label]]
 
 
-def _notes(collection: Collection, settings: TrainSettings, judged: Validation) -> dict[str, Any]:
+def _notes(collection: Collection, run: Run, judged: Validation) -> dict[str, Any]:
     return {
         "labels": collection.labels,
         "pictures": len(collection.training) + len(collection.validation),
         "data_fingerprint": collection.fingerprint,
-        "loss": settings.loss,
+        "origin": run.origin,
+        "loss": run.settings.loss,
         "validation": asdict(judged),
-        "settings": settings.model_dump(
+        "settings": run.settings.model_dump(
             mode="json", exclude={"start", "vgg", "cache", "cache_folder"}
         ),
     }

@@ -1,0 +1,99 @@
+"""The end of a run: its best model judged the way it will be used, and written about.
+
+The model is safe on disk before this begins. Whatever fails here is logged and takes nothing away,
+and resuming the finished run tries again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Event
+
+from colordaemon.errors import ColordaemonError
+from colordaemon.network.checkpoint import load_model, write_durably
+from colordaemon.network.colorizer import Colorizer, choose_dtype
+from colordaemon.training.card import model_card
+from colordaemon.training.collection import Collection, Sample
+from colordaemon.training.contact import draw_contact_sheet
+from colordaemon.training.dataset import Picture
+from colordaemon.training.evaluate import evaluate_pictures
+from colordaemon.training.outcome import MODEL, Outcome
+from colordaemon.training.page import page
+from colordaemon.training.report import Report
+from colordaemon.training.run import Run
+from colordaemon.training.validate import reporting_half
+
+log = logging.getLogger(__name__)
+
+
+def close_run(
+    model_path: Path,
+    report: Report,
+    run: Run,
+    collection: Collection,
+    validation: Sequence[Sample],
+    command: str,
+    stop: Event,
+    report_progress: Callable[[str], None],
+) -> None:
+    """Write report.html, model-card.md and worst-best.png into the run's folder, or say why not."""
+    unfinished = f"{report.folder}: the run is finished, but has no report; resume tries again"
+    try:
+        outcome = _judge(
+            model_path, report, run, collection, validation, command, stop, report_progress
+        )
+        for name, text in (("report.html", page(outcome)), ("model-card.md", model_card(outcome))):
+            # Bytes in a name that are no text cannot be written as text either.
+            write_durably(report.folder / name, text.encode(errors="backslashreplace"))
+    except (ColordaemonError, OSError) as error:
+        log.warning("%s (%s)", unfinished, error)
+    except Exception:  # hours of training are worth more than a page about them
+        log.exception("%s", unfinished)
+    else:
+        report_progress(f"{report.folder / 'report.html'} tells how it went")
+
+
+def _judge(
+    model_path: Path,
+    report: Report,
+    run: Run,
+    collection: Collection,
+    validation: Sequence[Sample],
+    command: str,
+    stop: Event,
+    report_progress: Callable[[str], None],
+) -> Outcome:
+    model = load_model(model_path)
+    pictures = reported(validation, run.settings.report_pictures)
+    report_progress(f"judging the best model on {len(pictures)} held-out pictures")
+    decoding = model.decoding
+    colorizer = Colorizer(model, run.device, choose_dtype("auto", run.device))
+    evaluation = evaluate_pictures(
+        pictures, [(MODEL, colorizer)], stop=stop, report_progress=report_progress
+    )
+    extremes = report.folder / "worst-best.png"
+    draw_contact_sheet(extremes, evaluation.delta_e, colorizer)
+    return Outcome(
+        name=report.folder.resolve().name,
+        command=command,
+        settings=run.settings,
+        origin=run.origin,
+        collection=collection,
+        epochs=report.rows(),
+        pictures_seen=run.pictures_seen,
+        seconds=run.seconds,
+        decoding=decoding,
+        evaluation=evaluation,
+        curves=report.folder / "curves.png",
+        contact_sheet=report.contact_sheet(run.epoch),
+        extremes=extremes,
+    )
+
+
+def reported(validation: Sequence[Sample], count: int) -> list[Picture]:
+    """Up to `count` pictures, evenly spaced, of the half that did not tune the decoding."""
+    half = reporting_half(validation)
+    count = min(count, len(half))
+    return [half[i * len(half) // count].picture for i in range(count)]

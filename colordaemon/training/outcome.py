@@ -1,0 +1,156 @@
+"""What there is to say about a run that has ended, and the words to say it in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colordaemon.config import TrainSettings
+from colordaemon.network.model import Decoding
+from colordaemon.training.collection import Collection
+from colordaemon.training.evaluate import GRAY, Evaluation, Table
+from colordaemon.training.report import OVERFIT_EPOCHS, overfitting
+from colordaemon.training.scoreboard import COLUMNS
+
+MODEL = "this model"  # its row's name in the evaluation
+FEW = 20  # pictures; a mean over fewer is mostly chance
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that has ended. All texts are as they are found: whoever shows them escapes them.
+
+    command: a shell line, empty if there was none. origin: see `start.origin_of`. epochs: rows of
+    metrics.csv. seconds: training and validation, all calls together. decoding: the best model's.
+    """
+
+    name: str
+    command: str
+    settings: TrainSettings
+    origin: dict[str, Any]
+    collection: Collection
+    epochs: Sequence[dict[str, str]]
+    pictures_seen: int
+    seconds: float
+    decoding: Decoding
+    evaluation: Evaluation
+    curves: Path
+    contact_sheet: Path
+    extremes: Path
+
+    @property
+    def data_name(self) -> str:
+        """The folder's own name, even if it was called `.`"""
+        return self.collection.folder.resolve().name
+
+    @property
+    def changed_settings(self) -> dict[str, str]:
+        """Settings that are not the defaults, as they would stand in a file."""
+        values, defaults = (s.model_dump(mode="json") for s in (self.settings, TrainSettings()))
+        changed = {key: value for key, value in values.items() if value != defaults[key]}
+        return {k: v if isinstance(v, str) else json.dumps(v) for k, v in changed.items()}
+
+    @property
+    def measured_on(self) -> str:
+        """What the numbers are worth, in full sentences."""
+        known = (
+            "Measured on held-out pictures that this run neither trained on nor tuned its decoding "
+            "with, colored as colordaemon colors photos."
+        )
+        if "notes" in self.origin:
+            known += " The model it started from may have seen some of them."
+        return known + (
+            " Mean errors favor pale colors, so read them beside the share of chroma. Mean color "
+            "is every picture painted with the average of its own true colors."
+        )
+
+    @property
+    def decoding_in_words(self) -> str:
+        decoding = self.decoding
+        return (
+            f"temperature {decoding.temperature:g}, {_percent(decoding.bin_share)} classes and "
+            f"{_percent(1 - decoding.bin_share)} regression, chroma times "
+            f"{decoding.chroma_gain:.2f}"
+        )
+
+
+def against_gray(table: Table) -> str:
+    """How much better than gray the colors of one table are, and how strong."""
+    rows = {row.name: row for row in table.rows}
+    model, gray = rows[MODEL], rows[GRAY]
+    change = model.delta_e / gray.delta_e - 1 if gray.delta_e else 0.0
+    if abs(change) < 0.01:
+        verdict = "no closer to the truth than gray"
+    else:
+        verdict = f"{_percent(abs(change))} {'further from' if change > 0 else 'closer to'} the "
+        verdict += "truth than gray"
+    if model.chroma_share is None:
+        strength = "the truth has no chroma"
+    else:
+        strength = f"with {_percent(model.chroma_share)} of the truth's chroma"
+    few = f" (pictures: {table.pictures}, so mostly chance)" if table.pictures < FEW else ""
+    return f"{verdict}, CIEDE2000 {model.delta_e:.2f} against {gray.delta_e:.2f}, {strength}{few}"
+
+
+def figures(table: Table) -> list[tuple[str, ...]]:
+    """A heading and a line for each row of an evaluation's table."""
+    heading = ("", *(name.replace("-\n", "").replace("\n", " ") for name, _ in COLUMNS))
+    return [heading, *((row.name, *(cell(row) for _, cell in COLUMNS)) for row in table.rows)]
+
+
+def overfitting_in_words(epochs: Sequence[dict[str, str]]) -> str:
+    """Whether a run learned its pictures by heart, or why that cannot be told."""
+    if len(epochs) <= OVERFIT_EPOCHS:
+        return (
+            f"Too few epochs to tell whether it overfits: that takes at least "
+            f"{OVERFIT_EPOCHS + 1}, and this run had {len(epochs)}."
+        )
+    warning = overfitting(epochs)
+    if warning:
+        return f"{warning[0].upper()}{warning[1:]}."
+    best = min(epochs, key=lambda row: float(row["validation_loss"]))
+    first, last = epochs[0], epochs[-1]
+    return (
+        f"No sign of overfitting: the loss on validation pictures was at its best in epoch "
+        f"{best['epoch']} of {last['epoch']} ({float(best['validation_loss']):.4f}) and ended at "
+        f"{float(last['validation_loss']):.4f}; on training pictures it went from "
+        f"{float(first['training_loss']):.4f} to {float(last['training_loss']):.4f}."
+    )
+
+
+def origin_in_words(origin: dict[str, Any]) -> str:
+    """The weights a run started from, back to where nothing more is known."""
+    if not origin:
+        return "not known"
+    notes = origin.get("notes", {})
+    facts = [f"labels {', '.join(notes['labels'])}"] if notes.get("labels") else []
+    facts += [f"pictures {notes['pictures']}"] if "pictures" in notes else []
+    facts += (
+        [f"data fingerprint {notes['data_fingerprint']}"] if "data_fingerprint" in notes else []
+    )
+    words = origin["weights"] + (f" ({'; '.join(facts)})" if facts else "")
+    return (
+        f"{words}, which started from {origin_in_words(notes['origin'])}"
+        if notes.get("origin")
+        else words
+    )
+
+
+def duration(seconds: float) -> str:
+    """As in `1 h 05 min` or `42 s`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+
+
+def visible(text: str) -> str:
+    r"""Control characters, line ends and bytes that are no text as \n or \x1b."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
