@@ -54,6 +54,7 @@ class FilmSettings(Settings):
     crf: int | None = Field(default=None, ge=0, le=63)  # None: the codec's usual value
     preset: str | None = None  # None: the codec's usual one
     encoder_options: dict[str, str] = {}
+    smoothing: Literal["off", "ema", "motion"] = "motion"
     segment_seconds: float = Field(default=10.0, ge=2.0, le=600.0)
     damaged_percent: float = Field(default=2.0, ge=0.0, le=100.0)  # share of video packets
 

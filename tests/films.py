@@ -226,17 +226,19 @@ class Painter:
 
     def __init__(self, batch_size: int = 4, short_side: int = 32) -> None:
         self.batch_size, self.short_side = batch_size, short_side
+        self.device = torch.device("cpu")
 
     def network_size(self, height: float, width: float) -> tuple[int, int]:
         scale = self.short_side / min(height, width)
         return max(2, 2 * round(height * scale / 2)), max(2, 2 * round(width * scale / 2))
 
-    def predict_ab(self, gray: torch.Tensor) -> torch.Tensor:
-        """a rises from left to right, b from top to bottom."""
+    def guess(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """a rises from left to right, b from top to bottom; it is always sure."""
         height, width = gray.shape[-2] // 2, gray.shape[-1] // 2
         a = torch.linspace(-30, 30, width).expand(height, width)
         b = torch.linspace(-30, 30, height)[:, None].expand(height, width)
-        return torch.stack((a, b)).expand(len(gray), 2, height, width).contiguous()
+        ab = torch.stack((a, b)).expand(len(gray), 2, height, width).contiguous()
+        return ab, torch.ones_like(ab[:, :1])
 
 
 def color(

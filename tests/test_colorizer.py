@@ -42,14 +42,14 @@ def test_batches_shrink_when_memory_runs_out(
     colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32, batch_size=8)
     gray = torch.cat([picture(64, 64) for _ in range(7)])
     expected = colorizer.predict_ab(gray)
-    predict, room = ColorNet.predict, 2
+    guess, room = ColorNet.guess, 2
 
-    def small(model: ColorNet, luma: Tensor) -> Tensor:
+    def small(model: ColorNet, luma: Tensor) -> tuple[Tensor, Tensor]:
         if len(luma) > room:
             raise torch.OutOfMemoryError
-        return predict(model, luma)
+        return guess(model, luma)
 
-    monkeypatch.setattr(ColorNet, "predict", small)
+    monkeypatch.setattr(ColorNet, "guess", small)
     torch.testing.assert_close(colorizer.predict_ab(gray), expected, atol=1e-3, rtol=0)
     assert colorizer.batch_size == 2
     assert caplog.text.count("out of GPU memory") == 2

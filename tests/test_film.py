@@ -254,7 +254,7 @@ def test_stopping_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 class _Failing(Painter):
-    def predict_ab(self, gray: torch.Tensor) -> torch.Tensor:
+    def guess(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         raise RuntimeError("the device is on fire")
 
 

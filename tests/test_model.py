@@ -23,6 +23,7 @@ from colordaemon.network.model import (
     Heads,
     ModelSpec,
     annealed_mean,
+    certainty,
     decode,
     fold_norms,
 )
@@ -100,6 +101,16 @@ def test_the_heads_are_mixed_as_the_decoding_says() -> None:
         ab = decode(heads, bins, decoding)
         assert ab.shape == (1, 2, 4, 4)
         torch.testing.assert_close(ab[0, :, 1, 2], torch.tensor(expected, dtype=torch.float32))
+
+
+def test_the_network_is_sure_where_one_bin_has_all_the_likelihood() -> None:
+    ab, scores = torch.zeros(1, 2, 2, 6), torch.zeros(1, 4, 1, 3)
+    scores[0, 0, 0] = torch.tensor([0.0, 2.0, 50.0])
+    sure = certainty(Heads(ab, scores))
+    assert sure.shape == (1, 1, 2, 6)
+    assert sure[0, 0, 0, 0] == 0 and sure[0, 0, 0, -1] == 1
+    assert (sure.diff(dim=-1) >= 0).all() and 0.05 < sure[0, 0, 0, 2] < 0.95
+    assert (certainty(Heads(ab, None)) == 1).all()
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,13 @@ BURNING = """
 from colordaemon.cli import main
 from colordaemon.network.colorizer import Colorizer
 
-predict_ab = Colorizer.predict_ab
+guess = Colorizer.guess
 
 def burn(*_):
-    Colorizer.predict_ab = predict_ab
+    Colorizer.guess = guess
     raise RuntimeError("the device is on fire")
 
-Colorizer.predict_ab = burn
+Colorizer.guess = burn
 main()
 """
 

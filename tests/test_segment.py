@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -35,16 +34,8 @@ from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film.film import FilmJob, color_film, plan_film, run_segments
 from colordaemon.film.join import join, verify
 from colordaemon.film.plan import FilmPlan, SegmentTask
-from colordaemon.film.segment import (
-    SegmentWorker,
-    SmallFrame,
-    batches,
-    frame_chroma,
-    frames_ahead,
-    luma_crc,
-    run_segment,
-    start_worker,
-)
+from colordaemon.film.playback import frames_ahead, luma_crc
+from colordaemon.film.segment import SegmentWorker, frame_chroma, run_segment, start_worker
 from colordaemon.media.probe import probe_film
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
@@ -78,7 +69,7 @@ def tasks_of(job: FilmJob, plan: FilmPlan, folder: Path) -> list[SegmentTask]:
     folder.mkdir()
     first = SegmentTask(0, job.source, job.encoder, folder / "0", 0.15, 2.0)
     tasks = []
-    start_pts, start_crc = None, None
+    start_pts, start_crc, warm_pts = None, None, None
     for segment in plan.segments:
         tasks.append(
             replace(
@@ -87,10 +78,12 @@ def tasks_of(job: FilmJob, plan: FilmPlan, folder: Path) -> list[SegmentTask]:
                 path=folder / f"{segment.index}",
                 start_pts=start_pts,
                 start_crc=start_crc,
+                warm_pts=warm_pts,
                 end_pts=segment.next_pts,
             )
         )
         start_pts, start_crc = segment.next_pts, segment.next_crc
+        warm_pts = segment.next_warm_pts
     return tasks
 
 
@@ -229,11 +222,6 @@ def test_frames_ahead_are_bounded_by_bytes(tmp_path: Path) -> None:
     assert frames_ahead(replace(info, width=30000, height=20000)) == 2
 
 
-def test_batches_keep_the_order_and_the_rest() -> None:
-    frames: Iterator[SmallFrame] = iter(range(7))  # type: ignore[assignment]
-    assert [*batches(frames, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
-
-
 def test_no_color_means_neutral_chroma(tmp_path: Path) -> None:
     info = probe_film(make_film(tmp_path / "film.mp4", 1))
     frame = frame_of(picture_of(luma_of(0, (64, 48))))
@@ -257,7 +245,8 @@ def test_a_film_in_segments_has_the_colors_of_its_pictures_alone(
     size = (96, 64)  # as the network sees it, so that no scaling comes in between
     source = make_film(tmp_path / "film.mkv", pictures(10, size, shot_frames=4), size=size)
     colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32, batch_size=4)
-    done = color(source, short_segments(ARCHIVE, 0.1), colorizer=colorizer)
+    plain = ARCHIVE.model_copy(update={"smoothing": "off"})
+    done = color(source, short_segments(plain, 0.1), colorizer=colorizer)
     code = probe_film(source).code
     for before, after in zip(decode(source), decode(done), strict=True):
         luma = torch.from_numpy(planes(before)[0])[None, None]

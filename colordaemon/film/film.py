@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colordaemon.config import FilmSettings
@@ -113,6 +113,7 @@ def run_segments(job: FilmJob, work: Path, executor: Executor) -> FilmPlan:
         path=work / "000000.segment",
         longest_seconds=job.settings.segment_seconds,
         damaged_percent=job.settings.damaged_percent,
+        smoothing=job.settings.smoothing,
     )
     while task is not None:
         plan.add(executor.submit(run_segment, task).result())
@@ -125,13 +126,11 @@ def _following(task: SegmentTask, plan: FilmPlan) -> SegmentTask | None:
     if last.next_pts is None:
         return None
     index = task.index + 1
-    return SegmentTask(
+    return replace(
+        task,
         index=index,
-        source=task.source,
-        encoder=task.encoder,
         path=task.path.with_name(f"{index:06}.segment"),
-        longest_seconds=task.longest_seconds,
-        damaged_percent=task.damaged_percent,
         start_pts=last.next_pts,
         start_crc=last.next_crc,
+        warm_pts=last.next_warm_pts,
     )

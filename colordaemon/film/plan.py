@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from colordaemon.film.smoothing import Mode
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.decode import Damage
 from colordaemon.media.probe import FilmInfo
@@ -24,6 +25,7 @@ class SegmentTask:
 
     start_pts: pts of its first frame, None for the film's beginning. start_crc: CRC-32 of that
     frame's luma; it is checked, because after a search the time can be right and the picture wrong.
+    warm_pts: pts of the first frame, at or before the start, that smoothing wants to know of.
     end_pts: pts of the first frame after it; None lets the segment end by rule, at the first cut
     after SHORTEST_SECONDS or after longest_seconds.
     """
@@ -37,6 +39,8 @@ class SegmentTask:
     start_pts: int | None = None
     start_crc: int | None = None
     end_pts: int | None = None
+    warm_pts: int | None = None
+    smoothing: Mode = "motion"
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class SegmentResult:
     """A finished segment file.
 
     packet_pts: pts of its packets in decoding order. end_pts: when its last frame stops showing.
-    next_pts, next_crc: the frame that the next segment begins with, None at the film's end.
+    next_pts, next_crc, next_warm_pts: how the next segment begins, None at the film's end.
     cuts: pts of the frames that begin a shot. damage: counted from the film's beginning.
     """
 
@@ -54,6 +58,7 @@ class SegmentResult:
     end_pts: int
     next_pts: int | None
     next_crc: int | None
+    next_warm_pts: int | None
     cuts: tuple[int, ...]
     damage: Damage
 

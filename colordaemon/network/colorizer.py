@@ -58,7 +58,6 @@ class Colorizer:
         scale *= min(1.0, LONGEST_ASPECT * min(height, width) / max(height, width))
         return max(2, 2 * round(height * scale / 2)), max(2, 2 * round(width * scale / 2))
 
-    @torch.inference_mode()
     def predict_ab(self, gray: Tensor) -> Tensor:
         """Guess the color of upright pictures.
 
@@ -66,21 +65,27 @@ class Colorizer:
         Returns (N, 2, h, w) float32 Lab ab at the network's own size, on the network's device.
         Halves its batch for good when memory runs out.
         """
-        done: list[Tensor] = []
+        return self.guess(gray)[0]
+
+    @torch.inference_mode()
+    def guess(self, gray: Tensor) -> tuple[Tensor, Tensor]:
+        """As `predict_ab`, and how sure the network is, (N, 1, h, w) float32 in 0..1."""
+        done: list[tuple[Tensor, Tensor]] = []
         count = 0
         while count < len(gray):
             try:
-                done.append(self._predict(gray[count : count + self.batch_size]))
-                count += len(done[-1])
+                done.append(self._guess(gray[count : count + self.batch_size]))
+                count += len(done[-1][0])
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
                 self.batch_size = max(1, self.batch_size // 2)
                 torch.cuda.empty_cache()
                 log.warning("out of GPU memory: going on with batches of %d", self.batch_size)
-        return torch.cat(done)
+        ab, sure = (torch.cat(parts) for parts in zip(*done, strict=True))
+        return ab, sure
 
-    def _predict(self, gray: Tensor) -> Tensor:
+    def _guess(self, gray: Tensor) -> tuple[Tensor, Tensor]:
         gray = gray.to(self.device, non_blocking=True)
         gray = gray.float() / 255 if gray.dtype == torch.uint8 else gray.float()
         height, width = self.network_size(*gray.shape[-2:])
@@ -92,8 +97,9 @@ class Colorizer:
         # Reflection keeps texture going; it cannot reach further than the picture itself.
         mode = "reflect" if down < height and right < width else "replicate"
         padded = functional.pad(gray, (0, right, 0, down), mode=mode).to(self.dtype)
-        ab = self._model.predict(padded.contiguous(memory_format=torch.channels_last))
-        return ab[..., : height // 2, : width // 2]
+        said = self._model.guess(padded.contiguous(memory_format=torch.channels_last))
+        ab, sure = (part[..., : height // 2, : width // 2] for part in said)
+        return ab, sure
 
 
 def open_colorizer(

@@ -14,6 +14,7 @@ vivid but coarse; `Decoding` says how they become one color.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -111,7 +112,12 @@ class ColorNet(nn.Module):
 
     def predict(self, gray: Tensor) -> Tensor:
         """(N, 1, h, w) gray to (N, 2, h/2, w/2) ab in Lab units and float32, within ±110."""
-        return decode(self(gray), self.bins, self.decoding)
+        return self.guess(gray)[0]
+
+    def guess(self, gray: Tensor) -> tuple[Tensor, Tensor]:
+        """As `predict`, and how sure that is, (N, 1, h/2, w/2) float32 in 0..1."""
+        heads: Heads = self(gray)
+        return decode(heads, self.bins, self.decoding), certainty(heads)
 
 
 def decode(heads: Heads, bins: Tensor, decoding: Decoding) -> Tensor:
@@ -128,6 +134,19 @@ def decode(heads: Heads, bins: Tensor, decoding: Decoding) -> Tensor:
         )
         ab = torch.lerp(ab, annealed, decoding.bin_share)
     return (ab * decoding.chroma_gain).clamp(-AB_LIMIT, AB_LIMIT)
+
+
+def certainty(heads: Heads) -> Tensor:
+    """How sure the network is, (N, 1, h/2, w/2) float32: 1 where one bin has all the likelihood, 0
+    where all have the same; the entropy of the bins says so. Without bins it is always 1."""
+    if heads.scores is None:
+        return torch.ones_like(heads.ab[:, :1], dtype=torch.float32)
+    logs = torch.log_softmax(heads.scores.float(), dim=1)
+    entropy = -(logs.exp() * logs).sum(dim=1, keepdim=True)
+    sure = 1 - entropy / math.log(max(2, heads.scores.shape[1]))
+    return functional.interpolate(
+        sure, heads.ab.shape[-2:], mode="bilinear", align_corners=False
+    ).clamp(0, 1)
 
 
 def annealed_mean(scores: Tensor, bins: Tensor, temperature: float) -> Tensor:

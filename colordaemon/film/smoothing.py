@@ -1,0 +1,160 @@
+"""Colors that do not boil: ab of a shot, averaged along its motion, forward and backward.
+
+A single frame's guess is noise around what the network would say on average. Each pixel therefore
+takes the running mean of itself along the optical flow, from both sides, of up to MEMORY samples
+each way. α = 1/n at the start instead of a fixed share, or one unlucky first frame would stay for
+a second. Motion that cannot be trusted, and a cut, end the memory: nothing bleeds.
+
+Guesses are weighted by how sure the network was. What follows is known for LOOK_AHEAD samples at
+least, so memory is bounded at any length and the result is all but that of the whole shot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from colordaemon.film.motion import Motion, MotionSearch
+
+MEMORY = 20.0  # samples
+LOOK_AHEAD = 40  # samples that are known behind every one that is finished
+TOGETHER = 40  # samples that are finished at once, since the way back is walked each time
+EMA_SHARE = 0.1  # of the new sample, in the plain moving average
+LEAST_SURE = 0.15  # even a guess that the network has no trust in counts this much
+
+Mode = Literal["off", "ema", "motion"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One frame as the network saw it. gray: (h, w) float32 0..1. ab: (2, h/2, w/2) float32 Lab.
+
+    sure: (h/2, w/2) float32 0..1, how sure the network was; None if it does not tell.
+    """
+
+    gray: np.ndarray
+    ab: np.ndarray
+    sure: np.ndarray | None = None
+
+
+class Smoother:
+    """Fed the samples of a film one after the other; gives back their ab, later and in order."""
+
+    def __init__(self, mode: Mode) -> None:
+        self.mode = mode
+        self._search = MotionSearch()
+        self._shot: list[_Step] = []
+        self._warm = 0  # steps at the beginning of `_shot` that nobody waits for
+        self._followed = 0  # and at its end
+
+    def remember(self, sample: Sample) -> None:
+        """Let a sample before all that will be fed be known; its own ab is not asked for."""
+        self._append(sample)
+        del self._shot[:-1]
+        self._warm = 1
+
+    def feed(self, sample: Sample, cut: bool) -> list[np.ndarray]:
+        """Take in a sample; returns the ab (2, h/2, w/2) that are finished now.
+
+        cut: it begins a shot, so what went before is forgotten.
+        """
+        finished = self.finish() if cut else []
+        if cut:
+            self._shot, self._warm = [], 0
+        self._append(sample)
+        waiting = len(self._shot) - self._warm
+        if self.mode != "motion":
+            finished += self._take(1)
+        elif waiting >= TOGETHER + LOOK_AHEAD:
+            finished += self._take(TOGETHER)
+        return finished
+
+    def follow(self, sample: Sample) -> None:
+        """Let a sample after all that were fed be known; its own ab is not asked for."""
+        self._append(sample)
+        self._followed += 1
+
+    def finish(self) -> list[np.ndarray]:
+        """All ab that are still waited for, as if nothing more were to come."""
+        return self._take(len(self._shot) - self._warm - self._followed)
+
+    def _append(self, sample: Sample) -> None:
+        previous = self._shot[-1] if self._shot else None
+        self._shot.append(_Step.after(previous, sample, self.mode, self._search))
+
+    def _take(self, count: int) -> list[np.ndarray]:
+        """Finish the first `count` samples that are waited for."""
+        if not count:
+            return []
+        steps = self._shot
+        means = self._walk_back() if self.mode == "motion" else [step.past for step in steps]
+        taken = means[self._warm : self._warm + count]
+        # The last of them stays: what follows remembers through it.
+        del self._shot[: self._warm + count - 1]
+        self._warm = 1
+        return [np.ascontiguousarray(ab.transpose(2, 0, 1)) for ab in taken]
+
+    def _walk_back(self) -> list[np.ndarray]:
+        """The mean of past and future at each step, the future as far as it is known."""
+        finished: list[np.ndarray] = []
+        future: np.ndarray | None = None
+        weight: np.ndarray | None = None
+        way: Motion | None = None  # from a step to the one after it
+        for step in reversed(self._shot):
+            future, weight = _average(step, future, weight, way)
+            way = step.back
+            total = step.weight + weight - step.sure  # its own guess is in both
+            mean = step.past * step.weight[..., None] + future * weight[..., None]
+            finished.append((mean - step.ab * step.sure[..., None]) / total[..., None])
+        return finished[::-1]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A sample with the mean of all before it, and the way to it from the one before.
+
+    ab, past: (h, w, 2). sure, weight: (h, w), of the guess and of the mean. back: from the sample
+    before to this one.
+    """
+
+    luma: np.ndarray
+    ab: np.ndarray
+    sure: np.ndarray
+    past: np.ndarray
+    weight: np.ndarray
+    back: Motion | None
+
+    @classmethod
+    def after(
+        cls, previous: _Step | None, sample: Sample, mode: Mode, search: MotionSearch
+    ) -> _Step:
+        ab = np.ascontiguousarray(sample.ab.transpose(1, 2, 0))
+        size = ab.shape[1], ab.shape[0]
+        luma = cv2.resize(sample.gray, size, interpolation=cv2.INTER_AREA)
+        codes = (luma * 255).round().clip(0, 255).astype(np.uint8)
+        sure = np.ones(ab.shape[:2], np.float32) if sample.sure is None else sample.sure
+        step = cls(codes, ab, LEAST_SURE + (1 - LEAST_SURE) * sure, ab, sure, None)
+        if mode == "ema" and previous is not None:
+            past = EMA_SHARE * ab + (1 - EMA_SHARE) * previous.past
+            return cls(codes, ab, step.sure, past, step.sure, None)
+        if mode != "motion" or previous is None:
+            return cls(codes, ab, step.sure, ab, step.sure, None)
+        there, back = search.between(codes, previous.luma)
+        past, weight = _average(step, previous.past, previous.weight, there)
+        return cls(codes, ab, step.sure, past, weight, back)
+
+
+def _average(
+    step: _Step, mean: np.ndarray | None, weight: np.ndarray | None, motion: Motion | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take a step's guess into the mean of its neighbor, whose pixels come along `motion`."""
+    if mean is None or weight is None or motion is None:
+        return step.ab, step.sure
+    moved = motion.fetch(np.dstack((mean, weight)))
+    kept = np.minimum(moved[..., 2] * motion.trust, MEMORY - 1)
+    total = kept + step.sure
+    merged = (moved[..., :2] * kept[..., None] + step.ab * step.sure[..., None]) / total[..., None]
+    return merged, total

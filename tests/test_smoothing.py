@@ -1,0 +1,179 @@
+"""Colors in time: noise goes, movement stays, a cut forgets, and pieces equal the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import pytest
+
+from colordaemon.film.motion import MotionSearch
+from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
+
+SIZE = (64, 96)  # of gray; ab has half of it
+STEP = 2.0  # pixels of gray that the square moves from one picture to the next
+RED, GREEN = np.array([50.0, 20.0]), np.array([-40.0, 30.0])
+
+
+def texture(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Smooth bumps with some detail, 0..1."""
+    chance = np.random.default_rng(seed)
+    coarse = chance.uniform(0.2, 0.8, (size[0] // 6, size[1] // 6)).astype(np.float32)
+    return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)
+
+
+def still(count: int, noise: float = 10.0, seed: int = 1) -> list[Sample]:
+    """The same picture again and again, its color guessed with much noise."""
+    chance = np.random.default_rng(seed)
+    gray, ab = texture(seed), np.full((2, SIZE[0] // 2, SIZE[1] // 2), 20.0)
+    return [
+        Sample(gray, (ab + noise * chance.standard_normal((2, 1, 1))).astype(np.float32))
+        for _ in range(count)
+    ]
+
+
+def moving(count: int) -> tuple[list[Sample], list[np.ndarray]]:
+    """A textured red square crosses a plain green ground; and where it is, at the size of ab."""
+    chance = np.random.default_rng(2)
+    patch, samples, places = 0.3 + 0.6 * texture(5, (24, 24)), [], []
+    for number in range(count):
+        gray = np.full(SIZE, 0.2, np.float32)
+        left = int(4 + STEP * number)
+        gray[20:44, left : left + 24] = patch
+        here = np.zeros(SIZE, np.float32)
+        here[20:44, left : left + 24] = 1
+        here = cv2.resize(here, (SIZE[1] // 2, SIZE[0] // 2), interpolation=cv2.INTER_AREA)
+        ab = here[None] * RED[:, None, None] + (1 - here[None]) * GREEN[:, None, None]
+        ab = ab + 8 * chance.standard_normal((2, 1, 1))
+        samples.append(Sample(gray, ab.astype(np.float32)))
+        places.append(here)
+    return samples, places
+
+
+def smoothed(
+    samples: Sequence[Sample], mode: Mode = "motion", cuts: Sequence[int] = (0,)
+) -> np.ndarray:
+    smoother, done = Smoother(mode), []
+    for number, sample in enumerate(samples):
+        done += smoother.feed(sample, cut=number in cuts)
+    return np.stack(done + smoother.finish())
+
+
+def test_off_changes_nothing() -> None:
+    samples = still(5)
+    assert np.array_equal(smoothed(samples, "off"), np.stack([sample.ab for sample in samples]))
+
+
+def test_a_still_scene_with_equal_guesses_has_no_variance() -> None:
+    done = smoothed(still(50, noise=0.0))
+    assert done.var(axis=0).max() < 1e-6
+    assert np.allclose(done, 20.0, atol=1e-3)
+
+
+def test_noise_in_a_still_scene_goes() -> None:
+    before = np.stack([sample.ab for sample in still(120)])
+    boiling = {
+        mode: np.abs(np.diff(smoothed(still(120), mode), axis=0)).mean()
+        for mode in ("off", "ema", "motion")
+    }
+    assert boiling["motion"] < boiling["ema"] < 0.2 * boiling["off"]
+    done = smoothed(still(120))
+    assert np.abs(done - 20).mean() < 0.35 * np.abs(before - 20).mean()
+
+
+def test_every_sample_comes_out_once_and_in_order() -> None:
+    count = 2 * (TOGETHER + LOOK_AHEAD) + 7
+    samples = [Sample(texture(1), np.full((2, 32, 48), n, np.float32)) for n in range(count)]
+    for mode in ("off", "ema", "motion"):
+        done = smoothed(samples, mode, cuts=(0, 3, 4, 90))
+        assert len(done) == count
+        assert (np.diff(done[:, 0, 16, 24]) > -1e-3).all()
+
+
+@pytest.mark.parametrize("mode", ["ema", "motion"])
+def test_a_cut_forgets_the_past(mode: Mode) -> None:
+    first = [Sample(texture(1), np.full((2, 32, 48), 60, np.float32)) for _ in range(30)]
+    second = [Sample(texture(2), np.full((2, 32, 48), -60, np.float32)) for _ in range(30)]
+    done = smoothed([*first, *second], mode, cuts=(0, 30))
+    assert np.allclose(done[:30], 60, atol=1e-3) and np.allclose(done[30:], -60, atol=1e-3)
+
+
+def test_a_moving_thing_leaves_no_trail_and_keeps_its_color() -> None:
+    samples, places = moving(24)
+    done = smoothed(samples)
+    blurred = smoothed(samples, "ema")
+    for number in range(4, 24):
+        ground, square = places[number] == 0, places[number] == 1
+        was_there = ground & (np.max(places[:number], axis=0) == 1)  # uncovered meanwhile
+        wanted = GREEN[:, None]
+        trail = np.abs(done[number][:, was_there] - wanted).mean()
+        assert trail < 8, f"picture {number}: a trail of {trail:.1f}"
+        assert np.abs(done[number][:, square] - RED[:, None]).mean() < 8
+    uncovered = (places[-1] == 0) & (np.max(places[-6:-1], axis=0) == 1)
+    smear = np.abs(blurred[-1][:, uncovered] - GREEN[:, None]).mean()
+    assert smear > 2 * np.abs(done[-1][:, uncovered] - GREEN[:, None]).mean()
+
+
+def test_a_flash_ends_no_memory() -> None:
+    samples = still(60)
+    bright = Sample((samples[30].gray * 1.3).clip(0, 1), samples[30].ab)
+    done = smoothed([*samples[:30], bright, *samples[31:]])
+    assert np.abs(done[30] - done[29]).mean() < 2
+
+
+def test_what_the_network_is_sure_of_counts_for_more() -> None:
+    sure, unsure = np.ones((32, 48), np.float32), np.zeros((32, 48), np.float32)
+    right = [Sample(texture(1), np.full((2, 32, 48), 30, np.float32), sure) for _ in range(10)]
+    wrong = [Sample(texture(1), np.full((2, 32, 48), -30, np.float32), unsure) for _ in range(10)]
+    done = smoothed([x for pair in zip(right, wrong, strict=True) for x in pair])
+    assert done.mean() > 15
+
+
+def test_streaming_is_all_but_the_whole_shot(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = np.random.default_rng(4)
+    count = 4 * TOGETHER
+    samples = [
+        Sample(texture(1), (20 + 10 * chance.standard_normal((2, 32, 48))).astype(np.float32))
+        for _ in range(count)
+    ]
+    streamed = smoothed(samples)
+    monkeypatch.setattr("colordaemon.film.smoothing.TOGETHER", count)
+    whole = smoothed(samples)
+    assert np.quantile(np.linalg.norm(streamed - whole, axis=1), 0.99) < 1.0
+
+
+def test_memory_is_bounded() -> None:
+    smoother = Smoother("motion")
+    waiting = 0
+    for number, sample in enumerate(still(300)):
+        waiting += 1 - len(smoother.feed(sample, cut=number == 0))
+        assert waiting < TOGETHER + LOOK_AHEAD
+        assert len(smoother._shot) <= TOGETHER + LOOK_AHEAD + 1
+
+
+@pytest.mark.parametrize("size", [(2, 2), (16, 2), (20, 400)])
+def test_tiny_and_long_pictures_are_smoothed(size: tuple[int, int]) -> None:
+    gray = np.full(size, 0.5, np.float32)
+    ab = np.ones((2, size[0] // 2, size[1] // 2), np.float32)
+    done = smoothed([Sample(gray, ab)] * 3)
+    assert done.shape == (3, *ab.shape) and np.isfinite(done).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_black_and_white_pictures_give_no_nonsense(value: float) -> None:
+    gray = np.full(SIZE, value, np.float32)
+    done = smoothed([Sample(gray, np.full((2, 32, 48), 5, np.float32))] * 4)
+    assert np.allclose(done, 5)
+
+
+def test_motion_is_found_and_trusted_where_it_is_known() -> None:
+    wide = (texture(3, (64, 120)) * 255).astype(np.uint8)
+    one, other = wide[:, 6:102].copy(), wide[:, 2:98].copy()  # moves 4 px to the right
+    there, _ = MotionSearch().between(one, other)
+    grid = np.arange(96, dtype=np.float32)[None]
+    inner = there.places[8:-8, 16:-16, 0] - grid[:, 16:-16]
+    assert np.median(inner) == pytest.approx(4, abs=0.5)
+    assert there.trust[8:-8, 16:-16].mean() > 0.8
+    unrelated, _ = MotionSearch().between(one, (texture(9, SIZE) * 255).astype(np.uint8))
+    assert unrelated.trust.mean() < 0.4
