@@ -212,8 +212,8 @@ def evaluate(
         settings = _override(
             _load(config), model={"file": model, "device": device, "quality": quality}
         )
-        from colordaemon.training.judge import judge
-        from colordaemon.training.scoreboard import show
+        from colordaemon.judging.judge import judge
+        from colordaemon.judging.scoreboard import show
 
         evaluation = judge(
             folder,

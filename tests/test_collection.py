@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from pictures import colorful, fill, pack, write
 
 from colordaemon.errors import DataError, Interrupted
-from colordaemon.training import collection as module
-from colordaemon.training.cache import Entry
-from colordaemon.training.collection import REASONS, Collection, Sample, collect
-from colordaemon.training.dataset import Picture, is_held_out
-from colordaemon.training.look import Look, look_at
+from colordaemon.pictures import collection as module
+from colordaemon.pictures.cache import Entry
+from colordaemon.pictures.collection import REASONS, Collection, Sample, collect
+from colordaemon.pictures.dataset import Picture, is_held_out
+from colordaemon.pictures.look import Look, look_at
 
 HELD_OUT = 0.3
 

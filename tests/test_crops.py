@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from colordaemon.training.crops import Crops, to_gray_and_ab
-from colordaemon.training.dataset import find_pictures
+from colordaemon.pictures.crops import Crops, to_gray_and_ab
+from colordaemon.pictures.dataset import find_pictures
 
 
 @pytest.fixture

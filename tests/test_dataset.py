@@ -11,7 +11,7 @@ import pytest
 from conftest import LABELS
 
 from colordaemon.errors import DataError
-from colordaemon.training.dataset import (
+from colordaemon.pictures.dataset import (
     Picture,
     find_pictures,
     fingerprint,

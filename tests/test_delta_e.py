@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from colordaemon.training.delta_e import delta_e_2000
+from colordaemon.judging.delta_e import delta_e_2000
 
 # Sharma, Wu & Dalal 2005, table 1: two Lab colors and their difference.
 PUBLISHED = """

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pictures import colorful, encode
 
-from colordaemon.training import duplicates
-from colordaemon.training.decode import decode_picture
-from colordaemon.training.duplicates import groups
-from colordaemon.training.look import Look, look_at
+from colordaemon.pictures import duplicates
+from colordaemon.pictures.decode import decode_picture
+from colordaemon.pictures.duplicates import groups
+from colordaemon.pictures.look import Look, look_at
 
 
 def look(pixels: np.ndarray) -> Look:

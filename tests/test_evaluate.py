@@ -21,16 +21,16 @@ from torch import Tensor
 
 from colordaemon.color import gray_to_lightness
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
+from colordaemon.judging import judge as judging
+from colordaemon.judging.comparison import Row, RowSum, chroma_factor, read_pixels, truth_of
+from colordaemon.judging.evaluate import Evaluation, choose_pictures, evaluate_pictures
+from colordaemon.judging.guesses import Guesses, gray_view, predict_each
+from colordaemon.judging.metrics import chroma, squared_error
+from colordaemon.judging.scoreboard import show
 from colordaemon.network.checkpoint import save_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
-from colordaemon.training import judge as judging
-from colordaemon.training.comparison import Row, RowSum, chroma_factor, read_pixels, truth_of
-from colordaemon.training.dataset import Picture, find_pictures, split
-from colordaemon.training.evaluate import Evaluation, choose_pictures, evaluate_pictures
-from colordaemon.training.guesses import Guesses, gray_view, predict_each
-from colordaemon.training.metrics import chroma, squared_error
-from colordaemon.training.scoreboard import show
+from colordaemon.pictures.dataset import Picture, find_pictures, split
 
 CPU = torch.device("cpu")
 

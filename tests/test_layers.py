@@ -17,8 +17,10 @@ MAY_IMPORT = {
     "media": COMMON,
     "film": COMMON | {"network", "media"},
     "service": COMMON | {"network", "media", "film"},
-    "training": COMMON | {"network"},
-    "cli": COMMON | {"network", "media", "film", "service", "training"},
+    "pictures": COMMON | {"network"},
+    "judging": COMMON | {"network", "pictures"},
+    "training": COMMON | {"network", "pictures", "judging"},
+    "cli": COMMON | {"network", "media", "film", "service", "judging", "training"},
     "__main__": {"cli"},
     "__init__": set[str](),
 }

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import DataError
-from colordaemon.training.crops import Crops
-from colordaemon.training.loader import batches, epoch_batches, load
+from colordaemon.pictures.crops import Crops
+from colordaemon.pictures.loader import batches, epoch_batches, load
 
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")

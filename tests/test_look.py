@@ -9,8 +9,8 @@ import torch
 from pictures import colorful, encode
 
 from colordaemon.color import rgb_to_lab
-from colordaemon.training.decode import decode_picture
-from colordaemon.training.look import THUMBNAIL, colorfulness, difference_hash, look_at, mean_chroma
+from colordaemon.pictures.decode import decode_picture
+from colordaemon.pictures.look import THUMBNAIL, colorfulness, difference_hash, look_at, mean_chroma
 
 
 def bits(one: np.ndarray, other: np.ndarray) -> int:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from colordaemon.training.auc import FARTHEST, AucSum, area_of
-from colordaemon.training.metrics import (
+from colordaemon.judging.auc import FARTHEST, AucSum, area_of
+from colordaemon.judging.metrics import (
     ACCURACY_DISTANCE,
     ScoreSum,
     accuracy,

@@ -23,16 +23,16 @@ import torch
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import Interrupted
+from colordaemon.judging.evaluate import Evaluation, Table, evaluate_pictures
 from colordaemon.network.checkpoint import load_model, read_notes, save_model
 from colordaemon.network.colorizer import Colorizer, choose_dtype
 from colordaemon.network.model import ColorNet, ModelSpec
+from colordaemon.pictures.collection import Collection, collect
+from colordaemon.pictures.dataset import Picture
 from colordaemon.training import closing
 from colordaemon.training import train as training
 from colordaemon.training.card import escaped, model_card
 from colordaemon.training.closing import reported
-from colordaemon.training.collection import Collection, collect
-from colordaemon.training.dataset import Picture
-from colordaemon.training.evaluate import Evaluation, Table, evaluate_pictures
 from colordaemon.training.outcome import (
     MODEL,
     Outcome,

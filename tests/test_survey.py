@@ -19,11 +19,11 @@ import pytest
 from pictures import colorful, encode, fill, pack, write
 
 from colordaemon.errors import DataError, Interrupted
-from colordaemon.training import cache as cache_module
-from colordaemon.training import survey as survey_module
-from colordaemon.training.cache import Cache, Entry
-from colordaemon.training.dataset import find_pictures
-from colordaemon.training.survey import survey
+from colordaemon.pictures import cache as cache_module
+from colordaemon.pictures import survey as survey_module
+from colordaemon.pictures.cache import Cache, Entry
+from colordaemon.pictures.dataset import find_pictures
+from colordaemon.pictures.survey import survey
 
 # Python 3.12 warns of any fork beside threads, and torch has threads; importing it anew takes long.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")

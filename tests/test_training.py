@@ -25,15 +25,15 @@ from torch import Tensor, nn
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
+from colordaemon.judging.metrics import Scores
 from colordaemon.network.checkpoint import balance, load_model, read_notes, save_model
 from colordaemon.network.model import ColorNet, ModelSpec
+from colordaemon.pictures.collection import collect
+from colordaemon.pictures.dataset import find_pictures
+from colordaemon.pictures.loader import batches, epoch_batches, pictures_of_batch
 from colordaemon.training import start as starting
 from colordaemon.training import train as training
-from colordaemon.training.collection import collect
-from colordaemon.training.dataset import find_pictures
-from colordaemon.training.loader import batches, epoch_batches, pictures_of_batch
 from colordaemon.training.losses import l2
-from colordaemon.training.metrics import Scores
 from colordaemon.training.report import COLUMNS, overfitting
 from colordaemon.training.run import Run, averaged_weights
 from colordaemon.training.start import make_objective, set_training_mode, starting_model

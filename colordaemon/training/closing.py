@@ -12,13 +12,13 @@ from pathlib import Path
 from threading import Event
 
 from colordaemon.errors import ColordaemonError
+from colordaemon.judging.contact import draw_contact_sheet
+from colordaemon.judging.evaluate import evaluate_pictures
 from colordaemon.network.checkpoint import load_model, write_durably
 from colordaemon.network.colorizer import Colorizer, choose_dtype
+from colordaemon.pictures.collection import Collection, Sample
+from colordaemon.pictures.dataset import Picture
 from colordaemon.training.card import model_card
-from colordaemon.training.collection import Collection, Sample
-from colordaemon.training.contact import draw_contact_sheet
-from colordaemon.training.dataset import Picture
-from colordaemon.training.evaluate import evaluate_pictures
 from colordaemon.training.outcome import MODEL, Outcome
 from colordaemon.training.page import page
 from colordaemon.training.report import Report

@@ -11,7 +11,7 @@ import torch
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import DataError
-from colordaemon.training.dataset import find_pictures
+from colordaemon.pictures.dataset import find_pictures
 from colordaemon.training.train import train
 
 log = logging.getLogger(__name__)

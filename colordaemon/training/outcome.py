@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from colordaemon.config import TrainSettings
+from colordaemon.judging.evaluate import GRAY, Evaluation, Table
+from colordaemon.judging.scoreboard import COLUMNS
 from colordaemon.network.model import Decoding
-from colordaemon.training.collection import Collection
-from colordaemon.training.evaluate import GRAY, Evaluation, Table
+from colordaemon.pictures.collection import Collection
 from colordaemon.training.report import OVERFIT_EPOCHS, overfitting
-from colordaemon.training.scoreboard import COLUMNS
 
 MODEL = "this model"  # its row's name in the evaluation
 FEW = 20  # pictures; a mean over fewer is mostly chance

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from colordaemon.color import gray_to_lightness, lab_to_rgb
+from colordaemon.judging.metrics import ACCURACY_DISTANCE, Scores
 from colordaemon.network.checkpoint import write_durably
 from colordaemon.network.model import ColorNet
-from colordaemon.training.crops import Crops, to_gray_and_ab
-from colordaemon.training.metrics import ACCURACY_DISTANCE, Scores
+from colordaemon.pictures.crops import Crops, to_gray_and_ab
 from colordaemon.training.run import Run
 from colordaemon.training.validate import Validation
 

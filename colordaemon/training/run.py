@@ -14,9 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import ModelError
+from colordaemon.judging.metrics import Scores, ScoreSum
 from colordaemon.network.checkpoint import write_durably
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
-from colordaemon.training.metrics import Scores, ScoreSum
 
 EMA_DECAY = 0.999
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from colordaemon.config import TrainSettings
 from colordaemon.network.checkpoint import BUNDLED, balance, load_model, load_vgg, read_notes
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
+from colordaemon.pictures.crops import Crops, Source, to_gray_and_ab
 from colordaemon.training.bins import occupied_bins, soft_bins
-from colordaemon.training.crops import Crops, Source, to_gray_and_ab
 from colordaemon.training.losses import BIN_SHARES, make_loss
 from colordaemon.training.perceptual import Perceptual
 from colordaemon.training.step import Objective

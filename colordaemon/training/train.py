@@ -25,11 +25,11 @@ from colordaemon.config import TrainSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
 from colordaemon.network.checkpoint import save_model, write_durably
 from colordaemon.network.model import decode
+from colordaemon.pictures.collection import Collection, Sample, collect
+from colordaemon.pictures.crops import Crops, to_gray_and_ab
+from colordaemon.pictures.dataset import lot
+from colordaemon.pictures.loader import batches, epoch_batches, pictures_of_batch
 from colordaemon.training.closing import close_run
-from colordaemon.training.collection import Collection, Sample, collect
-from colordaemon.training.crops import Crops, to_gray_and_ab
-from colordaemon.training.dataset import lot
-from colordaemon.training.loader import batches, epoch_batches, pictures_of_batch
 from colordaemon.training.report import Report
 from colordaemon.training.run import Run, averaged_weights
 from colordaemon.training.start import (

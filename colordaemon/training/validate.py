@@ -19,13 +19,13 @@ from torch.nn import functional
 
 from colordaemon.color import AB_LIMIT, gray_to_lightness
 from colordaemon.config import TrainSettings
+from colordaemon.judging.comparison import chroma_factor
+from colordaemon.judging.delta_e import delta_e_2000
+from colordaemon.judging.metrics import Scores, ScoreSum, chroma
 from colordaemon.network.model import ColorNet, Decoding, Heads, annealed_mean, decode
-from colordaemon.training.comparison import chroma_factor
-from colordaemon.training.crops import Crops, Source, to_gray_and_ab
-from colordaemon.training.delta_e import delta_e_2000
-from colordaemon.training.loader import load
+from colordaemon.pictures.crops import Crops, Source, to_gray_and_ab
+from colordaemon.pictures.loader import load
 from colordaemon.training.losses import BIN_SHARES, Loss, Target
-from colordaemon.training.metrics import Scores, ScoreSum, chroma
 from colordaemon.training.step import autocast
 
 AnySource = TypeVar("AnySource", bound=Source)

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from colordaemon.errors import DataError, Interrupted
+from colordaemon.judging.comparison import Row, RowSum, Truth, chroma_factor, read_pixels, truth_of
+from colordaemon.judging.guesses import Guesses, gray_view
+from colordaemon.judging.metrics import chroma
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.training.comparison import Row, RowSum, Truth, chroma_factor, read_pixels, truth_of
-from colordaemon.training.dataset import Picture, find_pictures, readable, split
-from colordaemon.training.guesses import Guesses, gray_view
-from colordaemon.training.metrics import chroma
+from colordaemon.pictures.dataset import Picture, find_pictures, readable, split
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional
 
 from colordaemon.color import lab_to_rgb
+from colordaemon.judging.comparison import read_pixels, truth_of
+from colordaemon.judging.guesses import gray_view
 from colordaemon.network.checkpoint import write_durably
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.training.comparison import read_pixels, truth_of
-from colordaemon.training.dataset import Picture
-from colordaemon.training.guesses import gray_view
+from colordaemon.pictures.dataset import Picture
 
 CELL = 160  # pixels; a picture is fitted into a square of this side
 LINES = 6  # pictures of each kind

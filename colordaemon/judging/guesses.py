@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from colordaemon.color import lightness_to_gray, rgb_to_lab
+from colordaemon.judging.comparison import VIEW_SIDE, shrunk
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.training.comparison import VIEW_SIDE, shrunk
 
 
 class Guesses:

@@ -19,10 +19,10 @@ from typing import TypeVar
 import numpy as np
 
 from colordaemon.errors import Interrupted
-from colordaemon.training.cache import Cache, Entry, locked
-from colordaemon.training.dataset import Picture
-from colordaemon.training.decode import decode_picture
-from colordaemon.training.look import Look, look_at
+from colordaemon.pictures.cache import Cache, Entry, locked
+from colordaemon.pictures.dataset import Picture
+from colordaemon.pictures.decode import decode_picture
+from colordaemon.pictures.look import Look, look_at
 
 log = logging.getLogger(__name__)
 In = TypeVar("In")

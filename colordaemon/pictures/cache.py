@@ -36,7 +36,7 @@ import numpy as np
 
 from colordaemon.errors import DataError, Interrupted
 from colordaemon.network.checkpoint import write_durably
-from colordaemon.training.look import Look
+from colordaemon.pictures.look import Look
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from colordaemon.training.look import THUMBNAIL, Look
+from colordaemon.pictures.look import THUMBNAIL, Look
 
 MAX_BITS = 7  # of 64
 MIN_LIKENESS = 0.965  # correlation of thumbnails; below it, one face begins to pass for another

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from colordaemon.color import lab_to_rgb, rgb_to_lab
 from colordaemon.errors import DataError
-from colordaemon.training.auc import AucSum
-from colordaemon.training.dataset import Picture
-from colordaemon.training.decode import decode_picture
-from colordaemon.training.delta_e import delta_e_2000
-from colordaemon.training.metrics import accuracy, chroma, colorfulness, psnr, squared_error
+from colordaemon.judging.auc import AucSum
+from colordaemon.judging.delta_e import delta_e_2000
+from colordaemon.judging.metrics import accuracy, chroma, colorfulness, psnr, squared_error
+from colordaemon.pictures.dataset import Picture
+from colordaemon.pictures.decode import decode_picture
 
 GRID_SIDE = 256  # short side, pixels
 VIEW_SIDE = 512  # short side of what a network is given: more than it looks at in best quality

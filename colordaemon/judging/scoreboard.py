@@ -16,10 +16,10 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from colordaemon import __version__
+from colordaemon.judging.comparison import CHROMA_SHARE, Row
+from colordaemon.judging.evaluate import Evaluation, Table
+from colordaemon.judging.metrics import ACCURACY_DISTANCE
 from colordaemon.network.checkpoint import write_durably
-from colordaemon.training.comparison import CHROMA_SHARE, Row
-from colordaemon.training.evaluate import Evaluation, Table
-from colordaemon.training.metrics import ACCURACY_DISTANCE
 
 TEXT_WIDTH = 240  # characters of a line where there is no terminal to fit
 

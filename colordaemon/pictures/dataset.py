@@ -24,9 +24,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from colordaemon.errors import DataError
-from colordaemon.training.crops import Crops as Crops
-from colordaemon.training.crops import to_gray_and_ab as to_gray_and_ab
-from colordaemon.training.decode import decode_picture as decode_picture
+from colordaemon.pictures.decode import decode_picture
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from threading import Event
 
 from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError
+from colordaemon.judging.contact import draw_contact_sheet
+from colordaemon.judging.evaluate import Evaluation, choose_pictures, evaluate_pictures
+from colordaemon.judging.scoreboard import write_json
 from colordaemon.network.checkpoint import BUNDLED, read_notes
 from colordaemon.network.colorizer import Colorizer, open_colorizer
-from colordaemon.training.contact import draw_contact_sheet
-from colordaemon.training.dataset import fingerprint
-from colordaemon.training.evaluate import Evaluation, choose_pictures, evaluate_pictures
-from colordaemon.training.scoreboard import write_json
+from colordaemon.pictures.dataset import fingerprint
 
 log = logging.getLogger(__name__)
 

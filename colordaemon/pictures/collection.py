@@ -13,11 +13,11 @@ from threading import Event
 import numpy as np
 
 from colordaemon.errors import DataError
-from colordaemon.training import duplicates
-from colordaemon.training.cache import Entry, Place, cache_folder_of
-from colordaemon.training.dataset import Picture, find_pictures, is_held_out
-from colordaemon.training.look import Look
-from colordaemon.training.survey import survey
+from colordaemon.pictures import duplicates
+from colordaemon.pictures.cache import Entry, Place, cache_folder_of
+from colordaemon.pictures.dataset import Picture, find_pictures, is_held_out
+from colordaemon.pictures.look import Look
+from colordaemon.pictures.survey import survey
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import DataError
-from colordaemon.training.crops import Crops, Source
+from colordaemon.pictures.crops import Crops, Source
 
 AnySource = TypeVar("AnySource", bound=Source)
 

@@ -1,0 +1,1 @@
+"""Color pictures to learn from and to be judged by."""
