@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -55,6 +55,7 @@ class FilmSettings(Settings):
     preset: str | None = None  # None: the codec's usual one
     encoder_options: dict[str, str] = {}
     smoothing: Literal["off", "ema", "motion"] = "motion"
+    stride: Annotated[int, Field(ge=1, le=16)] | Literal["auto"] = "auto"
     segment_seconds: float = Field(default=10.0, ge=2.0, le=600.0)
     damaged_percent: float = Field(default=2.0, ge=0.0, le=100.0)  # share of video packets
 
@@ -142,7 +143,8 @@ def load_config(path: Path) -> Config:
         context = {"folder": path.absolute().parent}
         config = Config.model_validate({} if data is None else data, context=context)
     except ValidationError as error:
-        mistakes += [_explain(detail, places) for detail in error.errors()]
+        # Once for each kind of value that would have done.
+        mistakes += dict.fromkeys(_explain(detail, places) for detail in error.errors())
     if mistakes:
         mistakes.sort(key=lambda mistake: (mistake[0].line, mistake[0].column))
         raise ConfigError("\n".join(f"{_at(path, mark)}: {what}" for mark, what in mistakes))
@@ -215,6 +217,8 @@ def _plain(
 def _explain(detail: ErrorDetails, places: _Places) -> _Mistake:
     """Where a mistake stands, and what it is in plain words."""
     place = tuple(str(step) for step in detail["loc"])
+    while place not in places:  # the last step names one of several kinds of value that would do
+        place = place[:-1]
     label, (key, value) = ".".join(place) or "the file", places[place]
     section = type(getattr(Config(), place[0])) if len(place) > 1 else Config
     if detail["type"] == "extra_forbidden":
@@ -240,6 +244,8 @@ def _in_words(schema: dict[str, Any]) -> str:
         return " or ".join(_in_words(choice) for choice in schema["anyOf"])
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
+    if "const" in schema:
+        return str(schema["const"])
     words = _KINDS[schema.get("format", schema["type"])]
     if "minimum" in schema and "maximum" in schema:
         return f"{words} from {schema['minimum']:g} to {schema['maximum']:g}"

@@ -269,7 +269,7 @@ def color_and_report(
 
 def short_segments(settings: FilmSettings, seconds: float) -> FilmSettings:
     """Segments far shorter than users may ask for, so that short films have joins."""
-    return settings.model_copy(update={"segment_seconds": seconds})
+    return settings.model_copy(update={"segment_seconds": seconds, "stride": 1})
 
 
 def decode(path: Path, index: int | None = None) -> list[VideoFrame]:

@@ -213,7 +213,8 @@ def test_batch_size_and_segment_length_change_no_color(
     source = make_film(tmp_path / "film.mkv", 10)
     cpu = torch.device("cpu")
     whole = Colorizer(tiny_model, cpu, torch.float32, batch_size=4)
-    expected = [planes(frame) for frame in decode(color(source, ARCHIVE, colorizer=whole))]
+    in_one = short_segments(ARCHIVE, 50.0)
+    expected = [planes(frame) for frame in decode(color(source, in_one, colorizer=whole))]
     assert np.ptp(expected[0][1]) > 4  # there is color at all
     other = Colorizer(tiny_model, cpu, torch.float32, batch_size=batch_size)
     for seconds in (100.0, 0.1):
@@ -272,17 +273,18 @@ def test_memory_does_not_grow_with_duration(tmp_path: Path) -> None:
         tmp_path / "film.mkv", (image for _ in range(2000)), size=(32, 32), codec="ffv1"
     )
     alive: list[int] = []
+    every_frame = ARCHIVE.model_copy(update={"stride": 1})
 
     def count(frame: Frame) -> None:
         if frame.pts % 8000 == 0:
             alive.append(sum(type(thing) is Frame for thing in gc.get_objects()))
 
     report = color_film(
-        plan_film(source, ARCHIVE), tmp_path / "done.mkv", Painter(16), on_frame=count
+        plan_film(source, every_frame), tmp_path / "done.mkv", Painter(16), on_frame=count
     )
     assert report.frames == 2000
     assert len(alive) == 10
-    assert max(alive) < 150
+    assert max(alive) < 250  # those that wait for what follows them, and the queues
 
 
 def test_cuts_are_counted_and_end_segments(tmp_path: Path) -> None:

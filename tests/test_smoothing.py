@@ -23,12 +23,19 @@ def texture(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)
 
 
+def sample(gray: np.ndarray, ab: np.ndarray, sure: float = 1.0) -> Sample:
+    """gray: (h, w) 0..1. ab: (2, h/2, w/2)."""
+    size = gray.shape[1] // 2, gray.shape[0] // 2
+    luma = cv2.resize(gray * 255, size, interpolation=cv2.INTER_AREA).round().astype(np.uint8)
+    return Sample(luma, ab.astype(np.float32), np.full(luma.shape, sure, np.float32))
+
+
 def still(count: int, noise: float = 10.0, seed: int = 1) -> list[Sample]:
     """The same picture again and again, its color guessed with much noise."""
     chance = np.random.default_rng(seed)
     gray, ab = texture(seed), np.full((2, SIZE[0] // 2, SIZE[1] // 2), 20.0)
     return [
-        Sample(gray, (ab + noise * chance.standard_normal((2, 1, 1))).astype(np.float32))
+        sample(gray, (ab + noise * chance.standard_normal((2, 1, 1))).astype(np.float32))
         for _ in range(count)
     ]
 
@@ -46,7 +53,7 @@ def moving(count: int) -> tuple[list[Sample], list[np.ndarray]]:
         here = cv2.resize(here, (SIZE[1] // 2, SIZE[0] // 2), interpolation=cv2.INTER_AREA)
         ab = here[None] * RED[:, None, None] + (1 - here[None]) * GREEN[:, None, None]
         ab = ab + 8 * chance.standard_normal((2, 1, 1))
-        samples.append(Sample(gray, ab.astype(np.float32)))
+        samples.append(sample(gray, ab.astype(np.float32)))
         places.append(here)
     return samples, places
 
@@ -55,14 +62,14 @@ def smoothed(
     samples: Sequence[Sample], mode: Mode = "motion", cuts: Sequence[int] = (0,)
 ) -> np.ndarray:
     smoother, done = Smoother(mode), []
-    for number, sample in enumerate(samples):
-        done += smoother.feed(sample, cut=number in cuts)
+    for number, one in enumerate(samples):
+        done += smoother.feed(one, cut=number in cuts)
     return np.stack(done + smoother.finish())
 
 
 def test_off_changes_nothing() -> None:
     samples = still(5)
-    assert np.array_equal(smoothed(samples, "off"), np.stack([sample.ab for sample in samples]))
+    assert np.array_equal(smoothed(samples, "off"), np.stack([one.ab for one in samples]))
 
 
 def test_a_still_scene_with_equal_guesses_has_no_variance() -> None:
@@ -84,7 +91,7 @@ def test_noise_in_a_still_scene_goes() -> None:
 
 def test_every_sample_comes_out_once_and_in_order() -> None:
     count = 2 * (TOGETHER + LOOK_AHEAD) + 7
-    samples = [Sample(texture(1), np.full((2, 32, 48), n, np.float32)) for n in range(count)]
+    samples = [sample(texture(1), np.full((2, 32, 48), n, np.float32)) for n in range(count)]
     for mode in ("off", "ema", "motion"):
         done = smoothed(samples, mode, cuts=(0, 3, 4, 90))
         assert len(done) == count
@@ -93,8 +100,8 @@ def test_every_sample_comes_out_once_and_in_order() -> None:
 
 @pytest.mark.parametrize("mode", ["ema", "motion"])
 def test_a_cut_forgets_the_past(mode: Mode) -> None:
-    first = [Sample(texture(1), np.full((2, 32, 48), 60, np.float32)) for _ in range(30)]
-    second = [Sample(texture(2), np.full((2, 32, 48), -60, np.float32)) for _ in range(30)]
+    first = [sample(texture(1), np.full((2, 32, 48), 60, np.float32)) for _ in range(30)]
+    second = [sample(texture(2), np.full((2, 32, 48), -60, np.float32)) for _ in range(30)]
     done = smoothed([*first, *second], mode, cuts=(0, 30))
     assert np.allclose(done[:30], 60, atol=1e-3) and np.allclose(done[30:], -60, atol=1e-3)
 
@@ -117,15 +124,14 @@ def test_a_moving_thing_leaves_no_trail_and_keeps_its_color() -> None:
 
 def test_a_flash_ends_no_memory() -> None:
     samples = still(60)
-    bright = Sample((samples[30].gray * 1.3).clip(0, 1), samples[30].ab)
+    bright = sample((texture(1) * 1.3).clip(0, 1), samples[30].ab)
     done = smoothed([*samples[:30], bright, *samples[31:]])
     assert np.abs(done[30] - done[29]).mean() < 2
 
 
 def test_what_the_network_is_sure_of_counts_for_more() -> None:
-    sure, unsure = np.ones((32, 48), np.float32), np.zeros((32, 48), np.float32)
-    right = [Sample(texture(1), np.full((2, 32, 48), 30, np.float32), sure) for _ in range(10)]
-    wrong = [Sample(texture(1), np.full((2, 32, 48), -30, np.float32), unsure) for _ in range(10)]
+    right = [sample(texture(1), np.full((2, 32, 48), 30), sure=1.0) for _ in range(10)]
+    wrong = [sample(texture(1), np.full((2, 32, 48), -30), sure=0.0) for _ in range(10)]
     done = smoothed([x for pair in zip(right, wrong, strict=True) for x in pair])
     assert done.mean() > 15
 
@@ -134,7 +140,7 @@ def test_streaming_is_all_but_the_whole_shot(monkeypatch: pytest.MonkeyPatch) ->
     chance = np.random.default_rng(4)
     count = 4 * TOGETHER
     samples = [
-        Sample(texture(1), (20 + 10 * chance.standard_normal((2, 32, 48))).astype(np.float32))
+        sample(texture(1), (20 + 10 * chance.standard_normal((2, 32, 48))).astype(np.float32))
         for _ in range(count)
     ]
     streamed = smoothed(samples)
@@ -146,8 +152,8 @@ def test_streaming_is_all_but_the_whole_shot(monkeypatch: pytest.MonkeyPatch) ->
 def test_memory_is_bounded() -> None:
     smoother = Smoother("motion")
     waiting = 0
-    for number, sample in enumerate(still(300)):
-        waiting += 1 - len(smoother.feed(sample, cut=number == 0))
+    for number, one in enumerate(still(300)):
+        waiting += 1 - len(smoother.feed(one, cut=number == 0))
         assert waiting < TOGETHER + LOOK_AHEAD
         assert len(smoother._shot) <= TOGETHER + LOOK_AHEAD + 1
 
@@ -156,14 +162,14 @@ def test_memory_is_bounded() -> None:
 def test_tiny_and_long_pictures_are_smoothed(size: tuple[int, int]) -> None:
     gray = np.full(size, 0.5, np.float32)
     ab = np.ones((2, size[0] // 2, size[1] // 2), np.float32)
-    done = smoothed([Sample(gray, ab)] * 3)
+    done = smoothed([sample(gray, ab)] * 3)
     assert done.shape == (3, *ab.shape) and np.isfinite(done).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_black_and_white_pictures_give_no_nonsense(value: float) -> None:
     gray = np.full(SIZE, value, np.float32)
-    done = smoothed([Sample(gray, np.full((2, 32, 48), 5, np.float32))] * 4)
+    done = smoothed([sample(gray, np.full((2, 32, 48), 5, np.float32))] * 4)
     assert np.allclose(done, 5)
 
 

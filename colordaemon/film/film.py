@@ -9,11 +9,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor
 from colordaemon.film.join import join, verify
 from colordaemon.film.plan import FilmPlan, SegmentTask
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
+from colordaemon.film.stride import StrideSetting
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.decode import Frame
 from colordaemon.media.mux import Target, choose_target
@@ -82,7 +85,7 @@ def color_film(
     work = Path(tempfile.mkdtemp(prefix=f"{partial.stem}.", suffix=".work", dir=partial.parent))
     try:
         with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
-            plan = run_segments(job, work, executor)
+            plan = run_segments(job, work, executor, stride_for(job.settings, colorizer.device))
         left_out = join(plan, job.target, partial)
         verify(plan, job.target, partial)
     except BaseException:
@@ -103,7 +106,14 @@ def color_film(
     )
 
 
-def run_segments(job: FilmJob, work: Path, executor: Executor) -> FilmPlan:
+def stride_for(settings: FilmSettings, device: torch.device) -> StrideSetting:
+    """`auto` is for processors; a GPU sees every frame in the time that encoding takes."""
+    return 1 if settings.stride == "auto" and device.type == "cuda" else settings.stride
+
+
+def run_segments(
+    job: FilmJob, work: Path, executor: Executor, stride: StrideSetting = 1
+) -> FilmPlan:
     """Make all segments, each beginning where the one before it ended."""
     plan = FilmPlan(job.source, job.encoder)
     task: SegmentTask | None = SegmentTask(
@@ -114,6 +124,7 @@ def run_segments(job: FilmJob, work: Path, executor: Executor) -> FilmPlan:
         longest_seconds=job.settings.segment_seconds,
         damaged_percent=job.settings.damaged_percent,
         smoothing=job.settings.smoothing,
+        stride=stride,
     )
     while task is not None:
         plan.add(executor.submit(run_segment, task).result())

@@ -15,6 +15,7 @@ import numpy as np
 
 TOLERANCE = 7.0  # codes of 0..255, about 3 L*: luma further off than this is something else
 MATCH = 1.5  # brightness and contrast are matched up to this factor
+SMALLEST = 16  # pixels a side; DIS wants some, and what is smaller has no motion worth following
 # A pixel and its way back may differ by this much: Sundaram, Brox & Keutzer 2010, equation 5.
 RELATIVE_SLIP, ABSOLUTE_SLIP = 0.01, 0.5
 
@@ -29,7 +30,11 @@ class Motion:
 
     def fetch(self, values: np.ndarray) -> np.ndarray:
         """What the other picture's (h, w) or (h, w, n) values are here; its edge goes on."""
-        return _fetched(values, self.places)
+        x, y = cv2.split(self.places)
+        moved: np.ndarray = cv2.remap(
+            values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        return moved
 
 
 class MotionSearch:
@@ -41,37 +46,35 @@ class MotionSearch:
 
     def between(self, one: np.ndarray, other: np.ndarray) -> tuple[Motion, Motion]:
         """From `one` to `other`, and back. Both (h, w) uint8 luma."""
-        if self._grid.shape[:2] != one.shape:
-            self._grid = np.stack(
-                np.meshgrid(*(np.arange(n, dtype=np.float32) for n in one.shape[::-1])), axis=-1
-            )
-        # DIS wants a few pixels; what is smaller has no motion worth following.
-        if min(one.shape) < 16:
-            there = back = np.zeros_like(self._grid)
-        else:
-            empty = np.zeros_like(
-                self._grid
-            )  # written into; None would do, but is not in the types
-            there = np.asarray(self._dis.calc(one, other, empty))
-            back = np.asarray(self._dis.calc(other, one, empty.copy()))
+        there, back = self._flow(one, other), self._flow(other, one)
         return self._motion(one, other, there, back), self._motion(other, one, back, there)
 
+    def toward(self, here: np.ndarray, other: np.ndarray) -> Motion:
+        """From `here` to `other`, trusted by luma alone: half the work."""
+        return self._motion(here, other, self._flow(here, other), None)
+
+    def _flow(self, here: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """(h, w, 2) float32, x and y, from each pixel of `here` to its place in `other`."""
+        flow = np.zeros((*here.shape, 2), np.float32)
+        if min(here.shape) < SMALLEST:
+            return flow
+        return np.asarray(self._dis.calc(here, other, flow))
+
     def _motion(
-        self, here: np.ndarray, other: np.ndarray, flow: np.ndarray, back: np.ndarray
+        self, here: np.ndarray, other: np.ndarray, flow: np.ndarray, back: np.ndarray | None
     ) -> Motion:
-        places = self._grid + flow
-        found = _fetched(np.dstack((_matched(other, here), back)), places)
-        error = here - found[..., 0]
+        if self._grid.shape != flow.shape:
+            axes = (np.arange(count, dtype=np.float32) for count in here.shape[::-1])
+            self._grid = np.stack(np.meshgrid(*axes), axis=-1)
+        motion = Motion(self._grid + flow, np.ones(here.shape, np.float32))
+        error = here - motion.fetch(_matched(other, here))
         trust = np.exp(error * error * (-0.5 / TOLERANCE**2))
-        slip = _squared(flow + found[..., 1:])
-        allowed = RELATIVE_SLIP * (_squared(flow) + _squared(found[..., 1:])) + ABSOLUTE_SLIP
-        return Motion(places, trust * (slip <= allowed))
-
-
-def _fetched(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    x, y = cv2.split(places)
-    moved: np.ndarray = cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return moved
+        if back is not None:
+            way_back = motion.fetch(back)
+            slip = _squared(flow + way_back)
+            allowed = RELATIVE_SLIP * (_squared(flow) + _squared(way_back)) + ABSOLUTE_SLIP
+            trust *= slip <= allowed
+        return Motion(motion.places, trust)
 
 
 def _matched(luma: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from colordaemon.film.smoothing import Mode
+from colordaemon.film.stride import StrideSetting
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.decode import Damage
 from colordaemon.media.probe import FilmInfo
@@ -41,6 +42,7 @@ class SegmentTask:
     end_pts: int | None = None
     warm_pts: int | None = None
     smoothing: Mode = "motion"
+    stride: StrideSetting = 1
 
 
 @dataclass(frozen=True)

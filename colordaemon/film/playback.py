@@ -1,9 +1,9 @@
 """A film being read once from its beginning, with the network's guess of every frame.
 
 Smoothing wants to know what came before a segment and what comes after it. So guesses run ahead of
-the frames that are taken, and the last ones taken are remembered, both within the shot. Full frames
-wait meanwhile, up to a fixed number of bytes; the film of a size that would not fit is read a
-second time instead.
+the frames that are taken, and the last ones taken are remembered, both within the shot. Frames that
+the network does not see get their color from their neighbors. Full frames wait meanwhile, up to a
+fixed number of bytes; a film of a size that would not fit is read a second time instead.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import cv2
@@ -19,38 +19,43 @@ import numpy as np
 import torch
 
 from colordaemon.errors import MediaError
+from colordaemon.film.carry import Carrier
 from colordaemon.film.plan import SHORTEST_SECONDS, SegmentTask
 from colordaemon.film.prefetch import prefetch
 from colordaemon.film.shots import CutDetector
-from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
+from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
+from colordaemon.film.stride import LONGEST_STILL, Stride
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
 
 AHEAD_BYTES = 256 << 20  # full frames that may wait between two threads
 HELD_BYTES = 640 << 20  # full frames that may wait for what comes after them
-_HELD_FRAMES = 2 * LOOK_AHEAD + TOGETHER  # that many wait at the most
+_HELD_SAMPLES = 2 * LOOK_AHEAD + TOGETHER  # that many wait at the most, and the frames in between
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A frame as the network sees it: (h, w) float32 gray in 0..1, upright.
+    """A frame, small and upright. cut: it begins a shot.
 
-    frame: the full one, or None where it is too large to wait. cut: it begins a shot.
+    luma: (h, w) uint8 at the size of ab. gray: (2h, 2w) float32 in 0..1, as the network has to see
+    it; None if it has not. A shot's first frame always has one. frame: the full one, or None where
+    it is too large to wait.
     """
 
     pts: int
-    gray: np.ndarray
     cut: bool
+    luma: np.ndarray
+    gray: np.ndarray | None
     frame: Frame | None
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A frame and what the network says of it."""
+    """A frame and what the network says of it, None where it is not asked."""
 
     seen: Seen
-    sample: Sample
+    sample: Sample | None
 
 
 class Playback:
@@ -59,11 +64,14 @@ class Playback:
     def __init__(self, task: SegmentTask, colorizer: Colorizer) -> None:
         self.source, self._colorizer = task.source, colorizer
         self.reader = FilmReader(task.source, damaged_percent=task.damaged_percent)
-        holds = frame_bytes(task.source) * _HELD_FRAMES <= HELD_BYTES
+        stride = LONGEST_STILL if task.stride == "auto" else task.stride
+        holds = frame_bytes(task.source) * _HELD_SAMPLES * stride <= HELD_BYTES
         self._second = None if holds else FilmReader(task.source, damaged_percent=100.0)
         self._second_frames = iter(self._second) if self._second else None
         self._frames = prefetch(
-            seen_frames(self.reader, colorizer, holds), frames_ahead(task.source), "decode"
+            seen_frames(self.reader, colorizer, Stride(task.stride), holds),
+            frames_ahead(task.source),
+            "decode",
         )
         self._unguessed: deque[Seen] = deque()
         self._guesses: deque[Guess] = deque()  # not yet taken
@@ -116,20 +124,47 @@ class Playback:
                 f"(luma CRC {found:08x}, expected {task.start_crc:08x})"
             )
 
-    def smoothed(self, task: SegmentTask) -> Iterator[tuple[Seen, np.ndarray]]:
+    def colored(self, task: SegmentTask) -> Iterator[tuple[Seen, np.ndarray]]:
         """The frames of a task with their final ab (2, h, w), upright."""
-        smoother = Smoother(task.smoothing)
+        carrier = Carrier()
+        waiting: deque[Seen] = deque()
+
+        def segment() -> Iterator[Guess]:
+            for guess in self._segment(task):
+                seen = guess.seen
+                waiting.append(replace(seen, gray=None))  # many wait, and nobody looks again
+                carrier.feed(seen.pts, seen.luma, guess.sample is not None)
+                yield guess
+
+        beyond = None
+        for seen, ab in self._smoothed(segment(), task.smoothing):
+            if (
+                not waiting or waiting[-1].pts < seen.pts
+            ):  # the first of the next segment, which is not ours
+                beyond = seen.pts, seen.luma, ab
+                break
+            for final in carrier.arrive(ab, seen.cut):
+                yield waiting.popleft(), final
+        yield from zip(waiting, carrier.finish(beyond), strict=True)
+
+    def _smoothed(self, guesses: Iterator[Guess], mode: Mode) -> Iterator[tuple[Seen, np.ndarray]]:
+        """The samples of a segment with their smoothed ab, and one more if the shot goes on."""
+        smoother = Smoother(mode)
         if self.next is not None and not self.next.cut:
             for _, sample in self._behind:
                 smoother.remember(sample)
         waiting: deque[Seen] = deque()
-        for guess in self._segment(task):
-            waiting.append(guess.seen)
-            for ab in smoother.feed(guess.sample, guess.seen.cut):
-                yield waiting.popleft(), ab
-        for sample in self._ahead() if task.smoothing == "motion" else ():
-            smoother.follow(sample)
-        yield from zip(waiting, smoother.finish(), strict=True)
+        for guess in guesses:
+            if guess.sample is not None:
+                waiting.append(guess.seen)
+                for ab in smoother.feed(guess.sample, guess.seen.cut):
+                    yield waiting.popleft(), ab
+        following = list(islice(self._ahead(), LOOK_AHEAD if mode == "motion" else 1))
+        for guess in following:
+            assert guess.sample is not None
+            smoother.follow(guess.sample)
+        waiting.extend(guess.seen for guess in following[:1])
+        yield from zip(waiting, smoother.finish(beyond=bool(following)), strict=True)
 
     def full(self, seen: Seen) -> Frame:
         """The full frame; asked for in the order of time."""
@@ -152,6 +187,8 @@ class Playback:
         if task.end_pts is not None:
             return self.next.pts >= task.end_pts
         seconds = float((self.next.pts - start) * self.source.time_base)
+        if self.next.gray is None:  # a segment begins with what the network has seen
+            return False
         return seconds >= (SHORTEST_SECONDS if self.next.cut else task.longest_seconds)
 
     def _take(self) -> Guess:
@@ -160,36 +197,53 @@ class Playback:
         guess = self._guesses.popleft()
         if guess.seen.cut:
             self._behind.clear()
-        self._behind.append((guess.seen.pts, guess.sample))
+        if guess.sample is not None:
+            self._behind.append((guess.seen.pts, guess.sample))
         return guess
 
-    def _ahead(self) -> Iterator[Sample]:
-        """What follows in this shot, as far as smoothing looks ahead; it stays to be taken."""
+    def _ahead(self) -> Iterator[Guess]:
+        """The samples that follow in this shot; they stay to be taken."""
         number = 0
-        while number < LOOK_AHEAD:
-            if number == len(self._guesses) and not self._guess():
+        while number < len(self._guesses) or self._guess():
+            guess = self._guesses[number]
+            if guess.seen.cut:
                 return
-            if self._guesses[number].seen.cut:
-                return
-            yield self._guesses[number].sample
+            if guess.sample is not None:
+                yield guess
             number += 1
 
     def _guess(self) -> bool:
         """Let the network see another batch; False at the film's end."""
-        missing = self._colorizer.batch_size - len(self._unguessed)
-        self._unguessed.extend(islice(self._frames, missing))
-        if not self._unguessed:
-            return False
-        gray = torch.from_numpy(np.stack([seen.gray for seen in self._unguessed])).unsqueeze(1)
-        ab, sure = (x.cpu().numpy() for x in self._colorizer.guess(gray))  # waits for the GPU
-        for number, seen in enumerate(self._unguessed):
-            self._guesses.append(Guess(seen, Sample(seen.gray, ab[number], sure[number, 0])))
+        asked = [seen for seen in self._unguessed if seen.gray is not None]
+        while len(asked) < self._colorizer.batch_size:
+            seen = next(self._frames, None)
+            if seen is None:
+                break
+            self._unguessed.append(seen)
+            if seen.gray is not None:
+                asked.append(seen)
+        samples = dict(zip((seen.pts for seen in asked), self._samples(asked), strict=True))
+        self._guesses.extend(Guess(seen, samples.get(seen.pts)) for seen in self._unguessed)
+        found = bool(self._unguessed)
         self._unguessed.clear()
-        return True
+        return found
+
+    def _samples(self, asked: list[Seen]) -> list[Sample]:
+        if not asked:
+            return []
+        gray = np.stack([seen.gray for seen in asked if seen.gray is not None])
+        said = self._colorizer.guess(torch.from_numpy(gray).unsqueeze(1))
+        ab, sure = (part.cpu().numpy() for part in said)  # waits for the GPU
+        return [Sample(seen.luma, ab[n], sure[n, 0]) for n, seen in enumerate(asked)]
 
 
-def seen_frames(reader: FilmReader, colorizer: Colorizer, holds: bool) -> Iterator[Seen]:
-    """Frames with what the network and the cut detector see of them."""
+def seen_frames(
+    reader: FilmReader, colorizer: Colorizer, stride: Stride, holds: bool
+) -> Iterator[Seen]:
+    """Frames with what the network and the cut detector see of them.
+
+    holds: whether the full frames come along.
+    """
     info, detector = reader.info, CutDetector()
     quarter_turns = info.rotation // 90 % 4
     shape = (info.height, info.width * float(info.sample_aspect))
@@ -198,7 +252,12 @@ def seen_frames(reader: FilmReader, colorizer: Colorizer, holds: bool) -> Iterat
         small = cv2.resize(frame.luma, (width, height), interpolation=cv2.INTER_AREA)
         gray = (small.astype(np.float32) - info.code.black) / info.code.luma_span
         gray = np.rot90(gray, quarter_turns).clip(0.0, 1.0)
-        yield Seen(frame.pts, gray, detector.is_cut(gray * 255), frame if holds else None)
+        codes = gray * 255
+        cut = detector.is_cut(codes)
+        size = gray.shape[1] // 2, gray.shape[0] // 2
+        luma = cv2.resize(codes, size, interpolation=cv2.INTER_AREA).round().astype(np.uint8)
+        sampled = gray if stride.takes(codes, cut) else None
+        yield Seen(frame.pts, cut, luma, sampled, frame if holds else None)
 
 
 def luma_crc(frame: Frame) -> int:

@@ -129,7 +129,7 @@ def colored_frames(
 ) -> Iterator[Colored]:
     """The frames of a task with their final colors."""
     quarter_turns = task.source.rotation // 90 % 4
-    for seen, ab in playback.smoothed(task):
+    for seen, ab in playback.colored(task):
         turned = torch.from_numpy(np.rot90(ab, -quarter_turns, axes=(-2, -1)).copy())
         frame = playback.full(seen)
         chroma = frame_chroma(frame, turned.to(device), task.encoder.code)

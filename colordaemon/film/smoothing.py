@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from colordaemon.film.motion import Motion, MotionSearch
@@ -30,14 +29,14 @@ Mode = Literal["off", "ema", "motion"]
 
 @dataclass(frozen=True)
 class Sample:
-    """One frame as the network saw it. gray: (h, w) float32 0..1. ab: (2, h/2, w/2) float32 Lab.
+    """What the network says of a frame.
 
-    sure: (h/2, w/2) float32 0..1, how sure the network was; None if it does not tell.
+    luma: (h, w) uint8, the frame itself. ab: (2, h, w) float32 Lab. sure: (h, w) float32 0..1.
     """
 
-    gray: np.ndarray
+    luma: np.ndarray
     ab: np.ndarray
-    sure: np.ndarray | None = None
+    sure: np.ndarray
 
 
 class Smoother:
@@ -57,7 +56,7 @@ class Smoother:
         self._warm = 1
 
     def feed(self, sample: Sample, cut: bool) -> list[np.ndarray]:
-        """Take in a sample; returns the ab (2, h/2, w/2) that are finished now.
+        """Take in a sample; returns the ab (2, h, w) that are finished now.
 
         cut: it begins a shot, so what went before is forgotten.
         """
@@ -77,9 +76,12 @@ class Smoother:
         self._append(sample)
         self._followed += 1
 
-    def finish(self) -> list[np.ndarray]:
-        """All ab that are still waited for, as if nothing more were to come."""
-        return self._take(len(self._shot) - self._warm - self._followed)
+    def finish(self, beyond: bool = False) -> list[np.ndarray]:
+        """All ab that are still waited for, as if nothing more were to come.
+
+        beyond: with that of the first sample which only followed.
+        """
+        return self._take(len(self._shot) - self._warm - self._followed + beyond)
 
     def _append(self, sample: Sample) -> None:
         previous = self._shot[-1] if self._shot else None
@@ -132,19 +134,16 @@ class _Step:
         cls, previous: _Step | None, sample: Sample, mode: Mode, search: MotionSearch
     ) -> _Step:
         ab = np.ascontiguousarray(sample.ab.transpose(1, 2, 0))
-        size = ab.shape[1], ab.shape[0]
-        luma = cv2.resize(sample.gray, size, interpolation=cv2.INTER_AREA)
-        codes = (luma * 255).round().clip(0, 255).astype(np.uint8)
-        sure = np.ones(ab.shape[:2], np.float32) if sample.sure is None else sample.sure
-        step = cls(codes, ab, LEAST_SURE + (1 - LEAST_SURE) * sure, ab, sure, None)
+        codes, sure = sample.luma, LEAST_SURE + (1 - LEAST_SURE) * sample.sure
+        step = cls(codes, ab, sure, ab, sure, None)
         if mode == "ema" and previous is not None:
             past = EMA_SHARE * ab + (1 - EMA_SHARE) * previous.past
-            return cls(codes, ab, step.sure, past, step.sure, None)
+            return cls(codes, ab, sure, past, sure, None)
         if mode != "motion" or previous is None:
-            return cls(codes, ab, step.sure, ab, step.sure, None)
+            return step
         there, back = search.between(codes, previous.luma)
         past, weight = _average(step, previous.past, previous.weight, there)
-        return cls(codes, ab, step.sure, past, weight, back)
+        return cls(codes, ab, sure, past, weight, back)
 
 
 def _average(
