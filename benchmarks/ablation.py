@@ -17,7 +17,7 @@ from pathlib import Path
 
 from colordaemon.config import TrainSettings
 from colordaemon.network.colorizer import choose_device
-from colordaemon.training.dataset import find_pictures
+from colordaemon.pictures.dataset import find_pictures
 from colordaemon.training.train import train
 
 EVERY_LABEL = "all"
