@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from films import luma_of
 
 from colordaemon.film.shots import CutDetector
@@ -33,9 +34,19 @@ def test_flicker_is_no_cut() -> None:
     assert cuts([scene(1) + 30 * (number % 2) for number in range(8)]) == [0]
 
 
-def test_a_cut_from_or_to_black_is_a_cut() -> None:
+def test_a_shot_begins_where_black_ends_unless_it_is_the_same_again() -> None:
     black = np.full((96, 128), 16, np.float32)
-    assert cuts([black] * 3 + [scene(1)] * 3 + [black] * 3) == [0, 3, 6]
+    assert cuts([black] * 3 + [scene(1)] * 3 + [black] * 3) == [0, 3]
+    assert cuts([scene(1)] * 3 + [black] * 2 + [scene(1)] * 3) == [0]
+    assert cuts([scene(1)] * 3 + [black] * 2 + [scene(2)] * 3) == [0, 5]
+
+
+@pytest.mark.parametrize("left", [0.0, 0.15, 0.5])
+def test_a_flash_is_no_cut(left: float) -> None:
+    """left: how much of the picture can still be seen."""
+    flash = 255 - (255 - scene(1)) * left
+    for length in (1, 2):
+        assert cuts([scene(1)] * 4 + [flash] * length + [scene(1)] * 4) == [0]
 
 
 def test_a_fade_is_no_cut() -> None:

@@ -9,6 +9,8 @@ THUMBNAIL = (64, 48)  # width, height; small enough that grain and camera shake 
 CUT_DIFFERENCE = 18.0  # mean absolute difference of codes after matching exposure
 FLICKER = 4 / 3  # each of two pictures may be this much too bright or too dark
 CUT_RATIO = 3.0  # and this many times the usual difference of this shot, or fast motion would cut
+ALIKE = 0.8  # correlation; at another exposure, in a flash or a fade, it is still the same picture
+FLAT = 4.0  # codes, spread; black and white frames are no pictures that could be told apart
 
 
 class CutDetector:
@@ -22,13 +24,27 @@ class CutDetector:
         """luma: (h, w) uint8 or float32 0..255 at any size. The first frame is a cut."""
         thumbnail = cv2.resize(luma, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
         thumbnail -= thumbnail.mean()
-        last, self._last = self._last, thumbnail
+        last = self._last
         if last is None:
+            self._last = thumbnail
             return True
+        if thumbnail.std() < FLAT:  # what comes after it is compared with what was before
+            return False
+        self._last = thumbnail
         difference = float(np.abs(np.subtract(*_match_contrast(thumbnail, last))).mean())
-        cut = difference > CUT_DIFFERENCE and difference > CUT_RATIO * self._usual
+        cut = (
+            difference > CUT_DIFFERENCE
+            and difference > CUT_RATIO * self._usual
+            and _correlation(thumbnail, last) < ALIKE
+        )
         self._usual = 0.0 if cut else 0.8 * self._usual + 0.2 * difference
         return cut
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Of two pictures without their means, -1..1."""
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float((one * other).sum()) / max(lengths, 1e-6)
 
 
 def _match_contrast(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
