@@ -42,8 +42,9 @@ class Painter(Colorizer):
         super().__init__(model, CPU, torch.float32)
         self.paint = paint
 
-    def _predict(self, gray: Tensor) -> Tensor:
-        return torch.nn.functional.avg_pool2d(self.paint(gray_to_lightness(gray)), 2)
+    def _guess(self, gray: Tensor) -> tuple[Tensor, Tensor]:
+        ab = torch.nn.functional.avg_pool2d(self.paint(gray_to_lightness(gray)), 2)
+        return ab, torch.ones_like(ab[:, :1])
 
 
 def by_brightness(gain: float) -> Callable[[Tensor], Tensor]:
