@@ -113,9 +113,13 @@ def linear_to_srgb(linear: Tensor) -> Tensor:
     return torch.where(linear <= 0.0031308, 12.92 * linear, curve)
 
 
-def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """sRGB (*, 3, H, W) in 0..1 to Lab (*, 3, H, W): L 0..100, a and b within ±110."""
-    xyz = _mix(_XYZ_FROM_709, srgb_to_linear(rgb))
+def rgb_to_lab(rgb: Tensor, matrix: Matrix = Matrix.BT709) -> Tensor:
+    """sRGB (*, 3, H, W) in 0..1 to Lab (*, 3, H, W): L 0..100, a and b within ±110.
+
+    matrix: BT2020 for RGB of its primaries, which reaches somewhat beyond.
+    """
+    primaries = _XYZ_FROM_2020 if matrix is Matrix.BT2020 else _XYZ_FROM_709
+    xyz = _mix(primaries, srgb_to_linear(rgb))
     f = torch.where(xyz > _EPSILON, xyz.clamp(min=_EPSILON) ** (1 / 3), (_KAPPA * xyz + 16) / 116)
     fx, fy, fz = f.unbind(dim=-3)
     return torch.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), dim=-3)

@@ -39,8 +39,13 @@ def draw_contact_sheet(
     drawn = [_column(title, entries, colorizer) for title, entries in columns]
     gap = np.full((drawn[0].shape[0], _GAP, 3), _WHITE, np.uint8)
     sheet = np.hstack([drawn[0], gap, drawn[1], gap, drawn[2]])
+    write_png(path, sheet)
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """(H, W, 3) uint8 sRGB to a file."""
     # Encoded in memory: cv2.imwrite only returns False when the disk is full.
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     write_durably(path, encoded.tobytes())
 
 
@@ -48,11 +53,11 @@ def _column(
     title: str, entries: Sequence[tuple[Picture, float]], colorizer: Colorizer
 ) -> np.ndarray:
     heading = np.full((_HEADING, 3 * CELL, 3), _WHITE, np.uint8)
-    _write(heading, f"{title}: gray, output, truth", 5, 19)
+    write_text(heading, f"{title}: gray, output, truth", 5, 19)
     lines = [heading]
     for picture, delta_e in entries:
         line = np.hstack([_cell(pixels) for pixels in _triple(picture, colorizer)])
-        _write(line, f"{delta_e:.1f}", 5, CELL - 7)
+        write_text(line, f"{delta_e:.1f}", 5, CELL - 7)
         lines.append(line)
     return np.vstack(lines)
 
@@ -82,7 +87,7 @@ def _cell(pixels: np.ndarray) -> np.ndarray:
     return cell
 
 
-def _write(pixels: np.ndarray, text: str, left: int, bottom: int) -> None:
+def write_text(pixels: np.ndarray, text: str, left: int, bottom: int) -> None:
     """White letters on a black patch, readable on any picture."""
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.45
     (width, height), _ = cv2.getTextSize(text, font, scale, 1)

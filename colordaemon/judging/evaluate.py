@@ -99,7 +99,7 @@ def evaluate_pictures(
         factors = [chroma_factor(mean, chromas[-1]) for mean in chromas]
         sums: dict[str, list[RowSum]] = {}
         delta_e: list[tuple[Picture, float]] = []
-        with _one_thread():
+        with one_thread():
             for number, picture in enumerate(pictures):
                 watch.count("scored", number)
                 rows = sums.setdefault(picture.label, _rows(names, factors))
@@ -161,7 +161,7 @@ def _table(label: str, rows: Sequence[RowSum]) -> Table:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Let the CPU score with one thread.
 
     Scores are hundreds of small operations. On a busy machine, where every one of them has to wait

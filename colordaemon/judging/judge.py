@@ -37,9 +37,9 @@ def judge(
     Interrupted.
     """
     for path in (json_file and json_file.parent, output):
-        _make_folder(path)
+        make_folder(path)
     files = [settings.file, against] if against else [settings.file]
-    colorizers = [(_name(file), _open(file, settings)) for file in files]
+    colorizers = [(_name(file), open_model(file, settings)) for file in files]
     pictures, unreadable = choose_pictures(folder, subset, held_out, limit)
     first = colorizers[0][1]
     log.info("%d pictures, %s", len(pictures), first)
@@ -72,13 +72,14 @@ def _name(file: Path | None) -> str:
     return "built-in model" if file is None else str(file)
 
 
-def _open(file: Path | None, settings: ModelSettings) -> Colorizer:
+def open_model(file: Path | None, settings: ModelSettings) -> Colorizer:
+    """A model file (None: the bundled one), run as the settings say. Raises ModelError."""
     return open_colorizer(
         file, settings.device, settings.precision, settings.quality, settings.batch_size
     )
 
 
-def _make_folder(path: Path | None) -> None:
+def make_folder(path: Path | None) -> None:
     """Better now than when an hour of scores is to be saved."""
     try:
         if path:

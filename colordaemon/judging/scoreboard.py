@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from rich import box
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from colordaemon import __version__
 from colordaemon.judging.comparison import CHROMA_SHARE, Row
-from colordaemon.judging.evaluate import Evaluation, Table
+from colordaemon.judging.evaluate import Evaluation
 from colordaemon.judging.metrics import ACCURACY_DISTANCE
 from colordaemon.network.checkpoint import write_durably
 
@@ -30,41 +30,58 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("AuC\nreb.%", lambda row: f"{row.auc_rebalanced:.1f}"),
     ("PSNR\ndB", lambda row: f"{row.psnr:.2f}"),
     ("ΔE\n2000", lambda row: f"{row.delta_e:.2f}"),
-    (f"ΔE\n@{100 * CHROMA_SHARE:g}", lambda row: _or_dash(row.delta_e_70, ".2f")),
+    (f"ΔE\n@{100 * CHROMA_SHARE:g}", lambda row: or_dash(row.delta_e_70, ".2f")),
     ("mean\nchroma", lambda row: f"{row.chroma:.1f}"),
-    ("% of\ntruth", lambda row: _or_dash(row.chroma_share and 100 * row.chroma_share, ".0f")),
+    ("% of\ntruth", lambda row: or_dash(row.chroma_share and 100 * row.chroma_share, ".0f")),
     ("color-\nful", lambda row: f"{row.colorfulness:.1f}"),
 )
 
 
+class Named(Protocol):
+    """A row of scores, whatever it scores."""
+
+    @property
+    def name(self) -> str: ...
+
+
+R = TypeVar("R", bound=Named)
+Columns = Sequence[tuple[str, Callable[[R], str]]]  # heading, and how a row's cell reads
+
+
 def show(evaluation: Evaluation, console: Console) -> None:
-    """Print every table: drawn on a terminal, as plain lines into a file or pipe."""
+    """Print every table of an evaluation."""
+    titled = [(f"{table.label}: {table.pictures}", table.rows) for table in evaluation.tables]
+    show_tables(titled, COLUMNS, console)
+
+
+def show_tables(
+    tables: Iterable[tuple[str, Sequence[R]]], columns: Columns[R], console: Console
+) -> None:
+    """Print tables, each with its title: drawn on a terminal, plain lines into a file or pipe."""
     if not console.is_terminal:
         console.width = TEXT_WIDTH
-    for table in evaluation.tables:
-        console.print(_grid(table, drawn=console.is_terminal))
+    for title, rows in tables:
+        # Text, because a label or path with [brackets] is no markup; never broken in a file.
+        console.print(Text(title, style="bold"), soft_wrap=True)
+        console.print(_grid(rows, columns, drawn=console.is_terminal))
         console.print()
 
 
-def _grid(table: Table, drawn: bool) -> Grid:
-    # Text, because a label or path with [brackets] is no markup.
+def _grid(rows: Sequence[R], columns: Columns[R], drawn: bool) -> Grid:
     grid = Grid(
-        title=Text(f"{table.label}: {table.pictures}"),
-        title_justify="left",
-        title_style="bold",
         box=box.SIMPLE_HEAD if drawn else None,
         padding=(0, 1, 0, 0),
         show_edge=False,
     )
     grid.add_column("", overflow="fold")
-    for name, _ in COLUMNS:
+    for name, _ in columns:
         grid.add_column(name, justify="right", no_wrap=True)
-    for row in table.rows:
-        grid.add_row(Text(row.name), *(cell(row) for _, cell in COLUMNS))
+    for row in rows:
+        grid.add_row(Text(row.name), *(cell(row) for _, cell in columns))
     return grid
 
 
-def _or_dash(value: float | None, form: str) -> str:
+def or_dash(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
@@ -74,6 +91,14 @@ def write_json(path: Path, evaluation: Evaluation, facts: dict[str, Any]) -> Non
         **facts,
         "pictures": evaluation.tables[0].pictures,
         "tables": [asdict(table) for table in evaluation.tables],
+    }
+    save_json(path, content)
+
+
+def save_json(path: Path, content: dict[str, Any]) -> None:
+    """Content beside the versions that it was made with."""
+    content = {
+        **content,
         "versions": {
             "colordaemon": __version__,
             "python": platform.python_version(),
