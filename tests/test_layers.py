@@ -19,8 +19,9 @@ MAY_IMPORT = {
     "service": COMMON | {"network", "media", "film"},
     "pictures": COMMON | {"network"},
     "judging": COMMON | {"network", "pictures"},
+    "screening": COMMON | {"network", "media", "film", "judging"},
     "training": COMMON | {"network", "pictures", "judging"},
-    "cli": COMMON | {"network", "media", "film", "service", "judging", "training"},
+    "cli": COMMON | {"network", "media", "film", "service", "judging", "screening", "training"},
     "__main__": {"cli"},
     "__init__": set[str](),
 }

@@ -1,0 +1,1 @@
+"""How good the colors of films are, frame by frame and in time."""

@@ -1,0 +1,159 @@
+"""One way of coloring a film beside the truth, summed up frame by frame as a row of scores.
+
+No score stands alone: whatever is averaged long enough is calm (warp error), pale output comes near
+the truth (ΔE), gray ghosts little. Only together do they tell calm from smeared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colordaemon.color import lab_to_rgb
+from colordaemon.judging.delta_e import delta_e_2000
+from colordaemon.screening.divergence import DivergenceSum
+from colordaemon.screening.passage import Passage
+
+AFTER_CUT = 6  # frames, the cut's own included: those that a moving average gets wrong
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a frame is compared with: its true Lab (3, h, w), and the way to the frame before it.
+
+    passage: None where the frame begins a shot. cut: whether it does.
+    """
+
+    lab: Tensor
+    passage: Passage | None
+    cut: bool
+
+
+@dataclass(frozen=True)
+class FilmRow:
+    """Scores of one way of coloring a film; None where it has no frame that a score is about.
+
+    warp_error: mean distance in ab between a pixel and where it was in the frame before, over
+    pixels visible there. cdc: see `divergence`; the target is the truth's. chroma: of the mean
+    color of each pixel over a shot, so that noise, which has a chroma of its own, does not count.
+    chroma_of_off, chroma_of_truth: its ratio to that without smoothing, and to the truth's.
+    delta_e: mean CIEDE2000 at the truth's lightness. after_cut: the same over the first six frames
+    after each cut. ghosting: mean distance in ab from the truth on pixels just uncovered.
+    smoothing_ms: time that smoothing took, per frame.
+    """
+
+    name: str
+    warp_error: float | None
+    cdc: float | None
+    chroma: float
+    chroma_of_off: float | None
+    chroma_of_truth: float | None
+    delta_e: float
+    after_cut: float | None
+    ghosting: float | None
+    smoothing_ms: float | None
+
+
+@dataclass
+class Mean:
+    """A mean of values that come with weights."""
+
+    total: float = 0.0
+    weight: float = 0.0
+
+    def add(self, value: float, weight: float = 1.0) -> None:
+        self.total += value * weight
+        self.weight += weight
+
+    @property
+    def value(self) -> float | None:
+        return self.total / self.weight if self.weight else None
+
+
+class ShotChroma:
+    """The chroma of each shot's mean picture; every frame weighs the same."""
+
+    def __init__(self) -> None:
+        self._shots = Mean()
+        self._sum: np.ndarray | None = None
+        self._frames = 0
+
+    def add(self, ab: np.ndarray, cut: bool) -> None:
+        if cut:
+            self._close(self._shots)
+            self._sum, self._frames = None, 0
+        self._sum = ab.astype(np.float64) if self._sum is None else self._sum + ab
+        self._frames += 1
+
+    def value(self) -> float:
+        whole = Mean(self._shots.total, self._shots.weight)
+        self._close(whole)
+        return whole.value or 0.0
+
+    def _close(self, shots: Mean) -> None:
+        if self._sum is not None:
+            strength = np.linalg.norm(self._sum / self._frames, axis=0)
+            shots.add(float(strength.mean()), self._frames)
+
+
+@dataclass
+class FilmRowSum:
+    """Collects a row frame by frame; remembers one frame of ab, whatever the film's length."""
+
+    name: str
+    warp: Mean = field(default_factory=Mean)
+    ghosting: Mean = field(default_factory=Mean)
+    delta_e: Mean = field(default_factory=Mean)
+    after_cut: Mean = field(default_factory=Mean)
+    cdc: DivergenceSum = field(default_factory=DivergenceSum)
+    shots: ShotChroma = field(default_factory=ShotChroma)
+    _last: np.ndarray | None = None
+    _since_cut: int | None = None  # frames; None before the first cut inside the film
+
+    def add(self, ab: np.ndarray, scene: Scene) -> None:
+        """ab: (2, h, w) float32 Lab units."""
+        if scene.cut and self._last is not None:
+            self._since_cut = 0
+        if scene.passage is not None and self._last is not None:
+            self._compare_with_last(ab, scene.passage, scene.lab[1:].numpy())
+        self._judge_color(torch.from_numpy(ab), scene)
+        self.shots.add(ab, scene.cut)
+        self._last = ab
+
+    def _compare_with_last(self, ab: np.ndarray, passage: Passage, truth: np.ndarray) -> None:
+        assert self._last is not None
+        moved = passage.fetch(np.ascontiguousarray(self._last.transpose(1, 2, 0)))
+        change = np.linalg.norm(ab - moved.transpose(2, 0, 1), axis=0)
+        if passage.visible.any():
+            self.warp.add(float(change[passage.visible].mean()))  # frames weigh the same
+        error = np.linalg.norm(ab - truth, axis=0)[passage.uncovered]
+        self.ghosting.add(float(error.mean()) if error.size else 0.0, error.size)
+
+    def _judge_color(self, ab: Tensor, scene: Scene) -> None:
+        lab = torch.cat((scene.lab[:1], ab))
+        difference = float(delta_e_2000(lab, scene.lab).mean())
+        self.delta_e.add(difference)
+        if self._since_cut is not None and self._since_cut < AFTER_CUT:
+            self.after_cut.add(difference)
+            self._since_cut += 1
+        codes = (lab_to_rgb(lab).clamp(0, 1) * 255).round().byte()
+        self.cdc.add(codes.numpy(), scene.cut)
+
+    def row(self, off_chroma: float, true_chroma: float, smoothing_ms: float | None) -> FilmRow:
+        """The scores, beside the chroma of the other rows that it is a ratio to."""
+        chroma = self.shots.value()
+        return FilmRow(
+            name=self.name,
+            warp_error=self.warp.value,
+            cdc=self.cdc.value(),
+            chroma=chroma,
+            chroma_of_off=chroma / off_chroma if off_chroma else None,
+            chroma_of_truth=chroma / true_chroma if true_chroma else None,
+            delta_e=self.delta_e.value or 0.0,
+            after_cut=self.after_cut.value,
+            ghosting=self.ghosting.value,
+            smoothing_ms=smoothing_ms,
+        )
