@@ -22,7 +22,7 @@ from rich.logging import RichHandler
 
 from colordaemon import __version__
 from colordaemon.config import Config, load_config
-from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
+from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError, ModelError
 from colordaemon.service.printable import PrintableFormatter
 
 FAILED, NOTHING_TO_DO, CONFIGURATION, INTERRUPTED = 1, 3, 78, 130
@@ -177,8 +177,11 @@ def train(
 
 @app.command()
 def evaluate(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A subfolder of color pictures per label.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR|CLIP…", help="A subfolder of color pictures per label; or films in color."
+        ),
     ],
     model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Another model than the bundled one.")
@@ -193,6 +196,9 @@ def evaluate(
     held_out: Annotated[
         bool, typer.Option("--held-out/--all", help="Only pictures that training leaves aside.")
     ] = False,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.001, metavar="N", help="How much of each film.")
+    ] = None,
     quality: Annotated[
         Literal["draft", "standard", "best"] | None,
         typer.Option(help="How much of the picture the network sees."),
@@ -202,21 +208,47 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="A contact sheet goes to this folder."),
+        typer.Option("-o", "--output", metavar="DIR", help="Contact sheets go to this folder."),
     ] = None,
     device: Device = None,
     config: ConfigFile = None,
 ) -> None:
-    """Strip color pictures of their color, color them again and score the result."""
+    """Strip pictures or films of their color, color them again and score the result.
+
+    Films are smoothed in every way, side by side.
+    """
+    films = _are_films(paths)
+    for_pictures = {
+        "--against": against,
+        "--subset": subset,
+        "--pictures": pictures,
+        "--held-out": held_out or None,
+    }
+    _refuse({"--seconds": seconds} if not films else for_pictures, "films" if films else "pictures")
     with _exit_codes(), _stop_on_signals() as stop:
         settings = _override(
             _load(config), model={"file": model, "device": device, "quality": quality}
         )
+        if films:
+            from colordaemon.screening import board
+            from colordaemon.screening.screen import screen
+
+            tables = screen(
+                paths,
+                settings.model,
+                seconds=seconds,
+                damaged_percent=settings.film.damaged_percent,
+                json_file=json,
+                output=output,
+                stop=stop,
+            )
+            board.show(tables, Console())
+            return
         from colordaemon.judging.judge import judge
         from colordaemon.judging.scoreboard import show
 
         evaluation = judge(
-            folder,
+            paths[0],
             settings.model,
             against=against,
             subset=subset,
@@ -232,6 +264,20 @@ def evaluate(
 def main() -> None:
     """The entry point."""
     app()
+
+
+def _are_films(paths: list[Path]) -> bool:
+    """Whether films are meant, by what the paths are: one folder holds pictures."""
+    folders = [path for path in paths if path.is_dir()]
+    if folders and len(paths) > 1:
+        raise typer.BadParameter(f"{folders[0]}: expected one folder of pictures, or only films")
+    return not folders
+
+
+def _refuse(options: dict[str, Any], kind: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise typer.BadParameter(f"{name} does not go with {kind}")
 
 
 def _load(path: Path | None) -> Config:
@@ -261,7 +307,7 @@ def _exit_codes() -> Iterator[None]:
     except ModelError as error:
         log.error("%s", error)
         raise typer.Exit(CONFIGURATION) from None
-    except DataError as error:
+    except (DataError, MediaError) as error:
         log.error("%s", error)
         raise typer.Exit(FAILED) from None
     except Interrupted as reason:
