@@ -29,7 +29,8 @@ from colordaemon.network.colorizer import Colorizer
 class FilmJob:
     """What is going to be done with a film, decided before any model time is spent.
 
-    remarks: in words, whatever comes out differently from the source or the settings.
+    remarks: in words, whatever comes out differently from the source or the settings. keep_color:
+    shots that have real color already pass as they are.
     """
 
     source: FilmInfo
@@ -37,14 +38,16 @@ class FilmJob:
     target: Target
     settings: FilmSettings
     remarks: tuple[str, ...]
+    keep_color: bool = True
 
 
 @dataclass(frozen=True)
 class FilmReport:
     """What was done.
 
-    damaged: video packets that did not decode. retimed: frames whose time was missing or out of
-    order. left_out: packets of other streams, too damaged to be copied.
+    kept: frames that kept their own color. damaged: video packets that did not decode. retimed:
+    frames whose time was missing or out of order. left_out: packets of other streams, too damaged
+    to be copied.
     """
 
     frames: int
@@ -53,6 +56,7 @@ class FilmReport:
     damaged: int
     retimed: int
     left_out: int
+    kept: int
 
 
 def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> FilmJob:
@@ -66,7 +70,8 @@ def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> Fil
         raise AlreadyColor(f"{path}: has real color already; --force replaces it")
     encoder, remarks = choose_encoder(source, settings)
     target = choose_target(source, encoder)
-    return FilmJob(source, encoder, target, settings, (*remarks, *target.remarks))
+    told = (*remarks, *target.remarks)
+    return FilmJob(source, encoder, target, settings, told, keep_color=not force)
 
 
 def color_film(
@@ -103,6 +108,7 @@ def color_film(
         damaged=damage.damaged,
         retimed=damage.retimed,
         left_out=left_out,
+        kept=sum(segment.kept for segment in plan.segments),
     )
 
 
@@ -125,6 +131,7 @@ def run_segments(
         damaged_percent=job.settings.damaged_percent,
         smoothing=job.settings.smoothing,
         stride=stride,
+        keep_color=job.keep_color and not job.source.layout.is_gray,
     )
     while task is not None:
         plan.add(executor.submit(run_segment, task).result())

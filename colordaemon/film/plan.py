@@ -27,6 +27,7 @@ class SegmentTask:
     start_pts: pts of its first frame, None for the film's beginning. start_crc: CRC-32 of that
     frame's luma; it is checked, because after a search the time can be right and the picture wrong.
     warm_pts: pts of the first frame, at or before the start, that smoothing wants to know of.
+    keep_color: shots that have real color already pass as they are.
     end_pts: pts of the first frame after it; None lets the segment end by rule, at the first cut
     after SHORTEST_SECONDS or after longest_seconds.
     """
@@ -43,6 +44,7 @@ class SegmentTask:
     warm_pts: int | None = None
     smoothing: Mode = "motion"
     stride: StrideSetting = 1
+    keep_color: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class SegmentResult:
 
     packet_pts: pts of its packets in decoding order. end_pts: when its last frame stops showing.
     next_pts, next_crc, next_warm_pts: how the next segment begins, None at the film's end.
-    cuts: pts of the frames that begin a shot. damage: counted from the film's beginning.
+    kept: how many of its frames passed with their own color. cuts: pts of the frames that begin a
+    shot. damage: counted from the film's beginning.
     """
 
     index: int
@@ -63,6 +66,7 @@ class SegmentResult:
     next_warm_pts: int | None
     cuts: tuple[int, ...]
     damage: Damage
+    kept: int = 0
 
 
 @dataclass

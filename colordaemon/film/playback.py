@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-import cv2
 import numpy as np
 import torch
 
@@ -22,7 +21,7 @@ from colordaemon.errors import MediaError
 from colordaemon.film.carry import Carrier
 from colordaemon.film.plan import SHORTEST_SECONDS, SegmentTask
 from colordaemon.film.prefetch import prefetch
-from colordaemon.film.shots import CutDetector
+from colordaemon.film.seen import Seen, seen_frames, shots_in_color
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
 from colordaemon.film.stride import LONGEST_STILL, Stride
 from colordaemon.media.decode import FilmReader, Frame
@@ -32,22 +31,6 @@ from colordaemon.network.colorizer import Colorizer
 AHEAD_BYTES = 256 << 20  # full frames that may wait between two threads
 HELD_BYTES = 640 << 20  # full frames that may wait for what comes after them
 _HELD_SAMPLES = 2 * LOOK_AHEAD + TOGETHER  # that many wait at the most, and the frames in between
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A frame, small and upright. cut: it begins a shot.
-
-    luma: (h, w) uint8 at the size of ab. gray: (2h, 2w) float32 in 0..1, as the network has to see
-    it; None if it has not. A shot's first frame always has one. frame: the full one, or None where
-    it is too large to wait.
-    """
-
-    pts: int
-    cut: bool
-    luma: np.ndarray
-    gray: np.ndarray | None
-    frame: Frame | None
 
 
 @dataclass(frozen=True)
@@ -68,11 +51,10 @@ class Playback:
         holds = frame_bytes(task.source) * _HELD_SAMPLES * stride <= HELD_BYTES
         self._second = None if holds else FilmReader(task.source, damaged_percent=100.0)
         self._second_frames = iter(self._second) if self._second else None
-        self._frames = prefetch(
-            seen_frames(self.reader, colorizer, Stride(task.stride), holds),
-            frames_ahead(task.source),
-            "decode",
+        seen = seen_frames(
+            self.reader, colorizer, Stride(task.stride), holds, judges=task.keep_color
         )
+        self._frames = prefetch(shots_in_color(seen), frames_ahead(task.source), "decode")
         self._unguessed: deque[Seen] = deque()
         self._guesses: deque[Guess] = deque()  # not yet taken
         self._behind: deque[tuple[int, Sample]] = deque(maxlen=LOOK_AHEAD)  # taken, of this shot
@@ -124,8 +106,12 @@ class Playback:
                 f"(luma CRC {found:08x}, expected {task.start_crc:08x})"
             )
 
-    def colored(self, task: SegmentTask) -> Iterator[tuple[Seen, np.ndarray]]:
-        """The frames of a task with their final ab (2, h, w), upright."""
+    def colored(self, task: SegmentTask) -> Iterator[tuple[Seen, np.ndarray | None]]:
+        """The frames of a task with their final ab (2, h, w), upright; None for those of shots that
+        have color of their own, which fill segments of their own."""
+        if self.next is not None and self.next.in_color:
+            yield from ((guess.seen, None) for guess in self._segment(task))
+            return
         carrier = Carrier()
         waiting: deque[Seen] = deque()
 
@@ -178,17 +164,19 @@ class Playback:
     def _segment(self, task: SegmentTask) -> Iterator[Guess]:
         """The frames of a task; the one after them is `next`."""
         assert self.next is not None
-        start = self.next.pts
-        while self.next is not None and not self._ends(task, start):
+        first = self.next
+        while self.next is not None and not self._ends(task, first):
             yield self._take()
 
-    def _ends(self, task: SegmentTask, start: int) -> bool:
+    def _ends(self, task: SegmentTask, first: Seen) -> bool:
         assert self.next is not None
         if task.end_pts is not None:
             return self.next.pts >= task.end_pts
-        seconds = float((self.next.pts - start) * self.source.time_base)
+        if self.next.in_color != first.in_color:
+            return True
         if self.next.gray is None:  # a segment begins with what the network has seen
             return False
+        seconds = float((self.next.pts - first.pts) * self.source.time_base)
         return seconds >= (SHORTEST_SECONDS if self.next.cut else task.longest_seconds)
 
     def _take(self) -> Guess:
@@ -214,14 +202,16 @@ class Playback:
 
     def _guess(self) -> bool:
         """Let the network see another batch; False at the film's end."""
-        asked = [seen for seen in self._unguessed if seen.gray is not None]
+        asked = [seen for seen in self._unguessed if _is_asked(seen)]
         while len(asked) < self._colorizer.batch_size:
             seen = next(self._frames, None)
             if seen is None:
                 break
             self._unguessed.append(seen)
-            if seen.gray is not None:
+            if _is_asked(seen):
                 asked.append(seen)
+            elif seen.in_color and len(self._unguessed) >= self._colorizer.batch_size:
+                break  # a long shot in color has nothing to ask about
         samples = dict(zip((seen.pts for seen in asked), self._samples(asked), strict=True))
         self._guesses.extend(Guess(seen, samples.get(seen.pts)) for seen in self._unguessed)
         found = bool(self._unguessed)
@@ -237,27 +227,8 @@ class Playback:
         return [Sample(seen.luma, ab[n], sure[n, 0]) for n, seen in enumerate(asked)]
 
 
-def seen_frames(
-    reader: FilmReader, colorizer: Colorizer, stride: Stride, holds: bool
-) -> Iterator[Seen]:
-    """Frames with what the network and the cut detector see of them.
-
-    holds: whether the full frames come along.
-    """
-    info, detector = reader.info, CutDetector()
-    quarter_turns = info.rotation // 90 % 4
-    shape = (info.height, info.width * float(info.sample_aspect))
-    height, width = colorizer.network_size(*shape)
-    for frame in reader:
-        small = cv2.resize(frame.luma, (width, height), interpolation=cv2.INTER_AREA)
-        gray = (small.astype(np.float32) - info.code.black) / info.code.luma_span
-        gray = np.rot90(gray, quarter_turns).clip(0.0, 1.0)
-        codes = gray * 255
-        cut = detector.is_cut(codes)
-        size = gray.shape[1] // 2, gray.shape[0] // 2
-        luma = cv2.resize(codes, size, interpolation=cv2.INTER_AREA).round().astype(np.uint8)
-        sampled = gray if stride.takes(codes, cut) else None
-        yield Seen(frame.pts, cut, luma, sampled, frame if holds else None)
+def _is_asked(seen: Seen) -> bool:
+    return seen.gray is not None and not seen.in_color
 
 
 def luma_crc(frame: Frame) -> int:

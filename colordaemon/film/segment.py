@@ -22,7 +22,7 @@ from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.playback import Playback, frames_ahead, luma_crc
 from colordaemon.film.prefetch import prefetch
 from colordaemon.media.decode import Frame
-from colordaemon.media.encode import SegmentWriter
+from colordaemon.media.encode import SegmentWriter, own_chroma
 from colordaemon.network.colorizer import Colorizer
 
 
@@ -56,6 +56,7 @@ class SegmentWorker:
         playback = self._playback_for(task)
         playback.skip_to(task)
         cuts: list[int] = []
+        kept = 0
         last: Frame | None = None
         waiting = prefetch(
             colored_frames(playback, task, self.colorizer.device),
@@ -70,6 +71,7 @@ class SegmentWorker:
                     last = colored.frame
                     writer.write(last, colored.chroma)
                     self.on_frame(last)
+                    kept += colored.kept
                     if colored.cut:
                         cuts.append(last.pts)
         finally:
@@ -89,6 +91,7 @@ class SegmentWorker:
             next_warm_pts=warm_pts,
             cuts=tuple(cuts),
             damage=replace(playback.reader.damage),
+            kept=kept,
         )
 
     def _playback_for(self, task: SegmentTask) -> Playback:
@@ -117,11 +120,12 @@ def run_segment(task: SegmentTask) -> SegmentResult:
 
 @dataclass(frozen=True)
 class Colored:
-    """A frame with its chroma planes (2, H', W') in the encoder's own code."""
+    """A frame with its chroma planes (2, H', W') in the encoder's own code; kept: its own ones."""
 
     frame: Frame
     chroma: np.ndarray
     cut: bool
+    kept: bool
 
 
 def colored_frames(
@@ -130,10 +134,13 @@ def colored_frames(
     """The frames of a task with their final colors."""
     quarter_turns = task.source.rotation // 90 % 4
     for seen, ab in playback.colored(task):
-        turned = torch.from_numpy(np.rot90(ab, -quarter_turns, axes=(-2, -1)).copy())
         frame = playback.full(seen)
+        if ab is None:
+            yield Colored(frame, own_chroma(frame, task.encoder), seen.cut, kept=True)
+            continue
+        turned = torch.from_numpy(np.rot90(ab, -quarter_turns, axes=(-2, -1)).copy())
         chroma = frame_chroma(frame, turned.to(device), task.encoder.code)
-        yield Colored(frame, chroma, seen.cut)
+        yield Colored(frame, chroma, seen.cut, kept=False)
 
 
 @torch.inference_mode()

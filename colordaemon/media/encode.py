@@ -99,6 +99,17 @@ def merge_planes(frame: Frame, chroma: np.ndarray, settings: EncoderSettings) ->
     return picture
 
 
+def own_chroma(frame: Frame, settings: EncoderSettings) -> np.ndarray:
+    """A frame's own chroma planes (2, H', W') in the encoder's code.
+
+    The same codes where the encoder has the layout of the source; converted by FFmpeg otherwise.
+    """
+    picture, code = frame.picture, settings.code
+    if picture.format.name.replace("yuvj", "yuv") != settings.pix_fmt:
+        picture = picture.reformat(format=settings.pix_fmt)
+    return np.stack([plane_array(plane, code.depth) for plane in picture.planes[1:3]])
+
+
 class _FrameMarker:
     """Gives frames a sample aspect ratio and a field order, which PyAV cannot set; FFV1 stores
     them in every frame."""

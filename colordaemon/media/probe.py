@@ -204,22 +204,24 @@ def probe_film(path: Path) -> FilmInfo:
 def film_color(info: FilmInfo) -> ExistingColor:
     """Which color a film has already, judged on frames from all over it.
 
-    A quarter of frames with real color makes a color film: losing it would be worse than asking.
+    Real color in three quarters of them makes a color film. Fewer, and it is a reel of both kinds,
+    whose shots are judged one by one.
     """
     if info.layout.is_gray:
         return ExistingColor.NONE
     with open_film(info.path) as container:
         stream = container.streams[info.stream_index]
         assert isinstance(stream, VideoStream)
-        verdicts = [_frame_color(frame) for frame in _samples(container, stream)]
-    if verdicts.count(ExistingColor.COLOR) * 4 >= max(1, len(verdicts)):
+        verdicts = [frame_color(frame) for frame in _samples(container, stream)]
+    if verdicts.count(ExistingColor.COLOR) * 4 >= 3 * max(1, len(verdicts)):
         return ExistingColor.COLOR
     if verdicts.count(ExistingColor.TINT) * 2 > len(verdicts):
         return ExistingColor.TINT
     return ExistingColor.NONE
 
 
-def _frame_color(frame: VideoFrame) -> ExistingColor:
+def frame_color(frame: VideoFrame) -> ExistingColor:
+    """Which color a decoded picture has already."""
     shrink = max(1.0, max(frame.width, frame.height) / 256)
     width, height = max(2, int(frame.width / shrink)), max(2, int(frame.height / shrink))
     planes = frame.reformat(width=width, height=height, format="yuv444p").to_ndarray()

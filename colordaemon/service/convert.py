@@ -107,6 +107,8 @@ def _convert_film(
         progress.end()
     _publish(partial, target, config)
     warnings = list(job.remarks)
+    if report.kept:
+        warnings.append(f"{report.kept} of {report.frames} frames had color already and keep it")
     if report.damaged:
         warnings.append(f"{report.damaged} damaged video packets; the rest is done")
     if report.retimed:
