@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import torch
 from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor
 from colordaemon.film.join import join, verify
-from colordaemon.film.plan import FilmPlan, SegmentTask
+from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask
+from colordaemon.film.record import Record, identity_of, segment_name
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.stride import StrideSetting
 from colordaemon.media.codec import EncoderSettings, choose_encoder
@@ -45,13 +47,14 @@ class FilmJob:
 class FilmReport:
     """What was done.
 
-    kept: frames that kept their own color. damaged: video packets that did not decode. retimed:
-    frames whose time was missing or out of order. left_out: packets of other streams, too damaged
-    to be copied.
+    resumed: segments that an earlier, interrupted call had made. kept: frames that kept their own
+    color. damaged: video packets that did not decode. retimed: frames whose time was missing or out
+    of order. left_out: packets of other streams, too damaged to be copied.
     """
 
     frames: int
     segments: int
+    resumed: int
     shots: int
     damaged: int
     retimed: int
@@ -79,31 +82,46 @@ def color_film(
     partial: Path,
     colorizer: Colorizer,
     *,
+    work: Path | None = None,
+    made_by: str = "",
     on_frame: Callable[[Frame], None] = lambda frame: None,
+    on_segment: Callable[[int], None] = lambda count: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FilmReport:
-    """Color a film on this machine, into `partial`. Work files stand beside it and are removed.
+    """Color a film on this machine, into `partial`.
 
+    work: a folder for finished segments. The caller removes it; until then another call with the
+    same job and folder goes on after the last of them, if it is made by the same model as well.
+    None: a folder beside `partial`, which is removed.
+    on_segment: told how many segments are finished, whenever one more is.
     Raises MediaError, OSError, and Interrupted when a stop is asked for.
     """
     worker = SegmentWorker(colorizer, on_frame, should_stop)
-    work = Path(tempfile.mkdtemp(prefix=f"{partial.stem}.", suffix=".work", dir=partial.parent))
+    stride = stride_for(job.settings, colorizer.device)
     try:
-        with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
-            plan = run_segments(job, work, executor, stride_for(job.settings, colorizer.device))
-        left_out = join(plan, job.target, partial)
-        verify(plan, job.target, partial)
+        with _work_folder(work, partial) as folder:
+            record = Record(folder, identity_of(job, stride, str(colorizer), made_by))
+            done = record.load()
+
+            def keep(result: SegmentResult) -> None:
+                record.add(result)
+                on_segment(result.index + 1)
+
+            with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
+                plan = run_segments(job, folder, executor, stride, done=done, on_result=keep)
+            left_out = join(plan, job.target, partial)
+            verify(plan, job.target, partial)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
     finally:
         worker.close()
-        shutil.rmtree(work, ignore_errors=True)
     damage = plan.damage
     shots = sum(len(segment.cuts) for segment in plan.segments)
     return FilmReport(
         frames=plan.frame_count,
         segments=len(plan.segments),
+        resumed=len(done),
         shots=shots,
         damaged=damage.damaged,
         retimed=damage.retimed,
@@ -118,37 +136,58 @@ def stride_for(settings: FilmSettings, device: torch.device) -> StrideSetting:
 
 
 def run_segments(
-    job: FilmJob, work: Path, executor: Executor, stride: StrideSetting = 1
+    job: FilmJob,
+    work: Path,
+    executor: Executor,
+    stride: StrideSetting = 1,
+    *,
+    done: Sequence[SegmentResult] = (),
+    on_result: Callable[[SegmentResult], None] = lambda result: None,
 ) -> FilmPlan:
-    """Make all segments, each beginning where the one before it ended."""
-    plan = FilmPlan(job.source, job.encoder)
-    task: SegmentTask | None = SegmentTask(
+    """Make all segments but those that are done, each beginning where the one before it ended."""
+    plan = FilmPlan(job.source, job.encoder, list(done))
+    first = SegmentTask(
         index=0,
         source=job.source,
         encoder=job.encoder,
-        path=work / "000000.segment",
+        path=work / segment_name(0),
         longest_seconds=job.settings.segment_seconds,
         damaged_percent=job.settings.damaged_percent,
         smoothing=job.settings.smoothing,
         stride=stride,
         keep_color=job.keep_color and not job.source.layout.is_gray,
     )
-    while task is not None:
+    while (task := _following(first, plan)) is not None:
         plan.add(executor.submit(run_segment, task).result())
-        task = _following(task, plan)
+        on_result(plan.segments[-1])
     return plan
 
 
-def _following(task: SegmentTask, plan: FilmPlan) -> SegmentTask | None:
+def _following(first: SegmentTask, plan: FilmPlan) -> SegmentTask | None:
+    if not plan.segments:
+        return first
     last = plan.segments[-1]
     if last.next_pts is None:
         return None
-    index = task.index + 1
+    index = last.index + 1
     return replace(
-        task,
+        first,
         index=index,
-        path=task.path.with_name(f"{index:06}.segment"),
+        path=first.path.with_name(segment_name(index)),
         start_pts=last.next_pts,
         start_crc=last.next_crc,
         warm_pts=last.next_warm_pts,
     )
+
+
+@contextmanager
+def _work_folder(kept: Path | None, partial: Path) -> Iterator[Path]:
+    if kept is not None:
+        kept.mkdir(exist_ok=True)
+        yield kept
+        return
+    made = tempfile.mkdtemp(prefix=f"{partial.stem}.", suffix=".work", dir=partial.parent)
+    try:
+        yield Path(made)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

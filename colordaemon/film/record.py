@@ -1,0 +1,138 @@
+"""The finished segments of a film, written down so that an interrupted film goes on after them.
+
+| the power fails …               | on disk afterwards        | the next call              |
+|---------------------------------|---------------------------|----------------------------|
+| while a segment is written      | a file without a line     | makes it again             |
+| after the file is flushed       | the same, complete        | makes it again             |
+| while its line is written       | a torn line               | makes it again             |
+| after the line is flushed       | the file and its line     | goes on after it           |
+
+So one segment is made twice at the most. Every file is read again before it is trusted: a line that
+is older than a full disk or a repaired file system may speak of a file that holds something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import av
+
+from colordaemon import __version__
+from colordaemon.film.plan import SegmentResult
+from colordaemon.media.decode import Damage
+
+_READ_BYTES = 1 << 20
+
+
+def segment_name(index: int) -> str:
+    return f"{index:06}.segment"
+
+
+def identity_of(*parts: object) -> str:
+    """Of everything that decides what a segment looks like: parts that print all they hold.
+
+    The versions are in it, because segments of two encoders do not join; see `media.codec`.
+    """
+    text = repr((__version__, av.__version__, av.library_versions, parts))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+class Record:
+    """A text file in the folder of the segments: the identity, then a line of JSON for each."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self._folder, self._identity = folder, identity
+        self._path = folder / "segments.jsonl"
+
+    def load(self) -> list[SegmentResult]:
+        """The segments that can be relied on, from the first; everything else is removed."""
+        kept: list[SegmentResult] = []
+        lines = self._lines()
+        for line in lines[1:]:
+            if (result := self._result(line, len(kept))) is None:
+                break
+            kept.append(result)
+        self._start(lines[: 1 + len(kept)])
+        names = {result.path.name for result in kept} | {self._path.name}
+        for path in self._folder.iterdir():
+            if path.name not in names:
+                path.unlink()
+        return kept
+
+    def add(self, result: SegmentResult) -> None:
+        """Flush a segment to the disk, then the line that says so."""
+        line = asdict(result) | {
+            "path": result.path.name,
+            "size": result.path.stat().st_size,
+            "crc": _flushed_crc(result.path),
+        }
+        self._append(json.dumps(line))
+
+    def _lines(self) -> list[str]:
+        """Whole lines only, and none of another identity."""
+        try:
+            lines = self._path.read_text(encoding="ascii").split("\n")[:-1]
+        except (FileNotFoundError, UnicodeDecodeError):
+            return []
+        return lines if lines[:1] == [self._identity] else []
+
+    def _result(self, line: str, index: int) -> SegmentResult | None:
+        try:
+            values: dict[str, Any] = json.loads(line)
+            path = self._folder / values.pop("path")
+            size, crc = values.pop("size"), values.pop("crc")
+            if path.stat().st_size != size or _crc(path) != crc:
+                return None
+            result = SegmentResult(
+                path=path,
+                packet_pts=tuple(values.pop("packet_pts")),
+                cuts=tuple(values.pop("cuts")),
+                damage=Damage(**values.pop("damage")),
+                **values,
+            )
+        except (ValueError, KeyError, TypeError, OSError):
+            return None
+        return result if result.index == index else None
+
+    def _start(self, lines: list[str]) -> None:
+        """The file anew, with these lines, in one step."""
+        fresh = self._path.with_suffix(".new")
+        text = "".join(f"{line}\n" for line in lines or [self._identity])
+        fresh.write_text(text, encoding="ascii")
+        _flushed_crc(fresh)
+        fresh.replace(self._path)
+        self._flush_folder()
+
+    def _append(self, line: str) -> None:
+        self._flush_folder()  # the segment's name, before a line speaks of it
+        with self._path.open("a", encoding="ascii") as file:
+            file.write(f"{line}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _flush_folder(self) -> None:
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _crc(path: Path, *, flush: bool = False) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        if flush:
+            os.fsync(file.fileno())
+        while part := file.read(_READ_BYTES):
+            crc = zlib.crc32(part, crc)
+    return crc
+
+
+def _flushed_crc(path: Path) -> int:
+    return _crc(path, flush=True)
