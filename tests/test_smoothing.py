@@ -136,6 +136,17 @@ def test_what_the_network_is_sure_of_counts_for_more() -> None:
     assert done.mean() > 15
 
 
+def test_dark_places_that_the_network_is_not_sure_of_lose_their_color() -> None:
+    ab = np.full((2, 32, 48), 30, np.float32)
+    strengths = {
+        (gray, sure): float(smoothed([sample(np.full(SIZE, gray, np.float32), ab, sure)])[0].mean())
+        for gray in (0.02, 0.5)
+        for sure in (0.1, 1.0)
+    }
+    assert strengths[0.02, 0.1] < 8
+    assert strengths[0.02, 1.0] == pytest.approx(30) == strengths[0.5, 0.1]
+
+
 def test_streaming_is_all_but_the_whole_shot(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = np.random.default_rng(4)
     count = 4 * TOGETHER

@@ -23,6 +23,7 @@ LOOK_AHEAD = 40  # samples that are known behind every one that is finished
 TOGETHER = 40  # samples that are finished at once, since the way back is walked each time
 EMA_SHARE = 0.1  # of the new sample, in the plain moving average
 LEAST_SURE = 0.15  # even a guess that the network has no trust in counts this much
+DARK = 38.0  # codes of 0..255, L* 15: below, networks paint blue and red at random
 
 Mode = Literal["off", "ema", "motion"]
 
@@ -134,6 +135,8 @@ class _Step:
         cls, previous: _Step | None, sample: Sample, mode: Mode, search: MotionSearch
     ) -> _Step:
         ab = np.ascontiguousarray(sample.ab.transpose(1, 2, 0))
+        if mode == "motion":
+            ab = ab * _calm(sample)[..., None]
         codes, sure = sample.luma, LEAST_SURE + (1 - LEAST_SURE) * sample.sure
         step = cls(codes, ab, sure, ab, sure, None)
         if mode == "ema" and previous is not None:
@@ -144,6 +147,13 @@ class _Step:
         there, back = search.between(codes, previous.luma)
         past, weight = _average(step, previous.past, previous.weight, there)
         return cls(codes, ab, sure, past, weight, back)
+
+
+def _calm(sample: Sample) -> np.ndarray:
+    """How much of its color a sample keeps, (h, w): all, but where it is dark and unsure."""
+    darkness = np.clip(1 - sample.luma / np.float32(DARK), 0, 1)
+    calm: np.ndarray = 1 - darkness * (1 - sample.sure)
+    return calm
 
 
 def _average(
