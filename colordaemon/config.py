@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -83,6 +84,48 @@ class OutputSettings(Settings):
         return name
 
 
+class WatchSettings(Settings):
+    """How new files are noticed."""
+
+    settle_seconds: float | None = Field(default=None, ge=0.0, le=86400.0)  # None: 5, network 15
+    empty_seconds: float = Field(default=600.0, ge=0.0)
+    scan_seconds: float = Field(default=300.0, ge=1.0)
+    poll: Literal["auto", "always", "never"] = "auto"
+    poll_seconds: float = Field(default=10.0, ge=0.1)
+
+
+class JobSettings(Settings):
+    """How work is done and what is done about trouble."""
+
+    tries: int = Field(default=5, ge=1, le=100)
+    retry_seconds: float = Field(default=60.0, ge=0.0)
+    failures: int = Field(default=5, ge=1)  # in a row, of different files
+    hang_seconds: float = Field(default=900.0, ge=1.0)
+    drain_seconds: float = Field(default=60.0, ge=0.0)
+    free_mib: int = Field(default=2048, ge=0)
+
+
+class AfterSettings(Settings):
+    """What happens once a file is done."""
+
+    source: Literal["keep", "move", "trash", "delete"] = "keep"
+    archive: Path | None = None  # where `move` puts sources
+    checksum: bool = False
+    hook: str | None = None
+    hook_seconds: float = Field(default=60.0, gt=0.0)
+
+    @field_validator("hook")
+    @classmethod
+    def _check_hook(cls, hook: str | None) -> str | None:
+        try:
+            words = shlex.split(hook or "")
+        except ValueError as error:
+            raise ValueError(f"a command line ({error})") from error
+        if hook is not None and not words:
+            raise ValueError("a command line or null")
+        return hook
+
+
 class TrainSettings(Settings):
     """One training run."""
 
@@ -117,11 +160,17 @@ class TrainSettings(Settings):
 class Config(Settings):
     """The whole configuration."""
 
+    inbox: Path | None = None
+    outbox: Path | None = None
+    state_dir: Path | None = None
     model: ModelSettings = ModelSettings()
     models: dict[str, Path] = {}  # folder or glob: model file
     film: FilmSettings = FilmSettings()
     photo: PhotoSettings = PhotoSettings()
     output: OutputSettings = OutputSettings()
+    watch: WatchSettings = WatchSettings()
+    jobs: JobSettings = JobSettings()
+    after: AfterSettings = AfterSettings()
     train: TrainSettings = TrainSettings()
 
 
@@ -229,13 +278,18 @@ def _explain(detail: ErrorDetails, places: _Places) -> _Mistake:
     if detail["type"] == "value_error":
         expected = str(detail["ctx"]["error"])
     elif len(place) < 2:
-        expected = "a mapping of settings" if place else "a mapping of sections"
+        expected = _expected_at_the_top(place[0]) if place else "a mapping of sections"
     elif place[0] == "models":  # its keys are the user's own
         expected = "a path"
     else:
         schema = section.model_json_schema()["properties"][place[1]]
         expected = _in_words(schema if len(place) == 2 else schema["additionalProperties"])
     return value.start_mark, f"{label}: found {_shown(value)}, expected {expected}"
+
+
+def _expected_at_the_top(key: str) -> str:
+    schema = Config.model_json_schema()["properties"][key]
+    return _in_words(schema) if "anyOf" in schema else "a mapping of settings"
 
 
 def _in_words(schema: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ EXAMPLE = Path(__file__).parents[1] / "config.yaml"
 SECTIONS: dict[str, type[Settings]] = {
     name: type(section) for name, section in Config() if isinstance(section, Settings)
 }
+PLACES = ("inbox", "outbox", "state_dir")  # the only settings outside sections
 
 
 @pytest.fixture
@@ -57,6 +58,7 @@ def test_the_example_file_equals_the_defaults() -> None:
 def test_the_example_file_names_every_setting_and_nothing_else() -> None:
     written = yaml.safe_load(EXAMPLE.read_text())
     assert written.pop("models") == {}  # its keys are the user's own
+    assert [written.pop(place) for place in PLACES] == [None] * 3
     assert {name: list(section) for name, section in written.items()} == {
         name: list(section.model_fields) for name, section in SECTIONS.items()
     }
@@ -65,7 +67,7 @@ def test_the_example_file_names_every_setting_and_nothing_else() -> None:
 def test_every_key_of_the_example_file_has_a_comment_sentence_above_it() -> None:
     comments = commented_keys(EXAMPLE.read_text())
     settings = sum(1 + len(section.model_fields) for section in SECTIONS.values())
-    assert len(comments) == settings + len(["models"])
+    assert len(comments) == settings + len(["models", *PLACES])
     for key, comment in comments.items():
         assert re.fullmatch(r"[A-Z].+\.", comment), f"{key}: {comment!r}"
 
@@ -133,6 +135,17 @@ def test_paths_start_at_the_folder_of_the_config_file(
     assert config.train.vgg is None
 
 
+def test_the_daemons_three_folders_stand_outside_sections(config_file: Path) -> None:
+    config_file.write_text("inbox: in\noutbox: ~/out\nstate_dir: /var/lib/colors\n")
+    config = load_config(config_file)
+    assert config.inbox == config_file.parent / "in"
+    assert config.outbox == Path("~/out").expanduser()
+    assert config.state_dir == Path("/var/lib/colors")
+    assert mistakes(config_file, "inbox: [a, b]\n") == [
+        "1:8: inbox: found a list, expected a path or null"
+    ]
+
+
 def test_models_start_at_the_folder_of_the_config_file_too(config_file: Path) -> None:
     config_file.write_text('models:\n  faces: face.st\n  "scan-*": /models/scan.st\n')
     assert load_config(config_file).models == {
@@ -194,7 +207,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(config_file: Pat
             "photo: {zoom: 9}",
             "1:9: photo.zoom: unknown key, expected one of format, quality",
         ),
-        ("~: 1", "1:1: ~: unknown key, expected one of model, models, film, photo, output, train"),
+        ("~: 1", "1:1: ~: unknown key, expected one of inbox, outbox, state_dir, model, models, "),
         ("photo: best", "1:8: photo: found 'best', expected a mapping of settings"),
         ("photo: [1]", "1:8: photo: found a list, expected a mapping of settings"),
         ("train: {side: 33}", "an integer of at least 32 and divisible by 32"),
@@ -280,6 +293,12 @@ def test_an_output_name_may_use_stem_and_suffix_freely(name: str) -> None:
 def test_a_bad_output_name_is_told_with_its_place(config_file: Path) -> None:
     (line,) = mistakes(config_file, "output:\n  name: 'x/{stem}'\n")
     assert line.startswith("2:9: output.name: found 'x/{stem}', expected text with {stem}")
+
+
+@pytest.mark.parametrize("hook", ["say 'done", "'  '"])
+def test_a_hook_is_a_command_line(config_file: Path, hook: str) -> None:
+    (line,) = mistakes(config_file, f"after: {{hook: {hook}}}\n")
+    assert "after.hook" in line and "expected a command line" in line
 
 
 def test_a_file_that_is_not_utf_8_is_told(config_file: Path) -> None:
