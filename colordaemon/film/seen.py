@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from colordaemon.film.grain import calmed
 from colordaemon.film.shots import CutDetector
 from colordaemon.film.stride import Stride
 from colordaemon.media.decode import FilmReader, Frame
@@ -56,7 +57,7 @@ def seen_frames(
         number = 0 if cut else number + 1
         size = gray.shape[1] // 2, gray.shape[0] // 2
         luma = cv2.resize(codes, size, interpolation=cv2.INTER_AREA).round().astype(np.uint8)
-        sampled = gray if stride.takes(codes, cut) else None
+        sampled = calmed(gray) if stride.takes(codes, cut) else None
         in_color = None
         if judges and number in JUDGED:
             in_color = frame_color(frame.picture) is ExistingColor.COLOR
