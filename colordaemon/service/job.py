@@ -1,0 +1,134 @@
+"""A job: what the journal knows of one file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class State(StrEnum):
+    """Of a job. Settling comes before; the last four are ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PUBLISHING = "publishing"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+ENDS = (State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A settled file. rank: 0 for photos, 1 for films, which wait for all photos."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+    rank: int = 0
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A finished file before it gets its name: where it lies and which file it is."""
+
+    path: Path
+    device: int
+    inode: int
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> Partial:
+        stat = path.stat()
+        return cls(path, stat.st_dev, stat.st_ino, stat.st_size)
+
+    def columns(self) -> dict[str, Any]:
+        """As the journal keeps it; `job_of` reads it back."""
+        return {
+            "partial": os.fsencode(self.path),
+            "partial_device": _signed(self.device),
+            "partial_inode": _signed(self.inode),
+            "partial_size": self.size,
+        }
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the file at a path is this one."""
+        try:
+            stat = path.lstat()
+        except OSError:
+            return False
+        return (stat.st_dev, stat.st_ino, stat.st_size) == (self.device, self.inode, self.size)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row. attempts: starts since the last progress, crashes: of the worker, likewise.
+
+    not_before, changed: Unix seconds. code: a word for programs; reason: a sentence for people.
+    retire: what is still to be done with the source. announce: whether the hook is still to run.
+    """
+
+    id: int
+    source: Path
+    size: int
+    mtime_ns: int
+    rank: int
+    priority: int
+    state: State
+    attempts: int
+    crashes: int
+    not_before: float
+    changed: float
+    code: str
+    reason: str
+    target: Path | None
+    partial: Partial | None
+    retire: str
+    announce: bool
+
+
+def job_of(row: sqlite3.Row) -> Job:
+    partial = None
+    if row["partial"] is not None:
+        partial = Partial(
+            Path(os.fsdecode(row["partial"])),
+            _unsigned(row["partial_device"]),
+            _unsigned(row["partial_inode"]),
+            row["partial_size"],
+        )
+    return Job(
+        id=row["id"],
+        source=Path(os.fsdecode(row["source"])),
+        size=row["size"],
+        mtime_ns=row["mtime_ns"],
+        rank=row["rank"],
+        priority=row["priority"],
+        state=State(row["state"]),
+        attempts=row["attempts"],
+        crashes=row["crashes"],
+        not_before=row["not_before"],
+        changed=row["changed"],
+        code=row["code"],
+        reason=row["reason"],
+        target=Path(os.fsdecode(row["target"])) if row["target"] is not None else None,
+        partial=partial,
+        retire=row["retire"],
+        announce=bool(row["announce"]),
+    )
+
+
+def _signed(number: int) -> int:
+    """SQLite's integers are signed; inode numbers of some file systems use all 64 bits."""
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def _unsigned(number: int) -> int:
+    return number % (1 << 64)

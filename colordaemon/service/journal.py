@@ -1,0 +1,304 @@
+"""The durable queue: what is known of every file, in one SQLite table.
+
+The inbox holds the files and the journal what became of them. A file that is still being copied has
+no row: the scan finds it again after any crash, so nothing needs to be remembered of it.
+
+| the power fails …             | on disk afterwards              | next start             |
+|-------------------------------|---------------------------------|------------------------|
+| while a file is copied in     | the file, no row                | seen, settles          |
+| after `add`                   | row queued                      | claimed                |
+| while it is worked on         | row running, work folder        | queued; films go on    |
+| after `publishing`            | row, with which file it will be | see `deliver`          |
+| after the link                | the target, row publishing      | recognized, done       |
+| after `finish`                | row done, the source            | source is dealt with   |
+| after the source is dealt with | row done, nothing due          | nothing                |
+
+A file is known by its path, size and mtime. Not by its inode: a share that is mounted anew gives
+other numbers to all files, and the whole archive would be colored a second time.
+
+WAL with synchronous=FULL: with NORMAL the last commits before a power failure may be gone, and a
+file would be published twice. WAL does not work on a network file system.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from colordaemon.service.job import Found, Job, Partial, State, job_of
+from colordaemon.service.schema import VERSION, JournalVersion, upgrade, version_of
+
+CRASHES = 2  # a file that killed the worker so often is set aside
+UNFINISHED = 10  # starts without any progress, whatever ended them, after which a file is set aside
+
+
+class Journal:
+    """All that is done to jobs. One process writes; `readonly` ones may look at any time."""
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
+        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
+        self._db.row_factory = sqlite3.Row
+        try:
+            self._open(path, readonly)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, path: Path, readonly: bool) -> None:
+        if readonly:
+            if (version := version_of(self._db)) != VERSION:
+                raise JournalVersion(f"{path}: version {version}, expected {VERSION}")
+            return
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        upgrade(self._db)
+        if not self.fact("token"):
+            self.note("token", secrets.token_hex(4))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._db.close()
+
+    @property
+    def token(self) -> str:
+        """Tells the work files of this journal from those of another in the same outbox."""
+        return self.fact("token")
+
+    # Facts about the daemon itself
+
+    def fact(self, name: str) -> str:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row["value"]) if row else ""
+
+    def note(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    # What comes in
+
+    def unknown(self, files: Iterable[Found]) -> Iterator[Found]:
+        """The files that have no row yet, or whose row was given up because they were gone."""
+        query = "SELECT state, code FROM jobs WHERE source = ? AND size = ? AND mtime_ns = ?"
+        for file in files:
+            key = os.fsencode(file.path), file.size, file.mtime_ns
+            row = self._db.execute(query, key).fetchone()
+            if row is None or (row["state"], row["code"]) == (State.CANCELLED, "gone"):
+                yield file
+
+    def add(self, files: Sequence[Found], now: float) -> int:
+        """Queue files; returns how many were new. One transaction for all of them, but a row that
+        is refused harms no other."""
+        added = 0
+        with self._transaction():
+            for file in files:
+                added += self._db.execute(
+                    "INSERT INTO jobs (source, size, mtime_ns, rank, priority, state, changed)"
+                    " VALUES (?, ?, ?, ?, ?, 'queued', ?) ON CONFLICT DO UPDATE"
+                    " SET state = 'queued', changed = excluded.changed, code = '', reason = ''"
+                    " WHERE state = 'cancelled' AND code = 'gone'",
+                    (
+                        os.fsencode(file.path),
+                        file.size,
+                        file.mtime_ns,
+                        file.rank,
+                        file.priority,
+                        now,
+                    ),
+                ).rowcount
+        return added
+
+    def supersede(self, source: Path, size: int, mtime_ns: int, now: float) -> None:
+        """A file has new content: whatever waits for the old one waits in vain."""
+        self._db.execute(
+            "UPDATE jobs SET state = 'cancelled', code = 'changed', changed = ?,"
+            " reason = 'the file has changed since' WHERE source = ? AND state = 'queued'"
+            " AND (size, mtime_ns) != (?, ?)",
+            (now, os.fsencode(source), size, mtime_ns),
+        )
+
+    # What is done with it
+
+    def claim(self, now: float) -> Job | None:
+        """The job to do next, if one is due. Its attempt is counted before any work begins: a file
+        that takes the whole machine down with it must not do so for ever."""
+        row = self._db.execute(
+            "UPDATE jobs SET state = 'running', attempts = attempts + 1, changed = ? WHERE id ="
+            " (SELECT id FROM jobs WHERE state = 'queued' AND not_before <= ?"
+            " ORDER BY priority DESC, rank, id LIMIT 1) RETURNING *",
+            (now, now),
+        ).fetchone()
+        return job_of(row) if row else None
+
+    def progress(self, job: Job) -> None:
+        """Some of the work is safe, so that earlier failures count no more."""
+        self._set(job, State.RUNNING, attempts=1, crashes=0)
+
+    def give_back(
+        self, job: Job, now: float, *, code: str, reason: str, not_before: float = 0.0,
+        counted: bool = True,
+    ) -> None:  # fmt: skip
+        """Queue a job again. counted: whether the attempt was one; a polite stop is none."""
+        attempts = self.job(job.id).attempts - (not counted)
+        self._set(
+            job, State.QUEUED, now, attempts=max(0, attempts), code=code, reason=reason,
+            not_before=not_before,
+        )  # fmt: skip
+
+    def crashed(self, job: Job, now: float, reason: str, not_before: float = 0.0) -> State:
+        """The worker died over a job, which is set aside when that happens a second time."""
+        crashes = self.job(job.id).crashes + 1
+        if crashes >= CRASHES:
+            state, reason = State.FAILED, f"the worker died {crashes} times over it: {reason}"
+        else:
+            state = State.QUEUED
+        announce = int(state is State.FAILED)
+        self._set(
+            job, state, now, crashes=crashes, code="crash", reason=reason, not_before=not_before,
+            announce=announce,
+        )  # fmt: skip
+        return state
+
+    def publishing(self, job: Job, target: Path, partial: Partial, now: float) -> None:
+        """Written down before the file gets its name, so that a later start knows its own work."""
+        columns = partial.columns()
+        self._set(job, State.PUBLISHING, now, target=os.fsencode(target), **columns)
+
+    def finish(self, job: Job, now: float, *, reason: str, retire: str) -> None:
+        """Done: the target is on the disk. retire: what is left to do with the source, or ''."""
+        self._set(
+            job, State.DONE, now, code="", reason=reason, retire=retire, announce=1, not_before=0.0
+        )
+
+    def set_aside(self, job: Job, state: State, now: float, *, code: str, reason: str) -> None:
+        """Failed, skipped or cancelled."""
+        announce = int(state is not State.CANCELLED)
+        self._set(job, state, now, code=code, reason=reason, announce=announce)
+
+    def retired(self, job: Job) -> None:
+        self._db.execute("UPDATE jobs SET retire = '' WHERE id = ?", (job.id,))
+
+    def announced(self, job: Job) -> None:
+        self._db.execute("UPDATE jobs SET announce = 0 WHERE id = ?", (job.id,))
+
+    def recover(self, now: float) -> list[Job]:
+        """Queue what was running when the daemon died; returns what was being published.
+
+        A start that came to no end counts; many of them in a row without progress set a file aside.
+        """
+        self._db.execute(
+            "UPDATE jobs SET state = 'failed', code = 'unfinished', changed = ?, announce = 1,"
+            " reason = attempts || ' times begun, and something ended the daemon each time'"
+            " WHERE state = 'running' AND attempts >= ?",
+            (now, UNFINISHED),
+        )
+        self._db.execute(
+            "UPDATE jobs SET state = 'queued', changed = ? WHERE state = 'running'", (now,)
+        )
+        return self.jobs(State.PUBLISHING)
+
+    # What the operator asks for
+
+    def retry(self, now: float, ids: Sequence[int] | None = None) -> int:
+        """Queue failed, skipped and cancelled jobs again: these, or all that failed. Makes queued
+        ones due. Returns how many."""
+        fresh = "SET state = 'queued', attempts = 0, crashes = 0, not_before = 0, changed = ?"
+        if ids is None:
+            query = f"UPDATE jobs {fresh} WHERE state = 'failed'"
+            return self._db.execute(query, (now,)).rowcount
+        states = "('failed', 'skipped', 'cancelled', 'queued')"
+        query = f"UPDATE jobs {fresh} WHERE id = ? AND state IN {states}"
+        with self._transaction():
+            return sum(self._db.execute(query, (now, number)).rowcount for number in ids)
+
+    def forget(self, ids: Sequence[int]) -> int:
+        """Drop rows that have come to an end; if their files are still there, they are new."""
+        ends = "('done', 'failed', 'skipped', 'cancelled')"
+        query = f"DELETE FROM jobs WHERE id = ? AND state IN {ends}"  # noqa: S608
+        with self._transaction():
+            return sum(self._db.execute(query, (number,)).rowcount for number in ids)
+
+    def cancel(self, ids: Sequence[int], now: float) -> int:
+        """Take jobs out of the queue."""
+        query = (
+            "UPDATE jobs SET state = 'cancelled', code = 'asked', reason = 'cancelled by command',"
+            " changed = ? WHERE id = ? AND state = 'queued'"
+        )
+        with self._transaction():
+            return sum(self._db.execute(query, (now, number)).rowcount for number in ids)
+
+    # What is known
+
+    def job(self, number: int) -> Job:
+        """Raises KeyError."""
+        row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise KeyError(number)
+        return job_of(row)
+
+    def jobs(self, *states: State, limit: int = -1) -> list[Job]:
+        """In the order of work."""
+        marks = ", ".join("?" * len(states))
+        rows = self._db.execute(
+            f"SELECT * FROM jobs WHERE state IN ({marks})"  # noqa: S608
+            " ORDER BY priority DESC, rank, id LIMIT ?",
+            (*states, limit),
+        )
+        return [job_of(row) for row in rows]
+
+    def of_source(self, source: Path) -> list[Job]:
+        """All jobs of a path, the latest first."""
+        rows = self._db.execute(
+            "SELECT * FROM jobs WHERE source = ? ORDER BY id DESC", (os.fsencode(source),)
+        )
+        return [job_of(row) for row in rows]
+
+    def to_retire(self) -> list[Job]:
+        rows = self._db.execute("SELECT * FROM jobs WHERE state = 'done' AND retire != ''")
+        return [job_of(row) for row in rows]
+
+    def to_announce(self, limit: int = 100) -> list[Job]:
+        rows = self._db.execute(
+            "SELECT * FROM jobs WHERE announce ORDER BY changed LIMIT ?", (limit,)
+        )
+        return [job_of(row) for row in rows]
+
+    def counts(self) -> dict[State, int]:
+        rows = self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state")
+        found = {State(state): count for state, count in rows}
+        return {state: found.get(state, 0) for state in State}
+
+    def next_due(self) -> float | None:
+        """When the first queued job may be claimed, in Unix seconds."""
+        row = self._db.execute("SELECT min(not_before) FROM jobs WHERE state = 'queued'").fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def _set(self, job: Job, state: State, now: float | None = None, **values: Any) -> None:
+        if now is not None:
+            values["changed"] = now
+        values["state"] = state
+        columns = ", ".join(f"{name} = ?" for name in values)
+        query = f"UPDATE jobs SET {columns} WHERE id = ?"  # noqa: S608  (our own names)
+        self._db.execute(query, (*values.values(), job.id))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")

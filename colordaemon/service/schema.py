@@ -1,0 +1,55 @@
+"""The tables of the journal, and how those of older versions become them."""
+
+from __future__ import annotations
+
+import sqlite3
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY,
+    source BLOB NOT NULL,           -- the bytes of the path, which need not be text
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
+    priority INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0,
+    changed REAL NOT NULL,
+    code TEXT NOT NULL DEFAULT '',
+    reason TEXT NOT NULL DEFAULT '',
+    target BLOB,
+    partial BLOB,
+    partial_device INTEGER,
+    partial_inode INTEGER,
+    partial_size INTEGER,
+    retire TEXT NOT NULL DEFAULT '',
+    announce INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (source, size, mtime_ns)
+);
+CREATE INDEX order_of_work ON jobs (state, priority DESC, rank, id);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+# From each version to the next; a journal of version n runs all that follow from n on.
+UPGRADES: dict[int, str] = {0: _SCHEMA}
+
+
+class JournalVersion(Exception):
+    """A journal of another version: newer, or not upgraded yet."""
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Bring a journal to this version, each step in one transaction. Raises JournalVersion."""
+    version = version_of(db)
+    if version > VERSION:
+        raise JournalVersion(f"version {version}, expected {VERSION}: made by a newer colordaemon")
+    for step in range(version, VERSION):
+        db.executescript(
+            f"BEGIN IMMEDIATE; {UPGRADES[step]} PRAGMA user_version = {step + 1}; COMMIT;"
+        )
+
+
+def version_of(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])

@@ -1,0 +1,193 @@
+"""The journal: a queue on a disk, which survives whatever happens to its process."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from colordaemon.service.job import Found, Job, Partial, State
+from colordaemon.service.journal import CRASHES, UNFINISHED, Journal
+from colordaemon.service.schema import VERSION, JournalVersion
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "journal") as journal:
+        yield journal
+
+
+def photo(name: str = "a.png", size: int = 1, priority: int = 0) -> Found:
+    return Found(Path("/in") / name, size, 1_000, rank=0, priority=priority)
+
+
+def film(name: str = "f.mp4", priority: int = 0) -> Found:
+    return Found(Path("/in") / name, 1, 1_000, rank=1, priority=priority)
+
+
+def claim(journal: Journal, now: float = 1.0) -> Job:
+    job = journal.claim(now)
+    assert job is not None
+    return job
+
+
+def test_a_file_is_queued_once_however_often_it_is_found(journal: Journal) -> None:
+    assert journal.add([photo(), photo("b.png"), photo()], 1.0) == 2
+    assert journal.add([photo()], 2.0) == 0
+    job = claim(journal)
+    journal.finish(job, 3.0, reason="", retire="")
+    assert journal.add([photo()], 4.0) == 0
+    assert [*journal.unknown([photo(), photo("b.png"), photo("c.png")])] == [photo("c.png")]
+
+
+def test_new_content_under_an_old_name_is_a_new_job(journal: Journal) -> None:
+    journal.add([photo(size=1)], 1.0)
+    journal.supersede(photo().path, 2, 1_000, 2.0)
+    journal.add([photo(size=2)], 2.0)
+    assert [job.size for job in journal.jobs(State.QUEUED)] == [2]
+    assert [job.code for job in journal.jobs(State.CANCELLED)] == ["changed"]
+
+
+def test_photos_go_before_films_and_priority_before_both(journal: Journal) -> None:
+    journal.add([film("1.mp4"), photo("2.png"), film("3.mp4", priority=1), photo("4.png")], 1.0)
+    order = []
+    while job := journal.claim(2.0):
+        order.append(job.source.name)
+        journal.finish(job, 2.0, reason="", retire="")
+    assert order == ["3.mp4", "2.png", "4.png", "1.mp4"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ü\n\t.png", os.fsdecode(b"\xff\xfe.png"), "日本" * 40 + ".png", "'; DROP TABLE jobs;--.png"],
+)
+def test_any_name_comes_back_as_it_is(journal: Journal, name: str) -> None:
+    journal.add([photo(name)], 1.0)
+    assert claim(journal).source == Path("/in") / name
+    assert [job.source.name for job in journal.of_source(Path("/in") / name)] == [name]
+
+
+def test_an_attempt_is_counted_before_the_work_begins(journal: Journal, tmp_path: Path) -> None:
+    journal.add([photo()], 1.0)
+    assert claim(journal).attempts == 1
+    with Journal(tmp_path / "journal", readonly=True) as other:
+        assert other.job(1).attempts == 1
+
+
+def test_a_polite_stop_is_no_attempt(journal: Journal) -> None:
+    journal.add([photo()], 1.0)
+    journal.give_back(claim(journal), 2.0, code="stopped", reason="", counted=False)
+    assert (journal.job(1).state, journal.job(1).attempts) == (State.QUEUED, 0)
+
+
+def test_a_job_that_waits_is_not_due_before_its_time(journal: Journal) -> None:
+    journal.add([photo()], 1.0)
+    journal.give_back(claim(journal), 2.0, code="io", reason="", not_before=100.0)
+    assert journal.claim(99.9) is None
+    assert journal.next_due() == 100.0
+    assert claim(journal, 100.0).attempts == 2
+
+
+def test_a_file_that_kills_the_worker_is_set_aside_and_its_neighbor_is_not(
+    journal: Journal,
+) -> None:
+    journal.add([photo(), photo("b.png")], 1.0)
+    states = [journal.crashed(claim(journal), 2.0, "signal 11") for _ in range(CRASHES)]
+    assert states == [State.QUEUED, State.FAILED]
+    assert "died 2 times over it: signal 11" in journal.job(1).reason
+    assert claim(journal).source.name == "b.png"
+
+
+def test_a_film_that_gets_on_is_not_set_aside(journal: Journal) -> None:
+    journal.add([film()], 1.0)
+    for _ in range(10):
+        job = claim(journal)
+        journal.progress(job)
+        assert journal.crashed(job, 2.0, "out of memory") is State.QUEUED
+
+
+def test_what_was_running_is_queued_again_but_not_for_ever(journal: Journal) -> None:
+    journal.add([film(), film("g.mp4")], 1.0)
+    for _ in range(UNFINISHED):
+        assert claim(journal).source.name == "f.mp4"
+        assert journal.recover(2.0) == []
+    assert (journal.job(1).state, journal.job(1).code) == (State.FAILED, "unfinished")
+    assert claim(journal).source.name == "g.mp4"
+
+
+def test_recovery_is_told_which_file_was_being_published(journal: Journal, tmp_path: Path) -> None:
+    journal.add([photo()], 1.0)
+    path = tmp_path / "x.partial"
+    path.write_bytes(b"1234")
+    partial = Partial.of(path)
+    journal.publishing(claim(journal), tmp_path / "x.png", partial, 2.0)
+    (job,) = journal.recover(3.0)
+    assert (job.target, job.partial) == (tmp_path / "x.png", partial)
+    assert partial.is_at(path) and not partial.is_at(tmp_path)
+
+
+def test_inode_numbers_of_all_64_bits_are_kept(journal: Journal) -> None:
+    journal.add([photo()], 1.0)
+    partial = Partial(Path("/x"), 2**64 - 1, 2**63 + 5, 7)
+    journal.publishing(claim(journal), Path("/t"), partial, 2.0)
+    assert journal.job(1).partial == partial
+
+
+def test_what_is_due_after_the_end_is_remembered_until_it_is_done(journal: Journal) -> None:
+    journal.add([photo()], 1.0)
+    job = claim(journal)
+    journal.finish(job, 2.0, reason="ok", retire="delete")
+    assert [job.retire for job in journal.to_retire()] == ["delete"]
+    assert [job.id for job in journal.to_announce()] == [job.id]
+    journal.retired(job)
+    journal.announced(job)
+    assert journal.to_retire() == journal.to_announce() == []
+    assert journal.job(1).state is State.DONE
+
+
+def test_the_operator_retries_forgets_and_cancels(journal: Journal) -> None:
+    journal.add([photo(f"{number}.png") for number in range(4)], 1.0)
+    failed, skipped = claim(journal), claim(journal)
+    journal.set_aside(failed, State.FAILED, 2.0, code="media", reason="no")
+    journal.set_aside(skipped, State.SKIPPED, 2.0, code="color", reason="no")
+    assert journal.cancel([3, failed.id, 99], 3.0) == 1
+    assert journal.retry(3.0) == 1  # what failed
+    assert journal.retry(3.0, [skipped.id]) == 1
+    assert (journal.job(1).state, journal.job(1).attempts) == (State.QUEUED, 0)
+    assert journal.forget([3, 4]) == 1  # the fourth has not come to an end
+    assert [*journal.unknown([photo("2.png"), photo("3.png")])] == [photo("2.png")]
+
+
+def test_a_file_that_was_gone_and_is_back_is_queued_again(journal: Journal) -> None:
+    journal.add([photo()], 1.0)
+    journal.set_aside(claim(journal), State.CANCELLED, 2.0, code="gone", reason="")
+    assert [*journal.unknown([photo()])] == [photo()]
+    assert journal.add([photo()], 3.0) == 1
+    assert claim(journal, 4.0).id == 1
+
+
+def test_a_commit_is_on_the_disk(journal: Journal) -> None:
+    settings = [
+        journal._db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous")
+    ]
+    assert settings == ["wal", 2]
+
+
+def test_a_journal_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    db.close()
+    with pytest.raises(JournalVersion, match="made by a newer colordaemon"):
+        Journal(path)
+
+
+def test_ten_thousand_files_are_queued_in_one_go(journal: Journal) -> None:
+    files = [photo(f"{number}.png") for number in range(10_000)]
+    assert journal.add(files, 1.0) == 10_000
+    assert [*journal.unknown(files)] == []
+    assert journal.counts()[State.QUEUED] == 10_000
