@@ -1,0 +1,133 @@
+"""Events of the inbox, gathered as hints about which files to look at.
+
+Events are dropped by the kernel when there are too many, and not all that happens makes one: a
+file renamed into the inbox, a hard link and a folder moved in are only "created", and rsync's last
+step only "moved". Nothing is concluded from them but that a path is worth a look.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+log = logging.getLogger(__name__)
+
+# Without this filter every file that we read would tell of its own opening and closing, and every
+# block that is copied of a change; a second look before a file is taken sees changes anyway.
+_EVENTS: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileClosedEvent,
+    FileDeletedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+    DirDeletedEvent,
+]
+_MOST = 50_000  # paths that wait; with more of them, a scan is cheaper
+
+
+class Hints:
+    """Paths that something happened to, filled by watchdog's threads and emptied by ours."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._lock, self._wake = Lock(), wake
+        self._paths: dict[Path, bool] = {}
+        self._lost = False
+
+    def add(self, path: Path, *, is_folder: bool = False) -> None:
+        with self._lock:
+            if len(self._paths) >= _MOST:
+                self._lost = True
+                self._paths.clear()
+            self._paths[path] = is_folder
+        self._wake()
+
+    def lose(self) -> None:
+        """Some events were dropped; nobody knows which."""
+        with self._lock:
+            self._lost = True
+        self._wake()
+
+    def take(self) -> tuple[dict[Path, bool], bool]:
+        """The paths so far, each with whether it is a folder, and whether others were lost."""
+        with self._lock:
+            paths, lost = self._paths, self._lost
+            self._paths, self._lost = {}, False
+        return paths, lost
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, inbox: Path, hints: Hints) -> None:
+        self._inbox, self._hints = inbox, hints
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if isinstance(event, DirDeletedEvent):
+            if Path(os.fsdecode(event.src_path)) == self._inbox:
+                self._hints.lose()  # the root itself: this watch is dead
+            return
+        path = event.dest_path if isinstance(event, (FileMovedEvent, DirMovedEvent)) else ""
+        self._hints.add(Path(os.fsdecode(path or event.src_path)), is_folder=event.is_directory)
+
+
+class _Overflow(logging.Handler):
+    """watchdog 7 tells nobody but its log when the kernel has dropped events."""
+
+    def __init__(self, hints: Hints) -> None:
+        super().__init__(logging.WARNING)
+        self._hints = hints
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hints.lose()
+
+
+class EventSource:
+    """Watches an inbox with watchdog for as long as it is open."""
+
+    def __init__(self, inbox: Path, hints: Hints) -> None:
+        self._inbox, self._hints = inbox, hints
+        self._observer: BaseObserver | None = None
+        self._overflow = _Overflow(hints)
+
+    def start(self) -> None:
+        """Raises OSError when the inbox cannot be watched, for instance for want of watches."""
+        observer = Observer()
+        handler = _Handler(self._inbox, self._hints)
+        observer.schedule(handler, str(self._inbox), recursive=True, event_filter=_EVENTS)
+        logging.getLogger("watchdog.observers").addHandler(self._overflow)
+        try:
+            observer.start()
+        except BaseException:
+            self.stop()
+            raise
+        self._observer = observer
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether events still arrive: a watch whose root was deleted ends for good."""
+        if self._observer is None or not self._observer.is_alive():
+            return False
+        return all(emitter.is_alive() for emitter in self._observer.emitters)
+
+    def stop(self) -> None:
+        logging.getLogger("watchdog.observers").removeHandler(self._overflow)
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join()
+            self._observer = None

@@ -1,0 +1,193 @@
+"""The inbox as a source of settled files: events hint at them, scans find them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from colordaemon.config import WatchSettings
+from colordaemon.service.hints import EventSource, Hints
+from colordaemon.service.mounts import file_system_of, is_remote
+from colordaemon.service.scan import is_candidate, scan
+from colordaemon.service.settle import (
+    Signature,
+    StabilityTracker,
+    Verdict,
+    is_being_written,
+    signature_of,
+)
+
+log = logging.getLogger(__name__)
+
+LOCAL_SECONDS, REMOTE_SECONDS = 5.0, 15.0  # quiet time; clients of a share flush late
+Identity = tuple[int, int]  # of a folder: device and inode
+Known = Callable[[Path, Signature], bool]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A file that is whole. signature: what it was at that moment; its size is 0 for a file that
+    has stayed empty for too long."""
+
+    path: Path
+    signature: Signature
+
+
+class Watch:
+    """Watches one inbox. `now` is in seconds of a clock that never jumps.
+
+    known: whether a file with this signature needs no more looking at.
+    """
+
+    def __init__(
+        self,
+        inbox: Path,
+        settings: WatchSettings,
+        known: Known,
+        wake: Callable[[], None] = lambda: None,
+        *,
+        identity: Identity | None = None,
+    ) -> None:
+        self.inbox, self._known = inbox, known
+        self.identity = identity
+        self._hints = Hints(wake)
+        self._events: EventSource | None = None
+        self._configure(settings)
+        self._scan_at = 0.0
+        self.is_gone = False
+
+    def _configure(self, settings: WatchSettings) -> None:
+        remote = is_remote(self.inbox)
+        self._settings = settings
+        self._polls = settings.poll == "always" or (settings.poll == "auto" and remote)
+        settle = settings.settle_seconds
+        if settle is None:
+            settle = REMOTE_SECONDS if remote else LOCAL_SECONDS
+        self._tracker = StabilityTracker(settle, settings.empty_seconds)
+        self._leases = not remote
+
+    def start(self, now: float) -> None:
+        """Listen first and look then, so that nothing falls between the two."""
+        if not self._polls:
+            self._listen()
+        kind = file_system_of(self.inbox) or "unknown"
+        how = "by looking again and again" if self._events is None else "by events and scans"
+        log.info("watching %s (%s) %s", self.inbox, kind, how)
+        self.rescan(now)
+
+    def stop(self) -> None:
+        if self._events is not None:
+            self._events.stop()
+            self._events = None
+
+    def rescan(self, now: float) -> None:
+        """Look at the whole inbox at the next turn."""
+        self._scan_at = now
+
+    @property
+    def settling(self) -> int:
+        return len(self._tracker)
+
+    @property
+    def next_due(self) -> float:
+        """When there is something to do even without an event."""
+        due = self._tracker.next_due
+        return self._scan_at if due is None else min(due, self._scan_at)
+
+    def turn(self, now: float) -> list[Settled]:
+        """Do all that is due; returns the files that have settled."""
+        hinted, lost = self._hints.take()
+        if lost:
+            log.warning("events were lost; looking at the whole inbox")
+        if lost or now >= self._scan_at:
+            self._scan(now)
+        elif not self.is_gone:
+            for path, is_folder in hinted.items():
+                self._follow(path, is_folder, now)
+        return [] if self.is_gone else [*self._settled(now)]
+
+    def _follow(self, path: Path, is_folder: bool, now: float) -> None:
+        """A hint: the file, or all that came with the folder, begins to settle."""
+        if not path.is_relative_to(self.inbox) or path.is_symlink():
+            return
+        if is_folder:
+            self._look_into(path, now)
+        elif is_candidate(path, self.inbox):
+            signature = signature_of(path)
+            if signature and not self._known(path, signature):
+                self._tracker.touch(path, signature, now)
+
+    def _look_into(self, folder: Path, now: float) -> None:
+        try:
+            for path, signature in scan(folder):
+                if is_candidate(path, self.inbox):
+                    self._notice(path, signature, now)
+        except OSError:  # gone, or unreadable: the next scan will say so
+            pass
+
+    def _notice(self, path: Path, signature: Signature, now: float) -> None:
+        if not self._known(path, signature):
+            self._tracker.notice(path, signature, now)
+
+    def _scan(self, now: float) -> None:
+        polls = self._polls or self._events is None
+        self._scan_at = now + (
+            self._settings.poll_seconds if polls else self._settings.scan_seconds
+        )
+        try:
+            self._check_root()
+            for path, signature in scan(self.inbox):
+                self._notice(path, signature, now)
+        except OSError as error:
+            self._lose_root(now, error.strerror or str(error))
+            return
+        if self.is_gone:
+            log.info("%s is back", self.inbox)
+            self.is_gone = False
+        if not self._polls and (self._events is None or not self._events.is_alive):
+            self._listen()
+            self._scan_at = now  # once more, now that somebody listens
+
+    def _check_root(self) -> None:
+        """An empty folder in place of the one we know is an unmounted share, and means nothing."""
+        found = self.inbox.stat()
+        identity = found.st_dev, found.st_ino
+        if self.identity not in (None, identity) and not any(self.inbox.iterdir()):
+            raise OSError(0, "another, empty folder stands in its place; is it mounted?")
+        self.identity = identity
+
+    def _lose_root(self, now: float, reason: str) -> None:
+        self.stop()
+        self._tracker.clear()
+        self._scan_at = now + self._settings.poll_seconds
+        if not self.is_gone:
+            log.warning("%s cannot be watched: %s; waiting for it", self.inbox, reason)
+        self.is_gone = True
+
+    def _listen(self) -> None:
+        """Without events, for want of watches for instance, scans still find everything."""
+        self.stop()
+        events = EventSource(self.inbox, self._hints)
+        try:
+            events.start()
+        except OSError as error:
+            log.warning(
+                "no events of %s (%s); looking every %g s instead (is "
+                "fs.inotify.max_user_watches too low?)",
+                self.inbox,
+                error.strerror or error,
+                self._settings.poll_seconds,
+            )
+            return
+        self._events = events
+
+    def _settled(self, now: float) -> Iterator[Settled]:
+        for path in self._tracker.due(now):
+            signature = signature_of(path)
+            written = self._leases and signature is not None and is_being_written(path)
+            verdict = self._tracker.judge(path, signature, now, written=written)
+            if verdict in (Verdict.SETTLED, Verdict.EMPTY):
+                assert signature is not None
+                yield Settled(path, signature)

@@ -1,0 +1,171 @@
+"""Watching a real folder: slow copies, renames, links, trees, lost events, lost folders."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from colordaemon.config import WatchSettings
+from colordaemon.service.settle import Signature
+from colordaemon.service.watch import Watch
+
+SETTINGS = WatchSettings(settle_seconds=0.3, scan_seconds=3600, poll_seconds=0.1)
+
+
+class Inbox:
+    """A watched folder and everything that has settled in it."""
+
+    def __init__(self, path: Path, settings: WatchSettings = SETTINGS) -> None:
+        path.mkdir(exist_ok=True)
+        self.path, self.settled = path, list[Path]()
+        self.done: set[tuple[Path, int, int]] = set()
+        self.watch = Watch(path, settings, self._known)
+        self.watch.start(time.monotonic())
+        self.turn()
+
+    def _known(self, path: Path, signature: Signature) -> bool:
+        return (path, signature.size, signature.mtime_ns) in self.done
+
+    def turn(self) -> None:
+        for settled in self.watch.turn(time.monotonic()):
+            signature = settled.signature
+            self.done.add((settled.path, signature.size, signature.mtime_ns))
+            self.settled.append(settled.path)
+
+    def wait(self, count: int, seconds: float = 10.0) -> list[str]:
+        """The names that have settled, once there are so many."""
+        until = time.monotonic() + seconds
+        while len(self.settled) < count and time.monotonic() < until:
+            self.turn()
+            time.sleep(0.02)
+        return sorted(str(path.relative_to(self.path)) for path in self.settled)
+
+
+Open = Callable[..., Inbox]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Open]:
+    inboxes: list[Inbox] = []
+
+    def open_inbox(settings: WatchSettings = SETTINGS) -> Inbox:
+        inboxes.append(Inbox(tmp_path / "in", settings))
+        return inboxes[-1]
+
+    yield open_inbox
+    for inbox in inboxes:
+        inbox.watch.stop()
+
+
+def test_every_way_into_the_inbox_is_noticed(opened: Open, tmp_path: Path) -> None:
+    inbox, outside = opened(), tmp_path / "outside"
+    (outside / "tree" / "deep").mkdir(parents=True)
+    for name in ("renamed.png", "linked.png", "tree/deep/a.png", "tree/b.mp4"):
+        (outside / name).write_bytes(b"1")
+    (inbox.path / "written.png").write_bytes(b"1")
+    (outside / "renamed.png").rename(inbox.path / "renamed.png")
+    os.link(outside / "linked.png", inbox.path / "linked.png")
+    (inbox.path / ".copied.png.Xa81").write_bytes(b"1")  # as rsync does
+    (inbox.path / ".copied.png.Xa81").rename(inbox.path / "copied.png")
+    (outside / "tree").rename(inbox.path / "tree")
+    assert inbox.wait(6) == [
+        "copied.png",
+        "linked.png",
+        "renamed.png",
+        "tree/b.mp4",
+        "tree/deep/a.png",
+        "written.png",
+    ]
+
+
+def test_what_was_there_before_settles_too(tmp_path: Path, opened: Open) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "old.png").write_bytes(b"1")
+    inbox = opened()
+    assert inbox.settled == []
+    assert inbox.wait(1) == ["old.png"]
+
+
+def test_a_dribbled_copy_is_taken_only_when_it_is_whole(opened: Open) -> None:
+    inbox = opened()
+    path = inbox.path / "slow.mp4"
+    for _ in range(8):  # opened anew each time, so that no open writer gives it away
+        with path.open("ab") as file:
+            file.write(b"x" * 1000)
+        until = time.monotonic() + 0.15
+        while time.monotonic() < until:
+            inbox.turn()
+            time.sleep(0.02)
+        assert inbox.settled == []
+    inbox.wait(1)
+    assert path.stat().st_size == 8000
+    assert inbox.settled == [path]
+
+
+def test_a_file_of_preallocated_size_is_not_taken_early(opened: Open) -> None:
+    inbox = opened()
+    path = inbox.path / "samba.mp4"
+    with path.open("wb") as file:
+        file.truncate(100_000)
+    for number in range(6):
+        with path.open("r+b") as file:
+            file.seek(number * 1000)
+            file.write(b"x" * 1000)
+        time.sleep(0.1)
+        inbox.turn()
+        assert inbox.settled == []
+    assert inbox.wait(1) == ["samba.mp4"]
+
+
+def test_a_burst_of_files_is_found_whole_even_if_every_event_is_lost(opened: Open) -> None:
+    inbox = opened()
+    for number in range(300):
+        (inbox.path / f"{number}.png").write_bytes(b"1")
+    inbox.watch._hints.take()
+    inbox.watch._hints.lose()
+    assert len(inbox.wait(300)) == 300
+    time.sleep(0.4)
+    inbox.turn()
+    assert len(set(inbox.settled)) == len(inbox.settled) == 300
+
+
+def test_polling_finds_files_without_events(opened: Open) -> None:
+    inbox = opened(SETTINGS.model_copy(update={"poll": "always"}))
+    (inbox.path / "a.png").write_bytes(b"1")
+    assert inbox.watch._events is None
+    assert inbox.wait(1) == ["a.png"]
+
+
+def test_an_inbox_that_vanishes_is_waited_for(opened: Open) -> None:
+    inbox = opened()
+    (inbox.path / "a.png").write_bytes(b"1")
+    inbox.wait(1)
+    away = inbox.path.with_name("away")
+    inbox.path.rename(away)
+    inbox.watch.rescan(time.monotonic())
+    inbox.turn()
+    assert inbox.watch.is_gone
+    inbox.path.mkdir()  # as if the share were not mounted
+    inbox.watch.rescan(time.monotonic())
+    inbox.turn()
+    assert inbox.watch.is_gone
+    inbox.path.rmdir()
+    away.rename(inbox.path)
+    (inbox.path / "b.png").write_bytes(b"1")
+    assert inbox.wait(2) == ["a.png", "b.png"]
+    assert not inbox.watch.is_gone
+    (inbox.path / "c.png").write_bytes(b"1")  # events are back as well
+    assert inbox.wait(3) == ["a.png", "b.png", "c.png"]
+
+
+def test_a_file_that_changes_is_settled_again(opened: Open) -> None:
+    inbox = opened()
+    path = inbox.path / "a.png"
+    path.write_bytes(b"1")
+    inbox.wait(1)
+    path.write_bytes(b"22")
+    assert inbox.wait(2) == ["a.png", "a.png"]
