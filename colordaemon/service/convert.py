@@ -32,6 +32,26 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a result goes, and the name it is written under. work: a folder for what is finished of
+    a film, which stays after an interruption; None: what is finished is lost then."""
+
+    target: Path
+    partial: Path
+    work: Path | None = None
+
+
+@dataclass(frozen=True)
+class Colored:
+    """A complete, checked file under its partial name, what was done in one line, and what its
+    owner should know."""
+
+    place: Place
+    summary: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Converted:
     """A published file, what was done in one line, and what its owner should know."""
 
@@ -40,61 +60,97 @@ class Converted:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Model:
+    """A network that is loaded when the first pixel needs it. name: tells it from all others."""
+
+    load: Callable[[], Colorizer]
+    name: str = ""
+
+
 def convert(
     source: Path,
     config: Config,
-    get_colorizer: Callable[[], Colorizer],
+    model: Model,
     progress: Progress,
     made: Mapping[Path, Path],
     *,
     force: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Converted:
-    """Color a file and publish it. The network is asked for only once the file has proved good.
+    """Color a file and publish it.
 
     made: results of the same call, which are not replaced, and their sources; see `target_for`.
     Raises MediaError, AlreadyColor, TargetExists, TargetTaken, OSError, and Interrupted on request.
     """
-    if source.is_file() and is_photo(source):
-        return _convert_photo(source, config, get_colorizer, made, force)
-    return _convert_film(source, config, get_colorizer, progress, made, force, should_stop)
+
+    def find_place(suffix: str) -> Place:
+        target = target_for(source, suffix, config.output, made)
+        return Place(target, partial_for(target))
+
+    colored = color(
+        source, config, model, progress, find_place, force=force, should_stop=should_stop
+    )
+    place = colored.place
+    try:
+        publish(place.partial, place.target, overwrite=config.output.overwrite)
+    finally:
+        place.partial.unlink(missing_ok=True)
+    return Converted(place.target, colored.summary, colored.warnings)
 
 
-def _convert_photo(
+def color(
     source: Path,
     config: Config,
-    get_colorizer: Callable[[], Colorizer],
-    made: Mapping[Path, Path],
-    force: bool,
-) -> Converted:
-    target = target_for(source, output_suffix(source, config.photo), config.output, made)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_for(target)
-    # The network is loaded when the first pixel needs it.
+    model: Model,
+    progress: Progress,
+    find_place: Callable[[str], Place],
+    *,
+    force: bool = False,
+    on_segment: Callable[[int], None] = lambda count: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Colored:
+    """Color a file into a partial one, which the caller publishes.
+
+    find_place: told the suffix of the result. Raises what `convert` does; no partial is left then.
+    """
+    if source.is_file() and is_photo(source):
+        return _color_photo(source, config, model, find_place, force)
+    return _color_film(source, config, model, progress, find_place, force, on_segment, should_stop)
+
+
+def _color_photo(
+    source: Path, config: Config, model: Model, find_place: Callable[[str], Place], force: bool
+) -> Colored:
+    place = find_place(output_suffix(source, config.photo))
+    place.target.parent.mkdir(parents=True, exist_ok=True)
     report = color_photo(
-        source, partial, lambda gray: get_colorizer().predict_ab(gray), config.photo, force=force
+        source,
+        place.partial,
+        lambda gray: model.load().predict_ab(gray),
+        config.photo,
+        force=force,
     )
-    _publish(partial, target, config)
     pages = f", {report.pages} pages" if report.pages > 1 else ""
     summary = f"{report.width}x{report.height}, {report.depth} bit{pages}"
-    return Converted(target, summary, report.warnings)
+    return Colored(place, summary, report.warnings)
 
 
-def _convert_film(
+def _color_film(
     source: Path,
     config: Config,
-    get_colorizer: Callable[[], Colorizer],
+    model: Model,
     progress: Progress,
-    made: Mapping[Path, Path],
+    find_place: Callable[[str], Place],
     force: bool,
+    on_segment: Callable[[int], None],
     should_stop: Callable[[], bool],
-) -> Converted:
+) -> Colored:
     job = plan_film(source, config.film, force=force)
-    target = target_for(source, job.target.suffix, config.output, made)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _check_space(source, target.parent)
-    partial = partial_for(target)
-    colorizer = get_colorizer()
+    place = find_place(job.target.suffix)
+    place.target.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(source, place)
+    colorizer = model.load()
     info = job.source
     progress.begin(source, info.duration_seconds or info.container_seconds)
 
@@ -102,10 +158,18 @@ def _convert_film(
         progress.advance(float(frame.pts * info.time_base - info.origin_seconds))
 
     try:
-        report = color_film(job, partial, colorizer, on_frame=on_frame, should_stop=should_stop)
+        report = color_film(
+            job,
+            place.partial,
+            colorizer,
+            work=place.work,
+            made_by=model.name,
+            on_frame=on_frame,
+            on_segment=on_segment,
+            should_stop=should_stop,
+        )
     finally:
         progress.end()
-    _publish(partial, target, config)
     warnings = list(job.remarks)
     if report.kept:
         warnings.append(f"{report.kept} of {report.frames} frames had color already and keep it")
@@ -114,19 +178,15 @@ def _convert_film(
     if report.retimed:
         warnings.append(f"{report.retimed} frames had no time or one out of order; put in order")
     summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
-    return Converted(target, summary, tuple(warnings))
+    return Colored(place, summary, tuple(warnings))
 
 
-def _publish(partial: Path, target: Path, config: Config) -> None:
-    try:
-        publish(partial, target, overwrite=config.output.overwrite)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _check_space(source: Path, folder: Path) -> None:
+def _check_space(source: Path, place: Place) -> None:
     """Segments and the joined film stand side by side; each is about as large as the source."""
+    folder = place.target.parent
     needed, free = 2 * source.stat().st_size, shutil.disk_usage(folder).free
+    if place.work is not None and place.work.exists():
+        needed -= sum(path.stat().st_size for path in place.work.iterdir())
     if free < needed:
         reason = f"{free >> 20} MiB free, about {needed >> 20} MiB needed"
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({reason})", str(folder))

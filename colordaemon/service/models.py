@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePath
 
 from colordaemon.config import Config
 from colordaemon.errors import ModelError
 from colordaemon.network.colorizer import Colorizer, open_colorizer
+from colordaemon.service.convert import Model
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,10 @@ class Models:
                 raise ModelError(f"models: {pattern}: no model file {file}")
         self._open = lru_cache(maxsize=LOADED)(self._load)
 
+    def model_for(self, source: Path) -> Model:
+        """The model for a photo or film. Loading it raises ModelError."""
+        return Model(partial(self.colorizer_for, source), _name(self.file_for(source)))
+
     def colorizer_for(self, source: Path) -> Colorizer:
         """The loaded model for a photo or film. Raises ModelError."""
         return self._open(self.file_for(source))
@@ -48,6 +53,17 @@ class Models:
         )
         log.info("coloring on %s, with %s", colorizer, file or "the built-in model")
         return colorizer
+
+
+def _name(file: Path | None) -> str:
+    """A file that is replaced by a better one has another name, although it is called the same."""
+    if file is None:
+        return "built-in"
+    try:
+        found = file.stat()
+    except OSError:
+        return str(file)  # loading it will tell more
+    return f"{file}, {found.st_size} bytes, {found.st_mtime_ns}"
 
 
 def fits(source: PurePath, pattern: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -58,7 +57,7 @@ def color_files(
             done = convert(
                 source,
                 config,
-                partial(models.colorizer_for, source),
+                models.model_for(source),
                 progress,
                 made,
                 force=force,
