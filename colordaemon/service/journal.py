@@ -131,14 +131,17 @@ class Journal:
 
     # What is done with it
 
-    def claim(self, now: float) -> Job | None:
-        """The job to do next, if one is due. Its attempt is counted before any work begins: a file
-        that takes the whole machine down with it must not do so for ever."""
+    def claim(self, now: float, *, most_rank: int = 99) -> Job | None:
+        """The job to do next, if one of at most this rank is due.
+
+        Its attempt is counted before any work begins: a file that takes the whole machine down with
+        it must not do so for ever.
+        """
         row = self._db.execute(
             "UPDATE jobs SET state = 'running', attempts = attempts + 1, changed = ? WHERE id ="
-            " (SELECT id FROM jobs WHERE state = 'queued' AND not_before <= ?"
+            " (SELECT id FROM jobs WHERE state = 'queued' AND not_before <= ? AND rank <= ?"
             " ORDER BY priority DESC, rank, id LIMIT 1) RETURNING *",
-            (now, now),
+            (now, now, most_rank),
         ).fetchone()
         return job_of(row) if row else None
 
@@ -264,6 +267,14 @@ class Journal:
             "SELECT * FROM jobs WHERE source = ? ORDER BY id DESC", (os.fsencode(source),)
         )
         return [job_of(row) for row in rows]
+
+    def made_by_another(self, target: Path, source: Path) -> bool:
+        """Whether a name belongs to the result of another source."""
+        row = self._db.execute(
+            "SELECT 1 FROM jobs WHERE target = ? AND source != ? AND state = 'done' LIMIT 1",
+            (os.fsencode(target), os.fsencode(source)),
+        ).fetchone()
+        return row is not None
 
     def to_retire(self) -> list[Job]:
         rows = self._db.execute("SELECT * FROM jobs WHERE state = 'done' AND retire != ''")

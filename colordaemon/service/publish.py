@@ -17,6 +17,8 @@ from pathlib import Path
 from colordaemon.config import OutputSettings
 from colordaemon.errors import TargetExists, TargetTaken
 
+LONGEST_NAME = 255  # bytes, on every file system in use
+
 
 def target_for(
     source: Path, suffix: str, settings: OutputSettings, made: Mapping[Path, Path]
@@ -27,7 +29,7 @@ def target_for(
     results' resolved paths. Raises TargetTaken, and TargetExists also if it would be the source.
     """
     folder = settings.folder or source.parent
-    target = folder / settings.name.format(stem=source.stem, suffix=suffix)
+    target = folder / fitting_name(source.stem, suffix, settings.name)
     if other := made.get(target.resolve()):
         raise TargetTaken(f"{source}: its result would replace {target}, just made from {other}")
     if target.exists() and target.samefile(source):
@@ -37,11 +39,28 @@ def target_for(
     return target
 
 
+def fitting_name(stem: str, suffix: str, pattern: str) -> str:
+    """The name of a result: the pattern filled in, with as much of the stem as a name may hold."""
+    while True:
+        name = pattern.format(stem=stem, suffix=suffix)
+        if len(os.fsencode(name)) <= LONGEST_NAME or len(stem) <= 1:
+            return name
+        stem = stem[:-1]
+
+
+def numbered(target: Path, number: int) -> Path:
+    """NAME (2).mp4 for a NAME.mp4 that is taken."""
+    stem, mark = target.stem, f" ({number}){target.suffix}"
+    while len(os.fsencode(stem + mark)) > LONGEST_NAME:
+        stem = stem[:-1]
+    return target.with_name(stem + mark)
+
+
 def partial_for(target: Path) -> Path:
     """The name to write under: hidden, and beside the target, since only there a rename is one
     step. Too long names lose their middle."""
     name = f".{target.name}.partial"
-    if len(os.fsencode(name)) > 255:
+    if len(os.fsencode(name)) > LONGEST_NAME:
         name = os.fsdecode(os.fsencode(f".{target.stem}")[:200]) + f"{target.suffix}.partial"
     return target.with_name(name)
 
@@ -54,7 +73,12 @@ def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
         partial.replace(target)
     else:
         _link_new(partial, target)
-    folder = os.open(target.parent, os.O_RDONLY)
+    flush_folder(target.parent)
+
+
+def flush_folder(path: Path) -> None:
+    """Names are on the disk only after this."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:

@@ -82,6 +82,11 @@ class Watch:
             self._events.stop()
             self._events = None
 
+    def reload(self, settings: WatchSettings) -> None:
+        """Take other settings; what is settling begins to do so anew at the next scan."""
+        self.stop()
+        self._configure(settings)
+
     def rescan(self, now: float) -> None:
         """Look at the whole inbox at the next turn."""
         self._scan_at = now

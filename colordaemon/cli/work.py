@@ -1,68 +1,28 @@
-"""The command line: parse, set up logging, call one function, turn the outcome into an exit code.
-
-0 all done · 1 some failed · 2 usage · 3 nothing to do · 78 configuration or model · 130 interrupted
-"""
+"""Commands that do one piece of work: parse, call one function, turn the outcome into a code."""
 
 from __future__ import annotations
 
-import logging
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
-from colordaemon import __version__
-from colordaemon.config import Config, load_config
-from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError, ModelError
-from colordaemon.service.printable import PrintableFormatter
-
-FAILED, NOTHING_TO_DO, CONFIGURATION, INTERRUPTED = 1, 3, 78, 130
-
-app = typer.Typer(
-    help="Color black-and-white photos and films; sound, subtitles, timing and luma stay.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+from colordaemon.cli.common import (
+    FAILED,
+    INTERRUPTED,
+    NOTHING_TO_DO,
+    ConfigFile,
+    Device,
+    app,
+    console,
+    exit_codes,
+    load,
+    override,
+    stop_on_signals,
 )
-console = Console(stderr=True)
-
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings; see config.yaml.")
-]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the network runs.")
-]
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"colordaemon {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def common(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
-    ] = False,
-) -> None:
-    """Set up logging: one line per event, on standard error."""
-    handler: logging.Handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
-    if console.is_terminal:
-        handler = RichHandler(console=console, show_path=False, show_time=False)
-        handler.setFormatter(PrintableFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("pyvips").setLevel(logging.WARNING)  # it tells of its threads
 
 
 @app.command()
@@ -90,9 +50,9 @@ def once(
     config: ConfigFile = None,
 ) -> None:
     """Color the named files and stop."""
-    with _exit_codes(), _stop_on_signals() as stop:
-        settings = _override(
-            _load(config),
+    with exit_codes(), stop_on_signals() as stop:
+        settings = override(
+            load(config),
             output={"folder": output, "overwrite": overwrite or None},
             film={"damaged_percent": 100.0 if accept_damaged else None, "codec": codec},
             model={"file": model, "device": device, "quality": quality},
@@ -145,9 +105,9 @@ def train(
     """Train a model on labeled color pictures; under torchrun, on several GPUs."""
     if each and subset:
         raise typer.BadParameter("--each trains all labels, --subset one")
-    with _exit_codes(), _stop_on_signals() as stop:
-        settings = _override(
-            _load(config),
+    with exit_codes(), stop_on_signals() as stop:
+        settings = override(
+            load(config),
             train={
                 "subset": subset,
                 "loss": loss,
@@ -225,9 +185,9 @@ def evaluate(
         "--held-out": held_out or None,
     }
     _refuse({"--seconds": seconds} if not films else for_pictures, "films" if films else "pictures")
-    with _exit_codes(), _stop_on_signals() as stop:
-        settings = _override(
-            _load(config), model={"file": model, "device": device, "quality": quality}
+    with exit_codes(), stop_on_signals() as stop:
+        settings = override(
+            load(config), model={"file": model, "device": device, "quality": quality}
         )
         if films:
             from colordaemon.screening import board
@@ -261,11 +221,6 @@ def evaluate(
         show(evaluation, Console())
 
 
-def main() -> None:
-    """The entry point."""
-    app()
-
-
 def _are_films(paths: list[Path]) -> bool:
     """Whether films are meant, by what the paths are: one folder holds pictures."""
     folders = [path for path in paths if path.is_dir()]
@@ -278,62 +233,3 @@ def _refuse(options: dict[str, Any], kind: str) -> None:
     for name, value in options.items():
         if value is not None:
             raise typer.BadParameter(f"{name} does not go with {kind}")
-
-
-def _load(path: Path | None) -> Config:
-    return Config() if path is None else load_config(path)
-
-
-def _override(config: Config, **sections: dict[str, Any]) -> Config:
-    """The configuration with what was given on the command line; None means not given."""
-    values = config.model_dump()
-    for section, options in sections.items():
-        values[section] |= {name: value for name, value in options.items() if value is not None}
-    try:
-        return Config.model_validate(values)
-    except ValueError as error:
-        raise ConfigError(f"command line: {error}") from error
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    log = logging.getLogger(__name__)
-    try:
-        yield
-    except ConfigError as error:
-        for mistake in str(error).split("\n"):
-            log.error("%s", mistake)
-        raise typer.Exit(CONFIGURATION) from None
-    except ModelError as error:
-        log.error("%s", error)
-        raise typer.Exit(CONFIGURATION) from None
-    except (DataError, MediaError) as error:
-        log.error("%s", error)
-        raise typer.Exit(FAILED) from None
-    except Interrupted as reason:
-        log.warning("%s", reason)
-        raise typer.Exit(INTERRUPTED) from None
-    except KeyboardInterrupt:
-        log.warning("interrupted")
-        raise typer.Exit(INTERRUPTED) from None
-    except OSError as error:
-        log.exception("%s", error)
-        sys.exit(FAILED)
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[Event]:
-    """The first SIGINT or SIGTERM asks for a clean stop, a second SIGINT interrupts at once."""
-    stop = Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

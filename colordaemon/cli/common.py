@@ -1,0 +1,116 @@
+"""What all commands share: logging, options, exit codes.
+
+0 all done · 1 some failed · 2 usage · 3 nothing to do · 78 configuration or model · 130 interrupted
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from colordaemon import __version__
+from colordaemon.config import Config, load_config
+from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError, ModelError
+from colordaemon.service.logs import set_up_logging
+
+FAILED, NOTHING_TO_DO, CONFIGURATION, INTERRUPTED = 1, 3, 78, 130
+
+app = typer.Typer(
+    help="Color black-and-white photos and films; sound, subtitles, timing and luma stay.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console(stderr=True)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings; see config.yaml.")
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the network runs.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"colordaemon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Set up logging: one line per event, on standard error."""
+    set_up_logging(console)
+
+
+def load(path: Path | None) -> Config:
+    return Config() if path is None else load_config(path)
+
+
+def override(config: Config, **sections: dict[str, Any]) -> Config:
+    """The configuration with what was given on the command line; None means not given."""
+    values = config.model_dump()
+    for section, options in sections.items():
+        values[section] |= {name: value for name, value in options.items() if value is not None}
+    try:
+        return Config.model_validate(values)
+    except ValueError as error:
+        raise ConfigError(f"command line: {error}") from error
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    log = logging.getLogger(__name__)
+    try:
+        yield
+    except ConfigError as error:
+        for mistake in str(error).split("\n"):
+            log.error("%s", mistake)
+        raise typer.Exit(CONFIGURATION) from None
+    except ModelError as error:
+        log.error("%s", error)
+        raise typer.Exit(CONFIGURATION) from None
+    except (DataError, MediaError) as error:
+        log.error("%s", error)
+        raise typer.Exit(FAILED) from None
+    except Interrupted as reason:
+        log.warning("%s", reason)
+        raise typer.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt:
+        log.warning("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        log.exception("%s", error)
+        sys.exit(FAILED)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Event]:
+    """The first SIGINT or SIGTERM asks for a clean stop, a second SIGINT interrupts at once."""
+    stop = Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,133 @@
+"""Commands of the daemon: run it, ask it, tell it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from colordaemon.cli.common import CONFIGURATION, FAILED, app, exit_codes
+from colordaemon.config import load_config
+from colordaemon.service.commands import BadRequest, Reply
+
+SYSTEM_CONFIG = Path("/etc/colordaemon/config.yaml")
+
+Settings = Annotated[
+    Path,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        envvar="COLORDAEMON_CONFIG",
+        help="Settings; inbox, outbox and state_dir are enough.",
+    ),
+]
+Jobs = Annotated[
+    list[str], typer.Argument(metavar="JOB…", help="Numbers of jobs, or paths of their files.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def watch(config: Settings = SYSTEM_CONFIG) -> None:
+    """Color every file that is put into the inbox, until told to stop."""
+    with exit_codes():
+        from colordaemon.service.daemon import watch_forever
+
+        watch_forever(lambda: load_config(config))
+
+
+@app.command()
+def status(
+    config: Settings = SYSTEM_CONFIG,
+    as_json: AsJson = False,
+    again: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
+) -> None:
+    """Say what the daemon is doing, and what failed; also when it is down."""
+    from colordaemon.service import board
+
+    while True:
+        reply = _ask(config, {"verb": "status"})
+        if as_json:
+            typer.echo(json.dumps(reply))
+        else:
+            board.show_status(reply, Console())
+        if not again:
+            return
+        time.sleep(2.0)
+
+
+@app.command()
+def queue(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) -> None:
+    """List what is being worked on and what waits, in order."""
+    from colordaemon.service import board
+
+    reply = _ask(config, {"verb": "queue"})
+    if as_json:
+        typer.echo(json.dumps(reply))
+    else:
+        board.show_jobs(reply["jobs"], Console())
+
+
+@app.command()
+def retry(
+    jobs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="JOB…", help="Numbers or paths; none: all that failed."),
+    ] = None,
+    config: Settings = SYSTEM_CONFIG,
+) -> None:
+    """Queue failed, skipped or cancelled files again."""
+    _tell(config, "retry", jobs or [])
+
+
+@app.command()
+def forget(jobs: Jobs, config: Settings = SYSTEM_CONFIG) -> None:
+    """Drop what is known of files that came to an end; those still in the inbox are new then."""
+    _tell(config, "forget", jobs)
+
+
+@app.command()
+def cancel(jobs: Jobs, config: Settings = SYSTEM_CONFIG) -> None:
+    """Take files out of the queue, or away from the worker."""
+    _tell(config, "cancel", jobs)
+
+
+@app.command()
+def pause(config: Settings = SYSTEM_CONFIG) -> None:
+    """Stop working until `resume`, also over restarts; films keep their finished segments."""
+    _ask(config, {"verb": "pause"})
+
+
+@app.command()
+def resume(config: Settings = SYSTEM_CONFIG) -> None:
+    """Go on working, also after failures in a row."""
+    _ask(config, {"verb": "resume"})
+
+
+def _tell(config: Path, verb: str, jobs: list[str]) -> None:
+    count = _ask(config, {"verb": verb, "jobs": [_named(job) for job in jobs]})["count"]
+    typer.echo(f"{count} file(s)")
+    if jobs and not count:
+        raise typer.Exit(FAILED)
+
+
+def _named(job: str) -> str:
+    """Paths start here and not where the daemon runs."""
+    return job if job.isdecimal() else os.path.realpath(job)
+
+
+def _ask(config: Path, request: dict[str, Any]) -> Reply:
+    with exit_codes():
+        from colordaemon.service.errand import run_errand
+
+        try:
+            return run_errand(load_config(config), request)
+        except BadRequest as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(FAILED) from None
+    raise typer.Exit(CONFIGURATION)

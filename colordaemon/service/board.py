@@ -1,0 +1,31 @@
+"""The state of the daemon as tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from colordaemon.service.commands import Reply
+from colordaemon.service.printable import printable
+
+
+def show_status(reply: Reply, console: Console) -> None:
+    """One line on the daemon, one on the counts, then what is running and what failed."""
+    daemon = reply["daemon"]
+    console.print(Text(daemon["status"] if daemon else "the daemon is not running"))
+    console.print(Text(", ".join(f"{count} {state}" for state, count in reply["counts"].items())))
+    if reply["paused"]:
+        console.print(Text("paused by command; `colordaemon resume` goes on"))
+    if reply["running"] or reply["failed"]:
+        show_jobs([*reply["running"], *reply["failed"]], console)
+
+
+def show_jobs(jobs: Sequence[Reply], console: Console) -> None:
+    table = Table("job", "state", "file", "why", box=None)
+    for job in jobs:
+        cells = (str(job["id"]), job["state"], printable(job["source"]), printable(job["reason"]))
+        table.add_row(*map(Text, cells))
+    console.print(table)

@@ -1,0 +1,96 @@
+"""What an operator can ask of a daemon, running or not: the same verbs on the same journal.
+
+Requests and replies are plain dicts, since they travel as JSON.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from colordaemon.service.hooks import announcement
+from colordaemon.service.job import Job, State
+from colordaemon.service.journal import Journal
+
+Reply = dict[str, Any]
+LISTED = 1000  # jobs in one reply
+
+
+class BadRequest(Exception):
+    """A request that nobody understands, or for a job that there is not."""
+
+
+class Commands:
+    """The verbs.
+
+    cancel_running: asks a running daemon to leave a file; False if it is not at it.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        wall: Callable[[], float],
+        *,
+        cancel_running: Callable[[int], bool] = lambda number: False,
+    ) -> None:
+        self._journal, self._wall, self._cancel_running = journal, wall, cancel_running
+
+    def run(self, request: Reply) -> Reply:
+        """Raises BadRequest."""
+        verb, which = request.get("verb"), request.get("jobs", [])
+        if verb == "status":
+            return self.status()
+        if verb == "queue":
+            return {"jobs": [listed(job) for job in self._journal.jobs(*_OPEN, limit=LISTED)]}
+        if verb in ("pause", "resume"):
+            self._journal.note("paused", "yes" if verb == "pause" else "")
+            return {"paused": verb == "pause"}
+        if verb == "retry":
+            ids = self._ids(which) if which else None
+            return {"count": self._journal.retry(self._wall(), ids)}
+        if verb == "forget":
+            return {"count": self._journal.forget(self._ids(which))}
+        if verb == "cancel":
+            return {"count": self._cancel(self._ids(which))}
+        raise BadRequest(f"unknown verb {verb!r}")
+
+    def status(self) -> Reply:
+        counts = {str(state): count for state, count in self._journal.counts().items()}
+        running = self._journal.jobs(State.RUNNING, State.PUBLISHING)
+        failed = self._journal.jobs(State.FAILED, limit=20)
+        return {
+            "version": 1,
+            "counts": counts,
+            "paused": self._journal.fact("paused") == "yes",
+            "running": [listed(job) for job in running],
+            "failed": [listed(job) for job in failed],
+        }
+
+    def _cancel(self, ids: Sequence[int]) -> int:
+        running = sum(self._cancel_running(number) for number in ids)
+        return running + self._journal.cancel(ids, self._wall())
+
+    def _ids(self, which: Sequence[object]) -> list[int]:
+        """Numbers of jobs; a path stands for the latest job of that file."""
+        return [self._id(one) for one in which]
+
+    def _id(self, one: object) -> int:
+        if isinstance(one, int) or (isinstance(one, str) and one.isdecimal()):
+            try:
+                return self._journal.job(int(one)).id
+            except (KeyError, OverflowError):
+                raise BadRequest(f"no job {one}") from None
+        jobs = self._journal.of_source(Path(os.path.realpath(str(one))))
+        if not jobs:
+            raise BadRequest(f"no job for {one}")
+        return jobs[0].id
+
+
+_OPEN = (State.RUNNING, State.PUBLISHING, State.QUEUED)
+
+
+def listed(job: Job) -> Reply:
+    """A job in a list, for programs; the same keys as a hook reads."""
+    return announcement(job) | {"not_before": job.not_before, "priority": job.priority}

@@ -1,0 +1,328 @@
+"""Which file is worked on and what becomes of it: between the journal and the worker."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Callable
+
+from colordaemon.config import Config
+from colordaemon.errors import ModelError
+from colordaemon.service.ends import Ends
+from colordaemon.service.holds import Holds
+from colordaemon.service.job import Job, State
+from colordaemon.service.journal import Journal
+from colordaemon.service.messages import (
+    Alive,
+    Begun,
+    Fault,
+    Finished,
+    FromWorker,
+    Order,
+    Ready,
+    Refused,
+    Segment,
+    Stop,
+    Unfit,
+)
+from colordaemon.service.places import Places
+from colordaemon.service.supervise import WorkerProcess
+from colordaemon.service.workfiles import tag_of
+
+log = logging.getLogger(__name__)
+
+SPACE_SECONDS = 30.0  # between two looks at a disk that is full
+KILL_SECONDS = 60.0  # after which a killed process that is still there hangs in the kernel
+_STILLBORN = 3  # workers that died before they were ready, in a row: the machine is not fit
+
+
+class Dispatcher:
+    """Gives the worker one file at a time, and a photo between two segments of a film.
+
+    `now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        places: Places,
+        config: Config,
+        make_worker: Callable[[Config], WorkerProcess] = WorkerProcess,
+    ) -> None:
+        self._journal, self._places, self._make_worker = journal, places, make_worker
+        self._config = config
+        self._ends = Ends(journal, places, config)
+        self.holds = Holds(config.jobs.failures)
+        self.worker: WorkerProcess | None = None
+        self.ready_on = ""  # the device, once the model is loaded
+        self.progress: Alive | None = None
+        self._was_ever_ready = False
+        self._active: dict[int, Job] = {}
+        self._begun: list[int] = []
+        self._unpublished: list[Job] = []
+        self._cancelled: set[int] = set()
+        self._began: dict[int, float] = {}
+        self._heard = self._start_at = 0.0
+        self._stillborn = 0
+        self._killed: tuple[float, str] | None = None
+        self._closing = self._renewing = False
+
+    def recover(self, wall: float) -> None:
+        """Take up what an earlier daemon has left. Published first of all is what is finished."""
+        self._unpublished = self._journal.recover(wall)
+        self._ends.retire_all()
+
+    @property
+    def active(self) -> list[Job]:
+        return [*self._active.values()]
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a killed worker does not go: only a restart of the machine may help."""
+        return self._killed is not None and self._heard - self._killed[0] > KILL_SECONDS
+
+    def turn(self, now: float, wall: float) -> None:
+        """Hear what the worker says, see to its health, give it work. Raises ModelError, and
+        RuntimeError when no worker can be kept alive."""
+        self._publish_again(now, wall)
+        if self.worker is None:
+            if now >= self._start_at and not self._closing:
+                self._start(now)
+            return
+        self._hear(now, wall)
+        if self.worker.is_dead:
+            self._hear(now, wall)  # its last words
+            self._bury(now, wall)
+        elif self._killed is not None:
+            self._heard = now
+        elif self._hangs(now):
+            self._kill(now, f"no sign of life for {self._config.jobs.hang_seconds:g} s")
+        elif self._renewing and not self._active:
+            self._renew()
+        else:
+            self._give_work(now, wall)
+
+    def next_due(self, now: float, wall: float) -> float:
+        """When a turn is needed even if nobody says anything."""
+        if self.worker is None:
+            return self._start_at
+        if self._killed is not None or self._renewing:
+            return now + 0.2
+        due = self._journal.next_due()
+        queued = math.inf if due is None or self._active else now + max(0.0, due - wall)
+        held = self.holds.reason(now) is not None
+        return min(self.holds.next_end if held else queued, self._heard + self._hang_seconds)
+
+    def stop_work(self) -> None:
+        """Leave what is being done; it goes back into the queue, and a film keeps its segments."""
+        if self.worker is not None and self._active:
+            self.worker.send(Stop())
+
+    def cancel(self, number: int) -> bool:
+        """Leave a file that is being worked on for good. False if it is not."""
+        if number not in self._active:
+            return False
+        self._cancelled.add(number)
+        self.stop_work()
+        return True
+
+    def reload(self, config: Config) -> None:
+        """Take another configuration, from the next file on."""
+        self._config = config
+        self._ends = Ends(self._journal, self._places, config)
+        self.holds.failures = config.jobs.failures
+        self.holds.release("settings")
+        self._renewing = True
+
+    def close_down(self) -> None:
+        """Claim nothing more."""
+        self._closing = True
+
+    def close(self) -> None:
+        if self.worker is not None:
+            self.worker.close(5.0 if self.ready_on else 0.0)  # who loads a model hears nothing
+            self.worker = None
+
+    def seconds_left(self, now: float) -> float:
+        """How long the active files will take at the pace so far; a photo takes no time."""
+        if not any(job.rank for job in self._active.values()):
+            return 0.0
+        said = self.progress
+        if said is None or not said.total or said.done <= 0 or said.job not in self._began:
+            return math.inf
+        pace = said.done / max(1e-6, now - self._began[said.job])
+        return (said.total - said.done) / pace
+
+    # The worker's life
+
+    @property
+    def _hang_seconds(self) -> float:
+        return self._config.jobs.hang_seconds
+
+    def _start(self, now: float) -> None:
+        self.worker = self._make_worker(self._config)
+        self._heard, self._killed, self.ready_on = now, None, ""
+        self._renewing = False
+        log.debug("worker %d started", self.worker.pid)
+
+    def _renew(self) -> None:
+        assert self.worker is not None
+        self.worker.close()
+        self.worker, self._start_at = None, 0.0
+
+    def _hangs(self, now: float) -> bool:
+        busy = bool(self._active) or not self.ready_on
+        return busy and now - self._heard > self._hang_seconds
+
+    def _kill(self, now: float, reason: str) -> None:
+        assert self.worker is not None
+        log.error("the worker is killed: %s", reason)
+        self.worker.kill()
+        self._killed = now, reason
+
+    def _bury(self, now: float, wall: float) -> None:
+        """A worker is dead; the file that it was working on is to blame, and no other."""
+        assert self.worker is not None
+        reason = self._killed[1] if self._killed else self.worker.cause_of_death()
+        self._stillborn = 0 if self.ready_on else self._stillborn + 1
+        blamed = self._begun[-1] if self._begun else None
+        for number, job in [*self._active.items()]:
+            if number == blamed:
+                self._ends.crashed(job, reason, wall)
+                self._leave(number)
+            else:
+                self._give_back(job, wall)
+        if blamed is None:
+            log.warning("the worker has ended (%s); starting another", reason)
+        self.worker.close(0.0)
+        self.worker, self.ready_on, self._killed = None, "", None
+        self._start_at = now + (2.0**self._stillborn if self._stillborn else 0.0)
+        if self._stillborn >= _STILLBORN:
+            raise RuntimeError(f"the worker died {_STILLBORN} times before it was ready: {reason}")
+
+    # What it says
+
+    def _hear(self, now: float, wall: float) -> None:
+        assert self.worker is not None
+        for message in self.worker.receive():
+            self._heard = now
+            self._take(message, now, wall)
+
+    def _take(self, message: FromWorker, now: float, wall: float) -> None:
+        match message:
+            case Ready(on):
+                log.info("ready on %s", on)
+                self.ready_on, self._was_ever_ready = on, True
+            case Unfit(reason):
+                self._unfit(reason)
+            case Begun(number):
+                self._begun.append(number)
+                self._began[number] = now
+            case Alive():
+                self.progress = message
+            case Segment(number, _):
+                self._journal.progress(self._active[number])
+            case Finished():
+                self._finished(message, now, wall)
+            case Refused():
+                self._refused(message, now, wall)
+
+    def _unfit(self, reason: str) -> None:
+        if not self._was_ever_ready:
+            raise ModelError(reason)
+        log.error("no file can be colored: %s", reason)
+        self.holds.hold("settings", reason)
+
+    def _finished(self, said: Finished, now: float, wall: float) -> None:
+        job = self._active[said.job]
+        seconds = now - self._began[said.job]
+        self._leave(said.job)
+        self.holds.succeeded()
+        try:
+            self._ends.finished(job, said, seconds, wall)
+        except OSError as error:
+            job = self._journal.job(job.id)
+            if job.state is State.PUBLISHING:  # perhaps it has its name already
+                self._unpublished.append(job)
+                self._hold_for_space(f"cannot publish {job.target}: {error.strerror}", now)
+            else:
+                self._ends.failed_here(job, str(error), wall)
+
+    def _publish_again(self, now: float, wall: float) -> None:
+        """Publish what an earlier daemon, or a full or missing disk, has left unpublished."""
+        while self._unpublished and not self.holds.reason(now):
+            job = self._unpublished[-1]
+            try:
+                self._ends.recover(job, wall)
+            except OSError as error:
+                self._hold_for_space(f"cannot publish {job.target}: {error.strerror}", now)
+                return
+            self._unpublished.pop()
+
+    def _refused(self, said: Refused, now: float, wall: float) -> None:
+        job = self._active[said.job]
+        reason = said.reason.removeprefix(f"{job.source}: ")
+        if said.fault is Fault.STOPPED or said.job in self._cancelled:
+            if said.job in self._cancelled:
+                self._ends.set_aside(job, State.CANCELLED, "asked", "cancelled by command", wall)
+                self._leave(said.job)
+            else:
+                self._give_back(job, wall)
+            return
+        self._leave(said.job)
+        if said.fault is Fault.SPACE:
+            self._ends.give_back(job, "space", reason, wall)
+            self._hold_for_space(reason, now)
+        elif said.fault is Fault.SETTINGS:
+            self._ends.give_back(job, "settings", reason, wall)
+            log.error("work waits for other settings: %s", reason)
+            self.holds.hold("settings", reason)
+        elif said.fault is Fault.MACHINE:
+            self._ends.failed_here(job, reason, wall)
+            if self.holds.failed(job.id, now):
+                log.error("work is paused: %s", self.holds.reason(now))
+        else:
+            state = State.SKIPPED if said.fault is Fault.COLOR else State.FAILED
+            self._ends.set_aside(job, state, str(said.fault), reason, wall)
+
+    def _give_back(self, job: Job, wall: float) -> None:
+        self._ends.give_back(job, "stopped", "", wall)
+        self._leave(job.id)
+
+    def _leave(self, number: int) -> None:
+        self._active.pop(number, None)
+        self._cancelled.discard(number)
+        self._began.pop(number, None)
+        if number in self._begun:
+            self._begun.remove(number)
+        if self.progress is not None and self.progress.job == number:
+            self.progress = None
+
+    # What it is given
+
+    def _give_work(self, now: float, wall: float) -> None:
+        if not self.ready_on or self._closing or self._renewing or len(self._active) > 1:
+            return
+        if any(job.rank == 0 for job in self._active.values()) or self.holds.reason(now):
+            return
+        if not self._has_space(now):
+            return
+        job = self._journal.claim(wall, most_rank=0 if self._active else 99)
+        if job is None or not self._ends.is_still_there(job, wall):
+            return
+        assert self.worker is not None
+        folder = (self._places.outbox / self._places.relative(job.source)).parent
+        self._active[job.id], self._heard = job, now
+        self.worker.send(Order(job.id, job.source, folder, tag_of(self._journal.token, job.id)))
+
+    def _has_space(self, now: float) -> bool:
+        wanted = self._config.jobs.free_mib
+        free = shutil.disk_usage(self._places.outbox).free >> 20
+        if free < wanted:
+            self._hold_for_space(f"{free} MiB free for results, {wanted} wanted", now)
+        return free >= wanted
+
+    def _hold_for_space(self, reason: str, now: float) -> None:
+        log.warning("work waits for space: %s", reason)
+        self.holds.hold("space", reason, now + SPACE_SECONDS)

@@ -1,0 +1,133 @@
+"""How a job comes to its end, each in one place: the journal, the disk and a line of log."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from colordaemon.config import Config
+from colordaemon.service.checksum import sha256, write_checksum
+from colordaemon.service.deliver import Tell, deliver, deliver_again
+from colordaemon.service.job import Job, Partial, State
+from colordaemon.service.journal import Journal
+from colordaemon.service.messages import Finished
+from colordaemon.service.places import Places
+from colordaemon.service.reasons import reason_path, remove_reason, write_reason
+from colordaemon.service.retire import retire
+from colordaemon.service.settle import signature_of
+from colordaemon.service.workfiles import remove_work, tag_of
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 3600.0  # seconds between two tries
+
+
+class Ends:
+    """Ends of jobs. `wall` is in Unix seconds."""
+
+    def __init__(self, journal: Journal, places: Places, config: Config) -> None:
+        self._journal, self._places, self._config = journal, places, config
+
+    def is_still_there(self, job: Job, wall: float) -> bool:
+        """Whether a job's source is what was queued; if not, the job is cancelled."""
+        found = signature_of(job.source)
+        if found is None:
+            self.set_aside(job, State.CANCELLED, "gone", "the file is gone", wall)
+        elif (found.size, found.mtime_ns) != (job.size, job.mtime_ns):
+            self.set_aside(job, State.CANCELLED, "changed", "the file has changed since", wall)
+        else:
+            return True
+        return False
+
+    def finished(self, job: Job, said: Finished, seconds: float, wall: float) -> None:
+        """Publish a result, unless its source is no longer what it was made from."""
+        if not self.is_still_there(job, wall):
+            return
+        overwrite = self._may_replace(said.target, job.source)
+        target = deliver(
+            Partial.of(said.partial), said.target, self._tell(job, wall), overwrite=overwrite
+        )
+        for warning in said.warnings:
+            log.warning("%s: %s", job.source, warning)
+        figures = f"{said.summary}; {seconds:.1f} s, attempt {job.attempts}"
+        self._done(job, target, said.sha256, figures, wall)
+
+    def recover(self, job: Job, wall: float) -> None:
+        """Go on with a job that was being published when the daemon ended."""
+        assert job.target is not None
+        overwrite = self._may_replace(job.target, job.source)
+        target = deliver_again(job, self._tell(job, wall), overwrite=overwrite)
+        if target is None:
+            log.warning("%s: its result was lost before it was published; again", job.source)
+            self.give_back(job, "lost", "the result was lost before it was published", wall)
+        else:
+            self._done(job, target, "", "published after a restart", wall)
+
+    def retire_all(self) -> None:
+        """Deal with sources that an earlier daemon has left over."""
+        for job in self._journal.to_retire():
+            self._retire(job, job.retire)
+
+    def set_aside(self, job: Job, state: State, code: str, reason: str, wall: float) -> None:
+        """Failed, skipped or cancelled."""
+        self._journal.set_aside(job, state, wall, code=code, reason=reason)
+        self._clean(job)
+        level = logging.INFO if state in (State.SKIPPED, State.CANCELLED) else logging.ERROR
+        log.log(level, "%s: %s: %s", state, job.source, reason)
+        if state is State.FAILED:
+            write_reason(self._reason_path(job), job, reason, wall)
+
+    def crashed(self, job: Job, reason: str, wall: float) -> None:
+        """The worker died over a job."""
+        if self._journal.crashed(job, wall, reason) is State.FAILED:
+            job = self._journal.job(job.id)
+            self._clean(job)
+            log.error("failed: %s: %s", job.source, job.reason)
+            write_reason(self._reason_path(job), job, job.reason, wall)
+        else:
+            log.warning("%s: the worker died over it (%s); once more", job.source, reason)
+
+    def failed_here(self, job: Job, reason: str, wall: float) -> None:
+        """The machine is at fault: later again, but not for ever."""
+        settings = self._config.jobs
+        attempts = self._journal.job(job.id).attempts
+        if attempts >= settings.tries:
+            reason = f"{attempts} attempts failed, the last one: {reason}"
+            self.set_aside(job, State.FAILED, "machine", reason, wall)
+            return
+        wait = min(LONGEST_WAIT, settings.retry_seconds * 5.0 ** (attempts - 1))
+        self._journal.give_back(job, wall, code="machine", reason=reason, not_before=wall + wait)
+        log.warning("%s: %s; again in %g s", job.source, reason, wait)
+
+    def give_back(self, job: Job, code: str, reason: str, wall: float) -> None:
+        """Into the queue again, as if nothing had been tried."""
+        self._journal.give_back(job, wall, code=code, reason=reason, counted=False)
+
+    def _done(self, job: Job, target: Path, digest: str, figures: str, wall: float) -> None:
+        if self._config.after.checksum:
+            write_checksum(target, digest or sha256(target))
+        action = self._config.after.source
+        self._journal.finish(job, wall, reason=figures, retire="" if action == "keep" else action)
+        log.info("done: %s (%s)", target, figures)
+        self._clean(job)
+        remove_reason(self._reason_path(job))
+        if action != "keep":
+            self._retire(job, action)
+
+    def _retire(self, job: Job, action: str) -> None:
+        retire(job.source, job.size, job.mtime_ns, action, self._places.inbox, self._places.archive)
+        self._journal.retired(job)
+
+    def _may_replace(self, target: Path, source: Path) -> bool:
+        """Two sources never share a result, even where older results are replaced."""
+        return self._config.output.overwrite and not self._journal.made_by_another(target, source)
+
+    def _tell(self, job: Job, wall: float) -> Tell:
+        return lambda target, partial: self._journal.publishing(job, target, partial, wall)
+
+    def _clean(self, job: Job) -> None:
+        relative = self._places.relative(job.source)
+        remove_work((self._places.outbox / relative).parent, tag_of(self._journal.token, job.id))
+
+    def _reason_path(self, job: Job) -> Path:
+        return reason_path(self._places.failed, self._places.relative(job.source))

@@ -1,0 +1,105 @@
+"""What the daemon and its worker say to each other over a pipe: plain values that pickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+# To the worker
+
+
+@dataclass(frozen=True)
+class Order:
+    """Color a file. folder: where its result goes; tag: the beginning of all work files' names."""
+
+    job: int
+    source: Path
+    folder: Path
+    tag: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Leave the file that is being worked on; a film keeps its finished segments."""
+
+
+# From the worker
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The model is loaded and has seen a picture. on: device and precision, for people."""
+
+    on: str
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """No file can be colored with this configuration or model."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An order is being obeyed; until then it waits for the one before it."""
+
+    job: int
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A film goes on. done, total: seconds of the film; frames: since it was begun or resumed."""
+
+    job: int
+    done: float
+    total: float | None
+    frames: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """So many segments of a film are finished and on the disk."""
+
+    job: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A complete, checked and flushed file lies at `partial`, meant to become `target`.
+
+    sha256: of its bytes, or "" where nobody wants it.
+    """
+
+    job: int
+    partial: Path
+    target: Path
+    sha256: str
+    summary: str
+    warnings: tuple[str, ...]
+
+
+class Fault(StrEnum):
+    """Why a file was not finished, sorted by what follows."""
+
+    MEDIA = "media"  # never again
+    COLOR = "color"  # skipped
+    SPACE = "space"  # all work waits
+    SETTINGS = "settings"  # all work waits for the operator
+    MACHINE = "machine"  # once more, later
+    STOPPED = "stopped"  # once more, at any time
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file was not finished."""
+
+    job: int
+    fault: Fault
+    reason: str
+
+
+ToWorker = Order | Stop
+FromWorker = Ready | Unfit | Begun | Alive | Segment | Finished | Refused

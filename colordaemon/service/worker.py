@@ -1,0 +1,237 @@
+"""The process that holds the model and colors files: `python -m colordaemon.service.worker FD`.
+
+A child of the daemon, because FFmpeg and CUDA may take their process down with them. It is given
+one end of a socket pair, over which it gets the configuration and then orders. It writes nothing
+but partial files: names, the journal and sources are the daemon's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import signal
+import stat
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from colordaemon.config import Config
+from colordaemon.errors import (
+    AlreadyColor,
+    ConfigError,
+    Interrupted,
+    MediaError,
+    ModelError,
+)
+from colordaemon.service.checksum import sha256
+from colordaemon.service.convert import Place, color
+from colordaemon.service.logs import set_up_logging
+from colordaemon.service.messages import (
+    Alive,
+    Begun,
+    Fault,
+    Finished,
+    FromWorker,
+    Order,
+    Ready,
+    Refused,
+    Segment,
+    Stop,
+    ToWorker,
+    Unfit,
+)
+from colordaemon.service.models import Models
+from colordaemon.service.publish import fitting_name
+
+log = logging.getLogger(__name__)
+
+ALIVE_SECONDS = 1.0  # between two signs of life
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """Takes orders until the daemon hangs up."""
+
+    def __init__(self, connection: Connection, config: Config) -> None:
+        self._connection, self._config = connection, config
+        self._models = Models(config)
+        self._waiting: deque[Order] = deque()
+        self._stopping = False
+
+    def warm_up(self) -> None:
+        """The first picture takes long, since kernels are chosen and memory is taken.
+
+        Raises ModelError.
+        """
+        colorizer = self._models.colorizer_for(Path())
+        side = colorizer.short_side
+        colorizer.predict_ab(torch.zeros(1, 1, side, side))
+        self._say(Ready(str(colorizer)))
+
+    def run(self) -> None:
+        """Raises EOFError when the daemon is gone."""
+        while True:
+            if self._waiting:
+                self._obey(self._waiting.popleft())
+                continue
+            message: ToWorker = self._connection.recv()
+            self._stopping = False  # a stop for what is finished by now
+            if isinstance(message, Order):
+                self._obey(message)
+
+    def _obey(self, order: Order) -> None:
+        self._say(Begun(order.job))
+        try:
+            self._color(order)
+        except AlreadyColor as reason:
+            self._refuse(order, Fault.COLOR, reason)
+        except MediaError as reason:
+            self._refuse(order, Fault.MEDIA, reason)
+        except (ConfigError, ModelError) as reason:
+            self._refuse(order, Fault.SETTINGS, reason)
+        except Interrupted as reason:
+            self._refuse(order, Fault.STOPPED, reason)
+        except OSError as error:
+            fault = Fault.SPACE if error.errno in _NO_SPACE else Fault.MACHINE
+            self._refuse(
+                order, fault, f"{error.strerror or error} ({error.filename or order.source})"
+            )
+        except SystemExit:  # a photo between two segments has ruined this process, and not the film
+            self._refuse(order, Fault.STOPPED, "the worker has to start anew")
+            raise
+        except Exception as error:
+            # After a CUDA error no call of this process succeeds; the daemon starts another one.
+            log.exception("%s: unexpected", order.source)
+            self._refuse(order, Fault.MACHINE, repr(error))
+            raise SystemExit(1) from error
+
+    def _color(self, order: Order) -> None:
+        def find_place(suffix: str) -> Place:
+            name = fitting_name(order.source.stem, suffix, self._config.output.name)
+            tagged = order.folder / order.tag
+            return Place(
+                order.folder / name,
+                tagged.with_name(f"{order.tag}.partial"),
+                tagged.with_name(f"{order.tag}.work"),
+            )
+
+        colored = color(
+            order.source,
+            self._config,
+            self._models.model_for(order.source),
+            _Reporter(order.job, self._say),
+            find_place,
+            on_segment=lambda count: self._between_segments(order, count),
+            should_stop=self._should_stop,
+        )
+        place = colored.place
+        _keep_mode_and_time(order.source, place.partial)
+        digest = sha256(place.partial) if self._config.after.checksum else ""
+        _flush(place.partial)
+        self._say(
+            Finished(
+                order.job, place.partial, place.target, digest, colored.summary, colored.warnings
+            )
+        )
+
+    def _between_segments(self, order: Order, count: int) -> None:
+        """A photo that comes while a film runs is done here; it need not wait for hours."""
+        self._say(Segment(order.job, count))
+        self._listen()
+        while self._waiting and not self._stopping:
+            self._obey(self._waiting.popleft())
+
+    def _should_stop(self) -> bool:
+        self._listen()
+        return self._stopping
+
+    def _listen(self) -> None:
+        try:
+            while self._connection.poll():
+                message: ToWorker = self._connection.recv()
+                if isinstance(message, Stop):
+                    self._stopping = True
+                    while self._waiting:
+                        self._refuse(self._waiting.popleft(), Fault.STOPPED, "stopped")
+                else:
+                    self._waiting.append(message)
+        except EOFError:
+            self._stopping = True
+
+    def _refuse(self, order: Order, fault: Fault, reason: object) -> None:
+        self._say(Refused(order.job, fault, str(reason)))
+
+    def _say(self, message: FromWorker) -> None:
+        self._connection.send(message)
+
+
+class _Reporter:
+    """A `Progress` that is a sign of life now and then."""
+
+    def __init__(self, job: int, say: Callable[[FromWorker], None]) -> None:
+        self._job, self._say = job, say
+
+    def begin(self, source: Path, seconds: float | None) -> None:
+        self._total, self._frames, self._said = seconds, 0, time.monotonic()
+        self._say(Alive(self._job, 0.0, seconds, 0))
+
+    def advance(self, seconds: float) -> None:
+        self._frames += 1
+        if time.monotonic() - self._said >= ALIVE_SECONDS:
+            self._said = time.monotonic()
+            self._say(Alive(self._job, seconds, self._total, self._frames))
+
+    def end(self) -> None:
+        pass
+
+
+def _keep_mode_and_time(source: Path, partial: Path) -> None:
+    """As the source has them. The group is that of the folder, by its setgid bit, because giving
+    files away needs a privilege."""
+    found = source.stat()
+    partial.chmod(stat.S_IMODE(found.st_mode) & 0o777)
+    os.utime(partial, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _flush(path: Path) -> None:
+    """To the disk; here, so that gigabytes of it never keep the daemon from its other duties."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _die_with(parent: int) -> None:
+    """A worker whose daemon was killed must be gone before the next daemon starts another."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        sys.exit(1)
+
+
+def main() -> None:
+    descriptor, parent = map(int, sys.argv[1:])
+    _die_with(parent)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which knows what to do
+    set_up_logging()
+    with Connection(descriptor) as connection:
+        config: Config = connection.recv()
+        try:
+            worker = Worker(connection, config)
+            worker.warm_up()
+        except (ConfigError, ModelError) as error:
+            connection.send(Unfit(str(error)))
+            return
+        with suppress(EOFError, ConnectionError):  # the daemon is gone
+            worker.run()
+
+
+if __name__ == "__main__":
+    main()

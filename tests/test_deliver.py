@@ -1,0 +1,208 @@
+"""Publishing with the journal as witness: ended at any step, there is exactly one whole result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colordaemon.config import AfterSettings, Config, OutputSettings
+from colordaemon.service.ends import Ends
+from colordaemon.service.job import Found, Job, State
+from colordaemon.service.journal import Journal
+from colordaemon.service.messages import Finished
+from colordaemon.service.places import Places
+from colordaemon.service.settle import signature_of
+from colordaemon.service.workfiles import sweep, tag_of
+
+RESULT = b"a whole result"
+
+
+class House:
+    """Folders, a journal and one file that is being worked on."""
+
+    def __init__(self, root: Path, **settings: Any) -> None:
+        self.places = Places(root / "in", root / "out", root / "state")
+        for folder in (self.places.inbox, self.places.outbox, self.places.state):
+            folder.mkdir(parents=True)
+        self.config = Config(**settings)
+        self.source = self.places.inbox / "film.mp4"
+        self.source.write_bytes(b"the source")
+        self.open()
+        found = signature_of(self.source)
+        assert found is not None
+        self.journal.add([Found(self.source, found.size, found.mtime_ns)], 1.0)
+
+    def open(self) -> None:
+        self.journal = Journal(self.places.journal)
+        self.ends = Ends(self.journal, self.places, self.config)
+
+    def color(self) -> None:
+        """What the worker does, and what the daemon does with it."""
+        job = self.journal.claim(2.0)
+        assert job is not None
+        self.finish(job)
+
+    def finish(self, job: Job) -> None:
+        partial = self.places.outbox / f"{tag_of(self.journal.token, job.id)}.partial"
+        partial.write_bytes(RESULT)
+        target = self.places.outbox / "film.color.mp4"
+        self.ends.finished(job, Finished(job.id, partial, target, "", "6 frames", ()), 1.0, 3.0)
+
+    def restart(self) -> None:
+        """Another daemon comes after one that was killed."""
+        self.journal.__exit__(None, None, None)
+        self.open()
+        for job in self.journal.recover(4.0):
+            self.ends.recover(job, 4.0)
+        self.ends.retire_all()
+        waiting = self.journal.jobs(State.QUEUED)
+        sweep(self.places.outbox, self.journal.token, {job.id for job in waiting})
+        if waiting:
+            self.color()
+
+    @property
+    def results(self) -> list[str]:
+        return sorted(path.name for path in self.places.outbox.iterdir())
+
+
+Build = Callable[..., House]
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Iterator[Build]:
+    houses: list[House] = []
+
+    def build(**settings: Any) -> House:
+        houses.append(House(tmp_path / str(len(houses)), **settings))
+        return houses[-1]
+
+    yield build
+    for house in houses:
+        house.journal.__exit__(None, None, None)
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+STEPS = [(os, name) for name in ("link", "unlink", "replace", "fsync", "utime")]
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> list[str]:
+    """End the process right before so many operations on files and the journal were done."""
+    done: list[str] = []
+
+    def mortal(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            if len(done) == step:
+                raise Killed
+            done.append(name)
+            return operation(*arguments, **options)
+
+        return run
+
+    for owner, name in [*STEPS, (Journal, "_set"), (Journal, "retired")]:
+        monkeypatch.setattr(owner, name, mortal(name, getattr(owner, name)))
+    return done
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["the name is free", "the name is taken"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"after": AfterSettings(source="delete")},
+        {"after": AfterSettings(source="trash", checksum=True)},
+        {"output": OutputSettings(overwrite=True)},
+    ],
+    ids=["keep", "delete", "trash", "overwrite"],
+)
+def test_killed_at_any_step_there_is_one_result_and_nothing_is_lost(
+    build: Build, settings: dict[str, Any], taken: bool
+) -> None:
+    step = 0
+    while True:
+        house = build(**settings)
+        if taken:
+            (house.places.outbox / "film.color.mp4").write_bytes(b"another's")
+        with pytest.MonkeyPatch.context() as patch:
+            done = kill_at(patch, step)
+            with suppress(Killed):
+                house.color()
+            finished = len(done) < step
+        house.restart()
+        results = [name for name in house.results if not name.endswith(".sha256")]
+        replaces = "output" in settings
+        if taken and not replaces:
+            assert results == ["film.color (2).mp4", "film.color.mp4"]
+            assert (house.places.outbox / "film.color.mp4").read_bytes() == b"another's"
+        else:
+            assert results == ["film.color.mp4"]
+        assert (house.places.outbox / results[0]).read_bytes() == RESULT
+        assert house.journal.counts()[State.DONE] == 1
+        kept = not settings or replaces
+        assert house.source.exists() == kept
+        if finished:
+            break
+        step += 1
+    assert step > 4
+
+
+def test_a_place_without_hard_links_is_no_worse(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for step in range(12):
+        house = build()
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, step)
+            with suppress(Killed):
+                house.color()
+        house.restart()
+        assert house.results == ["film.color.mp4"]
+        assert (house.places.outbox / "film.color.mp4").read_bytes() == RESULT
+
+
+@pytest.mark.parametrize("change", ["changed", "gone"])
+def test_a_source_that_changed_or_went_meanwhile_has_no_result(build: Build, change: str) -> None:
+    house = build()
+    job = house.journal.claim(2.0)
+    assert job is not None
+    if change == "gone":
+        house.source.unlink()
+    else:
+        house.source.write_bytes(b"something else by now")
+    house.finish(job)
+    assert house.results == []
+    assert [job.code for job in house.journal.jobs(State.CANCELLED)] == [change]
+
+
+def test_a_source_that_changed_after_it_was_done_is_not_removed(build: Build) -> None:
+    house = build(after=AfterSettings(source="delete"))
+    job = house.journal.claim(2.0)
+    assert job is not None
+    house.journal.finish(job, 3.0, reason="", retire="delete")
+    house.source.write_bytes(b"a new film under the old name")
+    house.ends.retire_all()
+    assert house.source.exists()
+    assert house.journal.to_retire() == []
+
+
+def test_a_source_that_is_moved_never_replaces_another(build: Build) -> None:
+    house = build(after=AfterSettings(source="trash"))
+    trash = house.places.inbox / ".Trash-colordaemon"
+    trash.mkdir()
+    (trash / "film.mp4").write_bytes(b"an older one")
+    house.color()
+    assert {path.name: path.read_bytes() for path in trash.iterdir()} == {
+        "film.mp4": b"an older one",
+        "film (2).mp4": b"the source",
+    }

@@ -1,0 +1,361 @@
+"""Who works on what, and what follows from every way in which that can end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from colordaemon.config import Config, JobSettings
+from colordaemon.errors import ModelError
+from colordaemon.service.dispatch import Dispatcher
+from colordaemon.service.holds import BREAK_SECONDS, Holds
+from colordaemon.service.job import Found, Job, State
+from colordaemon.service.journal import Journal
+from colordaemon.service.messages import (
+    Alive,
+    Begun,
+    Fault,
+    Finished,
+    FromWorker,
+    Order,
+    Ready,
+    Refused,
+    Segment,
+    Stop,
+    ToWorker,
+    Unfit,
+)
+from colordaemon.service.places import Places
+from colordaemon.service.scan import rank_of
+from colordaemon.service.settle import signature_of
+from colordaemon.service.supervise import WorkerProcess
+
+
+class Puppet(WorkerProcess):
+    """A worker that does and says only what a test wants."""
+
+    def __init__(self, *said: FromWorker) -> None:
+        self.saying, self.heard = list(said), list[ToWorker]()
+        self.dead = False
+
+    pid = 1
+
+    def send(self, message: ToWorker) -> None:
+        self.heard.append(message)
+
+    def receive(self) -> list[FromWorker]:
+        said, self.saying = self.saying, []
+        return said
+
+    @property
+    def is_dead(self) -> bool:
+        return self.dead
+
+    def kill(self) -> None:
+        self.dead = True
+
+    def cause_of_death(self) -> str:
+        return "killed by SIGSEGV"
+
+    def close(self, seconds: float = 0.0) -> None:
+        pass
+
+    @property
+    def orders(self) -> list[Order]:
+        return [message for message in self.heard if isinstance(message, Order)]
+
+
+class Stage:
+    """A dispatcher with real folders and a real journal. `turn` passes ten milliseconds."""
+
+    def __init__(self, root: Path, journal: Journal, places: Places, config: Config) -> None:
+        self.journal, self.places = journal, places
+        self.puppets: list[Puppet] = []
+        self.first_words: FromWorker | None = Ready("a test")
+        self.dispatcher = Dispatcher(journal, places, config, self._make)
+        self.now = 100.0
+
+    def _make(self, config: Config) -> Puppet:
+        self.puppets.append(Puppet(*([self.first_words] if self.first_words else [])))
+        return self.puppets[-1]
+
+    @property
+    def puppet(self) -> Puppet:
+        return self.puppets[-1]
+
+    def turn(self, *said: FromWorker, seconds: float = 0.01) -> None:
+        self.now += seconds
+        if said:
+            self.puppet.saying += said
+        self.dispatcher.turn(self.now, self.now)
+
+    def drop(self, *names: str) -> None:
+        for name in names:
+            path = self.places.inbox / name
+            path.write_bytes(name.encode())
+            signature = signature_of(path)
+            assert signature is not None
+            self.journal.add(
+                [Found(path, signature.size, signature.mtime_ns, rank_of(path))], self.now
+            )
+
+    def begin(self, *names: str) -> Order:
+        """Files are dropped, and the worker begins with the first."""
+        self.drop(*names)
+        for _ in range(3):
+            self.turn()
+        order = self.puppet.orders[-1]
+        self.turn(Begun(order.job))
+        return order
+
+    def finish(self, order: Order) -> Finished:
+        partial = order.folder / f"{order.tag}.partial"
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(b"result of " + order.source.name.encode())
+        target = order.folder / f"{order.source.stem}.color{order.source.suffix}"
+        return Finished(order.job, partial, target, "", "done", ())
+
+    def job(self, number: int) -> Job:
+        return self.journal.job(number)
+
+    def names_ordered(self) -> list[str]:
+        return [order.source.name for puppet in self.puppets for order in puppet.orders]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    places = Places(tmp_path / "in", tmp_path / "out", tmp_path / "state")
+    for folder in (places.inbox, places.outbox, places.state):
+        folder.mkdir()
+    config = Config(jobs=JobSettings(free_mib=0, tries=3, failures=2, hang_seconds=50))
+    with Journal(places.journal) as journal:
+        yield Stage(tmp_path, journal, places, config)
+
+
+def test_a_file_is_colored_published_and_noted(stage: Stage) -> None:
+    order = stage.begin("a.png")
+    stage.turn(stage.finish(order))
+    assert [path.name for path in stage.places.outbox.iterdir()] == ["a.color.png"]
+    assert stage.job(order.job).state is State.DONE
+
+
+def test_nothing_is_ordered_before_the_model_is_loaded(stage: Stage) -> None:
+    stage.first_words = None
+    stage.drop("a.png")
+    stage.turn()
+    stage.turn()
+    assert stage.names_ordered() == [] and stage.job(1).attempts == 0
+    stage.turn(Ready("a test"))
+    assert stage.names_ordered() == ["a.png"]
+
+
+def test_a_photo_does_not_wait_for_a_film(stage: Stage) -> None:
+    film = stage.begin("film.mp4", "next.mp4")
+    stage.turn(Segment(film.job, 1))
+    assert stage.names_ordered() == ["film.mp4"]
+    stage.drop("photo.png", "later.png")
+    stage.turn()
+    assert stage.names_ordered() == ["film.mp4", "photo.png"]  # one at a time
+    photo = stage.puppet.orders[-1]
+    stage.turn(Begun(photo.job), stage.finish(photo))
+    assert stage.job(photo.job).state is State.DONE
+    assert stage.job(film.job).state is State.RUNNING
+    stage.turn()
+    assert stage.names_ordered() == ["film.mp4", "photo.png", "later.png"]
+
+
+def test_a_crash_is_blamed_on_the_file_that_was_begun_last(stage: Stage) -> None:
+    film = stage.begin("film.mp4")
+    stage.drop("photo.png")
+    stage.turn()
+    photo = stage.puppet.orders[-1]
+    stage.turn(Begun(photo.job))
+    stage.puppet.dead = True
+    stage.turn()
+    assert (stage.job(photo.job).crashes, stage.job(film.job).crashes) == (1, 0)
+    assert stage.job(film.job).attempts == 0
+
+
+@pytest.mark.logs_errors
+def test_a_file_that_kills_two_workers_is_set_aside_with_a_reason(stage: Stage) -> None:
+    stage.begin("bad.mp4", "good.mp4")
+    for _ in range(2):
+        stage.puppet.dead = True
+        for _ in range(3):
+            stage.turn(seconds=1.0)
+        stage.turn(Begun(stage.puppet.orders[-1].job))
+    assert stage.names_ordered() == ["bad.mp4", "bad.mp4", "good.mp4"]
+    assert stage.job(1).state is State.FAILED
+    told = (stage.places.failed / "bad.mp4.error.txt").read_text()
+    assert "the worker died 2 times over it: killed by SIGSEGV" in told
+
+
+@pytest.mark.logs_errors
+def test_a_worker_that_hangs_is_killed_and_that_counts_as_a_crash(stage: Stage) -> None:
+    order = stage.begin("film.mp4")
+    stage.turn(Alive(order.job, 1.0, 10.0, 25), seconds=49)
+    stage.turn(seconds=49)
+    assert not stage.puppet.dead
+    stage.turn(seconds=2)
+    assert stage.puppet.dead
+    stage.turn()
+    assert stage.job(order.job).crashes == 1
+    assert "the worker died" not in stage.job(order.job).reason
+    assert "no sign of life for 50 s" in stage.job(order.job).reason
+
+
+def test_an_idle_worker_may_be_silent(stage: Stage) -> None:
+    stage.turn()
+    stage.turn(seconds=10_000)
+    assert not stage.puppet.dead
+
+
+@pytest.mark.logs_errors
+def test_trouble_with_the_machine_is_waited_out_longer_each_time(stage: Stage) -> None:
+    order = stage.begin("film.mp4")
+    for wait in (60.0, 300.0):
+        stage.turn(Refused(order.job, Fault.MACHINE, "Input/output error"))
+        assert stage.job(order.job).not_before == pytest.approx(stage.now + wait)
+        stage.turn(seconds=wait + 1)
+        stage.turn(Begun(order.job))
+    stage.turn(Refused(order.job, Fault.MACHINE, "Input/output error"))
+    assert stage.job(order.job).state is State.FAILED
+    assert "3 attempts failed, the last one: Input/output error" in stage.job(order.job).reason
+
+
+@pytest.mark.logs_errors
+def test_when_file_after_file_fails_the_rest_is_not_tried(stage: Stage) -> None:
+    stage.begin("1.mp4", "2.mp4", "3.mp4")
+    for number in (1, 2):
+        stage.turn(Begun(number), Refused(number, Fault.MACHINE, "no such device"))
+        stage.turn()
+    assert stage.names_ordered() == ["1.mp4", "2.mp4"]
+    assert stage.dispatcher.holds.reason(stage.now) == "2 files failed one after the other"
+    stage.turn(seconds=BREAK_SECONDS)
+    assert len(stage.names_ordered()) == 3
+
+
+def test_a_full_disk_pauses_all_work_and_no_file_pays_for_it(stage: Stage) -> None:
+    order = stage.begin("film.mp4", "b.mp4")
+    stage.turn(Refused(order.job, Fault.SPACE, "No space left on device"))
+    stage.turn(seconds=1)
+    assert len(stage.names_ordered()) == 1
+    assert (stage.job(order.job).state, stage.job(order.job).attempts) == (State.QUEUED, 0)
+    stage.turn(seconds=40)
+    assert stage.names_ordered() == ["film.mp4", "film.mp4"]
+
+
+def test_work_begins_only_with_space_to_spare(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(jobs=JobSettings(free_mib=100))
+    stage.dispatcher._config = config
+    usage = shutil.disk_usage(stage.places.outbox)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=99 << 20))
+    stage.drop("a.png")
+    for _ in range(3):
+        stage.turn()
+    assert stage.names_ordered() == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100 << 20))
+    stage.turn(seconds=40)
+    assert stage.names_ordered() == ["a.png"]
+
+
+@pytest.mark.logs_errors
+def test_a_hopeless_file_fails_at_once_and_color_is_skipped(stage: Stage) -> None:
+    order = stage.begin("bad.mp4", "color.mp4")
+    stage.turn(Refused(order.job, Fault.MEDIA, f"{order.source}: no film"))
+    assert (stage.job(order.job).state, stage.job(order.job).reason) == (State.FAILED, "no film")
+    stage.turn()
+    stage.turn(Begun(2), Refused(2, Fault.COLOR, "has real color"))
+    assert stage.job(2).state is State.SKIPPED
+    assert not (stage.places.failed / "color.mp4.error.txt").exists()
+
+
+@pytest.mark.logs_errors
+def test_wrong_settings_stop_the_queue_until_there_are_others(stage: Stage) -> None:
+    order = stage.begin("film.mp4")
+    stage.turn(Refused(order.job, Fault.SETTINGS, "no encoder option crff"))
+    stage.turn(seconds=100_000)
+    assert len(stage.names_ordered()) == 1
+    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)))
+    for _ in range(4):
+        stage.turn()
+    assert len(stage.puppets) == 2 and len(stage.puppet.orders) == 1
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_daemon(stage: Stage) -> None:
+    stage.first_words = Unfit("no model file x")
+    stage.turn()
+    with pytest.raises(ModelError, match="no model file x"):
+        stage.turn()
+
+
+def test_workers_that_die_before_they_are_ready_end_the_daemon(stage: Stage) -> None:
+    stage.first_words = None
+    with pytest.raises(RuntimeError, match="died 3 times before it was ready: killed by SIGSEGV"):
+        for _ in range(20):
+            stage.turn(seconds=5.0)
+            stage.puppet.dead = True
+
+
+def test_stopping_gives_the_file_back_uncounted(stage: Stage) -> None:
+    order = stage.begin("film.mp4")
+    stage.dispatcher.close_down()
+    stage.dispatcher.stop_work()
+    assert isinstance(stage.puppet.heard[-1], Stop)
+    stage.turn(Refused(order.job, Fault.STOPPED, "stopped"))
+    assert (stage.job(1).state, stage.job(1).attempts) == (State.QUEUED, 0)
+    stage.turn(seconds=100)
+    assert len(stage.names_ordered()) == 1
+
+
+def test_a_running_file_can_be_cancelled(stage: Stage) -> None:
+    order = stage.begin("film.mp4", "other.mp4")
+    work = order.folder / f"{order.tag}.work"
+    work.mkdir()
+    assert stage.dispatcher.cancel(order.job) and not stage.dispatcher.cancel(2)
+    stage.turn(Refused(order.job, Fault.STOPPED, "stopped"))
+    assert stage.job(order.job).state is State.CANCELLED
+    assert not work.exists()
+    stage.turn()
+    assert stage.names_ordered() == ["film.mp4", "other.mp4"]
+
+
+def test_a_file_that_is_gone_when_its_turn_comes_is_cancelled(stage: Stage) -> None:
+    stage.drop("a.png", "b.png")
+    (stage.places.inbox / "a.png").unlink()
+    for _ in range(4):
+        stage.turn()
+    assert stage.names_ordered() == ["b.png"]
+    assert (stage.job(1).state, stage.job(1).code) == (State.CANCELLED, "gone")
+
+
+def test_a_result_that_cannot_be_published_yet_is_published_later(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = stage.begin("a.png")
+    with monkeypatch.context() as patch:
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr("colordaemon.service.deliver.publish", full)
+        stage.turn(stage.finish(order))
+    assert stage.job(order.job).state is State.PUBLISHING
+    stage.turn(seconds=40)
+    assert stage.job(order.job).state is State.DONE
+    assert [path.name for path in stage.places.outbox.iterdir()] == ["a.color.png"]
+
+
+def test_a_success_in_between_forgives_earlier_failures() -> None:
+    holds = Holds(failures=2)
+    assert not holds.failed(1, 0.0)
+    holds.succeeded()
+    assert not holds.failed(2, 0.0)
+    assert not holds.failed(2, 0.0)  # the same file again
+    assert holds.failed(3, 0.0)
+    assert holds.reason(1.0) and not holds.reason(BREAK_SECONDS + 1)
