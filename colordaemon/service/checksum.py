@@ -6,6 +6,10 @@ import hashlib
 import os
 from pathlib import Path
 
+from colordaemon.service.publish import LONGEST_NAME, partial_for
+
+_SUFFIX = ".sha256"
+
 
 def sha256(path: Path) -> str:
     """Of a file's bytes, in hexadecimal."""
@@ -19,7 +23,7 @@ def write_checksum(target: Path, digest: str) -> None:
     escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     mark = b"\\" if escaped != name else b""  # sha256sum's sign that a name is escaped
     path = checksum_path(target)
-    partial = path.with_name(f".{path.name}.partial"[-200:])
+    partial = partial_for(path)
     partial.write_bytes(mark + digest.encode() + b"  " + escaped + b"\n")
     with partial.open("rb") as file:
         os.fsync(file.fileno())
@@ -27,4 +31,8 @@ def write_checksum(target: Path, digest: str) -> None:
 
 
 def checksum_path(target: Path) -> Path:
-    return target.with_name(f"{target.name}.sha256")
+    """Where the checksum of a file is; as much of the name as there is room for."""
+    name = target.name
+    while len(os.fsencode(name)) > LONGEST_NAME - len(_SUFFIX):
+        name = name[:-1]
+    return target.with_name(name + _SUFFIX)

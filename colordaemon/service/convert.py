@@ -178,6 +178,8 @@ def _color_film(
     if report.retimed:
         warnings.append(f"{report.retimed} frames had no time or one out of order; put in order")
     summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
+    if report.resumed:
+        summary += f", {report.resumed} of {report.segments} segments from before"
     return Colored(place, summary, tuple(warnings))
 
 

@@ -61,6 +61,7 @@ class Dispatcher:
         self._active: dict[int, Job] = {}
         self._begun: list[int] = []
         self._unpublished: list[Job] = []
+        self._refusals = 0  # to publish the last of them, in a row
         self._cancelled: set[int] = set()
         self._began: dict[int, float] = {}
         self._heard = self._start_at = 0.0
@@ -256,8 +257,13 @@ class Dispatcher:
             try:
                 self._ends.recover(job, wall)
             except OSError as error:
-                self._hold_for_space(f"cannot publish {job.target}: {error.strerror}", now)
-                return
+                reason = f"cannot publish {job.target}: {error.strerror}"
+                self._refusals += 1
+                if self._refusals < self._config.jobs.tries:
+                    self._hold_for_space(reason, now)
+                    return
+                self._ends.set_aside(job, State.FAILED, "publish", reason, wall)
+            self._refusals = 0
             self._unpublished.pop()
 
     def _refused(self, said: Refused, now: float, wall: float) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
+_SEND_SECONDS = 5.0  # as long as systemd's own sd_notify waits for systemd to read
+
 
 class Notifier:
     """`now` is in seconds of a clock that never jumps."""
@@ -58,7 +60,8 @@ class Notifier:
         if not self._address:
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(_SEND_SECONDS)
             try:
                 sender.sendto(message.encode(errors="replace"), self._address)
             except OSError as error:
-                log.debug("systemd cannot be told: %s", error)
+                log.warning("systemd cannot be told: %s", error)

@@ -13,7 +13,7 @@ import shutil
 from itertools import count
 from pathlib import Path
 
-from colordaemon.service.publish import flush_folder, numbered
+from colordaemon.service.publish import flush_folder, numbered, partial_for
 from colordaemon.service.scan import TRASH
 from colordaemon.service.settle import signature_of
 
@@ -67,7 +67,7 @@ def _bring(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.partial"[-200:])
+    partial = partial_for(target)
     try:
         shutil.copy2(source, partial)
         with partial.open("rb") as file:

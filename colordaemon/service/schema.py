@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from colordaemon.errors import ConfigError
+
 VERSION = 1
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -36,7 +38,7 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 UPGRADES: dict[int, str] = {0: _SCHEMA}
 
 
-class JournalVersion(Exception):
+class JournalVersion(ConfigError):
     """A journal of another version: newer, or not upgraded yet."""
 
 

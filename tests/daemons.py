@@ -1,0 +1,186 @@
+"""A real daemon in a process of its own, and what tests do to it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from colordaemon.service.control import ask
+from colordaemon.service.job import Job, State
+from colordaemon.service.journal import Journal
+from colordaemon.service.schema import JournalVersion
+
+# Runs colordaemon watch with a worker that is tampered with.
+_WATCH = """
+import sys
+from pathlib import Path
+from colordaemon.config import load_config
+from colordaemon.service.daemon import watch_forever
+from colordaemon.service.logs import set_up_logging
+from colordaemon.service.supervise import WorkerProcess
+
+set_up_logging()
+command = [sys.executable, "-c", sys.argv[2]]
+watch_forever(lambda: load_config(Path(sys.argv[1])), lambda config: WorkerProcess(config, command))
+"""
+# Ahead of the worker's own main: notes every segment that is begun, slows films down, and dies of
+# files that are called poison.
+_WORKER = """
+import os, signal, time
+import torch
+from colordaemon.film.segment import SegmentWorker
+from colordaemon.service import worker
+
+torch.set_num_threads(1)
+run, color = SegmentWorker.run, worker.color
+
+def noted(self, task):
+    with open(os.environ["SEGMENTS"], "a") as file:
+        file.write(f"{task.source.path.name} {task.index}\\n")
+    told = self.on_frame
+    def slow(frame):
+        time.sleep(float(os.environ["FRAME_SECONDS"]))
+        told(frame)
+    self.on_frame = slow
+    try:
+        return run(self, task)
+    finally:
+        self.on_frame = told
+
+def deadly(source, *rest, **options):
+    if "poison" in source.name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return color(source, *rest, **options)
+
+SegmentWorker.run, worker.color = noted, deadly
+worker.main()
+"""
+CONFIG = """
+inbox: in
+outbox: out
+state_dir: state
+model: {{file: {model}, device: cpu, precision: fp32}}
+film:
+  {{segment_seconds: 2, smoothing: off, stride: 1, encoder_options: {{qp: 0, preset: ultrafast}}}}
+watch: {{settle_seconds: 0.3}}
+jobs: {{free_mib: 0, drain_seconds: 0, retry_seconds: 0.5}}
+{more}
+"""
+
+
+class Daemon:
+    """Its folders, and one process after the other that works in them."""
+
+    def __init__(self, root: Path, model: Path, more: str = "", frame_seconds: float = 0.0) -> None:
+        self.root, self.inbox, self.outbox = root, root / "in", root / "out"
+        self.inbox.mkdir(parents=True)
+        self.config = root / "config.yaml"
+        self.config.write_text(CONFIG.format(model=model, more=more))
+        self.log = root / "log"
+        self.segments = root / "segments"
+        self._frame_seconds = frame_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self.systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._address = f"colordaemon-{os.getpid()}-{id(self)}"
+        self.systemd.bind(f"\0{self._address}")
+        self.systemd.setblocking(False)
+        self.told: list[str] = []
+
+    def start(self, **environment: str) -> None:
+        more = {
+            "SEGMENTS": str(self.segments),
+            "FRAME_SECONDS": str(self._frame_seconds),
+            "NOTIFY_SOCKET": f"@{self._address}",
+            "OMP_NUM_THREADS": "1",
+        }
+        line = [sys.executable, "-c", _WATCH, str(self.config), _WORKER]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                line, stderr=log, env=os.environ | more | environment, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def worker_pid(self) -> int:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return int(children[0])
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """As the kernel does when memory runs out."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self, seconds: float = 30.0) -> int:
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(seconds)
+
+    def close(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        self.systemd.close()
+
+    def hear(self) -> list[str]:
+        """All that systemd has been told so far."""
+        try:
+            while True:
+                self.told.append(self.systemd.recv(4096).decode())
+        except BlockingIOError:
+            return self.told
+
+    def jobs(self, *states: State) -> list[Job]:
+        path = self.root / "state" / "journal.sqlite3"
+        try:
+            with Journal(path, readonly=True) as journal:
+                return journal.jobs(*(states or State))
+        except (sqlite3.OperationalError, JournalVersion):  # being made
+            return []
+
+    def ask(self, verb: str, **more: Any) -> dict[str, Any]:
+        reply = ask(self.root / "state" / "control.sock", {"verb": verb, **more})
+        assert reply is not None
+        return reply
+
+    def wait(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
+            self.hear()  # or its queue would fill up
+            assert self._process is None or self._process.poll() is None, self.said()
+            assert time.monotonic() < until, self.said()
+            time.sleep(0.02)
+
+    def wait_for_ends(self, count: int, seconds: float = 60.0) -> None:
+        ends = (State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED)
+        self.wait(lambda: len(self.jobs(*ends)) >= count, seconds)
+
+    def wait_ready(self) -> None:
+        self.wait(lambda: "READY=1" in self.hear())
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    @property
+    def results(self) -> list[str]:
+        """Everything in the outbox, hidden or not."""
+        return sorted(
+            str(path.relative_to(self.outbox)) for path in self.outbox.rglob("*") if path.is_file()
+        )
+
+    def segments_begun(self, name: str) -> list[int]:
+        lines = self.segments.read_text().splitlines() if self.segments.exists() else []
+        return [int(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")]

@@ -1,0 +1,131 @@
+"""Asking the daemon, and its journal where there is no daemon."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from colordaemon.config import Config
+from colordaemon.errors import ConfigError
+from colordaemon.service.commands import BadRequest, Commands, Reply
+from colordaemon.service.control import Control, ask
+from colordaemon.service.errand import run_errand
+from colordaemon.service.job import Found, State
+from colordaemon.service.journal import Journal
+from colordaemon.service.lock import locked
+
+
+def answer(request: Reply) -> Reply:
+    if request.get("verb") == "bad":
+        raise BadRequest("no such verb")
+    return {"heard": request}
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Path]:
+    """The path of a socket behind which a loop like the daemon's runs."""
+    folder = tmp_path / ("long" * 40)  # sockets have short names, folders need not
+    folder.mkdir()
+    selector, ended = selectors.DefaultSelector(), threading.Event()
+    control = Control(folder / "control.sock", selector, answer)
+
+    def loop() -> None:
+        while not ended.is_set():
+            for key, _ in selector.select(0.02):
+                key.data()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    yield folder / "control.sock"
+    ended.set()
+    thread.join()
+    control.close()
+    selector.close()
+
+
+def test_a_request_is_answered(served: Path) -> None:
+    assert ask(served, {"verb": "status"}) == {"heard": {"verb": "status"}}
+    assert served.stat().st_mode & 0o777 == 0o660
+
+
+def test_a_bad_request_harms_nobody(served: Path) -> None:
+    with pytest.raises(BadRequest, match="no such verb"):
+        ask(served, {"verb": "bad"})
+    assert ask(served, {"verb": "status"}) is not None
+
+
+@pytest.mark.parametrize("data", [b"", b"no json\n", b"[1]\n", b"x" * 100, b"\xff\n"])
+def test_nonsense_and_sudden_ends_are_survived(served: Path, data: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        folder = os.open(served.parent, os.O_PATH)
+        caller.connect(f"/proc/self/fd/{folder}/control.sock")
+        os.close(folder)
+        caller.sendall(data)
+    assert ask(served, {"verb": "status"}) is not None
+
+
+def test_nobody_listens_where_no_daemon_runs(tmp_path: Path) -> None:
+    assert ask(tmp_path / "control.sock", {"verb": "status"}) is None
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "state").mkdir()
+    return Config(inbox=tmp_path / "in", outbox=tmp_path / "out", state_dir=tmp_path / "state")
+
+
+def fill(config: Config) -> None:
+    assert config.state_dir is not None and config.inbox is not None
+    with Journal(config.state_dir / "journal.sqlite3") as journal:
+        journal.add([Found(config.inbox / f"{n}.png", 1, 1) for n in range(3)], 1.0)
+        job = journal.claim(1.0)
+        assert job is not None
+        journal.set_aside(job, State.FAILED, 2.0, code="media", reason="no film")
+
+
+def test_without_a_daemon_the_journal_answers(config: Config) -> None:
+    fill(config)
+    status = run_errand(config, {"verb": "status"})
+    assert status["daemon"] is None
+    assert status["counts"]["queued"] == 2
+    assert [job["reason"] for job in status["failed"]] == ["no film"]
+    queue = run_errand(config, {"verb": "queue"})
+    assert [job["id"] for job in queue["jobs"]] == [2, 3]
+    assert run_errand(config, {"verb": "retry"}) == {"count": 1}
+    source = str(config.inbox and config.inbox / "1.png")
+    assert run_errand(config, {"verb": "cancel", "jobs": [source, "3"]}) == {"count": 2}
+    assert run_errand(config, {"verb": "forget", "jobs": [2]}) == {"count": 1}
+    assert run_errand(config, {"verb": "pause"}) == {"paused": True}
+    assert run_errand(config, {"verb": "status"})["paused"]
+
+
+@pytest.mark.parametrize("which", ["99", "/no/such/file.png", str(10**30)])
+def test_a_job_that_there_is_not_is_told(config: Config, which: str) -> None:
+    fill(config)
+    with pytest.raises(BadRequest, match="no job"):
+        run_errand(config, {"verb": "forget", "jobs": [which]})
+
+
+def test_before_the_first_start_there_is_nothing_to_ask(config: Config) -> None:
+    with pytest.raises(ConfigError, match="no journal in"):
+        run_errand(config, {"verb": "status"})
+
+
+def test_verbs_that_nobody_knows_are_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal") as journal, pytest.raises(BadRequest, match="'sing'"):
+        Commands(journal, lambda: 1.0).run({"verb": "sing"})
+
+
+def test_two_daemons_never_share_a_folder(tmp_path: Path) -> None:
+    told = pytest.raises(ConfigError, match="inbox: another daemon works with")
+    with locked(tmp_path, "inbox"), told, locked(tmp_path, "inbox"):
+        pass
+    with locked(tmp_path, "inbox"):
+        pass
