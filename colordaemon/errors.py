@@ -8,6 +8,7 @@
     │   └── AlreadyColor     nothing is wrong: the file has real color already
     ├── TargetExists     the operator moves a file or asks to overwrite it
     ├── TargetTaken      the operator gives two sources different folders or names
+    ├── WorkerLost       the machine: no worker process can be kept alive
     └── Interrupted      a stop was asked for; the work may be done again
 
 Everything else that escapes (OSError, CUDA errors) is the machine's fault: it may pass, so the
@@ -45,6 +46,10 @@ class TargetExists(ColordaemonError):
 
 class TargetTaken(ColordaemonError):
     """The output file was made a moment ago, in the same call, from another source."""
+
+
+class WorkerLost(ColordaemonError):
+    """The process that colors files dies again and again before it gets to any."""
 
 
 class Interrupted(ColordaemonError):

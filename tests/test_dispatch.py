@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from colordaemon.config import Config, JobSettings
-from colordaemon.errors import ModelError
+from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.service.dispatch import Dispatcher
 from colordaemon.service.holds import BREAK_SECONDS, Holds
 from colordaemon.service.job import Found, Job, State
@@ -296,7 +296,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_daemon(stage: Stage) -> None:
 
 def test_workers_that_die_before_they_are_ready_end_the_daemon(stage: Stage) -> None:
     stage.first_words = None
-    with pytest.raises(RuntimeError, match="died 3 times before it was ready: killed by SIGSEGV"):
+    with pytest.raises(WorkerLost, match="died 3 times before it was ready: killed by SIGSEGV"):
         for _ in range(20):
             stage.turn(seconds=5.0)
             stage.puppet.dead = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -13,7 +14,10 @@ from rich.console import Console
 
 from colordaemon.cli.common import CONFIGURATION, FAILED, app, exit_codes
 from colordaemon.config import load_config
+from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.service.commands import BadRequest, Reply
+
+log = logging.getLogger(__name__)
 
 SYSTEM_CONFIG = Path("/etc/colordaemon/config.yaml")
 
@@ -38,7 +42,43 @@ def watch(config: Settings = SYSTEM_CONFIG) -> None:
     with exit_codes():
         from colordaemon.service.daemon import watch_forever
 
-        watch_forever(lambda: load_config(config))
+        try:
+            watch_forever(lambda: load_config(config))
+        except (ModelError, WorkerLost) as error:
+            # Not 78, after which systemd would not try again: a GPU may come up later than we do.
+            log.error("%s", error)
+            raise typer.Exit(FAILED) from None
+
+
+@app.command()
+def install_service(
+    config: Settings = SYSTEM_CONFIG,
+    user: Annotated[bool, typer.Option("--user", help="For you alone, without root.")] = False,
+    per_gpu: Annotated[
+        bool, typer.Option("--per-gpu", help="A template: colordaemon@0 reads 0.yaml.")
+    ] = False,
+    root: Annotated[
+        Path, typer.Option(metavar="DIR", help="Write below this folder instead of /.")
+    ] = Path("/"),
+) -> None:
+    """Write the files for systemd, made out for your folders, and say what to do next."""
+    with exit_codes():
+        from colordaemon.service import install
+
+        settings, file, program = load_config(config), config.absolute(), install.this_program()
+        if user:
+            units = [install.user_unit(settings, file, program, Path.home())]
+        else:
+            units = install.system_units(settings, file, program)
+            units += [install.gpu_unit(settings, file, program)] if per_gpu else []
+        for path in install.write_units(units, root):
+            typer.echo(f"wrote {path}")
+        if user:
+            typer.echo("next: systemctl --user daemon-reload")
+            typer.echo("      systemctl --user enable --now colordaemon")
+        else:
+            typer.echo("next: systemd-sysusers && systemd-tmpfiles --create")
+            typer.echo("      systemctl daemon-reload && systemctl enable --now colordaemon")
 
 
 @app.command()

@@ -46,7 +46,7 @@ def watch_forever(
 ) -> None:
     """Run until SIGTERM or SIGINT. load: reads the configuration, now and at every SIGHUP.
 
-    Raises ConfigError, ModelError, and RuntimeError when no worker can be kept alive.
+    Raises ConfigError, ModelError and WorkerLost.
     """
     config = load()
     places = find_places(config)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 
 from colordaemon.config import Config
-from colordaemon.errors import ModelError
+from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.service.ends import Ends
 from colordaemon.service.holds import Holds
 from colordaemon.service.job import Job, State
@@ -84,8 +84,10 @@ class Dispatcher:
         return self._killed is not None and self._heard - self._killed[0] > KILL_SECONDS
 
     def turn(self, now: float, wall: float) -> None:
-        """Hear what the worker says, see to its health, give it work. Raises ModelError, and
-        RuntimeError when no worker can be kept alive."""
+        """Hear what the worker says, see to its health, give it work.
+
+        Raises ModelError and WorkerLost.
+        """
         self._publish_again(now, wall)
         if self.worker is None:
             if now >= self._start_at and not self._closing:
@@ -200,7 +202,7 @@ class Dispatcher:
         self.worker, self.ready_on, self._killed = None, "", None
         self._start_at = now + (2.0**self._stillborn if self._stillborn else 0.0)
         if self._stillborn >= _STILLBORN:
-            raise RuntimeError(f"the worker died {_STILLBORN} times before it was ready: {reason}")
+            raise WorkerLost(f"the worker died {_STILLBORN} times before it was ready: {reason}")
 
     # What it says
 
