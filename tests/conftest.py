@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import random
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ settings.register_profile("colordaemon", deadline=None, max_examples=60)
 settings.load_profile("colordaemon")
 
 LABELS = ("animal", "face", "landscape")
+MakeDisk = Callable[[str], Path]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -137,3 +139,25 @@ def pictures_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = (bgr * 255).round().clip(0, 255).astype(np.uint8)
             cv2.imwrite(str(folder / label / f"{number:02}.png"), pixels)
     return folder
+
+
+@pytest.fixture
+def make_disk(tmp_path: Path) -> Iterator[MakeDisk]:
+    """Mounts small file systems, by their options, for as long as the test runs."""
+    disks: list[Path] = []
+
+    def mount(options: str) -> Path:
+        if os.geteuid():
+            pytest.skip("only root can mount a small disk")
+        disk = tmp_path / f"disk{len(disks)}"
+        disk.mkdir()
+        line = ["mount", "-t", "tmpfs", "-o", options, "colordaemon-test", str(disk)]
+        result = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603
+        if result.returncode:
+            pytest.skip(f"no small disk can be mounted here: {result.stderr.strip()}")
+        disks.append(disk)
+        return disk
+
+    yield mount
+    for disk in disks:
+        subprocess.run(["umount", str(disk)], check=True)  # noqa: S603, S607

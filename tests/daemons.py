@@ -181,6 +181,7 @@ class Daemon:
             str(path.relative_to(self.outbox)) for path in self.outbox.rglob("*") if path.is_file()
         )
 
-    def segments_begun(self, name: str) -> list[int]:
+    def segments_begun(self, name: str = "") -> list[int]:
+        """The numbers of segments of a film, or of all, in the order in which they were begun."""
         lines = self.segments.read_text().splitlines() if self.segments.exists() else []
-        return [int(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")]
+        return [int(line.rpartition(" ")[2]) for line in lines if name in line]

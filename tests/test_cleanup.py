@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from command import command, once, write_film, write_photo
-
-MakeDisk = Callable[[str], Path]
-
-
-@pytest.fixture
-def make_disk(tmp_path: Path) -> Iterator[MakeDisk]:
-    """Mounts small file systems, by their options, for as long as the test runs."""
-    disks: list[Path] = []
-
-    def mount(options: str) -> Path:
-        if os.geteuid():
-            pytest.skip("only root can mount a small disk")
-        disk = tmp_path / f"disk{len(disks)}"
-        disk.mkdir()
-        line = ["mount", "-t", "tmpfs", "-o", options, "colordaemon-test", str(disk)]
-        result = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603
-        if result.returncode:
-            pytest.skip(f"no small disk can be mounted here: {result.stderr.strip()}")
-        disks.append(disk)
-        return disk
-
-    yield mount
-    for disk in disks:
-        subprocess.run(["umount", str(disk)], check=True)  # noqa: S603, S607
+from conftest import MakeDisk
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

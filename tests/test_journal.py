@@ -161,6 +161,12 @@ def test_the_operator_retries_forgets_and_cancels(journal: Journal) -> None:
     assert [*journal.unknown([photo("2.png"), photo("3.png")])] == [photo("2.png")]
 
 
+def test_what_is_put_first_is_done_first_in_the_given_order(journal: Journal) -> None:
+    journal.add([photo(f"{number}.png") for number in range(3)] + [film()], 1.0)
+    assert journal.put_first([4, 3]) == 2
+    assert [claim(journal).id for _ in range(4)] == [4, 3, 1, 2]
+
+
 def test_a_file_that_was_gone_and_is_back_is_queued_again(journal: Journal) -> None:
     journal.add([photo()], 1.0)
     journal.set_aside(claim(journal), State.CANCELLED, 2.0, code="gone", reason="")

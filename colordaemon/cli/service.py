@@ -138,6 +138,12 @@ def cancel(jobs: Jobs, config: Settings = SYSTEM_CONFIG) -> None:
 
 
 @app.command()
+def first(jobs: Jobs, config: Settings = SYSTEM_CONFIG) -> None:
+    """Let files be colored before all others that wait."""
+    _tell(config, "first", jobs)
+
+
+@app.command()
 def pause(config: Settings = SYSTEM_CONFIG) -> None:
     """Stop working until `resume`, also over restarts; films keep their finished segments."""
     _ask(config, {"verb": "pause"})

@@ -52,6 +52,8 @@ class Commands:
             return {"count": self._journal.retry(self._wall(), ids)}
         if verb == "forget":
             return {"count": self._journal.forget(self._ids(which))}
+        if verb == "first":
+            return {"count": self._journal.put_first(self._ids(which))}
         if verb == "cancel":
             return {"count": self._cancel(self._ids(which))}
         raise BadRequest(f"unknown verb {verb!r}")

@@ -32,7 +32,7 @@ from colordaemon.service.workfiles import tag_of
 
 log = logging.getLogger(__name__)
 
-SPACE_SECONDS = 30.0  # between two looks at a disk that is full
+SPACE_SECONDS = 30.0  # at the most between two looks at a disk that is full
 KILL_SECONDS = 60.0  # after which a killed process that is still there hangs in the kernel
 _STILLBORN = 3  # workers that died before they were ready, in a row: the machine is not fit
 
@@ -61,6 +61,7 @@ class Dispatcher:
         self._active: dict[int, Job] = {}
         self._begun: list[int] = []
         self._unpublished: list[Job] = []
+        self._told_of_space = ""
         self._refusals = 0  # to publish the last of them, in a row
         self._cancelled: set[int] = set()
         self._began: dict[int, float] = {}
@@ -325,12 +326,20 @@ class Dispatcher:
         self.worker.send(Order(job.id, job.source, folder, tag_of(self._journal.token, job.id)))
 
     def _has_space(self, now: float) -> bool:
-        wanted = self._config.jobs.free_mib
-        free = shutil.disk_usage(self._places.outbox).free >> 20
+        outbox, wanted = self._places.outbox, self._config.jobs.free_mib
+        try:
+            outbox.mkdir(exist_ok=True)  # somebody may have taken it away, results and all
+            free = shutil.disk_usage(outbox).free >> 20
+        except OSError as error:
+            self._hold_for_space(f"cannot write to {outbox}: {error.strerror}", now)
+            return False
         if free < wanted:
             self._hold_for_space(f"{free} MiB free for results, {wanted} wanted", now)
         return free >= wanted
 
     def _hold_for_space(self, reason: str, now: float) -> None:
-        log.warning("work waits for space: %s", reason)
-        self.holds.hold("space", reason, now + SPACE_SECONDS)
+        if reason != self._told_of_space:  # the same every half a minute would fill the log
+            log.warning("work waits for space: %s", reason)
+        self._told_of_space = reason
+        wait = min(SPACE_SECONDS, self._config.jobs.retry_seconds)
+        self.holds.hold("space", reason, now + wait)
