@@ -19,14 +19,23 @@ from colordaemon.service.schema import JournalVersion
 
 # Runs colordaemon watch with a worker that is tampered with.
 _WATCH = """
-import sys
+import sys, time
 from pathlib import Path
 from colordaemon.config import load_config
 from colordaemon.service.daemon import watch_forever
 from colordaemon.service.logs import set_up_logging
 from colordaemon.service.supervise import WorkerProcess
+from colordaemon.service.watch import Watch
 
 set_up_logging()
+turn = Watch.turn
+
+def hanging(self, now):  # where a file is called so
+    while (self.inbox / "hang").exists():
+        time.sleep(0.1)
+    return turn(self, now)
+
+Watch.turn = hanging
 command = [sys.executable, "-c", sys.argv[2]]
 watch_forever(lambda: load_config(Path(sys.argv[1])), lambda config: WorkerProcess(config, command))
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import socket
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from colordaemon.cli import app
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
 from colordaemon.service.commands import BadRequest, Commands, Reply
@@ -116,6 +119,29 @@ def test_a_job_that_there_is_not_is_told(config: Config, which: str) -> None:
 def test_before_the_first_start_there_is_nothing_to_ask(config: Config) -> None:
     with pytest.raises(ConfigError, match="no journal in"):
         run_errand(config, {"verb": "status"})
+
+
+def test_the_commands_print_what_is_known_and_say_whether_it_worked(
+    config: Config, tmp_path: Path
+) -> None:
+    fill(config)
+    file = tmp_path / "config.yaml"
+    file.write_text("inbox: in\noutbox: out\nstate_dir: state\n")
+
+    def run(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, [*words, "--config", str(file)])
+        return result.exit_code, result.output
+
+    code, said = run("status")
+    assert code == 0 and "the daemon is not running" in said and "no film" in said
+    assert json.loads(run("status", "--json")[1])["counts"]["failed"] == 1
+    assert [job["id"] for job in json.loads(run("queue", "--json")[1])["jobs"]] == [2, 3]
+    assert run("first", str(tmp_path / "in" / "2.png")) == (0, "1 file(s)\n")
+    assert run("retry", "1") == (0, "1 file(s)\n")
+    assert run("forget", "1") == (1, "0 file(s)\n")  # it waits
+    assert run("cancel", "77") == (1, "no job 77\n")
+    assert run("pause") == (0, "")
+    assert "paused by command" in run("status")[1]
 
 
 def test_verbs_that_nobody_knows_are_refused(tmp_path: Path) -> None:

@@ -101,6 +101,13 @@ def test_systemd_is_told_the_truth_in_order(start: Start) -> None:
     drop(daemon, "b.png")
     daemon.wait_for_ends(2)
     assert daemon.ask("status")["daemon"]["ready"]
+    (daemon.inbox / "hang").touch()  # a daemon that hangs does not say that it is well
+    time.sleep(6.0)
+    pings = daemon.hear().count("WATCHDOG=1")
+    time.sleep(1.0)
+    assert daemon.hear().count("WATCHDOG=1") == pings
+    (daemon.inbox / "hang").unlink()
+    daemon.wait(lambda: daemon.hear().count("WATCHDOG=1") > pings)
     assert daemon.stop() == 0
     told = [line.split("\n")[0].split("=")[0] for line in daemon.hear()]
     order = [word for word in told if word in ("READY", "RELOADING", "STOPPING")]
@@ -274,3 +281,9 @@ def test_two_daemons_do_not_share_an_inbox(start: Start) -> None:
     other = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603
     assert other.returncode == 78
     assert "another daemon works with" in other.stderr
+    worker = Path(f"/proc/{daemon.worker_pid}")
+    daemon.kill()
+    until = time.monotonic() + 5
+    while worker.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not worker.exists()  # or it would write where the next one does

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,6 +149,7 @@ def test_nothing_is_ordered_before_the_model_is_loaded(stage: Stage) -> None:
     stage.turn()
     stage.turn()
     assert stage.names_ordered() == [] and stage.job(1).attempts == 0
+    assert stage.dispatcher.next_due(stage.now, stage.now) > stage.now + 10
     stage.turn(Ready("a test"))
     assert stage.names_ordered() == ["a.png"]
 
@@ -211,6 +213,7 @@ def test_an_idle_worker_may_be_silent(stage: Stage) -> None:
     stage.turn()
     stage.turn(seconds=10_000)
     assert not stage.puppet.dead
+    assert stage.dispatcher.next_due(stage.now, stage.now) == math.inf  # and nobody looks
 
 
 @pytest.mark.logs_errors
@@ -245,7 +248,10 @@ def test_a_full_disk_pauses_all_work_and_no_file_pays_for_it(stage: Stage) -> No
     assert stage.names_ordered() == ["film.mp4"]
     assert (stage.job(order.job).state, stage.job(order.job).attempts) == (State.QUEUED, 0)
     stage.turn(seconds=40)
-    assert stage.names_ordered() == ["film.mp4", "film.mp4"]
+    assert stage.names_ordered() == ["film.mp4", "b.mp4"]  # which may be smaller
+    stage.turn(Begun(2), stage.finish(stage.puppet.orders[-1]))
+    stage.turn(seconds=40)
+    assert stage.names_ordered()[-1] == "film.mp4"
 
 
 def test_work_begins_only_with_space_to_spare(
@@ -292,6 +298,29 @@ def test_a_model_that_cannot_be_loaded_ends_the_daemon(stage: Stage) -> None:
     stage.turn()
     with pytest.raises(ModelError, match="no model file x"):
         stage.turn()
+
+
+@pytest.mark.logs_errors
+def test_a_new_model_that_cannot_be_loaded_stops_the_queue_and_not_the_daemon(
+    stage: Stage,
+) -> None:
+    stage.turn()
+    stage.turn()
+    stage.first_words = Unfit("no model file x")
+    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)))
+    for _ in range(3):
+        stage.turn()
+    stage.puppet.dead = True
+    for _ in range(10):
+        stage.turn(seconds=100.0)
+    assert stage.dispatcher.holds.reason(stage.now) == "no model file x"
+    assert len(stage.puppets) == 2
+    stage.first_words = Ready("a test")
+    stage.drop("a.png")
+    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)))
+    for _ in range(4):
+        stage.turn()
+    assert stage.names_ordered() == ["a.png"]
 
 
 def test_workers_that_die_before_they_are_ready_end_the_daemon(stage: Stage) -> None:

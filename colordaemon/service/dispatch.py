@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable
 
 from colordaemon.config import Config
-from colordaemon.errors import ModelError, WorkerLost
+from colordaemon.errors import ModelError
 from colordaemon.service.ends import Ends
 from colordaemon.service.holds import Holds
 from colordaemon.service.job import Job, State
 from colordaemon.service.journal import Journal
+from colordaemon.service.keeper import Keeper, MakeWorker
 from colordaemon.service.messages import (
     Alive,
     Begun,
@@ -33,8 +33,6 @@ from colordaemon.service.workfiles import tag_of
 log = logging.getLogger(__name__)
 
 SPACE_SECONDS = 30.0  # at the most between two looks at a disk that is full
-KILL_SECONDS = 60.0  # after which a killed process that is still there hangs in the kernel
-_STILLBORN = 3  # workers that died before they were ready, in a row: the machine is not fit
 
 
 class Dispatcher:
@@ -48,14 +46,12 @@ class Dispatcher:
         journal: Journal,
         places: Places,
         config: Config,
-        make_worker: Callable[[Config], WorkerProcess] = WorkerProcess,
+        make_worker: MakeWorker = WorkerProcess,
     ) -> None:
-        self._journal, self._places, self._make_worker = journal, places, make_worker
-        self._config = config
+        self._journal, self._places, self._config = journal, places, config
+        self._keeper = Keeper(make_worker)
         self._ends = Ends(journal, places, config)
         self.holds = Holds(config.jobs.failures)
-        self.worker: WorkerProcess | None = None
-        self.ready_on = ""  # the device, once the model is loaded
         self.progress: Alive | None = None
         self._was_ever_ready = False
         self._active: dict[int, Job] = {}
@@ -65,9 +61,6 @@ class Dispatcher:
         self._refusals = 0  # to publish the last of them, in a row
         self._cancelled: set[int] = set()
         self._began: dict[int, float] = {}
-        self._heard = self._start_at = 0.0
-        self._stillborn = 0
-        self._killed: tuple[float, str] | None = None
         self._closing = self._renewing = False
 
     def recover(self, wall: float) -> None:
@@ -80,9 +73,18 @@ class Dispatcher:
         return [*self._active.values()]
 
     @property
+    def worker(self) -> WorkerProcess | None:
+        return self._keeper.worker
+
+    @property
+    def ready_on(self) -> str:
+        """The device, once the model is loaded."""
+        return self._keeper.ready_on
+
+    @property
     def is_lost(self) -> bool:
         """Whether a killed worker does not go: only a restart of the machine may help."""
-        return self._killed is not None and self._heard - self._killed[0] > KILL_SECONDS
+        return self._keeper.is_lost
 
     def turn(self, now: float, wall: float) -> None:
         """Hear what the worker says, see to its health, give it work.
@@ -90,33 +92,42 @@ class Dispatcher:
         Raises ModelError and WorkerLost.
         """
         self._publish_again(now, wall)
-        if self.worker is None:
-            if now >= self._start_at and not self._closing:
-                self._start(now)
+        if self._keeper.worker is None:
+            if (
+                now >= self._keeper.start_at
+                and not self._closing
+                and not self.holds.has("settings")
+            ):
+                self._keeper.start(self._config, now)
+                self._renewing = False
             return
-        self._hear(now, wall)
-        if self.worker.is_dead:
-            self._hear(now, wall)  # its last words
-            self._bury(now, wall)
-        elif self._killed is not None:
-            self._heard = now
-        elif self._hangs(now):
-            self._kill(now, f"no sign of life for {self._config.jobs.hang_seconds:g} s")
+        cause = self._keeper.cause_of_death()
+        for message in self._keeper.hear(now):  # its last words too
+            self._take(message, now, wall)
+        if cause is not None:
+            self._blame(cause, wall)
+            self._keeper.bury(now)
         elif self._renewing and not self._active:
-            self._renew()
+            self._keeper.replace()
         else:
+            self._keeper.watch(now, self._config.jobs.hang_seconds, busy=bool(self._active))
             self._give_work(now, wall)
 
     def next_due(self, now: float, wall: float) -> float:
         """When a turn is needed even if nobody says anything."""
-        if self.worker is None:
-            return self._start_at
-        if self._killed is not None or self._renewing:
-            return now + 0.2
+        if self._keeper.worker is None:
+            resting = self._closing or self.holds.has("settings")
+            return math.inf if resting else self._keeper.start_at
+        if self._renewing and not self._active:
+            return now
+        hang_seconds, busy = self._config.jobs.hang_seconds, bool(self._active)
+        care = self._keeper.next_due(now, hang_seconds, busy=busy)
+        if self._active or not self._keeper.is_ready:
+            return care
+        if self.holds.reason(now) is not None:
+            return min(care, self.holds.next_end)
         due = self._journal.next_due()
-        queued = math.inf if due is None or self._active else now + max(0.0, due - wall)
-        held = self.holds.reason(now) is not None
-        return min(self.holds.next_end if held else queued, self._heard + self._hang_seconds)
+        return care if due is None else min(care, now + max(0.0, due - wall))
 
     def stop_work(self) -> None:
         """Leave what is being done; it goes back into the queue, and a film keeps its segments."""
@@ -144,9 +155,7 @@ class Dispatcher:
         self._closing = True
 
     def close(self) -> None:
-        if self.worker is not None:
-            self.worker.close(5.0 if self.ready_on else 0.0)  # who loads a model hears nothing
-            self.worker = None
+        self._keeper.close()
 
     def seconds_left(self, now: float) -> float:
         """How long the active files will take at the pace so far; a photo takes no time."""
@@ -158,66 +167,25 @@ class Dispatcher:
         pace = said.done / max(1e-6, now - self._began[said.job])
         return (said.total - said.done) / pace
 
-    # The worker's life
+    # What the worker says
 
-    @property
-    def _hang_seconds(self) -> float:
-        return self._config.jobs.hang_seconds
-
-    def _start(self, now: float) -> None:
-        self.worker = self._make_worker(self._config)
-        self._heard, self._killed, self.ready_on = now, None, ""
-        self._renewing = False
-        log.debug("worker %d started", self.worker.pid)
-
-    def _renew(self) -> None:
-        assert self.worker is not None
-        self.worker.close()
-        self.worker, self._start_at = None, 0.0
-
-    def _hangs(self, now: float) -> bool:
-        busy = bool(self._active) or not self.ready_on
-        return busy and now - self._heard > self._hang_seconds
-
-    def _kill(self, now: float, reason: str) -> None:
-        assert self.worker is not None
-        log.error("the worker is killed: %s", reason)
-        self.worker.kill()
-        self._killed = now, reason
-
-    def _bury(self, now: float, wall: float) -> None:
-        """A worker is dead; the file that it was working on is to blame, and no other."""
-        assert self.worker is not None
-        reason = self._killed[1] if self._killed else self.worker.cause_of_death()
-        self._stillborn = 0 if self.ready_on else self._stillborn + 1
+    def _blame(self, cause: str, wall: float) -> None:
+        """The worker is dead; the file that it was working on is to blame, and no other."""
         blamed = self._begun[-1] if self._begun else None
         for number, job in [*self._active.items()]:
             if number == blamed:
-                self._ends.crashed(job, reason, wall)
+                self._ends.crashed(job, cause, wall)
                 self._leave(number)
             else:
                 self._give_back(job, wall)
         if blamed is None:
-            log.warning("the worker has ended (%s); starting another", reason)
-        self.worker.close(0.0)
-        self.worker, self.ready_on, self._killed = None, "", None
-        self._start_at = now + (2.0**self._stillborn if self._stillborn else 0.0)
-        if self._stillborn >= _STILLBORN:
-            raise WorkerLost(f"the worker died {_STILLBORN} times before it was ready: {reason}")
-
-    # What it says
-
-    def _hear(self, now: float, wall: float) -> None:
-        assert self.worker is not None
-        for message in self.worker.receive():
-            self._heard = now
-            self._take(message, now, wall)
+            log.warning("the worker has ended (%s)", cause)
 
     def _take(self, message: FromWorker, now: float, wall: float) -> None:
         match message:
             case Ready(on):
                 log.info("ready on %s", on)
-                self.ready_on, self._was_ever_ready = on, True
+                self._was_ever_ready = True
             case Unfit(reason):
                 self._unfit(reason)
             case Begun(number):
@@ -281,7 +249,9 @@ class Dispatcher:
             return
         self._leave(said.job)
         if said.fault is Fault.SPACE:
-            self._ends.give_back(job, "space", reason, wall)
+            # Twice as long as all others wait, since they may be smaller.
+            wait_seconds = 2 * self._space_seconds
+            self._ends.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
             self._hold_for_space(reason, now)
         elif said.fault is Fault.SETTINGS:
             self._ends.give_back(job, "settings", reason, wall)
@@ -311,7 +281,7 @@ class Dispatcher:
     # What it is given
 
     def _give_work(self, now: float, wall: float) -> None:
-        if not self.ready_on or self._closing or self._renewing or len(self._active) > 1:
+        if not self._keeper.is_ready or self._closing or self._renewing or len(self._active) > 1:
             return
         if any(job.rank == 0 for job in self._active.values()) or self.holds.reason(now):
             return
@@ -322,7 +292,8 @@ class Dispatcher:
             return
         assert self.worker is not None
         folder = (self._places.outbox / self._places.relative(job.source)).parent
-        self._active[job.id], self._heard = job, now
+        self._active[job.id] = job
+        self._keeper.attend(now)
         self.worker.send(Order(job.id, job.source, folder, tag_of(self._journal.token, job.id)))
 
     def _has_space(self, now: float) -> bool:
@@ -341,5 +312,8 @@ class Dispatcher:
         if reason != self._told_of_space:  # the same every half a minute would fill the log
             log.warning("work waits for space: %s", reason)
         self._told_of_space = reason
-        wait = min(SPACE_SECONDS, self._config.jobs.retry_seconds)
-        self.holds.hold("space", reason, now + wait)
+        self.holds.hold("space", reason, now + self._space_seconds)
+
+    @property
+    def _space_seconds(self) -> float:
+        return min(SPACE_SECONDS, self._config.jobs.retry_seconds)

@@ -99,9 +99,13 @@ class Ends:
         self._journal.give_back(job, wall, code="machine", reason=reason, not_before=wall + wait)
         log.warning("%s: %s; again in %g s", job.source, reason, wait)
 
-    def give_back(self, job: Job, code: str, reason: str, wall: float) -> None:
-        """Into the queue again, as if nothing had been tried."""
-        self._journal.give_back(job, wall, code=code, reason=reason, counted=False)
+    def give_back(
+        self, job: Job, code: str, reason: str, wall: float, *, wait_seconds: float = 0.0
+    ) -> None:
+        """Into the queue again, as if nothing had been tried; others go first while it waits."""
+        self._journal.give_back(
+            job, wall, code=code, reason=reason, not_before=wall + wait_seconds, counted=False
+        )
 
     def _done(self, job: Job, target: Path, digest: str, figures: str, wall: float) -> None:
         if self._config.after.checksum:

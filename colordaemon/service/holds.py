@@ -31,6 +31,9 @@ class Holds:
         if not codes or "failures" in codes:
             self._failed.clear()
 
+    def has(self, code: str) -> bool:
+        return code in self._until
+
     def failed(self, job: int, now: float) -> bool:
         """A file failed through the machine's fault. Returns whether that was one too many."""
         self._failed.add(job)
