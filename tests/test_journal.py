@@ -145,6 +145,10 @@ def test_what_is_due_after_the_end_is_remembered_until_it_is_done(journal: Journ
     journal.retired(job)
     journal.announced(job)
     assert journal.to_retire() == journal.to_announce() == []
+    journal.set_aside(job, State.FAILED, 3.0, code="media", reason="no")
+    journal.announce_nothing()
+    assert journal.to_announce() == []
+    journal.finish(job, 4.0, reason="ok", retire="")
     assert journal.job(1).state is State.DONE
 
 
@@ -190,6 +194,19 @@ def test_a_journal_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(JournalVersion, match="made by a newer colordaemon"):
         Journal(path)
+
+
+def test_no_question_that_is_asked_at_every_turn_reads_the_whole_table(journal: Journal) -> None:
+    questions = {
+        "SELECT min(not_before) FROM jobs WHERE state = 'queued'": "due",
+        "SELECT * FROM jobs WHERE announce ORDER BY changed LIMIT 1": "unannounced",
+        "SELECT state, count(*) FROM jobs GROUP BY state": "COVERING INDEX",
+        "SELECT id FROM jobs WHERE state = 'queued' AND +not_before <= 1 AND rank <= 1"
+        " ORDER BY priority DESC, rank, id LIMIT 1": "order_of_work",
+    }
+    for question, index in questions.items():
+        plan = journal._db.execute(f"EXPLAIN QUERY PLAN {question}").fetchall()
+        assert [index in row["detail"] for row in plan] == [True], question
 
 
 def test_ten_thousand_files_are_queued_in_one_go(journal: Journal) -> None:

@@ -86,9 +86,7 @@ class Daemon:
         self._watch = Watch(
             places.inbox, config.watch, self._intake.knows, wake, identity=self._last_identity()
         )
-        self._hook = (
-            Hook(config.after.hook, config.after.hook_seconds) if config.after.hook else None
-        )
+        self._hook = self._hook_of(config)
         self._commands = Commands(journal, time.time, cancel_running=self._dispatcher.cancel)
         self._control = Control(places.control, self._selector, self._answer)
         self._is_ready = False
@@ -279,9 +277,16 @@ class Daemon:
         self._watch.reload(config.watch)
         if self._hook is not None:
             self._hook.close()
-        hook = config.after.hook
-        self._hook = Hook(hook, config.after.hook_seconds) if hook else None
+        self._hook = self._hook_of(config)
         self._config = config
+
+    def _hook_of(self, config: Config) -> Hook | None:
+        """A hook that is new is not told of all that was done before it."""
+        command = config.after.hook
+        if command is not None and not self._journal.fact("hook"):
+            self._journal.announce_nothing()
+        self._journal.note("hook", "yes" if command is not None else "")
+        return Hook(command, config.after.hook_seconds) if command is not None else None
 
     def _last_identity(self) -> Identity | None:
         device, _, inode = self._journal.fact("inbox").partition(" ")

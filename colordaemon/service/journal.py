@@ -137,9 +137,10 @@ class Journal:
         Its attempt is counted before any work begins: a file that takes the whole machine down with
         it must not do so for ever.
         """
+        # The + keeps SQLite from going by the time, and then sorting all that is due.
         row = self._db.execute(
             "UPDATE jobs SET state = 'running', attempts = attempts + 1, changed = ? WHERE id ="
-            " (SELECT id FROM jobs WHERE state = 'queued' AND not_before <= ? AND rank <= ?"
+            " (SELECT id FROM jobs WHERE state = 'queued' AND +not_before <= ? AND rank <= ?"
             " ORDER BY priority DESC, rank, id LIMIT 1) RETURNING *",
             (now, now, most_rank),
         ).fetchone()
@@ -295,6 +296,10 @@ class Journal:
             "SELECT * FROM jobs WHERE announce ORDER BY changed LIMIT ?", (limit,)
         )
         return [job_of(row) for row in rows]
+
+    def announce_nothing(self) -> None:
+        """What has ended so far is nobody's business."""
+        self._db.execute("UPDATE jobs SET announce = 0 WHERE announce")
 
     def counts(self) -> dict[State, int]:
         rows = self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state")

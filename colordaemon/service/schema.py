@@ -32,6 +32,8 @@ CREATE TABLE jobs (
     UNIQUE (source, size, mtime_ns)
 );
 CREATE INDEX order_of_work ON jobs (state, priority DESC, rank, id);
+CREATE INDEX due ON jobs (state, not_before);
+CREATE INDEX unannounced ON jobs (changed) WHERE announce;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 # From each version to the next; a journal of version n runs all that follow from n on.
