@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -246,7 +247,7 @@ def test_the_operator_pauses_goes_on_and_cancels(start: Start) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_full_disk_is_waited_out(start: Start, make_disk: MakeDisk) -> None:
+def test_a_full_disk_is_waited_out(make_disk: MakeDisk, start: Start) -> None:
     daemon, disk = start(), make_disk("size=400k")
     daemon.outbox.symlink_to(disk)
     film = make_film(daemon.inbox / "film.mp4", 400)
@@ -261,6 +262,25 @@ def test_a_full_disk_is_waited_out(start: Start, make_disk: MakeDisk) -> None:
     assert daemon.stop() == 0
     assert daemon.results == ["film.color.mp4", "photo.color.png"]
     check_film(daemon, "film")
+
+
+@pytest.mark.timeout(300)
+def test_a_journal_that_finds_no_space_is_waited_for(make_disk: MakeDisk, start: Start) -> None:
+    daemon, disk = start(), make_disk("size=8m")  # its log grows to four
+    (daemon.root / "state").symlink_to(disk)
+    daemon.start()
+    daemon.wait_ready()
+    filling = disk / "filling"
+    with filling.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    for number in range(20):
+        drop(daemon, f"{number}.png")
+    daemon.wait(lambda: "the journal: database or disk is full" in daemon.said())
+    filling.unlink()
+    daemon.wait_for_ends(20)
+    assert daemon.stop() == 0
+    assert len(daemon.results) == 20
 
 
 def test_an_outbox_that_is_removed_is_made_again(start: Start) -> None:

@@ -29,6 +29,7 @@ from colordaemon.service.messages import (
     ToWorker,
     Unfit,
 )
+from colordaemon.service.pace import Pace
 from colordaemon.service.places import Places
 from colordaemon.service.scan import rank_of
 from colordaemon.service.settle import signature_of
@@ -378,6 +379,24 @@ def test_a_result_that_cannot_be_published_yet_is_published_later(
     stage.turn(seconds=40)
     assert stage.job(order.job).state is State.DONE
     assert [path.name for path in stage.places.outbox.iterdir()] == ["a.color.png"]
+
+
+def test_the_end_of_a_resumed_film_is_foreseen_from_what_was_done_since() -> None:
+    pace = Pace()
+    pace.feed(Alive(1, 0.0, 1000.0, 0), 100.0)
+    assert (str(pace), pace.seconds_left) == ("", math.inf)
+    pace.feed(Alive(1, 500.0, 1000.0, 1), 130.0)  # it goes on in the middle
+    pace.feed(Alive(1, 510.0, 1000.0, 251), 140.0)
+    assert pace.seconds_left == pytest.approx(490.0)
+    assert str(pace) == "51%, 25.0 fps, 8 min left"
+
+
+def test_a_film_that_is_nearly_done_is_finished_before_the_end(stage: Stage) -> None:
+    order = stage.begin("film.mp4")
+    assert stage.dispatcher.seconds_left() == math.inf
+    stage.turn(Alive(order.job, 1.0, 100.0, 25))
+    stage.turn(Alive(order.job, 99.0, 100.0, 2475), seconds=98.0)
+    assert stage.dispatcher.seconds_left() == pytest.approx(1.0)
 
 
 def test_a_success_in_between_forgives_earlier_failures() -> None:

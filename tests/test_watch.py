@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -131,6 +132,12 @@ def test_a_burst_of_files_is_found_whole_even_if_every_event_is_lost(opened: Ope
     time.sleep(0.4)
     inbox.turn()
     assert len(set(inbox.settled)) == len(inbox.settled) == 300
+
+
+def test_what_watchdog_logs_about_lost_events_is_heard(opened: Open) -> None:
+    inbox = opened()
+    logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed")
+    assert inbox.watch._hints.take() == ({}, True)
 
 
 def test_polling_finds_files_without_events(opened: Open) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import selectors
+import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
@@ -36,6 +37,8 @@ from colordaemon.service.workfiles import sweep
 log = logging.getLogger(__name__)
 
 LONGEST_TURN = 5.0  # seconds that the loop waits at the most
+JOURNAL_SECONDS = 10.0  # between two tries when the journal cannot be written
+_PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 STATUS_SECONDS = 1.0  # between two lines for systemd
 ABORT_SECONDS = 10.0  # for a worker to leave a film after it was asked to
 OPEN = (State.QUEUED, State.RUNNING, State.PUBLISHING)
@@ -46,8 +49,21 @@ def watch_forever(
 ) -> None:
     """Run until SIGTERM or SIGINT. load: reads the configuration, now and at every SIGHUP.
 
+    A journal that cannot be written, for want of space, is waited for: everything is taken down as
+    if the power had failed, which loses nothing, and begins again later.
     Raises ConfigError, ModelError and WorkerLost.
     """
+    while True:
+        try:
+            return _watch(load, make_worker)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _PASSING:
+                raise
+            log.error("the journal: %s; again in %g s", error, JOURNAL_SECONDS)
+            time.sleep(JOURNAL_SECONDS)
+
+
+def _watch(load: Callable[[], Config], make_worker: Callable[[Config], WorkerProcess]) -> None:
     config = load()
     places = find_places(config)
     make_places(places)
@@ -110,10 +126,11 @@ class Daemon:
             self._wait()
 
     def close(self) -> None:
-        for job in self._dispatcher.active:
-            self._journal.give_back(job, time.time(), code="stopped", reason="", counted=False)
         self._watch.stop()
         self._dispatcher.close()
+        with suppress(sqlite3.OperationalError):  # a full disk; the next start sees to it
+            for job in self._dispatcher.active:
+                self._journal.give_back(job, time.time(), code="stopped", reason="", counted=False)
         self._control.close()
         if self._hook is not None:
             self._hook.close()
@@ -175,10 +192,8 @@ class Daemon:
         queued = self._journal.counts()[State.QUEUED]
         parts = [f"{queued} queued", f"{self._watch.settling} settling"]
         for job in self._dispatcher.active:
-            name, said = printable(job.source.name), self._dispatcher.progress
-            if said is not None and said.job == job.id and said.total:
-                name += f" {min(1.0, said.done / said.total):.0%}"
-            parts.append(name)
+            pace = str(self._dispatcher.paces.get(job.id, ""))
+            parts.append(printable(job.source.name) + (f" {pace}" if pace else ""))
         parts.append(self._dispatcher.ready_on or "loading the model")
         if reason := self._dispatcher.holds.reason(now):
             parts.append(f"waiting: {printable(reason)}")
@@ -242,7 +257,7 @@ class Daemon:
             self._asked_to_end = 1
             self._notifier.stopping()
             self._dispatcher.close_down()
-            left = self._dispatcher.seconds_left(now)
+            left = self._dispatcher.seconds_left()
             self._ends_at = now if left > limit else now + limit
             log.info("stopping; %d file(s) being worked on", len(self._dispatcher.active))
         if self._asked_to_end == 1 and now >= self._ends_at:

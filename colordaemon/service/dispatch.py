@@ -26,6 +26,7 @@ from colordaemon.service.messages import (
     Stop,
     Unfit,
 )
+from colordaemon.service.pace import Pace
 from colordaemon.service.places import Places
 from colordaemon.service.supervise import WorkerProcess
 from colordaemon.service.workfiles import tag_of
@@ -52,7 +53,7 @@ class Dispatcher:
         self._keeper = Keeper(make_worker)
         self._ends = Ends(journal, places, config)
         self.holds = Holds(config.jobs.failures)
-        self.progress: Alive | None = None
+        self.paces: dict[int, Pace] = {}  # of films, by their jobs
         self._was_ever_ready = False
         self._active: dict[int, Job] = {}
         self._begun: list[int] = []
@@ -157,15 +158,11 @@ class Dispatcher:
     def close(self) -> None:
         self._keeper.close()
 
-    def seconds_left(self, now: float) -> float:
+    def seconds_left(self) -> float:
         """How long the active files will take at the pace so far; a photo takes no time."""
         if not any(job.rank for job in self._active.values()):
             return 0.0
-        said = self.progress
-        if said is None or not said.total or said.done <= 0 or said.job not in self._began:
-            return math.inf
-        pace = said.done / max(1e-6, now - self._began[said.job])
-        return (said.total - said.done) / pace
+        return max((pace.seconds_left for pace in self.paces.values()), default=math.inf)
 
     # What the worker says
 
@@ -191,8 +188,8 @@ class Dispatcher:
             case Begun(number):
                 self._begun.append(number)
                 self._began[number] = now
-            case Alive():
-                self.progress = message
+            case Alive(number):
+                self.paces.setdefault(number, Pace()).feed(message, now)
             case Segment(number, _):
                 self._journal.progress(self._active[number])
             case Finished():
@@ -275,8 +272,7 @@ class Dispatcher:
         self._began.pop(number, None)
         if number in self._begun:
             self._begun.remove(number)
-        if self.progress is not None and self.progress.job == number:
-            self.progress = None
+        self.paces.pop(number, None)
 
     # What it is given
 
