@@ -112,6 +112,7 @@ class AfterSettings(Settings):
     archive: Path | None = None  # where `move` puts sources
     checksum: bool = False
     hook: str | None = None
+    webhook: str | None = None
     hook_seconds: float = Field(default=60.0, gt=0.0)
 
     @field_validator("hook")
@@ -124,6 +125,13 @@ class AfterSettings(Settings):
         if hook is not None and not words:
             raise ValueError("a command line or null")
         return hook
+
+    @field_validator("webhook")
+    @classmethod
+    def _check_webhook(cls, webhook: str | None) -> str | None:
+        if webhook is not None and not webhook.startswith(("http://", "https://")):
+            raise ValueError("an address that begins with http:// or https://, or null")
+        return webhook
 
 
 class TrainSettings(Settings):

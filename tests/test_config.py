@@ -301,6 +301,11 @@ def test_a_hook_is_a_command_line(config_file: Path, hook: str) -> None:
     assert "after.hook" in line and "expected a command line" in line
 
 
+def test_a_webhook_is_a_web_address(config_file: Path) -> None:
+    (line,) = mistakes(config_file, "after: {webhook: file:///etc/passwd}\n")
+    assert line.endswith("expected an address that begins with http:// or https://, or null")
+
+
 def test_a_file_that_is_not_utf_8_is_told(config_file: Path) -> None:
     config_file.write_bytes("model: {file: café}".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"colors\.yaml: expected UTF-8 text: .*0xe9"):

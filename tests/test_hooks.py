@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
-from colordaemon.service.hooks import Hook
+from colordaemon.config import AfterSettings
+from colordaemon.service.hooks import Hooks, commands_of
 from colordaemon.service.job import Found, Job, State
 from colordaemon.service.journal import Journal
 
@@ -25,10 +29,10 @@ def job(tmp_path: Path) -> Job:
         return journal.job(job.id)
 
 
-def ended(hook: Hook, now: float = 0.0) -> Job:
+def ended(hooks: Hooks, now: float = 0.0) -> Job:
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        if (job := hook.ended(now)) is not None:
+        if (job := hooks.ended(now)) is not None:
             return job
         time.sleep(0.01)
     pytest.fail("the hook did not end")
@@ -36,28 +40,65 @@ def ended(hook: Hook, now: float = 0.0) -> Job:
 
 def test_a_hook_reads_json_and_no_shell_reads_its_words(tmp_path: Path, job: Job) -> None:
     output = tmp_path / "$HOME; told"
-    hook = Hook(f"tee {shlex.quote(str(output))}", 10.0)
-    assert hook.start(job, 0.0) and hook.is_busy
-    assert ended(hook) == job
+    settings = AfterSettings(hook=f"tee {shlex.quote(str(output))}")
+    hooks = Hooks(commands_of(settings), 10.0)
+    hooks.start(job, 0.0)
+    assert hooks.is_busy
+    assert ended(hooks) == job
     told = json.loads(output.read_text())
     assert (told["source"], told["state"], told["code"]) == ("/in/ü\n.png", "failed", "media")
-    assert told["target"] is None and not hook.is_busy
+    assert told["target"] is None and not hooks.is_busy
 
 
 def test_a_hook_that_takes_too_long_is_killed(job: Job, caplog: pytest.LogCaptureFixture) -> None:
-    hook = Hook("sleep 1000", 10.0)
-    hook.start(job, 0.0)
-    assert hook.ended(9.9) is None
-    assert ended(hook, 10.0) == job
+    hooks = Hooks([["sleep", "1000"]], 10.0)
+    hooks.start(job, 0.0)
+    assert hooks.ended(9.9) is None
+    assert ended(hooks, 10.0) == job
     assert "killed after 10 s" in caplog.text
 
 
-def test_a_hook_that_fails_or_is_missing_is_told_and_no_more(
-    job: Job, caplog: pytest.LogCaptureFixture
+def test_a_hook_that_fails_or_is_missing_is_told_and_the_next_one_runs(
+    job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hook = Hook(shlex.join([sys.executable, "-c", "raise SystemExit(3)"]), 10.0)
-    hook.start(job, 0.0)
-    ended(hook)
-    assert "status 3" in caplog.text
-    assert not Hook("/no/such/program", 10.0).start(job, 0.0)
-    assert "cannot run /no/such/program" in caplog.text
+    failing = [sys.executable, "-c", "raise SystemExit(3)"]
+    hooks = Hooks([["/no/such/program"], failing, ["touch", str(tmp_path / "ran")]], 10.0)
+    hooks.start(job, 0.0)
+    assert ended(hooks) == job
+    assert "cannot run /no/such/program" in caplog.text and "status 3" in caplog.text
+    assert (tmp_path / "ran").exists()
+
+
+def test_without_hooks_there_is_nothing_to_run() -> None:
+    assert not Hooks(commands_of(AfterSettings()), 10.0)
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Keeps what it is sent; an address that ends with "bad" is refused."""
+
+    heard: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.heard.append(json.loads(body))
+        self.send_response(500 if self.path.endswith("bad") else 204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("path", "fails"), [("done", False), ("bad", True)])
+def test_a_webhook_is_sent_the_same_json(
+    job: Job, caplog: pytest.LogCaptureFixture, path: str, fails: bool
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}/{path}"
+        hooks = Hooks(commands_of(AfterSettings(webhook=address)), 20.0)
+        hooks.start(job, 0.0)
+        ended(hooks)
+        thread.join()
+    assert Receiver.heard[-1]["reason"] == "no film"
+    assert ("status 1" in caplog.text) == fails

@@ -84,6 +84,15 @@ def test_systemd_finds_nothing_wrong_and_little_exposed(analyze: Analyze, name: 
     assert match is not None and float(match[1]) <= MOST_EXPOSED
 
 
+def test_a_webhook_opens_the_network_and_no_more(analyze: Analyze) -> None:
+    config = configured(after=AfterSettings(webhook="https://example.org/done"))
+    assert line_of(config, "RestrictAddressFamilies") == "AF_UNIX AF_INET AF_INET6"
+    unit = system_units(config, CONFIG_FILE, PROGRAM)[0]
+    said = analyze(unit, "security", "--offline=yes", "--no-pager")
+    match = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert match is not None and float(match[1]) <= MOST_EXPOSED
+
+
 def test_systemd_finds_nothing_wrong_with_the_users_unit(analyze: Analyze) -> None:
     assert analyze(shipped()["user/colordaemon.service"], "--user", "verify", "--man=no") == ""
 

@@ -21,7 +21,7 @@ from colordaemon.service.commands import Commands, Reply
 from colordaemon.service.control import Control
 from colordaemon.service.dispatch import Dispatcher
 from colordaemon.service.ends import Ends
-from colordaemon.service.hooks import Hook
+from colordaemon.service.hooks import Hooks, commands_of
 from colordaemon.service.intake import Intake
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
@@ -102,7 +102,7 @@ class Daemon:
         self._watch = Watch(
             places.inbox, config.watch, self._intake.knows, wake, identity=self._last_identity()
         )
-        self._hook = self._hook_of(config)
+        self._hooks = self._hooks_of(config)
         self._commands = Commands(journal, time.time, cancel_running=self._dispatcher.cancel)
         self._control = Control(places.control, self._selector, self._answer)
         self._is_ready = False
@@ -132,8 +132,7 @@ class Daemon:
             for job in self._dispatcher.active:
                 self._journal.give_back(job, time.time(), code="stopped", reason="", counted=False)
         self._control.close()
-        if self._hook is not None:
-            self._hook.close()
+        self._hooks.close()
         self._selector.close()
 
     # One turn
@@ -165,14 +164,13 @@ class Daemon:
             self._dispatcher.holds.release("paused")
 
     def _announce(self, now: float) -> None:
-        if self._hook is None:
+        if not self._hooks:
             return
-        if (job := self._hook.ended(now)) is not None:
+        if (job := self._hooks.ended(now)) is not None:
             self._journal.announced(job)
-        if not self._hook.is_busy:
+        if not self._hooks.is_busy:
             for job in self._journal.to_announce(1):
-                if not self._hook.start(job, now):
-                    self._journal.announced(job)
+                self._hooks.start(job, now)
 
     def _tell_systemd(self, now: float) -> None:
         if not self._is_ready and self._dispatcher.ready_on:
@@ -210,7 +208,7 @@ class Daemon:
             key.data()
 
     def _longest_turn(self) -> float:
-        if self._hook is not None and self._hook.is_busy:
+        if self._hooks.is_busy:
             return 0.2
         if self._notifier.ping_seconds is not None:
             return min(LONGEST_TURN, self._notifier.ping_seconds)
@@ -290,18 +288,17 @@ class Daemon:
     def _take(self, config: Config, now: float) -> None:
         self._dispatcher.reload(config)
         self._watch.reload(config.watch)
-        if self._hook is not None:
-            self._hook.close()
-        self._hook = self._hook_of(config)
+        self._hooks.close()
+        self._hooks = self._hooks_of(config)
         self._config = config
 
-    def _hook_of(self, config: Config) -> Hook | None:
-        """A hook that is new is not told of all that was done before it."""
-        command = config.after.hook
-        if command is not None and not self._journal.fact("hook"):
+    def _hooks_of(self, config: Config) -> Hooks:
+        """Hooks that are new are not told of all that was done before them."""
+        hooks = Hooks(commands_of(config.after), config.after.hook_seconds)
+        if hooks and not self._journal.fact("hook"):
             self._journal.announce_nothing()
-        self._journal.note("hook", "yes" if command is not None else "")
-        return Hook(command, config.after.hook_seconds) if command is not None else None
+        self._journal.note("hook", "yes" if hooks else "")
+        return hooks
 
     def _last_identity(self) -> Identity | None:
         device, _, inode = self._journal.fact("inbox").partition(" ")

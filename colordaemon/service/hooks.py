@@ -1,7 +1,7 @@
-"""A command of the operator's that is told of every file that came to an end.
+"""Commands that are told of every file that came to an end.
 
-It runs beside the work, one at a time, without a shell, and is killed when it takes too long. The
-journal notes what has been announced only after the command has ended: after a crash a file may be
+They run beside the work, one at a time, without a shell, and are killed when they take too long.
+The journal notes what has been announced only after they have ended: after a crash a file may be
 announced twice, and never not at all.
 """
 
@@ -12,9 +12,12 @@ import logging
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
+from colordaemon.config import AfterSettings
 from colordaemon.service.job import Job
 from colordaemon.service.printable import printable
 
@@ -36,52 +39,78 @@ def announcement(job: Job) -> dict[str, Any]:
     }
 
 
-class Hook:
-    """Runs the command, one job after the other. `now` is of a clock that never jumps."""
+def commands_of(settings: AfterSettings) -> list[list[str]]:
+    """What to run for each file: the operator's command, and ours that sends to a web address."""
+    commands = []
+    if settings.hook is not None:
+        commands.append(shlex.split(settings.hook))
+    if settings.webhook is not None:
+        commands.append([sys.executable, "-m", "colordaemon.service.webhook", settings.webhook])
+    return commands
 
-    def __init__(self, command: str, seconds: float) -> None:
-        self._line, self._seconds = shlex.split(command), seconds
+
+class Hooks:
+    """Runs commands, one after the other. `now` is of a clock that never jumps."""
+
+    def __init__(self, commands: Sequence[Sequence[str]], seconds: float) -> None:
+        self._commands, self._seconds = commands, seconds
+        self._left: list[Sequence[str]] = []
         self._running: subprocess.Popen[bytes] | None = None
         self._job: Job | None = None
         self._until = 0.0
 
+    def __bool__(self) -> bool:
+        return bool(self._commands)
+
     @property
     def is_busy(self) -> bool:
-        return self._running is not None
+        return self._job is not None
 
-    def start(self, job: Job, now: float) -> bool:
-        """False when the command cannot be run at all."""
-        # A file, since a pipe would block us if the command does not read.
-        with tempfile.TemporaryFile() as file:
-            file.write(json.dumps(announcement(job)).encode() + b"\n")
-            file.seek(0)
-            try:
-                self._running = subprocess.Popen(self._line, stdin=file)  # noqa: S603
-            except OSError as error:
-                log.warning("hook: cannot run %s: %s", self._line[0], error.strerror)
-                return False
-        self._job, self._until = job, now + self._seconds
-        return True
+    def start(self, job: Job, now: float) -> None:
+        self._job, self._left = job, [*self._commands]
+        self._next(now)
 
     def ended(self, now: float) -> Job | None:
-        """The job whose announcement has come to an end since."""
-        if self._running is None:
+        """The job for which all commands have come to an end since."""
+        if self._running is not None and not self._has_ended(now):
             return None
-        if self._running.poll() is None:
-            if now < self._until:
-                return None
-            self._running.kill()
-            self._running.wait()
-            log.warning("hook: killed after %g s", self._seconds)
-        elif self._running.returncode:
-            assert self._job is not None
-            name = printable(self._job.source.name)
-            log.warning("hook: ended with status %d for %s", self._running.returncode, name)
-        self._running, job = None, self._job
+        self._next(now)
+        if self._running is not None:
+            return None
+        job, self._job = self._job, None
         return job
 
     def close(self) -> None:
         if self._running is not None:
             self._running.kill()
             self._running.wait()
-            self._running = None
+        self._running = self._job = None
+
+    def _next(self, now: float) -> None:
+        """Begin with the next command that can be run at all."""
+        self._running = None
+        while self._left and self._running is None:
+            line = self._left.pop(0)
+            assert self._job is not None
+            # A file, since a pipe would block us if the command does not read.
+            with tempfile.TemporaryFile() as file:
+                file.write(json.dumps(announcement(self._job)).encode() + b"\n")
+                file.seek(0)
+                try:
+                    self._running = subprocess.Popen(line, stdin=file)  # noqa: S603
+                except OSError as error:
+                    log.warning("hook: cannot run %s: %s", line[0], error.strerror)
+            self._until = now + self._seconds
+
+    def _has_ended(self, now: float) -> bool:
+        assert self._running is not None and self._job is not None
+        if self._running.poll() is None:
+            if now < self._until:
+                return False
+            self._running.kill()
+            self._running.wait()
+            log.warning("hook: killed after %g s", self._seconds)
+        elif self._running.returncode:
+            name = printable(self._job.source.name)
+            log.warning("hook: ended with status %d for %s", self._running.returncode, name)
+        return True

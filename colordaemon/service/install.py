@@ -14,6 +14,8 @@ from colordaemon.errors import ConfigError
 from colordaemon.service.places import Places, find_places
 
 STOP_MARGIN = 30.0  # seconds beyond jobs.drain_seconds: to leave a film and write everything down
+_CLOSED = "PrivateNetwork=true\nRestrictAddressFamilies=AF_UNIX\nIPAddressDeny=any"
+_OPEN = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
 _PLACEHOLDER = re.compile(r"@(\w+)@")
 
 
@@ -106,6 +108,7 @@ def _values(config: Config, config_file: Path, program: Path) -> dict[str, str]:
         "protect_home": "read-only" if at_home else "true",
         "private_tmp": "false" if any(path.is_relative_to("/tmp") for path in folders) else "true",  # noqa: S108
         "gpu": "",
+        "network": _OPEN if config.after.webhook else _CLOSED,
     }
 
 
