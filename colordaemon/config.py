@@ -173,6 +173,7 @@ class Config(Settings):
     state_dir: Path | None = None
     model: ModelSettings = ModelSettings()
     models: dict[str, Path] = {}  # folder or glob: model file
+    presets: dict[str, Path] = {}  # folder or glob: another file of settings
     film: FilmSettings = FilmSettings()
     photo: PhotoSettings = PhotoSettings()
     output: OutputSettings = OutputSettings()
@@ -287,7 +288,7 @@ def _explain(detail: ErrorDetails, places: _Places) -> _Mistake:
         expected = str(detail["ctx"]["error"])
     elif len(place) < 2:
         expected = _expected_at_the_top(place[0]) if place else "a mapping of sections"
-    elif place[0] == "models":  # its keys are the user's own
+    elif place[0] in ("models", "presets"):  # their keys are the user's own
         expected = "a path"
     else:
         schema = section.model_json_schema()["properties"][place[1]]

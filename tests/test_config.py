@@ -57,7 +57,7 @@ def test_the_example_file_equals_the_defaults() -> None:
 
 def test_the_example_file_names_every_setting_and_nothing_else() -> None:
     written = yaml.safe_load(EXAMPLE.read_text())
-    assert written.pop("models") == {}  # its keys are the user's own
+    assert written.pop("models") == written.pop("presets") == {}  # their keys are the user's own
     assert [written.pop(place) for place in PLACES] == [None] * 3
     assert {name: list(section) for name, section in written.items()} == {
         name: list(section.model_fields) for name, section in SECTIONS.items()
@@ -67,7 +67,7 @@ def test_the_example_file_names_every_setting_and_nothing_else() -> None:
 def test_every_key_of_the_example_file_has_a_comment_sentence_above_it() -> None:
     comments = commented_keys(EXAMPLE.read_text())
     settings = sum(1 + len(section.model_fields) for section in SECTIONS.values())
-    assert len(comments) == settings + len(["models", *PLACES])
+    assert len(comments) == settings + len(["models", "presets", *PLACES])
     for key, comment in comments.items():
         assert re.fullmatch(r"[A-Z].+\.", comment), f"{key}: {comment!r}"
 

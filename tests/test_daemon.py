@@ -58,7 +58,8 @@ NAMES = [
 
 
 def test_whatever_its_name_every_photo_comes_out_once_and_the_others_are_told(start: Start) -> None:
-    daemon = start("after: {checksum: true}")
+    daemon = start("after: {checksum: true}\npresets: {old: bmp.yaml}")
+    (daemon.root / "bmp.yaml").write_text("photo: {format: bmp}")
     early = drop(daemon, "before the start.png")
     early.chmod(0o640)
     os.utime(early, ns=(10**18, 10**18))
@@ -66,24 +67,26 @@ def test_whatever_its_name_every_photo_comes_out_once_and_the_others_are_told(st
     daemon.wait_ready()
     for name in NAMES:
         drop(daemon, name)
+    drop(daemon, "old/has a preset.png")
     drop(daemon, "in color.png", color=True)
     (daemon.inbox / "notes.txt").write_text("nothing to color")
     (daemon.inbox / "bad.mp4").write_text("no film")
     (daemon.inbox / "link.png").symlink_to(early)
-    daemon.wait_for_ends(9)
+    daemon.wait_for_ends(10)
     time.sleep(0.5)  # long enough for another scan's worth of events
     states = [job.state for job in daemon.jobs()]
-    assert states.count(State.DONE) == 7
+    assert states.count(State.DONE) == 8
     assert states.count(State.SKIPPED) == states.count(State.FAILED) == 1
     results = [name for name in daemon.results if name.endswith(".png")]
+    assert "old/has a preset.color.bmp" in daemon.results
     assert len(results) == 7 and "deep/er/photo.color.png" in results
-    assert len([name for name in daemon.results if name.endswith(".sha256")]) == 7
+    assert len([name for name in daemon.results if name.endswith(".sha256")]) == 8
     assert "no film" in (daemon.outbox / "failed" / "bad.mp4.error.txt").read_text()
     done = (daemon.outbox / "before the start.color.png").stat()
     assert (done.st_mode & 0o777, done.st_mtime_ns) == (0o640, 10**18)
     assert "\x1b" not in daemon.said()
     assert daemon.stop() == 0
-    assert len([*daemon.inbox.rglob("*.png")]) == 9  # masters stay
+    assert len([*daemon.inbox.rglob("*.png")]) == 10  # masters stay
 
 
 def test_systemd_is_told_the_truth_in_order(start: Start) -> None:

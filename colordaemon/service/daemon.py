@@ -20,7 +20,6 @@ from colordaemon.errors import ConfigError
 from colordaemon.service.commands import Commands, Reply
 from colordaemon.service.control import Control
 from colordaemon.service.dispatch import Dispatcher
-from colordaemon.service.ends import Ends
 from colordaemon.service.hooks import Hooks, commands_of
 from colordaemon.service.intake import Intake
 from colordaemon.service.job import State
@@ -28,6 +27,7 @@ from colordaemon.service.journal import Journal
 from colordaemon.service.lock import locked
 from colordaemon.service.notify import Notifier
 from colordaemon.service.places import Places, find_places, make_places
+from colordaemon.service.presets import Presets
 from colordaemon.service.printable import printable
 from colordaemon.service.signals import Signals, Wake
 from colordaemon.service.supervise import WorkerProcess
@@ -147,8 +147,7 @@ class Daemon:
 
     def _take_in(self, now: float, wall: float) -> None:
         settled = self._watch.turn(now)
-        ends = Ends(self._journal, self._places, self._config)
-        if added := self._intake.take(settled, ends, wall):
+        if added := self._intake.take(settled, self._dispatcher.ends, wall):
             log.info("%d new in the queue", added)
         if self._watch.is_gone:
             self._dispatcher.holds.hold("inbox", f"{self._places.inbox} is gone")
@@ -274,6 +273,7 @@ class Daemon:
         now = time.monotonic()
         try:
             config = self._load()
+            Presets(config)
             if find_places(config) != self._places:
                 raise ConfigError("inbox, outbox, state_dir and archive change only with a restart")
         except ConfigError as error:

@@ -51,7 +51,7 @@ class Dispatcher:
     ) -> None:
         self._journal, self._places, self._config = journal, places, config
         self._keeper = Keeper(make_worker)
-        self._ends = Ends(journal, places, config)
+        self.ends = Ends(journal, places, config)
         self.holds = Holds(config.jobs.failures)
         self.paces: dict[int, Pace] = {}  # of films, by their jobs
         self._was_ever_ready = False
@@ -67,7 +67,7 @@ class Dispatcher:
     def recover(self, wall: float) -> None:
         """Take up what an earlier daemon has left. Published first of all is what is finished."""
         self._unpublished = self._journal.recover(wall)
-        self._ends.retire_all()
+        self.ends.retire_all()
 
     @property
     def active(self) -> list[Job]:
@@ -146,7 +146,7 @@ class Dispatcher:
     def reload(self, config: Config) -> None:
         """Take another configuration, from the next file on."""
         self._config = config
-        self._ends = Ends(self._journal, self._places, config)
+        self.ends = Ends(self._journal, self._places, config)
         self.holds.failures = config.jobs.failures
         self.holds.release("settings")
         self._renewing = True
@@ -171,7 +171,7 @@ class Dispatcher:
         blamed = self._begun[-1] if self._begun else None
         for number, job in [*self._active.items()]:
             if number == blamed:
-                self._ends.crashed(job, cause, wall)
+                self.ends.crashed(job, cause, wall)
                 self._leave(number)
             else:
                 self._give_back(job, wall)
@@ -209,28 +209,28 @@ class Dispatcher:
         self._leave(said.job)
         self.holds.succeeded()
         try:
-            self._ends.finished(job, said, seconds, wall)
+            self.ends.finished(job, said, seconds, wall)
         except OSError as error:
             job = self._journal.job(job.id)
             if job.state is State.PUBLISHING:  # perhaps it has its name already
                 self._unpublished.append(job)
                 self._hold_for_space(f"cannot publish {job.target}: {error.strerror}", now)
             else:
-                self._ends.failed_here(job, str(error), wall)
+                self.ends.failed_here(job, str(error), wall)
 
     def _publish_again(self, now: float, wall: float) -> None:
         """Publish what an earlier daemon, or a full or missing disk, has left unpublished."""
         while self._unpublished and not self.holds.reason(now):
             job = self._unpublished[-1]
             try:
-                self._ends.recover(job, wall)
+                self.ends.recover(job, wall)
             except OSError as error:
                 reason = f"cannot publish {job.target}: {error.strerror}"
                 self._refusals += 1
                 if self._refusals < self._config.jobs.tries:
                     self._hold_for_space(reason, now)
                     return
-                self._ends.set_aside(job, State.FAILED, "publish", reason, wall)
+                self.ends.set_aside(job, State.FAILED, "publish", reason, wall)
             self._refusals = 0
             self._unpublished.pop()
 
@@ -239,7 +239,7 @@ class Dispatcher:
         reason = said.reason.removeprefix(f"{job.source}: ")
         if said.fault is Fault.STOPPED or said.job in self._cancelled:
             if said.job in self._cancelled:
-                self._ends.set_aside(job, State.CANCELLED, "asked", "cancelled by command", wall)
+                self.ends.set_aside(job, State.CANCELLED, "asked", "cancelled by command", wall)
                 self._leave(said.job)
             else:
                 self._give_back(job, wall)
@@ -248,22 +248,22 @@ class Dispatcher:
         if said.fault is Fault.SPACE:
             # Twice as long as all others wait, since they may be smaller.
             wait_seconds = 2 * self._space_seconds
-            self._ends.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
+            self.ends.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
             self._hold_for_space(reason, now)
         elif said.fault is Fault.SETTINGS:
-            self._ends.give_back(job, "settings", reason, wall)
+            self.ends.give_back(job, "settings", reason, wall)
             log.error("work waits for other settings: %s", reason)
             self.holds.hold("settings", reason)
         elif said.fault is Fault.MACHINE:
-            self._ends.failed_here(job, reason, wall)
+            self.ends.failed_here(job, reason, wall)
             if self.holds.failed(job.id, now):
                 log.error("work is paused: %s", self.holds.reason(now))
         else:
             state = State.SKIPPED if said.fault is Fault.COLOR else State.FAILED
-            self._ends.set_aside(job, state, str(said.fault), reason, wall)
+            self.ends.set_aside(job, state, str(said.fault), reason, wall)
 
     def _give_back(self, job: Job, wall: float) -> None:
-        self._ends.give_back(job, "stopped", "", wall)
+        self.ends.give_back(job, "stopped", "", wall)
         self._leave(job.id)
 
     def _leave(self, number: int) -> None:
@@ -284,7 +284,7 @@ class Dispatcher:
         if not self._has_space(now):
             return
         job = self._journal.claim(wall, most_rank=0 if self._active else 99)
-        if job is None or not self._ends.is_still_there(job, wall):
+        if job is None or not self.ends.is_still_there(job, wall):
             return
         assert self.worker is not None
         folder = (self._places.outbox / self._places.relative(job.source)).parent

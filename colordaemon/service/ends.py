@@ -12,6 +12,7 @@ from colordaemon.service.job import Job, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Finished
 from colordaemon.service.places import Places
+from colordaemon.service.presets import Presets
 from colordaemon.service.reasons import reason_path, remove_reason, write_reason
 from colordaemon.service.retire import retire
 from colordaemon.service.settle import signature_of
@@ -27,6 +28,7 @@ class Ends:
 
     def __init__(self, journal: Journal, places: Places, config: Config) -> None:
         self._journal, self._places, self._config = journal, places, config
+        self._presets = Presets(config)
 
     def is_still_there(self, job: Job, wall: float) -> bool:
         """Whether a job's source is what was queued; if not, the job is cancelled."""
@@ -124,7 +126,8 @@ class Ends:
 
     def _may_replace(self, target: Path, source: Path) -> bool:
         """Two sources never share a result, even where older results are replaced."""
-        return self._config.output.overwrite and not self._journal.made_by_another(target, source)
+        overwrite = self._presets.config_for(source).output.overwrite
+        return overwrite and not self._journal.made_by_another(target, source)
 
     def _tell(self, job: Job, wall: float) -> Tell:
         return lambda target, partial: self._journal.publishing(job, target, partial, wall)

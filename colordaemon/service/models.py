@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from fnmatch import fnmatchcase
 from functools import lru_cache, partial
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.errors import ModelError
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.service.convert import Model
+from colordaemon.service.patterns import fits
 
 log = logging.getLogger(__name__)
 
@@ -64,18 +64,3 @@ def _name(file: Path | None) -> str:
     except OSError:
         return str(file)  # loading it will tell more
     return f"{file}, {found.st_size} bytes, {found.st_mtime_ns}"
-
-
-def fits(source: PurePath, pattern: str) -> bool:
-    """Whether a file lies in a folder of that name ("faces", "scans/faces"), or matches a glob.
-
-    A glob ("portrait-*", "faces/*.tif") is compared with the name, or with as many of the last
-    folders as it has; * does not reach across folders.
-    """
-    wanted, parts = PurePath(pattern).parts, source.parts
-    if any(letter in pattern for letter in "*?["):
-        last = parts[-len(wanted) :]
-        return len(last) == len(wanted) and all(map(fnmatchcase, last, wanted))
-    folders = parts[:-1]
-    starts = range(len(folders) - len(wanted) + 1)
-    return any(folders[start : start + len(wanted)] == wanted for start in starts)

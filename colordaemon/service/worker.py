@@ -49,6 +49,7 @@ from colordaemon.service.messages import (
     Unfit,
 )
 from colordaemon.service.models import Models
+from colordaemon.service.presets import Presets
 from colordaemon.service.publish import fitting_name
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class Worker:
 
     def __init__(self, connection: Connection, config: Config) -> None:
         self._connection, self._config = connection, config
-        self._models = Models(config)
+        self._presets = Presets(config)
+        self._models = {id(each): Models(each) for each in self._presets.all}
         self._waiting: deque[Order] = deque()
         self._stopping = False
 
@@ -72,7 +74,7 @@ class Worker:
 
         Raises ModelError.
         """
-        colorizer = self._models.colorizer_for(Path())
+        colorizer = self._models[id(self._config)].colorizer_for(Path())
         side = colorizer.short_side
         colorizer.predict_ab(torch.zeros(1, 1, side, side))
         self._say(Ready(str(colorizer)))
@@ -115,8 +117,10 @@ class Worker:
             raise SystemExit(1) from error
 
     def _color(self, order: Order) -> None:
+        config = self._presets.config_for(order.source)
+
         def find_place(suffix: str) -> Place:
-            name = fitting_name(order.source.stem, suffix, self._config.output.name)
+            name = fitting_name(order.source.stem, suffix, config.output.name)
             tagged = order.folder / order.tag
             return Place(
                 order.folder / name,
@@ -126,8 +130,8 @@ class Worker:
 
         colored = color(
             order.source,
-            self._config,
-            self._models.model_for(order.source),
+            config,
+            self._models[id(config)].model_for(order.source),
             _Reporter(order.job, self._say),
             find_place,
             on_segment=lambda count: self._between_segments(order, count),
@@ -135,7 +139,7 @@ class Worker:
         )
         place = colored.place
         _keep_mode_and_time(order.source, place.partial)
-        digest = sha256(place.partial) if self._config.after.checksum else ""
+        digest = sha256(place.partial) if config.after.checksum else ""
         _flush(place.partial)
         self._say(
             Finished(

@@ -1,0 +1,59 @@
+"""Settings of their own for some subfolders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from colordaemon.config import Config, load_config
+from colordaemon.errors import ConfigError
+from colordaemon.service.presets import Presets
+
+
+def presets(folder: Path, preset: str, pattern: str = "archive") -> Presets:
+    (folder / "preset.yaml").write_text(preset)
+    (folder / "config.yaml").write_text(
+        f"inbox: in\nfilm: {{crf: 20, preset: slow}}\npresets: {{'{pattern}': preset.yaml}}\n"
+    )
+    return Presets(load_config(folder / "config.yaml"))
+
+
+def test_a_preset_says_what_differs_and_the_rest_stays(tmp_path: Path) -> None:
+    found = presets(tmp_path, "film: {codec: ffv1, crf: null}\noutput: {overwrite: yes}\n")
+    plain = found.config_for(tmp_path / "in" / "a.mp4")
+    archive = found.config_for(tmp_path / "in" / "archive" / "deep" / "a.mp4")
+    assert (plain.film.codec, plain.film.crf, plain.output.overwrite) == ("h264", 20, False)
+    assert (archive.film.codec, archive.film.crf, archive.film.preset) == ("ffv1", None, "slow")
+    assert archive.output.overwrite
+
+
+def test_folders_above_the_inbox_choose_no_preset(tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    found = presets(folder, "film: {codec: ffv1}\n")
+    assert found.config_for(folder / "in" / "a.mp4").film.codec == "h264"
+
+
+def test_globs_choose_presets_too(tmp_path: Path) -> None:
+    found = presets(tmp_path, "photo: {format: png}\n", "scan-*")
+    assert found.config_for(tmp_path / "in" / "scan-1.jpg").photo.format == "png"
+
+
+@pytest.mark.parametrize(
+    ("preset", "told"),
+    [
+        ("inbox: other\n", "inbox: expected only model, models, film, photo, output"),
+        ("watch: {settle_seconds: 3}\n", "watch: expected only"),
+        ("output: {folder: elsewhere}\n", "watch writes to outbox"),
+        ("film: {crff: 3}\n", "did you mean 'crf'"),
+    ],
+)
+def test_what_a_preset_cannot_say_is_told(tmp_path: Path, preset: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        presets(tmp_path, preset)
+
+
+def test_without_presets_all_files_are_alike() -> None:
+    config = Config()
+    assert Presets(config).config_for(Path("/x/a.png")) is config
