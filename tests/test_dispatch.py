@@ -364,6 +364,27 @@ def test_a_file_that_is_gone_when_its_turn_comes_is_cancelled(stage: Stage) -> N
     assert (stage.job(1).state, stage.job(1).code) == (State.CANCELLED, "gone")
 
 
+@pytest.mark.parametrize("fault", [Fault.MEDIA, Fault.MACHINE])
+def test_a_file_that_goes_away_under_the_worker_has_not_failed(stage: Stage, fault: Fault) -> None:
+    order = stage.begin("a.mp4")
+    order.source.unlink()
+    stage.turn(Refused(order.job, fault, "No such file"))
+    assert (stage.job(1).state, stage.job(1).code) == (State.CANCELLED, "gone")
+
+
+def test_a_film_whose_share_goes_away_keeps_what_is_finished(stage: Stage) -> None:
+    found = stage.places.inbox.stat()
+    stage.journal.note("inbox", f"{found.st_dev} {found.st_ino}")
+    order = stage.begin("a.mp4")
+    work = order.folder / f"{order.tag}.work"
+    work.mkdir()
+    stage.places.inbox.rename(stage.places.inbox.with_name("away"))
+    stage.places.inbox.mkdir()  # the empty mount point
+    stage.turn(Refused(order.job, Fault.MACHINE, "Input/output error"))
+    assert (stage.job(1).state, stage.job(1).attempts) == (State.QUEUED, 0)
+    assert work.exists()
+
+
 def test_a_result_that_cannot_be_published_yet_is_published_later(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

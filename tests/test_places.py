@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import MakeDisk
 
 from colordaemon.config import AfterSettings, Config, OutputSettings
 from colordaemon.errors import ConfigError
@@ -58,6 +59,15 @@ def test_state_and_archive_lie_outside_the_inbox_too(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         find_places(config.model_copy(update={"after": after}))
     assert "state_dir: " in str(caught.value) and "after.archive: " in str(caught.value)
+
+
+def test_an_archive_on_another_disk_is_refused(tmp_path: Path, make_disk: MakeDisk) -> None:
+    archive = make_disk("size=64k")
+    config = config_of(tmp_path).model_copy(
+        update={"after": AfterSettings(source="move", archive=archive)}
+    )
+    with pytest.raises(ConfigError, match=r"after\.archive: .* another file system"):
+        make_places(find_places(config))
 
 
 def test_a_folder_named_twice_is_told(tmp_path: Path) -> None:

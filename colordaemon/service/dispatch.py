@@ -254,6 +254,8 @@ class Dispatcher:
             self.ends.give_back(job, "settings", reason, wall)
             log.error("work waits for other settings: %s", reason)
             self.holds.hold("settings", reason)
+        elif not self.ends.is_still_there(job, wall):
+            pass  # whatever was said of it is explained
         elif said.fault is Fault.MACHINE:
             self.ends.failed_here(job, reason, wall)
             if self.holds.failed(job.id, now):

@@ -21,6 +21,7 @@ from colordaemon.service.workfiles import remove_work, tag_of
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 3600.0  # seconds between two tries
+GONE_SECONDS = 10.0  # between two looks for a file whose inbox is gone
 
 
 class Ends:
@@ -31,15 +32,27 @@ class Ends:
         self._presets = Presets(config)
 
     def is_still_there(self, job: Job, wall: float) -> bool:
-        """Whether a job's source is what was queued; if not, the job is cancelled."""
+        """Whether a job's source is what was queued; if not, the job is cancelled.
+
+        Where the whole inbox is gone, as with a share that is not mounted, it waits instead.
+        """
         found = signature_of(job.source)
-        if found is None:
+        if found is None and not self._inbox_is_there():
+            self.give_back(job, "inbox", "the inbox is gone", wall, wait_seconds=GONE_SECONDS)
+        elif found is None:
             self.set_aside(job, State.CANCELLED, "gone", "the file is gone", wall)
         elif (found.size, found.mtime_ns) != (job.size, job.mtime_ns):
             self.set_aside(job, State.CANCELLED, "changed", "the file has changed since", wall)
         else:
             return True
         return False
+
+    def _inbox_is_there(self) -> bool:
+        try:
+            found = self._places.inbox.stat()
+        except OSError:
+            return False
+        return self._journal.fact("inbox") in ("", f"{found.st_dev} {found.st_ino}")
 
     def finished(self, job: Job, said: Finished, seconds: float, wall: float) -> None:
         """Publish a result, unless its source is no longer what it was made from."""

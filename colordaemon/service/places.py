@@ -84,6 +84,11 @@ def make_places(places: Places) -> None:
                 pass
         except OSError as error:
             raise ConfigError(f"{name}: cannot write to {folder}: {error.strerror}") from error
+    if places.archive and places.archive.stat().st_dev != places.inbox.stat().st_dev:
+        raise ConfigError(
+            f"after.archive: {places.archive} is on another file system than {places.inbox}; "
+            "expected the same, where a file is moved in one step"
+        )
     if is_remote(places.state):
         raise ConfigError(
             f"state_dir: {places.state} is on a network file system, where SQLite's journal is not "

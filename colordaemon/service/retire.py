@@ -9,11 +9,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 from itertools import count
 from pathlib import Path
 
-from colordaemon.service.publish import flush_folder, numbered, partial_for
+from colordaemon.service.publish import flush_folder, numbered
 from colordaemon.service.scan import TRASH
 from colordaemon.service.settle import signature_of
 
@@ -42,7 +41,8 @@ def retire(
 
 
 def _move(source: Path, target: Path) -> None:
-    """Under a name that is free; between file systems by way of a flushed copy."""
+    """Under a name that is free. Within one file system, since copying gigabytes would keep the
+    daemon from its other duties; `make_places` sees to that."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for number in count(1):
         free = target if number == 1 else numbered(target, number)
@@ -61,17 +61,5 @@ def _bring(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError as error:
         if error.errno == errno.EXDEV:
-            _copy(source, target)
-        else:  # no hard links here
-            source.rename(target)
-
-
-def _copy(source: Path, target: Path) -> None:
-    partial = partial_for(target)
-    try:
-        shutil.copy2(source, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.rename(target)
-    finally:
-        partial.unlink(missing_ok=True)
+            raise
+        source.rename(target)  # no hard links here
