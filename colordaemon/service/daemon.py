@@ -8,7 +8,6 @@ or a caller, an event, a signal, or the next thing that is due.
 from __future__ import annotations
 
 import logging
-import math
 import selectors
 import sqlite3
 import time
@@ -20,6 +19,7 @@ from colordaemon.errors import ConfigError
 from colordaemon.service.commands import Commands, Reply
 from colordaemon.service.control import Control
 from colordaemon.service.dispatch import Dispatcher
+from colordaemon.service.drain import Drain
 from colordaemon.service.hooks import Hooks, commands_of
 from colordaemon.service.intake import Intake
 from colordaemon.service.job import State
@@ -40,7 +40,6 @@ LONGEST_TURN = 5.0  # seconds that the loop waits at the most
 JOURNAL_SECONDS = 10.0  # between two tries when the journal cannot be written
 _PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 STATUS_SECONDS = 1.0  # between two lines for systemd
-ABORT_SECONDS = 10.0  # for a worker to leave a film after it was asked to
 OPEN = (State.QUEUED, State.RUNNING, State.PUBLISHING)
 
 
@@ -107,8 +106,7 @@ class Daemon:
         self._control = Control(places.control, self._selector, self._answer)
         self._is_ready = False
         self._status_at = 0.0
-        self._ends_at = math.inf
-        self._asked_to_end = 0
+        self._drain = Drain()
 
     def run(self, signals: Signals) -> None:
         """Until all is quiet after SIGTERM."""
@@ -201,7 +199,7 @@ class Daemon:
     def _wait(self) -> None:
         self._follow_worker()
         now, wall = time.monotonic(), time.time()
-        due = min(self._watch.next_due, self._dispatcher.next_due(now, wall), self._ends_at)
+        due = min(self._watch.next_due, self._dispatcher.next_due(now, wall), self._drain.next_due)
         seconds = min(max(0.0, due - now), self._longest_turn())
         for key, _ in self._selector.select(seconds):
             key.data()
@@ -245,27 +243,19 @@ class Daemon:
         return reply
 
     def _is_over(self, signals: Signals) -> bool:
-        """Whether to leave the loop. Once asked to end, nothing new is begun; what is being done
-        may be finished if that takes no longer than the limit, and is left otherwise."""
+        """Whether to leave the loop. Once asked to end, nothing new is begun."""
         if not signals.ends:
             return False
-        now, limit = time.monotonic(), self._config.jobs.drain_seconds
-        if not self._asked_to_end:
-            self._asked_to_end = 1
+        now, drain = time.monotonic(), self._drain
+        if not drain.has_begun:
             self._notifier.stopping()
             self._dispatcher.close_down()
-            left = self._dispatcher.seconds_left()
-            self._ends_at = now if left > limit else now + limit
+            limit = self._config.jobs.drain_seconds
+            drain.begin(now, limit, self._dispatcher.seconds_left())
             log.info("stopping; %d file(s) being worked on", len(self._dispatcher.active))
-        if self._asked_to_end == 1 and now >= self._ends_at:
-            self._asked_to_end = 2
+        if drain.should_ask(now):
             self._dispatcher.stop_work()
-            self._ends_at = now + ABORT_SECONDS
-        return (
-            not self._dispatcher.active
-            or signals.ends > 1
-            or (self._asked_to_end == 2 and now >= self._ends_at)
-        )
+        return not self._dispatcher.active or signals.ends > 1 or drain.is_over(now)
 
     def _reload(self) -> None:
         """Take a new configuration, or none of it."""
