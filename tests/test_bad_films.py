@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from conftest import own_threads
 from films import (
     ARCHIVE,
     EXACT,
@@ -103,7 +103,7 @@ def test_a_bad_film_is_refused_and_leaves_nothing(
         color(path, short_segments(EXACT, 0.2))
     assert str(path) in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
-    assert threading.active_count() == 1
+    assert len(own_threads()) == 1
 
 
 def test_a_missing_film_is_an_error_of_the_machine(tmp_path: Path) -> None:

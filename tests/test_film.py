@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import torch
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from conftest import own_threads
 from films import (
     ARCHIVE,
     EXACT,
@@ -264,7 +264,7 @@ def test_an_error_in_the_network_surfaces_once_and_leaves_nothing(tmp_path: Path
     with pytest.raises(RuntimeError, match="on fire"):
         color(source, colorizer=_Failing())
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
-    assert threading.active_count() == 1
+    assert len(own_threads()) == 1
 
 
 def test_memory_does_not_grow_with_duration(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from conftest import own_threads
 
 from colordaemon.film.prefetch import prefetch
 
@@ -41,14 +42,14 @@ def test_an_error_is_raised_after_the_items_before_it() -> None:
     with pytest.raises(OSError, match="on fire"):
         next(items)
     assert list(items) == []
-    assert threading.active_count() == 1
+    assert len(own_threads()) == 1
 
 
 def test_closing_early_joins_the_thread() -> None:
     items = prefetch(iter(int, 1), 2, "endless")
     assert next(items) == 0
     items.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == 1
+    assert len(own_threads()) == 1
 
 
 def test_closing_early_closes_the_source() -> None:

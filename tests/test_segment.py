@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import own_threads
 from films import (
     ARCHIVE,
     EXACT,
@@ -211,7 +211,7 @@ def test_an_error_in_the_encoder_surfaces_and_joins_all_threads(
     monkeypatch.setattr("colordaemon.media.encode.merge_planes", full)
     with pytest.raises(OSError, match="No space left"):
         color_film(job, tmp_path / "done.mp4", Painter())  # type: ignore[arg-type]
-    assert threading.active_count() == 1
+    assert len(own_threads()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 

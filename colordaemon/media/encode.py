@@ -71,6 +71,9 @@ class SegmentWriter:
         for packet in self._stream.encode(picture):
             assert packet.pts is not None and packet.time_base is not None
             pts = packet.pts * packet.time_base / self.settings.time_base
+            # On a busy machine x265 gives a short segment dts that no muxer takes. The join makes
+            # all times anew, so that packets only have to stay in order here.
+            packet.pts = packet.dts = len(self.packet_pts)
             self.packet_pts.append(int(pts))
             self._container.mux(packet)
 
