@@ -30,11 +30,7 @@ class Motion:
 
     def fetch(self, values: np.ndarray) -> np.ndarray:
         """What the other picture's (h, w) or (h, w, n) values are here; its edge goes on."""
-        x, y = cv2.split(self.places)
-        moved: np.ndarray = cv2.remap(
-            values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        return moved
+        return fetched(values, self.places)
 
 
 class MotionSearch:
@@ -75,6 +71,13 @@ class MotionSearch:
             allowed = RELATIVE_SLIP * (_squared(flow) + _squared(way_back)) + ABSOLUTE_SLIP
             trust *= slip <= allowed
         return Motion(motion.places, trust)
+
+
+def fetched(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Values (h, w) or (h, w, n) at `places` (h, w, 2), x and y; beyond the edge, those at it."""
+    x, y = cv2.split(places)
+    moved: np.ndarray = cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return moved
 
 
 def _matched(luma: np.ndarray, like: np.ndarray) -> np.ndarray:

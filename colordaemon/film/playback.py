@@ -124,9 +124,8 @@ class Playback:
 
         beyond = None
         for seen, ab in self._smoothed(segment(), task.smoothing):
-            if (
-                not waiting or waiting[-1].pts < seen.pts
-            ):  # the first of the next segment, which is not ours
+            ours = bool(waiting) and seen.pts <= waiting[-1].pts
+            if not ours:  # it begins the next segment
                 beyond = seen.pts, seen.luma, ab
                 break
             for final in carrier.arrive(ab, seen.cut):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from colordaemon.film.motion import fetched
+
 # A pixel and its way back may differ by this much: Sundaram, Brox & Keutzer 2010, equation 5, as in
 # the warp error of Lai et al. 2018.
 RELATIVE_SLIP, ABSOLUTE_SLIP = 0.01, 0.5
@@ -35,11 +37,7 @@ class Passage:
 
     def fetch(self, values: np.ndarray) -> np.ndarray:
         """What values (h, w, n) of the frame before become in this one."""
-        x, y = cv2.split(self.places)
-        moved: np.ndarray = cv2.remap(
-            values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        return moved
+        return fetched(values, self.places)
 
 
 class PassageFinder:

@@ -30,12 +30,3 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a daemon holds a folder."""
-    try:
-        with locked(folder, "state_dir"):
-            return False
-    except ConfigError:
-        return True
