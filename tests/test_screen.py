@@ -171,6 +171,7 @@ def test_a_film_of_one_shot_has_no_score_after_a_cut(tmp_path: Path) -> None:
     console = Console(record=True, file=sys.stderr)
     board.show([table], console)
     lines = console.export_text().splitlines()
+    assert not [line for line in lines if line.startswith("mean of")]
     assert lines[0].strip() == f"{path}: 4 frames, 1 shot"
     for row in table.rows:
         (line,) = [line for line in lines if line.startswith(row.name)]
@@ -251,6 +252,7 @@ def test_the_command_prints_a_table_and_leaves_json_strip_and_sheet(
     assert result.returncode == 0, result.stderr
     assert f"{clips[0]}: 10 frames, 2 shots" in result.stdout
     assert f"{clips[1]}: 6 frames, 1 shot" in result.stdout
+    assert "mean of 2 films, which weigh the same" in result.stdout
     assert {path.name for path in out.iterdir()} == {
         "scores.json", "one.strip.mp4", "one.png", "[2].strip.mp4", "[2].png"
     }  # fmt: skip
@@ -259,6 +261,10 @@ def test_the_command_prints_a_table_and_leaves_json_strip_and_sheet(
     first = written["clips"][0]
     assert (first["clip"], first["frames"], len(first["cuts"])) == (str(clips[0]), 10, 2)
     assert first["rows"][1]["name"] == "off" and first["rows"][1]["after_cut"] > 0
+    off, other, mean = (
+        rows[1] for rows in (*(c["rows"] for c in written["clips"]), written["mean"])
+    )
+    assert mean["delta_e"] == pytest.approx((off["delta_e"] + other["delta_e"]) / 2)
     assert set(written["versions"]) == {"colordaemon", "python", "torch"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
@@ -14,6 +15,7 @@ from colordaemon.color import lightness_to_gray
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample
 from colordaemon.judging.delta_e import delta_e_2000
 from colordaemon.screening.divergence import DivergenceSum, divergence, histograms
+from colordaemon.screening.overall import mean_rows
 from colordaemon.screening.passage import Passage, PassageFinder, passage_along
 from colordaemon.screening.scores import FilmRow, FilmRowSum, Scene
 from colordaemon.screening.truth import ColorFrame
@@ -329,3 +331,20 @@ def test_no_more_frames_wait_than_smoothing_looks_ahead() -> None:
         sample = Sample(frame.luma, flat(1, 1), np.ones(SIZE, np.float32))
         screening.feed(frame, sample)
         assert len(screening._waiting) <= TOGETHER + LOOK_AHEAD
+
+
+# Several films as one
+
+
+def test_films_weigh_the_same_in_their_mean() -> None:
+    one = FilmRow("motion", 1.0, 0.02, 10.0, 0.9, 0.5, 4.0, 5.0, None, 3.0)
+    other = replace(one, warp_error=3.0, delta_e=8.0, after_cut=None, chroma_of_off=1.0)
+    (mean,) = mean_rows([(one,), (other,)])
+    assert (mean.name, mean.warp_error, mean.delta_e) == ("motion", 2.0, 6.0)
+    assert mean.chroma_of_off == pytest.approx(0.95)
+    assert (mean.after_cut, mean.ghosting) == (5.0, None)  # of the films that have them
+
+
+def test_one_film_is_its_own_mean() -> None:
+    table, _, _ = screened(still(9, (0, 4)), [flat(n, 5) for n in range(9)])
+    assert mean_rows([table.rows]) == table.rows

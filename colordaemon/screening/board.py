@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from colordaemon.judging.scoreboard import or_dash, show_tables
+from colordaemon.screening.overall import mean_rows
 from colordaemon.screening.scores import FilmRow
 from colordaemon.screening.ways import FilmTable
 
@@ -23,7 +24,8 @@ COLUMNS: tuple[tuple[str, Callable[[FilmRow], str]], ...] = (
 
 
 def show(tables: Sequence[FilmTable], console: Console) -> None:
-    """Print every film's table: drawn on a terminal, as plain lines into a file or pipe."""
+    """Print every film's table, and that of the mean of several: drawn on a terminal, as plain
+    lines into a file or pipe."""
     titled = [
         (
             f"{table.clip}: {_count(table.frames, 'frame')}, {_count(len(table.cuts), 'shot')}",
@@ -31,6 +33,9 @@ def show(tables: Sequence[FilmTable], console: Console) -> None:
         )
         for table in tables
     ]
+    if len(tables) > 1:
+        title = f"mean of {len(tables)} films, which weigh the same"
+        titled.append((title, mean_rows([table.rows for table in tables])))
     show_tables(titled, COLUMNS, console)
 
 

@@ -16,6 +16,7 @@ from colordaemon.judging.scoreboard import save_json
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.checkpoint import BUNDLED
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.screening.overall import mean_rows
 from colordaemon.screening.strip import Strip
 from colordaemon.screening.truth import open_clip
 from colordaemon.screening.ways import FilmTable, screen_clip
@@ -58,6 +59,7 @@ def screen(
             "quality": settings.quality,
             "seconds": seconds,
             "clips": [asdict(table) for table in tables],
+            "mean": [asdict(row) for row in mean_rows([table.rows for table in tables])],
         }
         save_json(json_file, content)
     return tables
