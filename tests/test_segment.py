@@ -31,12 +31,14 @@ from films import (
 
 from colordaemon.color import chroma_planes
 from colordaemon.errors import Interrupted, MediaError
+from colordaemon.film.edge import luma_crc
 from colordaemon.film.film import FilmJob, color_film, plan_film, run_segments
 from colordaemon.film.grain import calmed
 from colordaemon.film.join import join, verify
 from colordaemon.film.plan import FilmPlan, SegmentTask
-from colordaemon.film.playback import frames_ahead, luma_crc
+from colordaemon.film.playback import frames_ahead
 from colordaemon.film.segment import SegmentWorker, frame_chroma, run_segment, start_worker
+from colordaemon.media.decode import Damage
 from colordaemon.media.probe import probe_film
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
@@ -70,21 +72,17 @@ def tasks_of(job: FilmJob, plan: FilmPlan, folder: Path) -> list[SegmentTask]:
     folder.mkdir()
     first = SegmentTask(0, job.source, job.encoder, folder / "0", 0.15, 2.0)
     tasks = []
-    start_pts, start_crc, warm_pts = None, None, None
-    for segment in plan.segments:
+    for before, segment in zip((None, *plan.segments), plan.segments, strict=False):
         tasks.append(
             replace(
                 first,
                 index=segment.index,
                 path=folder / f"{segment.index}",
-                start_pts=start_pts,
-                start_crc=start_crc,
-                warm_pts=warm_pts,
-                end_pts=segment.next_pts,
+                start=before.next if before else None,
+                damage=before.damage if before else Damage(),
+                end_pts=segment.next.pts if segment.next else None,
             )
         )
-        start_pts, start_crc = segment.next_pts, segment.next_crc
-        warm_pts = segment.next_warm_pts
     return tasks
 
 
@@ -97,9 +95,10 @@ def test_segments_end_by_rule_and_cover_the_film(plan: FilmPlan) -> None:
     assert len(plan.segments) == 4  # 0.15 s of 25 frames a second are four
     assert plan.frame_count == 16
     assert np.all(np.diff(plan.pts()) > 0)
-    assert plan.segments[-1].next_pts is None
+    assert plan.segments[-1].next is None
     for segment, following in zip(plan.segments, plan.segments[1:], strict=False):
-        assert segment.next_pts == min(following.packet_pts) == segment.end_pts
+        assert segment.next is not None
+        assert segment.next.pts == min(following.packet_pts) == segment.end_pts
 
 
 def test_tasks_run_again_in_any_order_give_the_same_files(
@@ -109,7 +108,7 @@ def test_tasks_run_again_in_any_order_give_the_same_files(
     for task in reversed(tasks_of(job, plan, tmp_path / "again")):
         result, first = worker.run(task), plan.segments[task.index]
         assert result.path.read_bytes() == first.path.read_bytes()
-        assert replace(result, path=first.path, damage=first.damage, cuts=first.cuts) == first
+        assert replace(result, path=first.path) == first
     worker.close()
 
 
@@ -136,14 +135,14 @@ def test_a_task_whose_first_picture_has_changed_is_refused(
     job: FilmJob, plan: FilmPlan, tmp_path: Path
 ) -> None:
     task = tasks_of(job, plan, tmp_path / "again")[1]
-    assert task.start_crc is not None
+    assert task.start is not None
     worker = make_worker()
     with pytest.raises(MediaError, match="luma CRC"):
-        worker.run(replace(task, start_crc=task.start_crc ^ 1))
+        worker.run(replace(task, start=replace(task.start, crc=task.start.crc ^ 1)))
     with pytest.raises(MediaError, match="no frame at pts 99999"):
-        worker.run(replace(task, start_pts=99999))
+        worker.run(replace(task, start=replace(task.start, pts=99999)))
     with pytest.raises(MediaError, match="no frame at pts 190"):
-        worker.run(replace(task, start_pts=190, start_crc=None, end_pts=200))
+        worker.run(replace(task, start=replace(task.start, pts=190), end_pts=200))
     assert not task.path.exists()
 
 

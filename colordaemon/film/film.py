@@ -167,16 +167,15 @@ def _following(first: SegmentTask, plan: FilmPlan) -> SegmentTask | None:
     if not plan.segments:
         return first
     last = plan.segments[-1]
-    if last.next_pts is None:
+    if last.next is None:
         return None
     index = last.index + 1
     return replace(
         first,
         index=index,
         path=first.path.with_name(segment_name(index)),
-        start_pts=last.next_pts,
-        start_crc=last.next_crc,
-        warm_pts=last.next_warm_pts,
+        start=last.next,
+        damage=last.damage,
     )
 
 

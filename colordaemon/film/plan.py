@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from colordaemon.film.edge import Edge
 from colordaemon.film.smoothing import Mode
 from colordaemon.film.stride import StrideSetting
 from colordaemon.media.codec import EncoderSettings
@@ -24,12 +25,10 @@ SHORTEST_SECONDS = 2.0  # a cut within this time of a segment's start does not e
 class SegmentTask:
     """Color one stretch of a film into a file of its own.
 
-    start_pts: pts of its first frame, None for the film's beginning. start_crc: CRC-32 of that
-    frame's luma; it is checked, because after a search the time can be right and the picture wrong.
-    warm_pts: pts of the first frame, at or before the start, that smoothing wants to know of.
-    keep_color: shots that have real color already pass as they are.
+    start: where it begins, None for the film's beginning. damage: what was counted before that.
     end_pts: pts of the first frame after it; None lets the segment end by rule, at the first cut
     after SHORTEST_SECONDS or after longest_seconds.
+    keep_color: shots that have real color already pass as they are.
     """
 
     index: int
@@ -38,10 +37,9 @@ class SegmentTask:
     path: Path
     longest_seconds: float
     damaged_percent: float
-    start_pts: int | None = None
-    start_crc: int | None = None
+    start: Edge | None = None
+    damage: Damage = field(default_factory=Damage)
     end_pts: int | None = None
-    warm_pts: int | None = None
     smoothing: Mode = "motion"
     stride: StrideSetting = 1
     keep_color: bool = False
@@ -52,18 +50,16 @@ class SegmentResult:
     """A finished segment file.
 
     packet_pts: pts of its packets in decoding order. end_pts: when its last frame stops showing.
-    next_pts, next_crc, next_warm_pts: how the next segment begins, None at the film's end.
-    kept: how many of its frames passed with their own color. cuts: pts of the frames that begin a
-    shot. damage: counted from the film's beginning.
+    next: where the next segment begins, None at the film's end. cuts: pts of the frames that begin
+    a shot. damage: counted from the film's beginning to the next segment's first frame. kept: how
+    many of its frames passed with their own color.
     """
 
     index: int
     path: Path
     packet_pts: tuple[int, ...]
     end_pts: int
-    next_pts: int | None
-    next_crc: int | None
-    next_warm_pts: int | None
+    next: Edge | None
     cuts: tuple[int, ...]
     damage: Damage
     kept: int = 0

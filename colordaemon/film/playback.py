@@ -1,4 +1,4 @@
-"""A film being read once from its beginning, with the network's guess of every frame.
+"""A film being read from a segment's start to its end, with the network's guess of every frame.
 
 Smoothing wants to know what came before a segment and what comes after it. So guesses run ahead of
 the frames that are taken, and the last ones taken are remembered, both within the shot. Frames that
@@ -8,7 +8,6 @@ fixed number of bytes; a film of a size that would not fit is read a second time
 
 from __future__ import annotations
 
-import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,12 +18,13 @@ import torch
 
 from colordaemon.errors import MediaError
 from colordaemon.film.carry import Carrier
+from colordaemon.film.edge import Edge, Shot, luma_crc
 from colordaemon.film.plan import SHORTEST_SECONDS, SegmentTask
 from colordaemon.film.prefetch import prefetch
 from colordaemon.film.seen import Seen, seen_frames, shots_in_color
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
 from colordaemon.film.stride import LONGEST_STILL, Stride
-from colordaemon.media.decode import FilmReader, Frame
+from colordaemon.media.decode import Damage, Entry, FilmReader, Frame
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
 
@@ -42,27 +42,40 @@ class Guess:
 
 
 class Playback:
-    """A film's frames in order, segment after segment."""
+    """A film's frames in order, segment after segment.
 
-    def __init__(self, task: SegmentTask, colorizer: Colorizer) -> None:
+    seeks: whether the task's start may be searched for. `sought` says whether it was; if so, an
+    error before the start is reached says nothing of the film.
+    """
+
+    def __init__(self, task: SegmentTask, colorizer: Colorizer, *, seeks: bool = True) -> None:
         self.source, self._colorizer = task.source, colorizer
-        self.reader = FilmReader(task.source, damaged_percent=task.damaged_percent)
+        start = self._start = task.start
+        entry = second = None
+        if start is not None and seeks:
+            entry = Entry(start.shot_pts, start.pts, task.damage)
+            second = replace(entry, first_pts=start.pts)
+        percent = task.damaged_percent
+        self._reader = FilmReader(task.source, damaged_percent=percent, entry=entry)
         stride = LONGEST_STILL if task.stride == "auto" else task.stride
         holds = frame_bytes(task.source) * _HELD_SAMPLES * stride <= HELD_BYTES
-        self._second = None if holds else FilmReader(task.source, damaged_percent=100.0)
+        self._second = None
+        if not holds:
+            self._second = FilmReader(task.source, damaged_percent=100.0, entry=second)
         self._second_frames = iter(self._second) if self._second else None
         seen = seen_frames(
-            self.reader, colorizer, Stride(task.stride), holds, judges=task.keep_color
+            self._reader, colorizer, Stride(task.stride), holds, judges=task.keep_color
         )
         self._frames = prefetch(shots_in_color(seen), frames_ahead(task.source), "decode")
         self._unguessed: deque[Seen] = deque()
         self._guesses: deque[Guess] = deque()  # not yet taken
         self._behind: deque[tuple[int, Sample]] = deque(maxlen=LOOK_AHEAD)  # taken, of this shot
+        self._shot = Shot()  # as far as it was taken
         self._full: Frame | None = None
 
     def close(self) -> None:
         self._frames.close()  # type: ignore[attr-defined]  # joins the thread that reads
-        self.reader.close()
+        self._reader.close()
         if self._second:
             self._second.close()
 
@@ -76,35 +89,46 @@ class Playback:
         return self._unguessed[0] if self._unguessed else None
 
     @property
-    def warm_pts(self) -> int | None:
-        """Where a playback has to begin guessing to go on from here with the same memory."""
+    def edge(self) -> Edge | None:
+        """What another playback has to know to go on from here; None at the film's end."""
         if self.next is None:
             return None
-        return self._behind[0][0] if self._behind and not self.next.cut else self.next.pts
+        pts, crc = self.next.pts, luma_crc(self.full(self.next))
+        if self.next.cut or self._shot.pts is None:
+            return Edge(pts, crc, warm_pts=pts, shot_pts=pts, shot_crc=0)
+        warm_pts = self._behind[0][0] if self._behind else pts
+        return Edge(pts, crc, warm_pts, self._shot.pts, self._shot.crc)
 
-    def may_reach(self, task: SegmentTask) -> bool:
-        """Whether the task's first frame lies ahead, with the memory that it wants."""
-        if task.start_pts is None or task.warm_pts is None or self.next is None:
-            return False
-        if self.next.pts == task.start_pts:
-            return self.warm_pts == task.warm_pts
-        return self.next.pts <= task.warm_pts and not self._guesses
+    @property
+    def damage(self) -> Damage:
+        """Counted from the film's beginning to the next frame; in full at its end."""
+        return self.next.damage if self.next else replace(self._reader.damage)
 
-    def skip_to(self, task: SegmentTask) -> None:
-        """Go to the task's first frame and make sure that it is the right picture."""
-        start, warm = task.start_pts, task.warm_pts
-        while warm is not None and self.next and self.next.pts < warm and not self._guesses:
-            self._unguessed.popleft()
-        while start is not None and self.next and self.next.pts < start:
+    @property
+    def sought(self) -> bool:
+        return self._reader.sought or bool(self._second and self._second.sought)
+
+    def stands_at(self, task: SegmentTask) -> bool:
+        """Whether the task's first frame is next, with the memory that it wants."""
+        return task.start is not None and (self.source, self.edge) == (task.source, task.start)
+
+    def go_to_start(self) -> None:
+        """Go to the first frame of the task and make sure that it is the right picture."""
+        start, path = self._start, self.source.path
+        while start and self.next and self.next.pts < start.warm_pts:
+            self._shot.add(self._unguessed.popleft())
+        while start and self.next and self.next.pts < start.pts:
             self._take()
-        if self.next is None or start not in (None, self.next.pts):
-            raise MediaError(f"{self.source.path}: no frame at pts {start}")
-        found = luma_crc(self.full(self.next))
-        if task.start_crc is not None and found != task.start_crc:
+        if self.next is None or (start and self.next.pts != start.pts):
+            raise MediaError(f"{path}: no frame at pts {start and start.pts}")
+        found = self.edge if start else None
+        if start and found and found.crc != start.crc:
             raise MediaError(
-                f"{self.source.path}: the frame at pts {self.next.pts} has changed "
-                f"(luma CRC {found:08x}, expected {task.start_crc:08x})"
+                f"{path}: the frame at pts {start.pts} has changed "
+                f"(luma CRC {found.crc:08x}, expected {start.crc:08x})"
             )
+        if self.sought and found != start:
+            raise MediaError(f"{path}: the shot before pts {found and found.pts} has changed")
 
     def colored(self, task: SegmentTask) -> Iterator[tuple[Seen, np.ndarray | None]]:
         """The frames of a task with their final ab (2, h, w), upright; None for those of shots that
@@ -157,7 +181,9 @@ class Playback:
             return seen.frame
         assert self._second_frames is not None
         while self._full is None or self._full.pts < seen.pts:
-            self._full = next(self._second_frames)
+            self._full = next(self._second_frames, None)
+            if self._full is None or self._full.pts > seen.pts:
+                raise MediaError(f"{self.source.path}: no frame at pts {seen.pts} any more")
         return self._full
 
     def _segment(self, task: SegmentTask) -> Iterator[Guess]:
@@ -186,6 +212,7 @@ class Playback:
             self._behind.clear()
         if guess.sample is not None:
             self._behind.append((guess.seen.pts, guess.sample))
+        self._shot.add(guess.seen)
         return guess
 
     def _ahead(self) -> Iterator[Guess]:
@@ -228,11 +255,6 @@ class Playback:
 
 def _is_asked(seen: Seen) -> bool:
     return seen.gray is not None and not seen.in_color
-
-
-def luma_crc(frame: Frame) -> int:
-    """CRC-32 of a frame's luma codes."""
-    return zlib.crc32(np.ascontiguousarray(frame.luma).data)
 
 
 def frame_bytes(info: FilmInfo) -> int:

@@ -24,6 +24,7 @@ from typing import Any
 import av
 
 from colordaemon import __version__
+from colordaemon.film.edge import Edge
 from colordaemon.film.plan import SegmentResult
 from colordaemon.media.decode import Damage
 
@@ -85,13 +86,14 @@ class Record:
     def _result(self, line: str, index: int) -> SegmentResult | None:
         try:
             values: dict[str, Any] = json.loads(line)
-            path = self._folder / values.pop("path")
+            path, following = self._folder / values.pop("path"), values.pop("next")
             size, crc = values.pop("size"), values.pop("crc")
             if path.stat().st_size != size or _crc(path) != crc:
                 return None
             result = SegmentResult(
                 path=path,
                 packet_pts=tuple(values.pop("packet_pts")),
+                next=Edge(**following) if following else None,
                 cuts=tuple(values.pop("cuts")),
                 damage=Damage(**values.pop("damage")),
                 **values,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from colordaemon.film.grain import calmed
 from colordaemon.film.shots import CutDetector
 from colordaemon.film.stride import Stride
-from colordaemon.media.decode import FilmReader, Frame
+from colordaemon.media.decode import Damage, FilmReader, Frame
 from colordaemon.media.probe import frame_color
 from colordaemon.media.tint import ExistingColor
 from colordaemon.network.colorizer import Colorizer
@@ -28,7 +28,7 @@ class Seen:
     luma: (h, w) uint8 at the size of ab. gray: (2h, 2w) float32 in 0..1, as the network has to see
     it; None if it has not. A shot's first frame always has one. frame: the full one, or None where
     it is too large to wait. in_color: the frame, after `shots_in_color` its shot, has real color
-    of its own; None where nobody looked.
+    of its own; None where nobody looked. damage: counted from the film's beginning up to it.
     """
 
     pts: int
@@ -37,12 +37,16 @@ class Seen:
     gray: np.ndarray | None
     frame: Frame | None
     in_color: bool | None = None
+    damage: Damage = field(default_factory=Damage)
 
 
 def seen_frames(
     reader: FilmReader, colorizer: Colorizer, stride: Stride, holds: bool, judges: bool = False
 ) -> Iterator[Seen]:
-    """All frames. holds: whether the full ones come along. judges: whether own color matters."""
+    """All frames of a reader that begins with a shot.
+
+    holds: whether the full ones come along. judges: whether own color matters.
+    """
     info, detector = reader.info, CutDetector()
     quarter_turns = info.rotation // 90 % 4
     shape = (info.height, info.width * float(info.sample_aspect))
@@ -61,7 +65,8 @@ def seen_frames(
         in_color = None
         if judges and number in JUDGED:
             in_color = frame_color(frame.picture) is ExistingColor.COLOR
-        yield Seen(frame.pts, cut, luma, sampled, frame if holds else None, in_color)
+        held, damage = frame if holds else None, replace(reader.damage)
+        yield Seen(frame.pts, cut, luma, sampled, held, in_color, damage)
 
 
 def shots_in_color(frames: Iterable[Seen]) -> Iterator[Seen]:

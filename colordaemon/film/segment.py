@@ -8,22 +8,25 @@ machine nothing is decoded twice.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from colordaemon.color import PixelCode, chroma_planes
-from colordaemon.errors import Interrupted
+from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film.plan import SegmentResult, SegmentTask
-from colordaemon.film.playback import Playback, frames_ahead, luma_crc
+from colordaemon.film.playback import Playback, frames_ahead
 from colordaemon.film.prefetch import prefetch
 from colordaemon.media.decode import Frame
 from colordaemon.media.encode import SegmentWriter, own_chroma
 from colordaemon.network.colorizer import Colorizer
+
+log = logging.getLogger(__name__)
 
 
 class SegmentWorker:
@@ -53,8 +56,7 @@ class SegmentWorker:
             self._playback = None
 
     def _run(self, task: SegmentTask) -> SegmentResult:
-        playback = self._playback_for(task)
-        playback.skip_to(task)
+        playback = self._playback_at(task)
         cuts: list[int] = []
         kept = 0
         last: Frame | None = None
@@ -77,8 +79,7 @@ class SegmentWorker:
         finally:
             waiting.close()  # type: ignore[attr-defined]
         assert last is not None
-        following = playback.next and playback.full(playback.next)
-        warm_pts = playback.warm_pts
+        following, damage = playback.edge, playback.damage
         if following is None:
             self.close()
         return SegmentResult(
@@ -86,21 +87,27 @@ class SegmentWorker:
             path=task.path,
             packet_pts=tuple(writer.packet_pts),
             end_pts=last.pts + last.duration,
-            next_pts=following.pts if following else None,
-            next_crc=luma_crc(following) if following else None,
-            next_warm_pts=warm_pts,
+            next=following,
             cuts=tuple(cuts),
-            damage=replace(playback.reader.damage),
+            damage=damage,
             kept=kept,
         )
 
-    def _playback_for(self, task: SegmentTask) -> Playback:
-        """The open film, if it stands at or before the task's start; else a new one."""
-        playback = self._playback
-        if playback is not None and playback.source == task.source and playback.may_reach(task):
-            return playback
+    def _playback_at(self, task: SegmentTask) -> Playback:
+        """The open film, if it stands at the task's start; else one that was brought there."""
+        if self._playback is not None and self._playback.stands_at(task):
+            return self._playback
         self.close()
         self._playback = Playback(task, self.colorizer)
+        try:
+            self._playback.go_to_start()
+        except MediaError as error:
+            if not self._playback.sought:
+                raise
+            self.close()
+            self._playback = Playback(task, self.colorizer, seeks=False)
+            log.info("after a search, %s; the film is read from its beginning", error)
+            self._playback.go_to_start()
         return self._playback
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 from colordaemon.errors import MediaError
 from colordaemon.media.pixels import plane_array
 from colordaemon.media.probe import FilmInfo, all_packets, open_film, tick
+from colordaemon.media.seek import begin_before, from_keyframe
 
 REORDER_FRAMES = 4  # pts may come this many frames early; more B-frames than AVI files ever have
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
@@ -55,36 +56,61 @@ class Frame:
 
 @dataclass
 class Damage:
-    """What was wrong with the stream so far."""
+    """What was wrong with the stream so far.
+
+    film_end, content_end: how far its packets, and those of all streams, reach in seconds.
+    """
 
     packets: int = 0
     damaged: int = 0
     retimed: int = 0
+    film_end: float = 0.0
+    content_end: float = 0.0
 
     def exceeds(self, percent: float) -> bool:
         return self.damaged > max(ALWAYS_TOLERATED, self.packets * percent / 100)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Where a reader enters a film that was read before.
+
+    first_pts: of the first frame that is wanted. known_pts, damage: of a frame at or after it, and
+    what was counted from the film's beginning when that frame came.
+    """
+
+    first_pts: int
+    known_pts: int
+    damage: Damage
+
+
 class FilmReader:
-    """Decodes a film once, from its beginning, in presentation order.
+    """Decodes a film once, in presentation order.
 
     One decoder for the whole film: a fresh one would drop the frames that it holds back for
     reordering. Iterating raises MediaError when more than `damaged_percent` of the packets do not
     decode, when the picture changes its size, and at the end when the file is truncated.
+
+    entry: begin there; all frames come where that is not possible, which `sought` says. Pictures
+    and times can be wrong behind a search and are to be checked.
     """
 
-    def __init__(self, info: FilmInfo, *, damaged_percent: float = 2.0) -> None:
+    def __init__(
+        self, info: FilmInfo, *, damaged_percent: float = 2.0, entry: Entry | None = None
+    ) -> None:
         self.info = info
         self.damage = Damage()
         self._damaged_percent = damaged_percent
-        self._container = open_film(info.path)
-        stream = self._container.streams[info.stream_index]
-        assert isinstance(stream, VideoStream)
-        stream.thread_type = "AUTO"
-        self._stream = stream
         self._layout = info.layout
         self._reformatter = VideoReformatter()  # one for all: PyAV would keep one per frame
-        self._film_end = self._last_end = 0.0  # seconds, of this stream and of all
+        self._open()
+        self._entry: Entry | None = None
+        if entry and begin_before(self._container, self._stream, entry.first_pts):
+            self._entry = entry
+        elif entry:
+            self.close()
+            self._open()
+        self.sought = self._entry is not None
 
     def __enter__(self) -> Self:
         return self
@@ -97,11 +123,22 @@ class FilmReader:
     ) -> None:
         self.close()
 
+    def _open(self) -> None:
+        self._container = open_film(self.info.path)
+        stream = self._container.streams[self.info.stream_index]
+        assert isinstance(stream, VideoStream)
+        stream.thread_type = "AUTO"
+        self._stream = stream
+
     def close(self) -> None:
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
         for picture, pts in self._in_order(self._pictures()):
+            if self._entry and pts < self._entry.first_pts:
+                continue
+            if self._entry and pts >= self._entry.known_pts:
+                self.damage, self._entry = replace(self._entry.damage), None
             yield Frame(self._planar(picture), self._layout.depth, pts, picture.duration or 0)
         self._check_end()
 
@@ -124,20 +161,21 @@ class FilmReader:
 
     def _packets(self) -> Iterator[Packet[Stream]]:
         """The film's packets, then the flushing one."""
-        for packet in all_packets(self._container, self._count_unreadable):
+        packets = all_packets(self._container, self._count_unreadable)
+        for packet in from_keyframe(packets, self._stream) if self.sought else packets:
             self._count(packet)
             if packet.stream is self._stream:
                 yield packet
 
     def _count(self, packet: Packet[Stream]) -> None:
-        ours = packet.stream is self._stream
+        ours, damage = packet.stream is self._stream, self.damage
         if packet.size and ours:
-            self.damage.packets += 1
+            damage.packets += 1
         if packet.pts is not None and packet.time_base:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            self._last_end = max(self._last_end, end)
+            damage.content_end = max(damage.content_end, end)
             if ours:
-                self._film_end = max(self._film_end, end)
+                damage.film_end = max(damage.film_end, end)
 
     def _count_unreadable(self, error: av.error.FFmpegError) -> None:
         self.damage.damaged += 1
@@ -169,8 +207,8 @@ class FilmReader:
             return
         film_start = float((self._stream.start_time or 0) * tick(self._stream))
         start = (self._container.start_time or 0) / av.time_base
-        self._check_length("video", self._film_end - film_start, self.info.duration_seconds)
-        self._check_length("content", self._last_end - start, self.info.container_seconds)
+        self._check_length("video", damage.film_end - film_start, self.info.duration_seconds)
+        self._check_length("content", damage.content_end - start, self.info.container_seconds)
 
     def _check_length(self, what: str, found: float, declared: float | None) -> None:
         # Containers round, and some count the last frame's duration while others do not.
@@ -189,6 +227,8 @@ class FilmReader:
         step = max(1, round(1 / (self.info.rate * self.info.time_base)))
         for picture in pictures:
             pts = picture.pts if picture.pts is not None else picture.dts
+            if pts is None and self._entry:
+                raise MediaError(f"{self.info.path}: frames without a time cannot be searched for")
             if pts is None:
                 pts = 0 if newest is None else newest + step
             if picture.pts is None or (newest is not None and pts <= newest):

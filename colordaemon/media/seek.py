@@ -1,0 +1,67 @@
+"""Where to begin reading, so that a frame in the middle of a film comes out right.
+
+After a search the time can be right and the picture wrong: frames of an open GOP want the one
+before it, an intra refresh takes a whole period, and old x264 says in a film's first packet alone
+how all others are to be decoded. So the decoder is fed that packet, and reading begins two
+keyframes before the frame. That cures all that were seen; what comes out is checked nevertheless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import av.error
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from colordaemon.media.probe import tick
+
+_KEYFRAMES = 2  # before the frame that is wanted
+
+
+def begin_before(container: InputContainer, stream: VideoStream, pts: int) -> bool:
+    """Go to where reading has to begin for the frame at `pts`; the film has just been opened.
+
+    False where that is its beginning, or cannot be found: then the film is to be opened anew.
+    Packets before the first keyframe that follow are of no use; see `from_keyframe`.
+    """
+    start, seconds = stream.start_time or 0, 1
+    try:
+        while (target := pts - round(seconds / tick(stream))) > start:
+            if seconds == 1:
+                next(_packets(container, stream)).decode()
+            container.seek(target, stream=stream)
+            if _count_keyframes(container, stream, pts) >= _KEYFRAMES:
+                container.seek(target, stream=stream)  # what is read ahead was thrown away
+                return True
+            seconds *= 2  # GOPs are of any length, and not all containers have an index of them
+    except (av.error.FFmpegError, StopIteration):
+        pass
+    return False
+
+
+def from_keyframe(packets: Iterator[Packet[Stream]], stream: Stream) -> Iterator[Packet[Stream]]:
+    """The same packets without those of `stream` that come before its first keyframe."""
+    begun = False
+    for packet in packets:
+        begun = begun or (packet.stream is stream and packet.is_keyframe)
+        if begun or packet.stream is not stream:
+            yield packet
+
+
+def _count_keyframes(container: InputContainer, stream: VideoStream, pts: int) -> int:
+    """From here to the frame at `pts`."""
+    count = 0
+    for packet in _packets(container, stream):
+        decoded = packet.pts if packet.dts is None else packet.dts
+        shown = packet.dts if packet.pts is None else packet.pts
+        if decoded is None or shown is None or decoded > pts:
+            break
+        count += packet.is_keyframe and shown <= pts
+    return count
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    return (packet for packet in container.demux(stream) if packet.size)
