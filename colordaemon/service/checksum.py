@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from colordaemon.service.publish import LONGEST_NAME, partial_for
+from colordaemon.service.publish import LONGEST_NAME, flush_file, flush_folder, partial_for
 
 _SUFFIX = ".sha256"
 
@@ -25,9 +25,9 @@ def write_checksum(target: Path, digest: str) -> None:
     path = checksum_path(target)
     partial = partial_for(path)
     partial.write_bytes(mark + digest.encode() + b"  " + escaped + b"\n")
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
+    flush_file(partial)
     partial.replace(path)
+    flush_folder(path.parent)  # once the journal says done, nobody makes it again
 
 
 def checksum_path(target: Path) -> Path:

@@ -27,10 +27,10 @@ from colordaemon.service.publish import flush_folder, numbered, publish
 Tell = Callable[[Path, Partial], None]  # that this file is going to get this name
 
 
-def deliver(partial: Partial, wanted: Path, tell: Tell, *, overwrite: bool) -> Path:
+def deliver(partial: Partial, wanted: Path, tell: Tell, *, overwrite: bool, top: Path) -> Path:
     """Give a finished file its name, or the next that is free. Returns the name it got.
 
-    overwrite: whether a file that has the name already is replaced.
+    overwrite: whether a file that has the name already is replaced. top: the outbox.
     """
     for number in count(1):
         target = wanted if number == 1 else numbered(wanted, number)
@@ -38,26 +38,26 @@ def deliver(partial: Partial, wanted: Path, tell: Tell, *, overwrite: bool) -> P
             continue
         tell(target, partial)
         try:
-            publish(partial.path, target, overwrite=overwrite)
+            publish(partial.path, target, overwrite=overwrite, top=top)
         except TargetExists:
             continue
         return target
     raise AssertionError
 
 
-def deliver_again(job: Job, tell: Tell, *, overwrite: bool) -> Path | None:
+def deliver_again(job: Job, tell: Tell, *, overwrite: bool, top: Path) -> Path | None:
     """Go on where a crash has interrupted `deliver`. None: the file is lost, color it again."""
     partial, target = job.partial, job.target
     assert partial is not None and target is not None
     if partial.is_at(target):
         partial.path.unlink(missing_ok=True)
-        flush_folder(target.parent)
+        flush_folder(target.parent, top)
         return target
     if not partial.is_at(partial.path):
         return None
     if _is_our_placeholder(target):
         target.unlink()
-    return deliver(partial, target, tell, overwrite=overwrite)
+    return deliver(partial, target, tell, overwrite=overwrite, top=top)
 
 
 def _is_our_placeholder(target: Path) -> bool:

@@ -60,8 +60,9 @@ class Ends:
             return
         overwrite = self._may_replace(said.target, job.source)
         target = deliver(
-            Partial.of(said.partial), said.target, self._tell(job, wall), overwrite=overwrite
-        )
+            Partial.of(said.partial), said.target, self._tell(job, wall), overwrite=overwrite,
+            top=self._places.outbox,
+        )  # fmt: skip
         for warning in said.warnings:
             log.warning("%s: %s", job.source, warning)
         figures = f"{said.summary}; {seconds:.1f} s, attempt {job.attempts}"
@@ -71,7 +72,8 @@ class Ends:
         """Go on with a job that was being published when the daemon ended."""
         assert job.target is not None
         overwrite = self._may_replace(job.target, job.source)
-        target = deliver_again(job, self._tell(job, wall), overwrite=overwrite)
+        tell, top = self._tell(job, wall), self._places.outbox
+        target = deliver_again(job, tell, overwrite=overwrite, top=top)
         if target is None:
             log.warning("%s: its result was lost before it was published; again", job.source)
             self.give_back(job, "lost", "the result was lost before it was published", wall)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,24 +66,46 @@ def partial_for(target: Path) -> Path:
     return target.with_name(name)
 
 
-def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
-    """Give a finished file its name. Raises TargetExists when it was taken meanwhile."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
+def seal(partial: Path, source: Path) -> None:
+    """The last touch: mode and times as the source has them, then data and name to the disk.
+
+    The group is that of the folder, by its setgid bit, because giving files away needs a privilege.
+    """
+    found = source.stat()
+    partial.chmod(stat.S_IMODE(found.st_mode) & 0o777)
+    os.utime(partial, ns=(found.st_atime_ns, found.st_mtime_ns))
+    flush_file(partial)
+    flush_folder(partial.parent)
+
+
+def publish(partial: Path, target: Path, *, overwrite: bool, top: Path | None = None) -> None:
+    """Give a finished file its name. top: see `flush_folder`.
+
+    Raises TargetExists when it was taken meanwhile.
+    """
+    flush_file(partial)
     if overwrite:
         partial.replace(target)
     else:
         _link_new(partial, target)
-    flush_folder(target.parent)
+    flush_folder(target.parent, top)
 
 
-def flush_folder(path: Path) -> None:
-    """Names are on the disk only after this."""
+def flush_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(path: Path, top: Path | None = None) -> None:
+    """Names are on the disk only after this. Folders are names too: with a `top`, all of them from
+    there down to this one are flushed, since any of them may be as new as the file."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+    if top is not None and top in path.parents:
+        flush_folder(path.parent, top)
 
 
 def _link_new(partial: Path, target: Path) -> None:

@@ -34,16 +34,23 @@ def retire(
             source.unlink()
             flush_folder(source.parent)
         elif action in ("move", "trash"):
-            home = archive if action == "move" and archive is not None else inbox / TRASH
-            _move(source, home / source.relative_to(inbox))
+            top, home = inbox, inbox / TRASH
+            if action == "move" and archive is not None:
+                top = home = archive
+            _move(source, home / source.relative_to(inbox), top)
     except OSError as error:
         log.warning("%s: could not %s the source: %s", source, action, error.strerror or error)
 
 
-def _move(source: Path, target: Path) -> None:
+def _move(source: Path, target: Path, top: Path) -> None:
     """Under a name that is free. Within one file system, since copying gigabytes would keep the
-    daemon from its other duties; `make_places` sees to that."""
+    daemon from its other duties; `make_places` sees to that.
+
+    Folders below `top`, then the new name, are flushed before the old name ends: a disk may keep
+    the changes of two folders in either order, and a power failure would leave neither name.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
+    flush_folder(target.parent, top)
     for number in count(1):
         free = target if number == 1 else numbered(target, number)
         if not free.exists():
@@ -51,8 +58,8 @@ def _move(source: Path, target: Path) -> None:
             break
         if free.samefile(source):  # a crash came between the link and the end of the old name
             break
-    source.unlink(missing_ok=True)
     flush_folder(free.parent)
+    source.unlink(missing_ok=True)
     flush_folder(source.parent)
 
 

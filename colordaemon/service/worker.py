@@ -12,7 +12,6 @@ import errno
 import logging
 import os
 import signal
-import stat
 import sys
 import time
 from collections import deque
@@ -50,7 +49,7 @@ from colordaemon.service.messages import (
 )
 from colordaemon.service.models import Models
 from colordaemon.service.presets import Presets
-from colordaemon.service.publish import fitting_name
+from colordaemon.service.publish import fitting_name, seal
 
 log = logging.getLogger(__name__)
 
@@ -138,9 +137,9 @@ class Worker:
             should_stop=self._should_stop,
         )
         place = colored.place
-        _keep_mode_and_time(order.source, place.partial)
+        # Here, so that gigabytes on their way to the disk never keep the daemon from other duties.
+        seal(place.partial, order.source)
         digest = sha256(place.partial) if config.after.checksum else ""
-        _flush(place.partial)
         self._say(
             Finished(
                 order.job, place.partial, place.target, digest, colored.summary, colored.warnings
@@ -196,20 +195,6 @@ class _Reporter:
 
     def end(self) -> None:
         pass
-
-
-def _keep_mode_and_time(source: Path, partial: Path) -> None:
-    """As the source has them. The group is that of the folder, by its setgid bit, because giving
-    files away needs a privilege."""
-    found = source.stat()
-    partial.chmod(stat.S_IMODE(found.st_mode) & 0o777)
-    os.utime(partial, ns=(found.st_atime_ns, found.st_mtime_ns))
-
-
-def _flush(path: Path) -> None:
-    """To the disk; here, so that gigabytes of it never keep the daemon from its other duties."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _die_with(parent: int) -> None:
