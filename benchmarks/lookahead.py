@@ -140,8 +140,7 @@ def in_segments(path: Path, network: Remembering, seconds: float) -> Shown:
     player, shown = Playback(task, network), Shown()  # type: ignore[arg-type]
     try:
         while player.next is not None:
-            start = replace(task, start_pts=player.next.pts, warm_pts=player.warm_pts)
-            for seen, ab in player.colored(start):
+            for seen, ab in player.colored(task):  # each time the segment that is next
                 assert ab is not None
                 shown.frames.append(replace(seen, frame=None))
                 shown.colors.append(ab)
