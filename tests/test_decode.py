@@ -23,7 +23,9 @@ from films import (
 
 from colordaemon.color import Matrix, Siting
 from colordaemon.errors import MediaError
-from colordaemon.media.decode import Damage, FilmReader, Frame
+from colordaemon.media.damage import Damage
+from colordaemon.media.decode import FilmReader, Frame
+from colordaemon.media.order import in_order
 from colordaemon.media.pixels import layout_of
 from colordaemon.media.probe import film_color, probe_film
 from colordaemon.media.tint import ExistingColor
@@ -55,16 +57,16 @@ def test_frames_come_in_the_order_they_are_shown(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame.luma, luma_of(number, (64, 48)))
 
 
-def reader_fed_with(path: Path, pts: Iterable[int | None]) -> tuple[list[int], int]:
+def put_in_order(pts: Iterable[int | None]) -> tuple[list[int], int]:
     """Times given to pictures that a container hands out with these pts, and how many changed."""
     given: list[VideoFrame] = []
+    retimed: list[None] = []
     for time, picture in zip(pts, pictures(100), strict=False):
         picture.pts = time
         given.append(picture)
-    with FilmReader(probe_film(path)) as reader:
-        paired = list(reader._in_order(given))
-        assert [picture for picture, _ in paired] == given
-        return [time for _, time in paired], reader.damage.retimed
+    paired = list(in_order(given, 40, lambda: retimed.append(None)))
+    assert [picture for picture, _ in paired] == given
+    return [time for _, time in paired], len(retimed)
 
 
 @pytest.mark.parametrize(
@@ -79,10 +81,9 @@ def reader_fed_with(path: Path, pts: Iterable[int | None]) -> tuple[list[int], i
     ids=["in order", "out of order", "missing", "all missing", "twice"],
 )
 def test_times_are_put_in_order_once_and_counted(
-    tmp_path: Path, pts: list[int | None], expected: list[int], retimed: int
+    pts: list[int | None], expected: list[int], retimed: int
 ) -> None:
-    path = make_film(tmp_path / "film.mkv", 1)
-    assert reader_fed_with(path, pts) == (expected, retimed)
+    assert put_in_order(pts) == (expected, retimed)
 
 
 def test_an_avi_with_b_frames_comes_out_in_order(tmp_path: Path) -> None:

@@ -31,14 +31,13 @@ from films import (
 
 from colordaemon.color import chroma_planes
 from colordaemon.errors import Interrupted, MediaError
-from colordaemon.film.edge import luma_crc
 from colordaemon.film.film import FilmJob, color_film, plan_film, run_segments
 from colordaemon.film.grain import calmed
 from colordaemon.film.join import join, verify
 from colordaemon.film.plan import FilmPlan, SegmentTask
 from colordaemon.film.playback import frames_ahead
 from colordaemon.film.segment import SegmentWorker, frame_chroma, run_segment, start_worker
-from colordaemon.media.decode import Damage
+from colordaemon.media.damage import Damage
 from colordaemon.media.probe import probe_film
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
@@ -228,7 +227,7 @@ def test_no_color_means_neutral_chroma(tmp_path: Path) -> None:
     chroma = frame_chroma(frame, torch.zeros(2, 16, 16), info.code)
     assert chroma.shape == (2, 24, 32)
     assert (chroma == 128).all()
-    assert luma_crc(frame) == luma_crc(frame_of(picture_of(luma_of(0, (64, 48)))))
+    assert frame.luma_crc() == frame_of(picture_of(luma_of(0, (64, 48)))).luma_crc()
 
 
 def test_a_batch_of_one_and_a_batch_of_eight_paint_the_same(tmp_path: Path) -> None:

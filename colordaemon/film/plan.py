@@ -15,7 +15,7 @@ from colordaemon.film.edge import Edge
 from colordaemon.film.smoothing import Mode
 from colordaemon.film.stride import StrideSetting
 from colordaemon.media.codec import EncoderSettings
-from colordaemon.media.decode import Damage
+from colordaemon.media.damage import Damage
 from colordaemon.media.probe import FilmInfo
 
 SHORTEST_SECONDS = 2.0  # a cut within this time of a segment's start does not end it

@@ -26,7 +26,7 @@ import av
 from colordaemon import __version__
 from colordaemon.film.edge import Edge
 from colordaemon.film.plan import SegmentResult
-from colordaemon.media.decode import Damage
+from colordaemon.media.damage import Damage
 
 _READ_BYTES = 1 << 20
 

@@ -11,7 +11,8 @@ import numpy as np
 from colordaemon.film.grain import calmed
 from colordaemon.film.shots import CutDetector
 from colordaemon.film.stride import Stride
-from colordaemon.media.decode import Damage, FilmReader, Frame
+from colordaemon.media.damage import Damage
+from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.probe import frame_color
 from colordaemon.media.tint import ExistingColor
 from colordaemon.network.colorizer import Colorizer
@@ -29,6 +30,7 @@ class Seen:
     it; None if it has not. A shot's first frame always has one. frame: the full one, or None where
     it is too large to wait. in_color: the frame, after `shots_in_color` its shot, has real color
     of its own; None where nobody looked. damage: counted from the film's beginning up to it.
+    before: of a shot's first frame, pts and luma CRC of the frame before it.
     """
 
     pts: int
@@ -38,6 +40,7 @@ class Seen:
     frame: Frame | None
     in_color: bool | None = None
     damage: Damage = field(default_factory=Damage)
+    before: tuple[int, int] | None = None
 
 
 def seen_frames(
@@ -52,6 +55,7 @@ def seen_frames(
     shape = (info.height, info.width * float(info.sample_aspect))
     height, width = colorizer.network_size(*shape)
     number = 0  # within its shot
+    last: Frame | None = None
     for frame in reader:
         small = cv2.resize(frame.luma, (width, height), interpolation=cv2.INTER_AREA)
         gray = (small.astype(np.float32) - info.code.black) / info.code.luma_span
@@ -66,7 +70,9 @@ def seen_frames(
         if judges and number in JUDGED:
             in_color = frame_color(frame.picture) is ExistingColor.COLOR
         held, damage = frame if holds else None, replace(reader.damage)
-        yield Seen(frame.pts, cut, luma, sampled, held, in_color, damage)
+        before = (last.pts, last.luma_crc()) if last and cut else None
+        yield Seen(frame.pts, cut, luma, sampled, held, in_color, damage, before)
+        last = frame
 
 
 def shots_in_color(frames: Iterable[Seen]) -> Iterator[Seen]:

@@ -37,8 +37,10 @@ class SegmentWorker:
         colorizer: Colorizer,
         on_frame: Callable[[Frame], None] = lambda frame: None,
         should_stop: Callable[[], bool] = lambda: False,
+        on_work: Callable[[], None] = lambda: None,
     ) -> None:
         self.colorizer, self.on_frame, self.should_stop = colorizer, on_frame, should_stop
+        self._on_work = on_work
         self._playback: Playback | None = None
 
     def run(self, task: SegmentTask) -> SegmentResult:
@@ -100,15 +102,22 @@ class SegmentWorker:
         self.close()
         self._playback = Playback(task, self.colorizer)
         try:
-            self._playback.go_to_start()
+            self._go_to_start(self._playback)
         except MediaError as error:
             if not self._playback.sought:
                 raise
             self.close()
             self._playback = Playback(task, self.colorizer, seeks=False)
             log.info("after a search, %s; the film is read from its beginning", error)
-            self._playback.go_to_start()
+            self._go_to_start(self._playback)
         return self._playback
+
+    def _go_to_start(self, playback: Playback) -> None:
+        """Past frames that are finished already, which may be hours of them."""
+        for _ in playback.go_to_start():
+            self._on_work()
+            if self.should_stop():
+                raise Interrupted(f"{playback.source.path}: stopped")
 
 
 _this_thread = threading.local()

@@ -1,14 +1,12 @@
 """The frames of a film in the order they are shown, each with its own luma and time.
 
-Time is `pts × time_base`, never a frame counter times a rate. Where a container hands out pts that
-are missing or out of order (AVI with B-frames does), they are put in order here, once, and counted.
+Time is `pts × time_base`, never a frame counter times a rate.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -23,13 +21,13 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
+from colordaemon.media.damage import Damage
+from colordaemon.media.order import in_order
 from colordaemon.media.pixels import plane_array
 from colordaemon.media.probe import FilmInfo, all_packets, open_film, tick
-from colordaemon.media.seek import begin_before, from_keyframe
+from colordaemon.media.seek import Entry, begin_before, from_keyframe
 
-REORDER_FRAMES = 4  # pts may come this many frames early; more B-frames than AVI files ever have
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
-ALWAYS_TOLERATED = 8  # damaged packets, so that a short clip survives one scratch
 MATRIX_709, RANGE_FULL = 1, 2  # FFmpeg's numbers
 
 
@@ -50,38 +48,12 @@ class Frame:
         """A view (H, W) of the source's own luma codes, uint8 or uint16; not to be written into."""
         return plane_array(self.picture.planes[0], self.depth)
 
+    def luma_crc(self) -> int:
+        """CRC-32 of the luma codes."""
+        return zlib.crc32(self.luma.tobytes())
+
     def __repr__(self) -> str:
         return f"Frame({self.picture.width}x{self.picture.height}, pts={self.pts})"
-
-
-@dataclass
-class Damage:
-    """What was wrong with the stream so far.
-
-    film_end, content_end: how far its packets, and those of all streams, reach in seconds.
-    """
-
-    packets: int = 0
-    damaged: int = 0
-    retimed: int = 0
-    film_end: float = 0.0
-    content_end: float = 0.0
-
-    def exceeds(self, percent: float) -> bool:
-        return self.damaged > max(ALWAYS_TOLERATED, self.packets * percent / 100)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where a reader enters a film that was read before.
-
-    first_pts: of the first frame that is wanted. known_pts, damage: of a frame at or after it, and
-    what was counted from the film's beginning when that frame came.
-    """
-
-    first_pts: int
-    known_pts: int
-    damage: Damage
 
 
 class FilmReader:
@@ -91,8 +63,8 @@ class FilmReader:
     reordering. Iterating raises MediaError when more than `damaged_percent` of the packets do not
     decode, when the picture changes its size, and at the end when the file is truncated.
 
-    entry: begin there; all frames come where that is not possible, which `sought` says. Pictures
-    and times can be wrong behind a search and are to be checked.
+    entry: begin there; all frames come where that is not possible, which `sought` says. Raises
+    MediaError if the frame before the entry is not found; those after it are to be checked too.
     """
 
     def __init__(
@@ -104,13 +76,11 @@ class FilmReader:
         self._layout = info.layout
         self._reformatter = VideoReformatter()  # one for all: PyAV would keep one per frame
         self._open()
-        self._entry: Entry | None = None
-        if entry and begin_before(self._container, self._stream, entry.first_pts):
-            self._entry = entry
-        elif entry:
+        self._entry = entry
+        if entry and not begin_before(self._container, self._stream, entry.before_pts):
+            self._entry = None
             self.close()
             self._open()
-        self.sought = self._entry is not None
 
     def __enter__(self) -> Self:
         return self
@@ -133,14 +103,36 @@ class FilmReader:
     def close(self) -> None:
         self._container.close()
 
+    @property
+    def sought(self) -> bool:
+        return self._entry is not None
+
     def __iter__(self) -> Iterator[Frame]:
-        for picture, pts in self._in_order(self._pictures()):
-            if self._entry and pts < self._entry.first_pts:
-                continue
-            if self._entry and pts >= self._entry.known_pts:
-                self.damage, self._entry = replace(self._entry.damage), None
-            yield Frame(self._planar(picture), self._layout.depth, pts, picture.duration or 0)
+        frames = self._frames()
+        yield from self._from_entry(frames, self._entry) if self._entry else frames
         self._check_end()
+
+    def _frames(self) -> Iterator[Frame]:
+        step = max(1, round(1 / (self.info.rate * self.info.time_base)))
+        for picture, pts in in_order(self._pictures(), step, self._count_retimed):
+            yield Frame(self._planar(picture), self._layout.depth, pts, picture.duration or 0)
+
+    def _from_entry(self, frames: Iterator[Frame], entry: Entry) -> Iterator[Frame]:
+        before, frame = None, next(frames, None)
+        while frame is not None and frame.pts < entry.first_pts:
+            before, frame = frame, next(frames, None)
+        if before is None or (before.pts, before.luma_crc()) != (
+            entry.before_pts,
+            entry.before_crc,
+        ):
+            raise MediaError(f"{self.info.path}: the frame at pts {entry.before_pts} has changed")
+        while frame is not None and frame.pts < entry.known_pts:
+            yield frame
+            frame = next(frames, None)
+        self.damage = replace(entry.damage)
+        if frame is not None:
+            yield frame
+        yield from frames
 
     def _pictures(self) -> Iterator[VideoFrame]:
         """Decoded pictures; packets that do not decode are counted and passed over."""
@@ -180,6 +172,9 @@ class FilmReader:
     def _count_unreadable(self, error: av.error.FFmpegError) -> None:
         self.damage.damaged += 1
 
+    def _count_retimed(self) -> None:
+        self.damage.retimed += 1
+
     def _count_damage(self, error: av.error.FFmpegError, consecutive: int) -> None:
         self.damage.damaged += 1
         if consecutive > MAX_CONSECUTIVE_ERRORS and self._damaged_percent < 100:
@@ -218,31 +213,6 @@ class FilmReader:
                 f"{declared:.2f} s; --accept-damaged colors what is there"
             )
 
-    def _in_order(self, pictures: Iterable[VideoFrame]) -> Iterator[tuple[VideoFrame, int]]:
-        """Pair pictures, which come in the order they are shown, with their pts in rising order."""
-        waiting: deque[VideoFrame] = deque()
-        times: list[int] = []
-        last: int | None = None
-        newest: int | None = None
-        step = max(1, round(1 / (self.info.rate * self.info.time_base)))
-        for picture in pictures:
-            pts = picture.pts if picture.pts is not None else picture.dts
-            if pts is None and self._entry:
-                raise MediaError(f"{self.info.path}: frames without a time cannot be searched for")
-            if pts is None:
-                pts = 0 if newest is None else newest + step
-            if picture.pts is None or (newest is not None and pts <= newest):
-                self.damage.retimed += 1
-            newest = pts if newest is None else max(newest, pts)
-            waiting.append(picture)
-            heapq.heappush(times, pts)
-            if len(waiting) > REORDER_FRAMES:
-                last = _after(last, heapq.heappop(times))
-                yield waiting.popleft(), last
-        while waiting:
-            last = _after(last, heapq.heappop(times))
-            yield waiting.popleft(), last
-
     def _planar(self, picture: VideoFrame) -> VideoFrame:
         layout = self._layout
         if layout.in_place:
@@ -255,11 +225,6 @@ class FilmReader:
                 dst_color_range=RANGE_FULL,
             )
         return self._reformatter.reformat(picture, format=layout.planar)
-
-
-def _after(last: int | None, pts: int) -> int:
-    """pts, or the next tick where two frames claim the same time: encoders want it to rise."""
-    return pts if last is None or pts > last else last + 1
 
 
 def _describe(width: int, height: int, pix_fmt: str) -> str:

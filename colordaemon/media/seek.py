@@ -3,12 +3,14 @@
 After a search the time can be right and the picture wrong: frames of an open GOP want the one
 before it, an intra refresh takes a whole period, and old x264 says in a film's first packet alone
 how all others are to be decoded. So the decoder is fed that packet, and reading begins two
-keyframes before the frame. That cures all that were seen; what comes out is checked nevertheless.
+keyframes before the frame. In MPEG program streams the picture can be right and the time wrong,
+by the same amount ever after. So what comes out is checked as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import av.error
 from av.container import InputContainer
@@ -16,9 +18,26 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from colordaemon.media.damage import Damage
 from colordaemon.media.probe import tick
 
 _KEYFRAMES = 2  # before the frame that is wanted
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A place where a film that was read before is entered: a cut.
+
+    first_pts: of the frame behind the cut, the first that is wanted. before_pts, before_crc: of the
+    frame before it and its luma. The two differ so much that no picture can have the other's time.
+    known_pts, damage: of some frame from there on, and what was counted when it came.
+    """
+
+    first_pts: int
+    before_pts: int
+    before_crc: int
+    known_pts: int
+    damage: Damage
 
 
 def begin_before(container: InputContainer, stream: VideoStream, pts: int) -> bool:
