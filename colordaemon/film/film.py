@@ -86,6 +86,7 @@ def color_film(
     made_by: str = "",
     on_frame: Callable[[Frame], None] = lambda frame: None,
     on_segment: Callable[[int], None] = lambda count: None,
+    on_work: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FilmReport:
     """Color a film on this machine, into `partial`.
@@ -93,10 +94,11 @@ def color_film(
     work: a folder for finished segments. The caller removes it; until then another call with the
     same job and folder goes on after the last of them, if it is made by the same model as well.
     None: a folder beside `partial`, which is removed.
-    on_segment: told how many segments are finished, whenever one more is.
+    on_segment: told how many segments are finished, whenever one more is. on_work: called now and
+    then while work goes on that finishes no frame.
     Raises MediaError, OSError, and Interrupted when a stop is asked for.
     """
-    worker = SegmentWorker(colorizer, on_frame, should_stop)
+    worker = SegmentWorker(colorizer, on_frame, should_stop, on_work)
     stride = stride_for(job.settings, colorizer.device)
     try:
         with _work_folder(work, partial) as folder:
@@ -109,8 +111,8 @@ def color_film(
 
             with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
                 plan = run_segments(job, folder, executor, stride, done=done, on_result=keep)
-            left_out = join(plan, job.target, partial)
-            verify(plan, job.target, partial)
+            left_out = join(plan, job.target, partial, on_work)
+            verify(plan, job.target, partial, on_work)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -6,7 +6,7 @@ in the muxer after a slow-down and with segments of one or two frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,15 +24,18 @@ from colordaemon.media.mux import FilmMuxer, Target, film_of
 from colordaemon.media.probe import open_film, tick
 
 
-def join(plan: FilmPlan, target: Target, path: Path) -> int:
+def join(
+    plan: FilmPlan, target: Target, path: Path, on_work: Callable[[], None] = lambda: None
+) -> int:
     """Write the film to `path`, which is not checked yet; see `verify`.
 
-    Returns how many packets of the other streams were too damaged to be copied.
+    on_work: called for every packet, as a sign of life. Returns how many packets of the other
+    streams were too damaged to be copied.
     """
     with open_film(plan.source.path) as source:
         muxer = FilmMuxer(path, source, plan.source, target, plan.encoder)
         try:
-            muxer.write(_film_packets(plan, _header(muxer.film)))
+            muxer.write(_film_packets(plan, _header(muxer.film), on_work))
         except (av.error.ArgumentError, av.error.InvalidDataError) as error:
             raise MediaError(
                 f"{plan.source.path}: {target.format} refuses a packet of it ({error.strerror})"
@@ -42,8 +45,10 @@ def join(plan: FilmPlan, target: Target, path: Path) -> int:
         return muxer.left_out
 
 
-def verify(plan: FilmPlan, target: Target, path: Path) -> None:
-    """Reopen a joined film and compare it with its plan. Raises MediaError.
+def verify(
+    plan: FilmPlan, target: Target, path: Path, on_work: Callable[[], None] = lambda: None
+) -> None:
+    """Reopen a joined film and compare it with its plan. on_work: as in `join`. Raises MediaError.
 
     Checked: the number of streams, the time of every frame, and that its first and its last group
     of pictures decode.
@@ -54,7 +59,7 @@ def verify(plan: FilmPlan, target: Target, path: Path) -> None:
                 f"{path}: found {len(container.streams)} streams, expected {len(target.kept)}"
             )
         film = film_of(container, target.kept.index(plan.source.stream_index))
-        _check_times(plan, container, film, path)
+        _check_times(plan, _packets(container, film, on_work), film, path)
         for seconds in (None, plan.pts()[-1] * plan.source.time_base):
             if seconds is not None:
                 container.seek(int(seconds / tick(film)), stream=film)
@@ -63,7 +68,9 @@ def verify(plan: FilmPlan, target: Target, path: Path) -> None:
             _check_decodes(container, film, path)
 
 
-def _film_packets(plan: FilmPlan, header: bytes) -> Iterator[Packet[Stream]]:
+def _film_packets(
+    plan: FilmPlan, header: bytes, on_work: Callable[[], None]
+) -> Iterator[Packet[Stream]]:
     """The packets of all segments with pts of the source, new dts and durations."""
     times, depth = plan.pts(), plan.reorder_depth
     step = int(times[1] - times[0]) if len(times) > 1 else 1
@@ -81,6 +88,7 @@ def _film_packets(plan: FilmPlan, header: bytes) -> Iterator[Packet[Stream]]:
             packet.duration = durations[pts]
             packet.time_base = plan.source.time_base
             number += 1
+            on_work()
             yield packet
 
 
@@ -99,10 +107,18 @@ def _header(stream: Stream) -> bytes:
     return bytes(stream.codec_context.extradata or b"")
 
 
-def _check_times(plan: FilmPlan, container: InputContainer, film: VideoStream, path: Path) -> None:
-    found = sorted(
-        packet.pts for packet in container.demux(film) if packet.size and packet.pts is not None
-    )
+def _packets(
+    container: InputContainer, film: VideoStream, on_work: Callable[[], None]
+) -> Iterator[Packet[VideoStream]]:
+    for packet in container.demux(film):
+        on_work()
+        yield packet
+
+
+def _check_times(
+    plan: FilmPlan, packets: Iterator[Packet[VideoStream]], film: VideoStream, path: Path
+) -> None:
+    found = sorted(packet.pts for packet in packets if packet.size and packet.pts is not None)
     expected = plan.pts()
     if len(found) != len(expected):
         raise MediaError(f"{path}: found {len(found)} frames, expected {len(expected)}")
