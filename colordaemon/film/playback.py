@@ -10,35 +10,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
-import torch
 
 from colordaemon.errors import MediaError
 from colordaemon.film.carry import Carrier
-from colordaemon.film.edge import Edge, Shot, luma_crc
+from colordaemon.film.edge import Edge, Shot
+from colordaemon.film.guesses import Guess, Guesses
 from colordaemon.film.plan import SHORTEST_SECONDS, SegmentTask
 from colordaemon.film.prefetch import prefetch
 from colordaemon.film.seen import Seen, seen_frames, shots_in_color
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
 from colordaemon.film.stride import LONGEST_STILL, Stride
-from colordaemon.media.decode import Damage, Entry, FilmReader, Frame
+from colordaemon.media.damage import Damage
+from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
 
 AHEAD_BYTES = 256 << 20  # full frames that may wait between two threads
 HELD_BYTES = 640 << 20  # full frames that may wait for what comes after them
 _HELD_SAMPLES = 2 * LOOK_AHEAD + TOGETHER  # that many wait at the most, and the frames in between
-
-
-@dataclass(frozen=True)
-class Guess:
-    """A frame and what the network says of it, None where it is not asked."""
-
-    seen: Seen
-    sample: Sample | None
 
 
 class Playback:
@@ -50,27 +43,23 @@ class Playback:
 
     def __init__(self, task: SegmentTask, colorizer: Colorizer, *, seeks: bool = True) -> None:
         self.source, self._colorizer = task.source, colorizer
-        start = self._start = task.start
-        entry = second = None
-        if start is not None and seeks:
-            entry = Entry(start.shot_pts, start.pts, task.damage)
-            second = replace(entry, first_pts=start.pts)
+        self._start = task.start
+        entry = task.start.entry(task.damage) if task.start and seeks else None
         percent = task.damaged_percent
         self._reader = FilmReader(task.source, damaged_percent=percent, entry=entry)
         stride = LONGEST_STILL if task.stride == "auto" else task.stride
         holds = frame_bytes(task.source) * _HELD_SAMPLES * stride <= HELD_BYTES
         self._second = None
         if not holds:
-            self._second = FilmReader(task.source, damaged_percent=100.0, entry=second)
+            self._second = FilmReader(task.source, damaged_percent=100.0, entry=entry)
         self._second_frames = iter(self._second) if self._second else None
         seen = seen_frames(
             self._reader, colorizer, Stride(task.stride), holds, judges=task.keep_color
         )
         self._frames = prefetch(shots_in_color(seen), frames_ahead(task.source), "decode")
-        self._unguessed: deque[Seen] = deque()
-        self._guesses: deque[Guess] = deque()  # not yet taken
+        self._guesses = Guesses(self._frames, colorizer)
         self._behind: deque[tuple[int, Sample]] = deque(maxlen=LOOK_AHEAD)  # taken, of this shot
-        self._shot = Shot()  # as far as it was taken
+        self._shot = Shot(entry if self._reader.sought else None)  # as far as it was taken
         self._full: Frame | None = None
 
     def close(self) -> None:
@@ -82,22 +71,15 @@ class Playback:
     @property
     def next(self) -> Seen | None:
         """The frame that is taken next; None at the film's end."""
-        if self._guesses:
-            return self._guesses[0].seen
-        if not self._unguessed:
-            self._unguessed.extend(islice(self._frames, 1))
-        return self._unguessed[0] if self._unguessed else None
+        return self._guesses.next
 
     @property
     def edge(self) -> Edge | None:
         """What another playback has to know to go on from here; None at the film's end."""
         if self.next is None:
             return None
-        pts, crc = self.next.pts, luma_crc(self.full(self.next))
-        if self.next.cut or self._shot.pts is None:
-            return Edge(pts, crc, warm_pts=pts, shot_pts=pts, shot_crc=0)
-        warm_pts = self._behind[0][0] if self._behind else pts
-        return Edge(pts, crc, warm_pts, self._shot.pts, self._shot.crc)
+        warm_pts = self._behind[0][0] if self._behind else self.next.pts
+        return self._shot.edge(self.next, self.full(self.next).luma_crc(), warm_pts)
 
     @property
     def damage(self) -> Damage:
@@ -117,7 +99,7 @@ class Playback:
         picture."""
         start, path = self._start, self.source.path
         while start and self.next and self.next.pts < start.warm_pts:
-            self._shot.add(self._unguessed.popleft())
+            self._shot.add(self._guesses.skip())
             yield
         while start and self.next and self.next.pts < start.pts:
             self._take()
@@ -171,7 +153,7 @@ class Playback:
                 waiting.append(guess.seen)
                 for ab in smoother.feed(guess.sample, guess.seen.cut):
                     yield waiting.popleft(), ab
-        following = list(islice(self._ahead(), LOOK_AHEAD if mode == "motion" else 1))
+        following = list(islice(self._guesses.ahead(), LOOK_AHEAD if mode == "motion" else 1))
         for guess in following:
             assert guess.sample is not None
             smoother.follow(guess.sample)
@@ -208,56 +190,13 @@ class Playback:
         return seconds >= (SHORTEST_SECONDS if self.next.cut else task.longest_seconds)
 
     def _take(self) -> Guess:
-        if not self._guesses:
-            self._guess()
-        guess = self._guesses.popleft()
+        guess = self._guesses.take()
         if guess.seen.cut:
             self._behind.clear()
         if guess.sample is not None:
             self._behind.append((guess.seen.pts, guess.sample))
         self._shot.add(guess.seen)
         return guess
-
-    def _ahead(self) -> Iterator[Guess]:
-        """The samples that follow in this shot; they stay to be taken."""
-        number = 0
-        while number < len(self._guesses) or self._guess():
-            guess = self._guesses[number]
-            if guess.seen.cut:
-                return
-            if guess.sample is not None:
-                yield guess
-            number += 1
-
-    def _guess(self) -> bool:
-        """Let the network see another batch; False at the film's end."""
-        asked = [seen for seen in self._unguessed if _is_asked(seen)]
-        while len(asked) < self._colorizer.batch_size:
-            seen = next(self._frames, None)
-            if seen is None:
-                break
-            self._unguessed.append(seen)
-            if _is_asked(seen):
-                asked.append(seen)
-            elif seen.in_color and len(self._unguessed) >= self._colorizer.batch_size:
-                break  # a long shot in color has nothing to ask about
-        samples = dict(zip((seen.pts for seen in asked), self._samples(asked), strict=True))
-        self._guesses.extend(Guess(seen, samples.get(seen.pts)) for seen in self._unguessed)
-        found = bool(self._unguessed)
-        self._unguessed.clear()
-        return found
-
-    def _samples(self, asked: list[Seen]) -> list[Sample]:
-        if not asked:
-            return []
-        gray = np.stack([seen.gray for seen in asked if seen.gray is not None])
-        said = self._colorizer.guess(torch.from_numpy(gray).unsqueeze(1))
-        ab, sure = (part.cpu().numpy() for part in said)  # waits for the GPU
-        return [Sample(seen.luma, ab[n], sure[n, 0]) for n, seen in enumerate(asked)]
-
-
-def _is_asked(seen: Seen) -> bool:
-    return seen.gray is not None and not seen.in_color
 
 
 def frame_bytes(info: FilmInfo) -> int:
