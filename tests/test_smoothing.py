@@ -194,3 +194,20 @@ def test_motion_is_found_and_trusted_where_it_is_known() -> None:
     assert there.trust[8:-8, 16:-16].mean() > 0.8
     unrelated, _ = MotionSearch().between(one, (texture(9, SIZE) * 255).astype(np.uint8))
     assert unrelated.trust.mean() < 0.4
+
+
+def test_grain_takes_no_trust_but_a_thing_that_came_does() -> None:
+    chance = np.random.default_rng(6)
+    clean = 40 + 160 * texture(3)
+    one, other = (
+        (clean + 4 * chance.standard_normal(SIZE)).round().clip(0, 255).astype(np.uint8)
+        for _ in range(2)
+    )
+    other[20:44, 40:64] = 255 - other[20:44, 40:64]
+    there, _ = MotionSearch().between(one, other)
+    changed = np.zeros(SIZE, bool)
+    changed[20:44, 40:64] = True
+    around = cv2.dilate(changed.astype(np.uint8), np.ones((17, 17), np.uint8)) == 0
+    assert there.trust[around].mean() > 0.9
+    strong = changed & (np.abs(2 * clean - 255) > 60)
+    assert strong.sum() > 50 and there.trust[strong].mean() < 0.2

@@ -1,9 +1,10 @@
 """Where each pixel of one small picture lies in another, and how far that can be trusted.
 
 Dense inverse search (Kroeger et al. 2016, OpenCV's DIS) on luma at about the size of ab. Trust is
-high where the luma found there agrees, after brightness and contrast of the whole pictures were
-matched (old film flickers), and where the way back leads to the same place (what was covered and
-is uncovered now has no place to come from).
+high where the luma found there agrees, but for what all of the picture differs by: brightness and
+contrast are matched first (old film flickers), and noise is allowed for (or grain would shorten the
+memory of everything). It falls where the way back leads to another place (what was covered and is
+uncovered now has no place to come from).
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-TOLERANCE = 7.0  # codes of 0..255, about 3 L*: luma further off than this is something else
+TOLERANCE = 10.0  # codes of 0..255, about 4 L*: luma further off than this is something else
+NOISE = 3.0  # times the median difference, about two standard deviations of noise
+MOST_NOISE = 6.0  # codes; with more, the pictures differ by more than noise
+PATCH = 3  # pixels a side over which luma is compared
 MATCH = 1.5  # brightness and contrast are matched up to this factor
 SMALLEST = 16  # pixels a side; DIS wants some, and what is smaller has no motion worth following
 # A pixel and its way back may differ by this much: Sundaram, Brox & Keutzer 2010, equation 5.
@@ -63,14 +67,18 @@ class MotionSearch:
             axes = (np.arange(count, dtype=np.float32) for count in here.shape[::-1])
             self._grid = np.stack(np.meshgrid(*axes), axis=-1)
         motion = Motion(self._grid + flow, np.ones(here.shape, np.float32))
-        error = here - motion.fetch(_matched(other, here))
-        trust = np.exp(error * error * (-0.5 / TOLERANCE**2))
+        error = cv2.blur(
+            cv2.absdiff(here.astype(np.float32), motion.fetch(_matched(other, here))),
+            (PATCH, PATCH),
+        )
+        noise = min(MOST_NOISE, NOISE * float(np.median(error[::2, ::2])))
+        doubt = np.square(np.maximum(error - noise, 0)) / TOLERANCE**2
         if back is not None:
             way_back = motion.fetch(back)
             slip = _squared(flow + way_back)
             allowed = RELATIVE_SLIP * (_squared(flow) + _squared(way_back)) + ABSOLUTE_SLIP
-            trust *= slip <= allowed
-        return Motion(motion.places, trust)
+            doubt += np.maximum(slip / allowed - 1, 0)
+        return Motion(motion.places, np.exp(-0.5 * doubt))
 
 
 def fetched(values: np.ndarray, places: np.ndarray) -> np.ndarray:
