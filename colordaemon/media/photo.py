@@ -93,11 +93,13 @@ def color_photo(
     settings: PhotoSettings,
     *,
     force: bool = False,
+    on_work: Callable[[], None] = lambda: None,
 ) -> PhotoReport:
     """Color a photo into `partial`, whose name may have any suffix; the caller publishes it.
 
     predict_ab: takes upright gray (1, 1, H, W) float32, gamma-coded 0..1, at any size; gives
-    (1, 2, h, w) float32 Lab ab at any size. `force` colors what has color already.
+    (1, 2, h, w) float32 Lab ab at any size. `force` colors what has color already. on_work: called
+    whenever some more pixels were read, colored or encoded; large scans take minutes.
     Raises MediaError for what can never be colored; no partial file remains after an error.
     """
     stored = _source_format(source)
@@ -116,9 +118,10 @@ def color_photo(
         quality=settings.quality,
         lossless=stored is PhotoFormat.WEBP and is_lossless_webp(source),
         raw_bytes=raw_bytes,
+        on_work=on_work,
     )
     try:
-        job = _Job(source, stored, kind, predict_ab, force)
+        job = _Job(source, stored, kind, predict_ab, force, on_work)
         report = job.run(writer, count)
         writer.close()
     except BaseException:
@@ -153,9 +156,10 @@ class _Job:
         target: PhotoFormat,
         predict_ab: PredictAb,
         force: bool,
+        on_work: Callable[[], None],
     ) -> None:
         self._source, self._stored, self._target = source, stored, target
-        self._predict_ab, self._force = predict_ab, force
+        self._predict_ab, self._force, self._on_work = predict_ab, force, on_work
         self._warnings: dict[str, None] = {}  # a set that keeps its order
 
     def run(self, writer: PhotoWriter, count: int) -> PhotoReport:
@@ -188,7 +192,7 @@ class _Job:
         """A page as it will be written, and whether it was colored."""
         page = self._open(index)
         tags = source_tags(self._source, self._stored, page, index)
-        color, alpha = preview(page)
+        color, alpha = preview(page, self._on_work)
         found = _judge(color, alpha)
         if found is ExistingColor.COLOR and not self._force:
             return unchanged_sheet(self._open(index), tags), False
@@ -197,7 +201,8 @@ class _Job:
         for warning in page.warnings:
             self._warn(warning)
         ab = self._predict(gray_of(color), page.orientation)
-        pixels = colored_pixels(self._open(index), ab, self._depth(page), self._keeps_alpha(page))
+        depth, keeps_alpha = self._depth(page), self._keeps_alpha(page)
+        pixels = colored_pixels(self._open(index), ab, depth, keeps_alpha, self._on_work)
         return self._finished(page, pixels, tags), True
 
     def _finished(self, page: Page, pixels: Codes, tags: Tags) -> Sheet:

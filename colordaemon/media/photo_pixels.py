@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyvips
 import torch
@@ -18,13 +20,20 @@ _PREVIEW_SIDE = 1024  # short side; four times what the network looks at in stan
 _BAND_PIXELS = 1 << 20  # a dozen float32 planes of this size are 50 MB
 
 
-def preview(page: Page) -> tuple[Tensor, NDArray[np.float32] | None]:
+def preview(page: Page, on_work: Callable[[], None]) -> tuple[Tensor, NDArray[np.float32] | None]:
     """The picture small: color (1, 1 or 3, h, w) 0..1, and alpha (h, w) 0..1 if it has any."""
     factor = max(1, min(page.image.width, page.image.height) // _PREVIEW_SIDE)
     small = page.pixels.shrink(factor, factor) if factor > 1 else page.pixels
-    pixels = _pixels(small.write_to_memory(), small)
+    pixels = _pixels(told_of(small, on_work).write_to_memory(), small)
     color, alpha = _split(pixels, page)
     return color, None if alpha is None else _opacity(alpha, page)
+
+
+def told_of(image: pyvips.Image, on_work: Callable[[], None]) -> pyvips.Image:
+    """The same image; whoever computes its pixels calls `on_work` about every percent."""
+    image.set_progress(True)
+    image.signal_connect("eval", lambda image, progress: on_work())
+    return image
 
 
 def gray_of(color: Tensor) -> Tensor:
@@ -32,7 +41,9 @@ def gray_of(color: Tensor) -> Tensor:
     return color if color.shape[1] == 1 else lightness_to_gray(rgb_to_lab(color)[:, :1])
 
 
-def colored_pixels(page: Page, ab: Tensor, depth: int, keep_alpha: bool) -> Codes:
+def colored_pixels(
+    page: Page, ab: Tensor, depth: int, keep_alpha: bool, on_work: Callable[[], None]
+) -> Codes:
     """Full-size pixels (H, W, 3 or 4), in bands, so that float32 stays small."""
     width, height = page.image.width, page.image.height
     dtype, top = (np.uint8, 255) if depth == 8 else (np.uint16, 65535)
@@ -42,6 +53,7 @@ def colored_pixels(page: Page, ab: Tensor, depth: int, keep_alpha: bool) -> Code
     region = pyvips.Region.new(page.pixels)
     step = max(1, _BAND_PIXELS // width)
     for start in range(0, height, step):
+        on_work()
         rows = min(step, height - start)
         band = _pixels(region.fetch(0, start, width, rows), page.pixels, rows)
         color, alpha = _split(band, page)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from colordaemon.errors import MediaError
 from colordaemon.media import tiff
 from colordaemon.media.photo_file import Page, PhotoFormat, open_image, page_count
+from colordaemon.media.photo_pixels import told_of
 
 NOTE = "colordaemon: synthetic colors"
 # Longest side that a format, or its usual library, can hold.
@@ -102,8 +104,10 @@ class PhotoWriter:
     """Writes the pages of one photo. Any failure here is the machine's: OSError."""
 
     def __init__(
-        self, partial: Path, kind: PhotoFormat, *, quality: int, lossless: bool, raw_bytes: int
-    ) -> None:
+        self, partial: Path, kind: PhotoFormat, *, quality: int, lossless: bool, raw_bytes: int,
+        on_work: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._on_work = on_work
         self._partial, self._kind = partial, kind
         self._quality, self._lossless = quality, lossless
         self._file = partial.open("wb")
@@ -114,7 +118,7 @@ class PhotoWriter:
 
     def add(self, sheet: Sheet) -> None:
         try:
-            data = self._encode(sheet.image)
+            data = self._encode(told_of(sheet.image, self._on_work))
         except (pyvips.Error, cv2.error) as error:
             raise OSError(f"{self._partial}: could not be encoded: {error}") from error
         if self._pages:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from colordaemon.service.publish import LONGEST_NAME, flush_file, flush_folder, partial_for
 
 _SUFFIX = ".sha256"
+_READ_BYTES = 1 << 20
 
 
-def sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
+def sha256(path: Path, on_work: Callable[[], None] = lambda: None) -> str:
+    """Of a file's bytes, in hexadecimal. on_work: called for every MiB."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(_READ_BYTES):
+            digest.update(part)
+            on_work()
+    return digest.hexdigest()
 
 
 def write_checksum(target: Path, digest: str) -> None:

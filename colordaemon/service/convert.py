@@ -108,19 +108,28 @@ def color(
     *,
     force: bool = False,
     on_segment: Callable[[int], None] = lambda count: None,
+    on_work: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Colored:
     """Color a file into a partial one, which the caller publishes.
 
-    find_place: told the suffix of the result. Raises what `convert` does; no partial is left then.
+    find_place: told the suffix of the result. on_work: called now and then while work goes on that
+    finishes no frame. Raises what `convert` does; no partial is left then.
     """
     if source.is_file() and is_photo(source):
-        return _color_photo(source, config, model, find_place, force)
-    return _color_film(source, config, model, progress, find_place, force, on_segment, should_stop)
+        return _color_photo(source, config, model, find_place, force, on_work)
+    return _color_film(
+        source, config, model, progress, find_place, force, on_segment, on_work, should_stop
+    )
 
 
 def _color_photo(
-    source: Path, config: Config, model: Model, find_place: Callable[[str], Place], force: bool
+    source: Path,
+    config: Config,
+    model: Model,
+    find_place: Callable[[str], Place],
+    force: bool,
+    on_work: Callable[[], None],
 ) -> Colored:
     place = find_place(output_suffix(source, config.photo))
     place.target.parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +139,7 @@ def _color_photo(
         lambda gray: model.load().predict_ab(gray),
         config.photo,
         force=force,
+        on_work=on_work,
     )
     pages = f", {report.pages} pages" if report.pages > 1 else ""
     summary = f"{report.width}x{report.height}, {report.depth} bit{pages}"
@@ -144,6 +154,7 @@ def _color_film(
     find_place: Callable[[str], Place],
     force: bool,
     on_segment: Callable[[int], None],
+    on_work: Callable[[], None],
     should_stop: Callable[[], bool],
 ) -> Colored:
     job = plan_film(source, config.film, force=force)
@@ -166,6 +177,7 @@ def _color_film(
             made_by=model.name,
             on_frame=on_frame,
             on_segment=on_segment,
+            on_work=on_work,
             should_stop=should_stop,
         )
     finally:

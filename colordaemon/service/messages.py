@@ -59,6 +59,13 @@ class Alive:
 
 
 @dataclass(frozen=True)
+class Working:
+    """Work goes on that finishes no frame: on a photo, a join, a checksum."""
+
+    job: int
+
+
+@dataclass(frozen=True)
 class Segment:
     """So many segments of a film are finished and on the disk."""
 
@@ -102,4 +109,4 @@ class Refused:
 
 
 ToWorker = Order | Stop
-FromWorker = Ready | Unfit | Begun | Alive | Segment | Finished | Refused
+FromWorker = Ready | Unfit | Begun | Alive | Working | Segment | Finished | Refused

@@ -46,6 +46,7 @@ from colordaemon.service.messages import (
     Stop,
     ToWorker,
     Unfit,
+    Working,
 )
 from colordaemon.service.models import Models
 from colordaemon.service.presets import Presets
@@ -127,19 +128,21 @@ class Worker:
                 tagged.with_name(f"{order.tag}.work"),
             )
 
+        reporter = _Reporter(order.job, self._say)
         colored = color(
             order.source,
             config,
             self._models[id(config)].model_for(order.source),
-            _Reporter(order.job, self._say),
+            reporter,
             find_place,
             on_segment=lambda count: self._between_segments(order, count),
+            on_work=reporter.work,
             should_stop=self._should_stop,
         )
         place = colored.place
         # Here, so that gigabytes on their way to the disk never keep the daemon from other duties.
         seal(place.partial, order.source)
-        digest = sha256(place.partial) if config.after.checksum else ""
+        digest = sha256(place.partial, reporter.work) if config.after.checksum else ""
         self._say(
             Finished(
                 order.job, place.partial, place.target, digest, colored.summary, colored.warnings
@@ -178,10 +181,11 @@ class Worker:
 
 
 class _Reporter:
-    """A `Progress` that is a sign of life now and then."""
+    """A `Progress` that is a sign of life now and then. The work itself calls it, never a clock, so
+    that work that hangs is silent."""
 
     def __init__(self, job: int, say: Callable[[FromWorker], None]) -> None:
-        self._job, self._say = job, say
+        self._job, self._say, self._said = job, say, time.monotonic()
 
     def begin(self, source: Path, seconds: float | None) -> None:
         self._total, self._frames, self._said = seconds, 0, time.monotonic()
@@ -189,9 +193,16 @@ class _Reporter:
 
     def advance(self, seconds: float) -> None:
         self._frames += 1
+        self._tell(Alive(self._job, seconds, self._total, self._frames))
+
+    def work(self) -> None:
+        """Something else than a frame is done."""
+        self._tell(Working(self._job))
+
+    def _tell(self, message: FromWorker) -> None:
         if time.monotonic() - self._said >= ALIVE_SECONDS:
             self._said = time.monotonic()
-            self._say(Alive(self._job, seconds, self._total, self._frames))
+            self._say(message)
 
     def end(self) -> None:
         pass

@@ -1,0 +1,105 @@
+"""Work that takes long says that it goes on, all the way, and by its own progress."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Pipe
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from films import EXACT, make_film, short_segments
+
+from colordaemon.config import AfterSettings, Config, ModelSettings
+from colordaemon.errors import Interrupted
+from colordaemon.film.film import color_film, plan_film
+from colordaemon.media.photo_pixels import _BAND_PIXELS
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.model import ColorNet
+from colordaemon.service import worker
+from colordaemon.service.messages import (
+    Alive,
+    Begun,
+    Finished,
+    FromWorker,
+    Order,
+    Refused,
+    Segment,
+    Working,
+)
+
+
+def words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list[FromWorker]:
+    """All that the worker says about one file if it is never too early to say something."""
+    monkeypatch.setattr(worker, "ALIVE_SECONDS", 0.0)
+    outbox = source.parent / "out"
+    config = Config(
+        model=ModelSettings(file=model, device="cpu", precision="fp32"),
+        film=EXACT,
+        after=AfterSettings(checksum=True),
+    )
+    ours, theirs = Pipe()
+    said: list[FromWorker] = []
+    with ours, theirs, ThreadPoolExecutor(1) as executor:
+        running = executor.submit(worker.Worker(theirs, config).run)
+        ours.send(Order(1, source, outbox, ".job"))
+        while not said or not isinstance(said[-1], Finished | Refused):
+            said.append(ours.recv())
+        ours.close()
+        assert isinstance(running.exception(), EOFError)
+    assert isinstance(said[0], Begun) and isinstance(said[-1], Finished)
+    return said
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".jpg"])
+def test_a_large_photo_tells_of_every_stretch_of_it(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    source = tmp_path / f"photo{suffix}"
+    ramp = np.tile(np.linspace(0, 255, 2400, dtype=np.uint8), (1800, 1))
+    cv2.imwrite(str(source), ramp)
+    said = words_of(source, model, monkeypatch)
+    bands = ramp.size // _BAND_PIXELS
+    # Reading it small and encoding it tell about every percent.
+    assert sum(isinstance(word, Working) for word in said) > bands + 20
+
+
+def test_a_film_tells_of_its_end_after_the_last_frame(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = words_of(make_film(tmp_path / "film.mp4", 50), model, monkeypatch)
+    kinds = [type(word) for word in said]
+    assert kinds.count(Alive) == 1 + 50
+    behind = kinds[len(kinds) - kinds[::-1].index(Segment) :]
+    assert behind.count(Working) >= 50 + 50 + 1  # each packet joined and verified; the checksum
+
+
+def test_the_way_to_where_a_film_goes_on_tells_too_and_can_be_stopped(
+    tmp_path: Path, tiny_model: ColorNet
+) -> None:
+    film = make_film(tmp_path / "film.mp4", 200)
+    job = plan_film(film, short_segments(EXACT, 2.0))
+    colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32)
+    told: list[str] = []
+
+    def run(stop_after: int) -> None:
+        told.clear()
+        color_film(
+            job,
+            tmp_path / "partial",
+            colorizer,
+            work=tmp_path / "work",
+            on_frame=lambda frame: told.append("frame"),
+            on_work=lambda: told.append("work"),
+            should_stop=lambda: len(told) >= stop_after,
+        )
+
+    with pytest.raises(Interrupted):
+        run(180)
+    with pytest.raises(Interrupted):
+        run(10)
+    assert told == ["work"] * 10
+    run(10**9)
+    assert told.index("frame") > 10
