@@ -103,3 +103,5 @@ def test_the_way_to_where_a_film_goes_on_tells_too_and_can_be_stopped(
     assert told == ["work"] * 10
     run(10**9)
     assert told.index("frame") > 10
+    run(10**9)  # all segments are there; each is read, and each packet joined and verified
+    assert "frame" not in told and len(told) >= 4 + 200 + 200

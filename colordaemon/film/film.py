@@ -103,7 +103,7 @@ def color_film(
     try:
         with _work_folder(work, partial) as folder:
             record = Record(folder, identity_of(job, stride, str(colorizer), made_by))
-            done = record.load()
+            done = record.load(on_work)
 
             def keep(result: SegmentResult) -> None:
                 record.add(result)

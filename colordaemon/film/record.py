@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,18 @@ class Record:
         self._folder, self._identity = folder, identity
         self._path = folder / "segments.jsonl"
 
-    def load(self) -> list[SegmentResult]:
-        """The segments that can be relied on, from the first; everything else is removed."""
+    def load(self, on_work: Callable[[], None] = lambda: None) -> list[SegmentResult]:
+        """The segments that can be relied on, from the first; everything else is removed.
+
+        on_work: called for each of them, since all are read.
+        """
         kept: list[SegmentResult] = []
         lines = self._lines()
         for line in lines[1:]:
             if (result := self._result(line, len(kept))) is None:
                 break
             kept.append(result)
+            on_work()
         self._start(lines[: 1 + len(kept)])
         names = {result.path.name for result in kept} | {self._path.name}
         for path in self._folder.iterdir():
