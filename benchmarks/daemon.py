@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from colordaemon.service.job import State
-from colordaemon.service.journal import Journal
+from colordaemon.service.records import Records
 
 SETTLE_SECONDS, IDLE_SECONDS, SINGLE_FILES = 1.0, 30.0, 10
 _WATCH = """
@@ -130,7 +130,7 @@ def wait_for(condition: object, seconds: float = 60.0) -> None:
 
 
 def done(root: Path) -> int:
-    with Journal(root / "state" / "journal.sqlite3", readonly=True) as journal:
+    with Records(root / "state" / "journal.sqlite3") as journal:
         return journal.counts()[State.DONE]
 
 

@@ -84,6 +84,19 @@ class OutputSettings(Settings):
         return name
 
 
+Priority = Annotated[int, Field(ge=-1000, le=1000)]  # higher goes first
+
+
+class InboxSettings(Settings):
+    """One of several inboxes."""
+
+    inbox: Path
+    outbox: Path
+    preset: Path | None = None  # another file of settings
+    priority: Priority = 0
+    archive: Path | None = None  # None: after.archive
+
+
 class WatchSettings(Settings):
     """How new files are noticed."""
 
@@ -140,6 +153,7 @@ class TrainSettings(Settings):
     encoder: Literal["model", "imagenet", "frozen", "scratch"] = "model"
     vgg: Path | None = None  # None: torchvision's weights
     start: Path | None = None  # None: the bundled model
+    frozen_stages: int | None = Field(default=None, ge=0)  # None: as many as `encoder` implies
     subset: str | None = None
     loss: Literal["joint", "classification", "smooth_l1", "l2"] = "joint"
     perceptual: float = Field(default=0.0, ge=0)  # weight; needs VGG weights
@@ -170,10 +184,12 @@ class Config(Settings):
 
     inbox: Path | None = None
     outbox: Path | None = None
+    inboxes: tuple[InboxSettings, ...] = ()  # in place of the two above
     state_dir: Path | None = None
     model: ModelSettings = ModelSettings()
     models: dict[str, Path] = {}  # folder or glob: model file
     presets: dict[str, Path] = {}  # folder or glob: another file of settings
+    priorities: dict[str, Priority] = {}  # folder or glob: in place of that of the inbox
     film: FilmSettings = FilmSettings()
     photo: PhotoSettings = PhotoSettings()
     output: OutputSettings = OutputSettings()
@@ -181,6 +197,22 @@ class Config(Settings):
     jobs: JobSettings = JobSettings()
     after: AfterSettings = AfterSettings()
     train: TrainSettings = TrainSettings()
+
+    @field_validator("inboxes")
+    @classmethod
+    def _check_that_inboxes_stand_alone(
+        cls, inboxes: tuple[InboxSettings, ...], info: ValidationInfo
+    ) -> tuple[InboxSettings, ...]:
+        if inboxes and (info.data.get("inbox") or info.data.get("outbox")):
+            raise ValueError("none beside inbox and outbox, which stand for a list of one")
+        return inboxes
+
+    @property
+    def all_inboxes(self) -> tuple[InboxSettings, ...]:
+        """The inboxes, in whichever way they are given; none where a key is missing."""
+        if self.inbox is None or self.outbox is None:
+            return self.inboxes
+        return (InboxSettings(inbox=self.inbox, outbox=self.outbox),)
 
 
 def load_config(path: Path) -> Config:
@@ -253,19 +285,23 @@ def _plain(
     node: yaml.Node, place: tuple[str, ...], places: _Places, mistakes: list[_Mistake]
 ) -> object:
     """A node as dicts and text; fills in `places`, and the `mistakes` that a dict cannot show."""
-    label = ".".join(place) or "the file"
+    label = _label(place)
     if node.tag not in (_NULL, *_OTHER_TAGS):
         mistakes.append((node.start_mark, f"{label}: found the tag {node.tag}, expected none"))
     if isinstance(node, yaml.ScalarNode):
         return None if node.tag == _NULL else node.value
+    if isinstance(node, yaml.SequenceNode) and place == ("inboxes",):
+        entries = [((*place, str(number)), entry) for number, entry in enumerate(node.value)]
+        places.update({inner: (entry, entry) for inner, entry in entries})
+        return [_plain(entry, inner, places, mistakes) for inner, entry in entries]
     if isinstance(node, yaml.SequenceNode) or len(place) == 3:
-        return node  # fits no setting: none is a list or that deep, and an alias may hold itself
+        return node  # fits no setting: no other is a list or so deep, and an alias may hold itself
     result = {}
     for key, value in node.value:
         inner = (*place, key.value if isinstance(key, yaml.ScalarNode) else _shown(key))
         if inner in places:
             first = places[inner][0].start_mark.line + 1
-            what = f"{'.'.join(inner)}: found a second time, it stands on line {first} already"
+            what = f"{_label(inner)}: found a second time, it stands on line {first} already"
             mistakes.append((key.start_mark, what))
         places[inner] = key, value
         result[inner[-1]] = _plain(value, inner, places, mistakes)
@@ -277,8 +313,10 @@ def _explain(detail: ErrorDetails, places: _Places) -> _Mistake:
     place = tuple(str(step) for step in detail["loc"])
     while place not in places:  # the last step names one of several kinds of value that would do
         place = place[:-1]
-    label, (key, value) = ".".join(place) or "the file", places[place]
-    section = type(getattr(Config(), place[0])) if len(place) > 1 else Config
+    label, (key, value) = _label(place), places[place]
+    section = _section_of(place)
+    if detail["type"] == "missing":
+        return value.start_mark, f"{label}: found no {detail['loc'][-1]}, expected one"
     if detail["type"] == "extra_forbidden":
         known = list(section.model_fields)
         close = difflib.get_close_matches(place[-1], known, n=1)
@@ -288,16 +326,42 @@ def _explain(detail: ErrorDetails, places: _Places) -> _Mistake:
         expected = str(detail["ctx"]["error"])
     elif len(place) < 2:
         expected = _expected_at_the_top(place[0]) if place else "a mapping of sections"
-    elif place[0] in ("models", "presets"):  # their keys are the user's own
-        expected = "a path"
+    elif place[0] == "inboxes" and len(place) == 2:
+        expected = "a mapping of settings"
     else:
-        schema = section.model_json_schema()["properties"][place[1]]
-        expected = _in_words(schema if len(place) == 2 else schema["additionalProperties"])
+        expected = _in_words(_schema_of(place, section))
     return value.start_mark, f"{label}: found {_shown(value)}, expected {expected}"
+
+
+def _label(place: tuple[str, ...]) -> str:
+    """The name of a setting. People count inboxes from 1."""
+    if place[:1] == ("inboxes",) and place[1:2] and place[1].isdecimal():
+        place = ("inboxes", str(int(place[1]) + 1), *place[2:])
+    return ".".join(place) or "the file"
+
+
+def _section_of(place: tuple[str, ...]) -> type[Settings]:
+    """Whose settings the last step of a place is one of."""
+    if len(place) < 2:
+        return Config
+    return InboxSettings if place[0] == "inboxes" else type(getattr(Config(), place[0]))
+
+
+def _schema_of(place: tuple[str, ...], section: type[Settings]) -> dict[str, Any]:
+    """What is allowed at a place inside a section."""
+    if place[0] in ("models", "presets", "priorities"):  # their keys are the user's own
+        section, steps = Config, place
+    else:
+        steps = place[2:] if place[0] == "inboxes" else place[1:]
+    schema: dict[str, Any] = section.model_json_schema()["properties"][steps[0]]
+    inner: dict[str, Any] = schema.get("additionalProperties", {})
+    return schema if len(steps) == 1 else inner
 
 
 def _expected_at_the_top(key: str) -> str:
     schema = Config.model_json_schema()["properties"][key]
+    if schema.get("type") == "array":
+        return "a list of mappings"
     return _in_words(schema) if "anyOf" in schema else "a mapping of settings"
 
 

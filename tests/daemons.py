@@ -14,7 +14,7 @@ from typing import Any
 
 from colordaemon.service.control import ask
 from colordaemon.service.job import Job, State
-from colordaemon.service.journal import Journal
+from colordaemon.service.records import Records
 from colordaemon.service.schema import JournalVersion
 
 # Runs colordaemon watch with a worker that is tampered with.
@@ -155,7 +155,7 @@ class Daemon:
     def jobs(self, *states: State) -> list[Job]:
         path = self.root / "state" / "journal.sqlite3"
         try:
-            with Journal(path, readonly=True) as journal:
+            with Records(path) as journal:
                 return journal.jobs(*(states or State))
         except (sqlite3.OperationalError, JournalVersion):  # being made
             return []

@@ -10,14 +10,22 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from colordaemon.config import Config, OutputSettings, Settings, TrainSettings, load_config
+from colordaemon.config import (
+    Config,
+    InboxSettings,
+    OutputSettings,
+    Settings,
+    TrainSettings,
+    load_config,
+)
 from colordaemon.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[1] / "config.yaml"
 SECTIONS: dict[str, type[Settings]] = {
     name: type(section) for name, section in Config() if isinstance(section, Settings)
 }
-PLACES = ("inbox", "outbox", "state_dir")  # the only settings outside sections
+PLACES = ("inbox", "outbox", "state_dir")  # with `inboxes`, the only settings outside sections
+OPEN = ("models", "presets", "priorities")  # their keys are the user's own
 
 
 @pytest.fixture
@@ -57,7 +65,8 @@ def test_the_example_file_equals_the_defaults() -> None:
 
 def test_the_example_file_names_every_setting_and_nothing_else() -> None:
     written = yaml.safe_load(EXAMPLE.read_text())
-    assert written.pop("models") == written.pop("presets") == {}  # their keys are the user's own
+    assert [written.pop(name) for name in OPEN] == [{}] * len(OPEN)
+    assert written.pop("inboxes") == []
     assert [written.pop(place) for place in PLACES] == [None] * 3
     assert {name: list(section) for name, section in written.items()} == {
         name: list(section.model_fields) for name, section in SECTIONS.items()
@@ -67,7 +76,7 @@ def test_the_example_file_names_every_setting_and_nothing_else() -> None:
 def test_every_key_of_the_example_file_has_a_comment_sentence_above_it() -> None:
     comments = commented_keys(EXAMPLE.read_text())
     settings = sum(1 + len(section.model_fields) for section in SECTIONS.values())
-    assert len(comments) == settings + len(["models", "presets", *PLACES])
+    assert len(comments) == settings + len(["inboxes", *OPEN, *PLACES])
     for key, comment in comments.items():
         assert re.fullmatch(r"[A-Z].+\.", comment), f"{key}: {comment!r}"
 
@@ -79,6 +88,14 @@ def test_the_example_files_comments_tell_every_bound_choice_unit_and_null() -> N
             words = re.findall(r"[\w.]*\w", comments[f"{section}.{key}"].lower())
             for expected in facts(key, schema):
                 assert expected in words, f"{section}.{key} does not say {expected!r}"
+
+
+def test_the_example_files_comments_tell_what_an_inbox_may_have() -> None:
+    comments = commented_keys(EXAMPLE.read_text())
+    words = re.findall(r"[\w.-]*\w", comments["inboxes"].lower())
+    for key, schema in InboxSettings.model_json_schema()["properties"].items():
+        for expected in (key, *facts(key, schema)):
+            assert expected in words or expected == "null", f"inboxes does not say {expected!r}"
 
 
 def facts(key: str, schema: dict[str, Any]) -> list[str]:
@@ -146,6 +163,67 @@ def test_the_daemons_three_folders_stand_outside_sections(config_file: Path) -> 
     ]
 
 
+def test_several_inboxes_are_a_list(config_file: Path) -> None:
+    config_file.write_text(
+        "inboxes:\n  - {inbox: a, outbox: out/a, preset: a.yaml, priority: 5}\n"
+        "  - inbox: /b\n    outbox: ~/b\n    archive: old\n"
+    )
+    folder = config_file.parent
+    config = load_config(config_file)
+    assert (
+        config.all_inboxes
+        == config.inboxes
+        == (
+            InboxSettings(
+                inbox=folder / "a", outbox=folder / "out/a", preset=folder / "a.yaml", priority=5
+            ),
+            InboxSettings(
+                inbox=Path("/b"), outbox=Path("~/b").expanduser(), archive=folder / "old"
+            ),
+        )
+    )
+
+
+def test_the_short_form_is_a_list_of_one(config_file: Path) -> None:
+    config_file.write_text("inbox: /in\noutbox: /out\n")
+    short = load_config(config_file).all_inboxes
+    config_file.write_text("inboxes: [{inbox: /in, outbox: /out}]\n")
+    assert short == load_config(config_file).all_inboxes
+    assert Config().all_inboxes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("inboxes: 3", "1:10: inboxes: found 3, expected a list of mappings"),
+        ("inboxes: {a: b}", "1:10: inboxes: found a mapping, expected a list of mappings"),
+        ("inboxes: [x]", "1:11: inboxes.1: found 'x', expected a mapping of settings"),
+        ("inboxes: [[x]]", "1:11: inboxes.1: found a list, expected a mapping of settings"),
+        ("inboxes:\n  - {inbox: a}", "2:5: inboxes.1: found no outbox, expected one"),
+        (
+            "inboxes:\n  - {inbox: a, outbox: b}\n  - {inbox: c, outbox: d, priority: 1001}",
+            "3:37: inboxes.2.priority: found 1001, expected an integer from -1000 to 1000",
+        ),
+        (
+            "inboxes: [{inbox: a, outbox: b, presets: c}]",
+            "1:33: inboxes.1.presets: unknown key, did you mean 'preset'?",
+        ),
+        (
+            "inboxes: [{inbox: a, inbox: b, outbox: c}]",
+            "1:22: inboxes.1.inbox: found a second time, it stands on line 1 already",
+        ),
+        (
+            "inbox: a\ninboxes: [{inbox: b, outbox: c}]",
+            "2:10: inboxes: found a list, expected none beside inbox and outbox",
+        ),
+        ("priorities: {a: x}", "priorities.a: found 'x', expected an integer from -1000 to 1000"),
+    ],
+)
+def test_mistakes_in_inboxes_are_told(config_file: Path, text: str, told: str) -> None:
+    (line,) = mistakes(config_file, text)
+    assert told in line
+
+
 def test_models_start_at_the_folder_of_the_config_file_too(config_file: Path) -> None:
     config_file.write_text('models:\n  faces: face.st\n  "scan-*": /models/scan.st\n')
     assert load_config(config_file).models == {
@@ -207,7 +285,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(config_file: Pat
             "photo: {zoom: 9}",
             "1:9: photo.zoom: unknown key, expected one of format, quality",
         ),
-        ("~: 1", "1:1: ~: unknown key, expected one of inbox, outbox, state_dir, model, models, "),
+        ("~: 1", "1:1: ~: unknown key, expected one of inbox, outbox, inboxes, state_dir, model, "),
         ("photo: best", "1:8: photo: found 'best', expected a mapping of settings"),
         ("photo: [1]", "1:8: photo: found a list, expected a mapping of settings"),
         ("train: {side: 33}", "an integer of at least 32 and divisible by 32"),
@@ -260,7 +338,14 @@ def test_a_key_given_twice_is_a_mistake_even_if_both_agree(config_file: Path) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["model: &m {file: *m}", "film: {encoder_options: &o {x: *o}}", "&r {model: *r}"]
+    "text",
+    [
+        "inboxes: &i [*i]",
+        "inboxes: [&i {inbox: *i}]",
+        "model: &m {file: *m}",
+        "film: {encoder_options: &o {x: *o}}",
+        "&r {model: *r}",
+    ],
 )
 def test_an_alias_that_holds_itself_is_told_like_any_mistake(config_file: Path, text: str) -> None:
     assert mistakes(config_file, text)

@@ -13,6 +13,7 @@ from colordaemon.config import Config, JobSettings
 from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.service.dispatch import Dispatcher
 from colordaemon.service.holds import BREAK_SECONDS, Holds
+from colordaemon.service.identity import remember
 from colordaemon.service.job import Found, Job, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import (
@@ -77,7 +78,7 @@ class Stage:
         self.journal, self.places = journal, places
         self.puppets: list[Puppet] = []
         self.first_words: FromWorker | None = Ready("a test")
-        self.dispatcher = Dispatcher(journal, places, config, self._make)
+        self.dispatcher = Dispatcher(journal, [places], config, self._make)
         self.now = 100.0
 
     def _make(self, config: Config) -> Puppet:
@@ -258,8 +259,7 @@ def test_a_full_disk_pauses_all_work_and_no_file_pays_for_it(stage: Stage) -> No
 def test_work_begins_only_with_space_to_spare(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = Config(jobs=JobSettings(free_mib=100))
-    stage.dispatcher._config = config
+    stage.dispatcher.space.settings = JobSettings(free_mib=100)
     usage = shutil.disk_usage(stage.places.outbox)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=99 << 20))
     stage.drop("a.png")
@@ -288,7 +288,7 @@ def test_wrong_settings_stop_the_queue_until_there_are_others(stage: Stage) -> N
     stage.turn(Refused(order.job, Fault.SETTINGS, "no encoder option crff"))
     stage.turn(seconds=100_000)
     assert len(stage.names_ordered()) == 1
-    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)))
+    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)), [stage.places])
     for _ in range(4):
         stage.turn()
     assert len(stage.puppets) == 2 and len(stage.puppet.orders) == 1
@@ -308,7 +308,7 @@ def test_a_new_model_that_cannot_be_loaded_stops_the_queue_and_not_the_daemon(
     stage.turn()
     stage.turn()
     stage.first_words = Unfit("no model file x")
-    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)))
+    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)), [stage.places])
     for _ in range(3):
         stage.turn()
     stage.puppet.dead = True
@@ -318,7 +318,7 @@ def test_a_new_model_that_cannot_be_loaded_stops_the_queue_and_not_the_daemon(
     assert len(stage.puppets) == 2
     stage.first_words = Ready("a test")
     stage.drop("a.png")
-    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)))
+    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)), [stage.places])
     for _ in range(4):
         stage.turn()
     assert stage.names_ordered() == ["a.png"]
@@ -374,7 +374,7 @@ def test_a_file_that_goes_away_under_the_worker_has_not_failed(stage: Stage, fau
 
 def test_a_film_whose_share_goes_away_keeps_what_is_finished(stage: Stage) -> None:
     found = stage.places.inbox.stat()
-    stage.journal.note("inbox", f"{found.st_dev} {found.st_ino}")
+    remember(stage.journal, stage.places.inbox, (found.st_dev, found.st_ino))
     order = stage.begin("a.mp4")
     work = order.folder / f"{order.tag}.work"
     work.mkdir()
@@ -414,10 +414,10 @@ def test_the_end_of_a_resumed_film_is_foreseen_from_what_was_done_since() -> Non
 
 def test_a_film_that_is_nearly_done_is_finished_before_the_end(stage: Stage) -> None:
     order = stage.begin("film.mp4")
-    assert stage.dispatcher.seconds_left() == math.inf
+    assert stage.dispatcher.hands.seconds_left == math.inf
     stage.turn(Alive(order.job, 1.0, 100.0, 25))
     stage.turn(Alive(order.job, 99.0, 100.0, 2475), seconds=98.0)
-    assert stage.dispatcher.seconds_left() == pytest.approx(1.0)
+    assert stage.dispatcher.hands.seconds_left == pytest.approx(1.0)
 
 
 def test_a_success_in_between_forgives_earlier_failures() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from colordaemon.service.job import Found, Job, Partial, State
 from colordaemon.service.journal import CRASHES, UNFINISHED, Journal
+from colordaemon.service.records import Records
 from colordaemon.service.schema import VERSION, JournalVersion
 
 
@@ -73,7 +74,7 @@ def test_any_name_comes_back_as_it_is(journal: Journal, name: str) -> None:
 def test_an_attempt_is_counted_before_the_work_begins(journal: Journal, tmp_path: Path) -> None:
     journal.add([photo()], 1.0)
     assert claim(journal).attempts == 1
-    with Journal(tmp_path / "journal", readonly=True) as other:
+    with Records(tmp_path / "journal") as other:
         assert other.job(1).attempts == 1
 
 

@@ -10,7 +10,7 @@ from conftest import MakeDisk
 from colordaemon.config import AfterSettings, Config, OutputSettings
 from colordaemon.errors import ConfigError
 from colordaemon.service import mounts
-from colordaemon.service.places import find_places, make_places
+from colordaemon.service.places import expect_inbox, find_places, make_places, make_state
 
 
 def config_of(root: Path, inbox: str = "in", outbox: str = "out", state: str = "state") -> Config:
@@ -19,8 +19,9 @@ def config_of(root: Path, inbox: str = "in", outbox: str = "out", state: str = "
 
 
 def test_three_keys_are_enough(tmp_path: Path) -> None:
-    places = find_places(config_of(tmp_path))
+    (places,) = find_places(config_of(tmp_path))
     make_places(places)
+    make_state(places.state)
     assert places.outbox.is_dir() and places.state.is_dir()
     assert places.relative(places.inbox / "a" / "b.png") == Path("a/b.png")
 
@@ -67,7 +68,7 @@ def test_an_archive_on_another_disk_is_refused(tmp_path: Path, make_disk: MakeDi
         update={"after": AfterSettings(source="move", archive=archive)}
     )
     with pytest.raises(ConfigError, match=r"after\.archive: .* another file system"):
-        make_places(find_places(config))
+        make_places(*find_places(config))
 
 
 def test_a_folder_named_twice_is_told(tmp_path: Path) -> None:
@@ -77,15 +78,15 @@ def test_a_folder_named_twice_is_told(tmp_path: Path) -> None:
 
 
 def test_a_missing_inbox_is_not_made(tmp_path: Path) -> None:
-    places = find_places(config_of(tmp_path))
+    (places,) = find_places(config_of(tmp_path))
     places.inbox.rmdir()
-    with pytest.raises(ConfigError, match="is no folder"):
-        make_places(places)
+    expect_inbox(places)
+    assert not places.inbox.exists()
 
 
 def test_an_outbox_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    places = find_places(config_of(tmp_path, outbox="file/out"))
+    (places,) = find_places(config_of(tmp_path, outbox="file/out"))
     with pytest.raises(ConfigError, match=r"outbox: cannot write to .*file/out: Not a directory"):
         make_places(places)
 

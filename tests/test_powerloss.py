@@ -75,9 +75,12 @@ class House:
     def run(self) -> dict[State, int]:
         """One life of a daemon, from its start until nothing is left to do."""
         with Journal(self.places.journal) as journal:
-            dispatcher = Dispatcher(journal, self.places, self.config, lambda config: Hand())
+            dispatcher = Dispatcher(journal, [self.places], self.config, lambda config: Hand())
             intake, now = Intake(journal), 100.0
             dispatcher.recover(now)
+            ends = dispatcher.ends_of(self.places.inbox)
+            assert ends is not None
+            ends.retire_all()
             states = State.QUEUED, State.RUNNING, State.PUBLISHING
             sweep(self.places.outbox, journal.token, {job.id for job in journal.jobs(*states)})
             found = [
@@ -85,7 +88,7 @@ class House:
                 for path, signature in scan(self.places.inbox)
                 if not intake.knows(path, signature)
             ]
-            intake.take(found, dispatcher.ends, now)
+            intake.take(found, ends, now)
             turns = 0
             while turns < 2 or journal.jobs(*states):
                 now, turns = now + 1.0, turns + 1

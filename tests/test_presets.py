@@ -14,7 +14,8 @@ from colordaemon.service.presets import Presets
 def presets(folder: Path, preset: str, pattern: str = "archive") -> Presets:
     (folder / "preset.yaml").write_text(preset)
     (folder / "config.yaml").write_text(
-        f"inbox: in\nfilm: {{crf: 20, preset: slow}}\npresets: {{'{pattern}': preset.yaml}}\n"
+        "inbox: in\noutbox: out\nfilm: {crf: 20, preset: slow}\n"
+        f"presets: {{'{pattern}': preset.yaml}}\n"
     )
     return Presets(load_config(folder / "config.yaml"))
 

@@ -13,6 +13,7 @@ from typing import Any
 from colordaemon.service.hooks import announcement
 from colordaemon.service.job import Job, State
 from colordaemon.service.journal import Journal
+from colordaemon.service.records import Records
 
 Reply = dict[str, Any]
 LISTED = 1000  # jobs in one reply
@@ -41,9 +42,9 @@ class Commands:
         """Raises BadRequest."""
         verb, which = request.get("verb"), request.get("jobs", [])
         if verb == "status":
-            return self.status()
+            return status(self._journal)
         if verb == "queue":
-            return {"jobs": [listed(job) for job in self._journal.jobs(*_OPEN, limit=LISTED)]}
+            return queue(self._journal)
         if verb in ("pause", "resume"):
             self._journal.note("paused", "yes" if verb == "pause" else "")
             return {"paused": verb == "pause"}
@@ -57,18 +58,6 @@ class Commands:
         if verb == "cancel":
             return {"count": self._cancel(self._ids(which))}
         raise BadRequest(f"unknown verb {verb!r}")
-
-    def status(self) -> Reply:
-        counts = {str(state): count for state, count in self._journal.counts().items()}
-        running = self._journal.jobs(State.RUNNING, State.PUBLISHING)
-        failed = self._journal.jobs(State.FAILED, limit=20)
-        return {
-            "version": 1,
-            "counts": counts,
-            "paused": self._journal.fact("paused") == "yes",
-            "running": [listed(job) for job in running],
-            "failed": [listed(job) for job in failed],
-        }
 
     def _cancel(self, ids: Sequence[int]) -> int:
         running = sum(self._cancel_running(number) for number in ids)
@@ -90,7 +79,24 @@ class Commands:
         return jobs[0].id
 
 
-_OPEN = (State.RUNNING, State.PUBLISHING, State.QUEUED)
+def status(records: Records) -> Reply:
+    """What is being done and what failed."""
+    counts = {str(state): count for state, count in records.counts().items()}
+    running = records.jobs(State.RUNNING, State.PUBLISHING)
+    failed = records.jobs(State.FAILED, limit=20)
+    return {
+        "version": 1,
+        "counts": counts,
+        "paused": records.fact("paused") == "yes",
+        "running": [listed(job) for job in running],
+        "failed": [listed(job) for job in failed],
+    }
+
+
+def queue(records: Records) -> Reply:
+    """What is being done and what waits, in order."""
+    open_ones = records.jobs(State.RUNNING, State.PUBLISHING, State.QUEUED, limit=LISTED)
+    return {"jobs": [listed(job) for job in open_ones]}
 
 
 def listed(job: Job) -> Reply:

@@ -8,6 +8,7 @@ from pathlib import Path
 from colordaemon.config import Config
 from colordaemon.service.checksum import sha256, write_checksum
 from colordaemon.service.deliver import Tell, deliver, deliver_again
+from colordaemon.service.identity import is_there
 from colordaemon.service.job import Job, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Finished
@@ -25,11 +26,13 @@ GONE_SECONDS = 10.0  # between two looks for a file whose inbox is gone
 
 
 class Ends:
-    """Ends of jobs. `wall` is in Unix seconds."""
+    """Ends of the jobs of one inbox. `wall` is in Unix seconds."""
 
-    def __init__(self, journal: Journal, places: Places, config: Config) -> None:
-        self._journal, self._places, self._config = journal, places, config
-        self._presets = Presets(config)
+    def __init__(
+        self, journal: Journal, places: Places, config: Config, presets: Presets | None = None
+    ) -> None:
+        self._journal, self.places, self._config = journal, places, config
+        self._presets = presets or Presets(config)
 
     def is_still_there(self, job: Job, wall: float) -> bool:
         """Whether a job's source is what was queued; if not, the job is cancelled.
@@ -37,7 +40,7 @@ class Ends:
         Where the whole inbox is gone, as with a share that is not mounted, it waits instead.
         """
         found = signature_of(job.source)
-        if found is None and not self._inbox_is_there():
+        if found is None and not self.inbox_is_there():
             self.give_back(job, "inbox", "the inbox is gone", wall, wait_seconds=GONE_SECONDS)
         elif found is None:
             self.set_aside(job, State.CANCELLED, "gone", "the file is gone", wall)
@@ -47,12 +50,8 @@ class Ends:
             return True
         return False
 
-    def _inbox_is_there(self) -> bool:
-        try:
-            found = self._places.inbox.stat()
-        except OSError:
-            return False
-        return self._journal.fact("inbox") in ("", f"{found.st_dev} {found.st_ino}")
+    def inbox_is_there(self) -> bool:
+        return is_there(self._journal, self.places.inbox)
 
     def finished(self, job: Job, said: Finished, seconds: float, wall: float) -> None:
         """Publish a result, unless its source is no longer what it was made from."""
@@ -61,7 +60,7 @@ class Ends:
         overwrite = self._may_replace(said.target, job.source)
         target = deliver(
             Partial.of(said.partial), said.target, self._tell(job, wall), overwrite=overwrite,
-            top=self._places.outbox,
+            top=self.places.outbox,
         )  # fmt: skip
         for warning in said.warnings:
             log.warning("%s: %s", job.source, warning)
@@ -72,7 +71,7 @@ class Ends:
         """Go on with a job that was being published when the daemon ended."""
         assert job.target is not None
         overwrite = self._may_replace(job.target, job.source)
-        tell, top = self._tell(job, wall), self._places.outbox
+        tell, top = self._tell(job, wall), self.places.outbox
         target = deliver_again(job, tell, overwrite=overwrite, top=top)
         if target is None:
             log.warning("%s: its result was lost before it was published; again", job.source)
@@ -81,9 +80,10 @@ class Ends:
             self._done(job, target, "", "published after a restart", wall)
 
     def retire_all(self) -> None:
-        """Deal with sources that an earlier daemon has left over."""
+        """Deal with sources that are left over, as by an earlier daemon."""
         for job in self._journal.to_retire():
-            self._retire(job, job.retire)
+            if job.source.is_relative_to(self.places.inbox):
+                self._retire(job, job.retire)
 
     def set_aside(self, job: Job, state: State, code: str, reason: str, wall: float) -> None:
         """Failed, skipped or cancelled."""
@@ -136,7 +136,9 @@ class Ends:
             self._retire(job, action)
 
     def _retire(self, job: Job, action: str) -> None:
-        retire(job.source, job.size, job.mtime_ns, action, self._places.inbox, self._places.archive)
+        if not self.inbox_is_there():
+            return  # it is due until the inbox is back
+        retire(job.source, job.size, job.mtime_ns, action, self.places.inbox, self.places.archive)
         self._journal.retired(job)
 
     def _may_replace(self, target: Path, source: Path) -> bool:
@@ -148,8 +150,8 @@ class Ends:
         return lambda target, partial: self._journal.publishing(job, target, partial, wall)
 
     def _clean(self, job: Job) -> None:
-        relative = self._places.relative(job.source)
-        remove_work((self._places.outbox / relative).parent, tag_of(self._journal.token, job.id))
+        relative = self.places.relative(job.source)
+        remove_work((self.places.outbox / relative).parent, tag_of(self._journal.token, job.id))
 
     def _reason_path(self, job: Job) -> Path:
-        return reason_path(self._places.failed, self._places.relative(job.source))
+        return reason_path(self.places.failed, self.places.relative(job.source))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +17,7 @@ from colordaemon.service.places import Places, find_places
 STOP_MARGIN = 30.0  # seconds beyond jobs.drain_seconds: to leave a film and write everything down
 _CLOSED = "PrivateNetwork=true\nRestrictAddressFamilies=AF_UNIX\nIPAddressDeny=any"
 _OPEN = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
+_SHARED = "2775 colordaemon colordaemon -"  # new files get the group of the folder
 _PLACEHOLDER = re.compile(r"@(\w+)@")
 
 
@@ -50,9 +52,8 @@ def gpu_unit(config: Config, config_file: Path, program: Path) -> Unit:
         "inbox": "its inbox, on GPU %i",
         "gpu": "Environment=CUDA_VISIBLE_DEVICES=%i",
     }
-    places = find_places(config)
-    root = os.path.commonpath([places.inbox, places.outbox])
-    values |= {"folders": root, "writable": f"-{root}"}
+    root = os.path.commonpath(_shared(find_places(config)))
+    values |= {"needed": root, "folders": f"-{root}", "writable": f"-{root}"}
     text = render("colordaemon.service", values).replace(
         "SyslogIdentifier=colordaemon/%i", "SyslogIdentifier=colordaemon-%i"
     )
@@ -89,9 +90,11 @@ def render(name: str, values: dict[str, str]) -> str:
 
 
 def _values(config: Config, config_file: Path, program: Path) -> dict[str, str]:
-    places = find_places(config)
-    folders = [places.inbox, places.outbox, *([places.archive] if places.archive else [])]
-    for path in (*folders, places.state, program, config_file):
+    all_places = find_places(config)
+    state, outboxes = all_places[0].state, dict.fromkeys(each.outbox for each in all_places)
+    archives = [places.archive for places in all_places if places.archive]
+    folders = [*dict.fromkeys([*_shared(all_places), *archives])]
+    for path in (*folders, state, program, config_file):
         # % begins a specifier, of which that of the configuration may have some.
         if re.search(r"[\s\"'\\$@]" if path is config_file else r"[\s\"'\\$@%]", str(path)):
             raise ConfigError(f"{path!s}: expected a path without spaces and signs for a unit file")
@@ -100,10 +103,11 @@ def _values(config: Config, config_file: Path, program: Path) -> dict[str, str]:
         "name": "colordaemon",
         "program": str(program),
         "config": str(config_file),
-        "inbox": str(places.inbox),
-        "outbox": str(places.outbox),
-        "folders": " ".join(map(str, folders)),
-        "writable": " ".join(f"-{path}" for path in _writable(places, config)),
+        "inbox": ", ".join(str(places.inbox) for places in all_places),
+        "needed": " ".join(map(str, outboxes)),
+        "folders": " ".join(f"-{path}" for path in folders),
+        "shared": "\n".join(f"d {path} {_SHARED}" for path in _shared(all_places)),
+        "writable": " ".join(f"-{path}" for path in _writable(all_places, config)),
         "stop_seconds": f"{config.jobs.drain_seconds + STOP_MARGIN:g}",
         "protect_home": "read-only" if at_home else "true",
         "private_tmp": "false" if any(path.is_relative_to("/tmp") for path in folders) else "true",  # noqa: S108
@@ -112,16 +116,28 @@ def _values(config: Config, config_file: Path, program: Path) -> dict[str, str]:
     }
 
 
-def _writable(places: Places, config: Config) -> list[Path]:
-    """The inbox only where sources are dealt with, and together with where they go."""
-    paths = [places.outbox]
-    if config.after.source == "move" and places.archive is not None:
-        paths.append(_common(places.inbox, places.archive))
-    elif config.after.source != "keep":
-        paths.append(places.inbox)
-    if places.state != Path("/var/lib/colordaemon"):  # StateDirectory sees to that one
-        paths.append(places.state)
+def _shared(all_places: Sequence[Places]) -> list[Path]:
+    """The folders that people put files into and fetch results from."""
+    folders = [folder for places in all_places for folder in (places.inbox, places.outbox)]
+    return [*dict.fromkeys(folders)]
+
+
+def _writable(all_places: Sequence[Places], config: Config) -> list[Path]:
+    """Inboxes only where sources are dealt with, and together with where they go."""
+    paths = [path for places in all_places for path in _written(places, config)]
+    state = all_places[0].state
+    if state != Path("/var/lib/colordaemon"):  # StateDirectory sees to that one
+        paths.append(state)
+    paths = [*dict.fromkeys(paths)]
     return [path for path in paths if not any(other in path.parents for other in paths)]
+
+
+def _written(places: Places, config: Config) -> list[Path]:
+    if config.after.source == "move" and places.archive is not None:
+        return [places.outbox, _common(places.inbox, places.archive)]
+    if config.after.source != "keep":
+        return [places.outbox, places.inbox]
+    return [places.outbox]
 
 
 def _common(one: Path, other: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from colordaemon.service.ends import Ends
@@ -14,10 +14,12 @@ from colordaemon.service.watch import Settled
 
 
 class Intake:
-    """Between the watch and the journal."""
+    """Between the watch and the journal. priority_of: of a source."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(
+        self, journal: Journal, priority_of: Callable[[Path], int] = lambda source: 0
+    ) -> None:
+        self._journal, self._priority_of = journal, priority_of
 
     def knows(self, path: Path, signature: Signature) -> bool:
         """Whether the journal has a job for exactly this file, whatever became of it."""
@@ -25,13 +27,10 @@ class Intake:
         return not [*self._journal.unknown([found])]
 
     def take(self, settled: Sequence[Settled], ends: Ends, wall: float) -> int:
-        """Queue what has settled; returns how many are new."""
+        """Queue what has settled in one inbox; returns how many are new."""
         if not settled:
             return 0
-        found = [
-            Found(each.path, each.signature.size, each.signature.mtime_ns, rank_of(each.path))
-            for each in settled
-        ]
+        found = [self._found(each) for each in settled]
         for each in found:
             self._journal.supersede(each.path, each.size, each.mtime_ns, wall)
         added = self._journal.add(found, wall)
@@ -40,3 +39,13 @@ class Intake:
                 (job, *_) = self._journal.of_source(each.path)
                 ends.set_aside(job, State.FAILED, "empty", "the file is empty, and stays so", wall)
         return added
+
+    def prioritize(self, priority_of: Callable[[Path], int]) -> None:
+        """Take other priorities, also for what is in the queue."""
+        self._priority_of = priority_of
+        self._journal.prioritize(priority_of)
+
+    def _found(self, settled: Settled) -> Found:
+        path, signature = settled.path, settled.signature
+        priority = self._priority_of(path)
+        return Found(path, signature.size, signature.mtime_ns, rank_of(path), priority)

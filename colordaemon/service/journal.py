@@ -24,79 +24,36 @@ from __future__ import annotations
 
 import os
 import secrets
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from colordaemon.service.job import Found, Job, Partial, State, job_of
-from colordaemon.service.schema import VERSION, JournalVersion, upgrade, version_of
+from colordaemon.service.records import Records, below
+from colordaemon.service.schema import upgrade
 
 CRASHES = 2  # a file that killed the worker so often is set aside
 UNFINISHED = 10  # starts without any progress, whatever ended them, after which a file is set aside
+FIRST = 1_000_000  # priority from which on the operator has put files first, above any setting
 
 
-class Journal:
-    """All that is done to jobs. One process writes; `readonly` ones may look at any time."""
+class Journal(Records):
+    """All that is done to jobs. One process writes."""
 
-    def __init__(self, path: Path, *, readonly: bool = False) -> None:
-        uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
-        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
-        self._db.row_factory = sqlite3.Row
-        try:
-            self._open(path, readonly)
-        except BaseException:
-            self._db.close()
-            raise
+    _mode = "rwc"
 
-    def _open(self, path: Path, readonly: bool) -> None:
-        if readonly:
-            if (version := version_of(self._db)) != VERSION:
-                raise JournalVersion(f"{path}: version {version}, expected {VERSION}")
-            return
+    def _open(self, path: Path) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         upgrade(self._db)
         if not self.fact("token"):
             self.note("token", secrets.token_hex(4))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._db.close()
-
-    @property
-    def token(self) -> str:
-        """Tells the work files of this journal from those of another in the same outbox."""
-        return self.fact("token")
-
-    # Facts about the daemon itself
-
-    def fact(self, name: str) -> str:
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return str(row["value"]) if row else ""
-
     def note(self, name: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     # What comes in
-
-    def unknown(self, files: Iterable[Found]) -> Iterator[Found]:
-        """The files that have no row yet, or whose row was given up because they were gone."""
-        query = "SELECT state, code FROM jobs WHERE source = ? AND size = ? AND mtime_ns = ?"
-        for file in files:
-            key = os.fsencode(file.path), file.size, file.mtime_ns
-            row = self._db.execute(query, key).fetchone()
-            if row is None or (row["state"], row["code"]) == (State.CANCELLED, "gone"):
-                yield file
 
     def add(self, files: Sequence[Found], now: float) -> int:
         """Queue files; returns how many were new. One transaction for all of them, but a row that
@@ -104,19 +61,13 @@ class Journal:
         added = 0
         with self._transaction():
             for file in files:
+                values = os.fsencode(file.path), file.size, file.mtime_ns, file.rank, file.priority
                 added += self._db.execute(
                     "INSERT INTO jobs (source, size, mtime_ns, rank, priority, state, changed)"
                     " VALUES (?, ?, ?, ?, ?, 'queued', ?) ON CONFLICT DO UPDATE"
-                    " SET state = 'queued', changed = excluded.changed, code = '', reason = ''"
-                    " WHERE state = 'cancelled' AND code = 'gone'",
-                    (
-                        os.fsencode(file.path),
-                        file.size,
-                        file.mtime_ns,
-                        file.rank,
-                        file.priority,
-                        now,
-                    ),
+                    " SET state = 'queued', priority = excluded.priority, code = '', reason = '',"
+                    " changed = excluded.changed WHERE state = 'cancelled' AND code = 'gone'",
+                    (*values, now),
                 ).rowcount
         return added
 
@@ -131,18 +82,26 @@ class Journal:
 
     # What is done with it
 
-    def claim(self, now: float, *, most_rank: int = 99) -> Job | None:
-        """The job to do next, if one of at most this rank is due.
+    def claim(
+        self,
+        now: float,
+        inboxes: Sequence[Path] | None = None,
+        *,
+        most_rank: int = 99,
+        least_priority: int = -FIRST,
+    ) -> Job | None:
+        """The job to do next, if one is due that lies below one of these folders (None: anywhere).
 
         Its attempt is counted before any work begins: a file that takes the whole machine down with
         it must not do so for ever.
         """
+        where, folders = below(inboxes)
         # The + keeps SQLite from going by the time, and then sorting all that is due.
         row = self._db.execute(
-            "UPDATE jobs SET state = 'running', attempts = attempts + 1, changed = ? WHERE id ="
+            "UPDATE jobs SET state = 'running', attempts = attempts + 1, changed = ? WHERE id ="  # noqa: S608
             " (SELECT id FROM jobs WHERE state = 'queued' AND +not_before <= ? AND rank <= ?"
-            " ORDER BY priority DESC, rank, id LIMIT 1) RETURNING *",
-            (now, now, most_rank),
+            f" AND priority >= ? AND {where} ORDER BY priority DESC, rank, id LIMIT 1) RETURNING *",
+            (now, now, most_rank, least_priority, *folders),
         ).fetchone()
         return job_of(row) if row else None
 
@@ -197,6 +156,10 @@ class Journal:
     def announced(self, job: Job) -> None:
         self._db.execute("UPDATE jobs SET announce = 0 WHERE id = ?", (job.id,))
 
+    def announce_nothing(self) -> None:
+        """What has ended so far is nobody's business."""
+        self._db.execute("UPDATE jobs SET announce = 0 WHERE announce")
+
     def recover(self, now: float) -> list[Job]:
         """Queue what was running when the daemon died; returns what was being published.
 
@@ -247,69 +210,26 @@ class Journal:
         """Let jobs be done before all others that wait."""
         query = (
             "UPDATE jobs SET not_before = 0, priority ="
-            " 1 + (SELECT max(priority) FROM jobs WHERE state = 'queued')"
+            " 1 + (SELECT max(?, max(priority)) FROM jobs WHERE state = 'queued')"
             " WHERE id = ? AND state = 'queued'"
         )
         with self._transaction():
-            return sum(self._db.execute(query, (number,)).rowcount for number in reversed(ids))
+            return sum(
+                self._db.execute(query, (FIRST, number)).rowcount for number in reversed(ids)
+            )
 
-    # What is known
-
-    def job(self, number: int) -> Job:
-        """Raises KeyError."""
-        row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (number,)).fetchone()
-        if row is None:
-            raise KeyError(number)
-        return job_of(row)
-
-    def jobs(self, *states: State, limit: int = -1) -> list[Job]:
-        """In the order of work."""
-        marks = ", ".join("?" * len(states))
-        rows = self._db.execute(
-            f"SELECT * FROM jobs WHERE state IN ({marks})"  # noqa: S608
-            " ORDER BY priority DESC, rank, id LIMIT ?",
-            (*states, limit),
-        )
-        return [job_of(row) for row in rows]
-
-    def of_source(self, source: Path) -> list[Job]:
-        """All jobs of a path, the latest first."""
-        rows = self._db.execute(
-            "SELECT * FROM jobs WHERE source = ? ORDER BY id DESC", (os.fsencode(source),)
-        )
-        return [job_of(row) for row in rows]
-
-    def made_by_another(self, target: Path, source: Path) -> bool:
-        """Whether a name belongs to the result of another source."""
-        row = self._db.execute(
-            "SELECT 1 FROM jobs WHERE target = ? AND source != ? AND state = 'done' LIMIT 1",
-            (os.fsencode(target), os.fsencode(source)),
-        ).fetchone()
-        return row is not None
-
-    def to_retire(self) -> list[Job]:
-        rows = self._db.execute("SELECT * FROM jobs WHERE state = 'done' AND retire != ''")
-        return [job_of(row) for row in rows]
-
-    def to_announce(self, limit: int = 100) -> list[Job]:
-        rows = self._db.execute(
-            "SELECT * FROM jobs WHERE announce ORDER BY changed LIMIT ?", (limit,)
-        )
-        return [job_of(row) for row in rows]
-
-    def announce_nothing(self) -> None:
-        """What has ended so far is nobody's business."""
-        self._db.execute("UPDATE jobs SET announce = 0 WHERE announce")
-
-    def counts(self) -> dict[State, int]:
-        rows = self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state")
-        found = {State(state): count for state, count in rows}
-        return {state: found.get(state, 0) for state in State}
-
-    def next_due(self) -> float | None:
-        """When the first queued job may be claimed, in Unix seconds."""
-        row = self._db.execute("SELECT min(not_before) FROM jobs WHERE state = 'queued'").fetchone()
-        return None if row[0] is None else float(row[0])
+    def prioritize(self, priority_of: Callable[[Path], int]) -> int:
+        """Give what waits the priorities of other settings; what was put first stays first."""
+        query = "SELECT id, source, priority FROM jobs WHERE state = 'queued' AND priority < ?"
+        with self._transaction():
+            rows = self._db.execute(query, (FIRST,)).fetchall()
+            changed = [
+                (priority, row["id"])
+                for row in rows
+                if (priority := priority_of(Path(os.fsdecode(row["source"])))) != row["priority"]
+            ]
+            self._db.executemany("UPDATE jobs SET priority = ? WHERE id = ?", changed)
+        return len(changed)
 
     def _set(self, job: Job, state: State, now: float | None = None, **values: Any) -> None:
         if now is not None:

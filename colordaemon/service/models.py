@@ -6,7 +6,7 @@ import logging
 from functools import lru_cache, partial
 from pathlib import Path
 
-from colordaemon.config import Config
+from colordaemon.config import Config, ModelSettings
 from colordaemon.errors import ModelError
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.service.convert import Model
@@ -14,22 +14,30 @@ from colordaemon.service.patterns import fits
 
 log = logging.getLogger(__name__)
 
-LOADED = 2  # models in memory at once: files of one folder come together
+# In memory at once: that of a film, and that of the photos which are done between its segments.
+LOADED = 2
+
+
+class Shelf:
+    """The loaded models, whatever configuration they were loaded for."""
+
+    def __init__(self) -> None:
+        self.colorizer = lru_cache(maxsize=LOADED)(_load)
 
 
 class Models:
-    """The models of a configuration.
+    """The models of a configuration. shelf: where loaded ones stand, also those of others.
 
     Raises ModelError at once when a file that `models` names is missing, rather than hours later
     when the first picture for it arrives.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, shelf: Shelf | None = None) -> None:
+        self._shelf = shelf or Shelf()
         self._settings, self._routes = config.model, config.models
         for pattern, file in config.models.items():
             if not file.is_file():
                 raise ModelError(f"models: {pattern}: no model file {file}")
-        self._open = lru_cache(maxsize=LOADED)(self._load)
 
     def model_for(self, source: Path) -> Model:
         """The model for a photo or film. Loading it raises ModelError."""
@@ -37,7 +45,8 @@ class Models:
 
     def colorizer_for(self, source: Path) -> Colorizer:
         """The loaded model for a photo or film. Raises ModelError."""
-        return self._open(self.file_for(source))
+        settings = self._settings.model_copy(update={"file": self.file_for(source)})
+        return self._shelf.colorizer(settings)
 
     def file_for(self, source: Path) -> Path | None:
         """The first of `models` whose folder or pattern fits, else `model.file`; None: bundled."""
@@ -46,13 +55,14 @@ class Models:
                 return file
         return self._settings.file
 
-    def _load(self, file: Path | None) -> Colorizer:
-        settings = self._settings
-        colorizer = open_colorizer(
-            file, settings.device, settings.precision, settings.quality, settings.batch_size
-        )
-        log.info("coloring on %s, with %s", colorizer, file or "the built-in model")
-        return colorizer
+
+def _load(settings: ModelSettings) -> Colorizer:
+    """The model that `file` names."""
+    colorizer = open_colorizer(
+        settings.file, settings.device, settings.precision, settings.quality, settings.batch_size
+    )
+    log.info("coloring on %s, with %s", colorizer, settings.file or "the built-in model")
+    return colorizer
 
 
 def _name(file: Path | None) -> str:

@@ -6,8 +6,11 @@ An output inside the input would be taken for new input, for ever: the oldest bu
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 from colordaemon.config import Config
@@ -17,15 +20,20 @@ from colordaemon.service.mounts import is_remote
 
 @dataclass(frozen=True)
 class Places:
-    """Where files come from and go to; every path is absolute and free of symbolic links.
+    """Where the files of one inbox come from and go to; every path is absolute and free of symbolic
+    links.
 
-    archive: where sources of finished files are moved to, or None.
+    state: of the daemon, the same for all its inboxes. archive: where sources of finished files are
+    moved to, or None. label: what the names of settings begin with, as in "inboxes.2.".
+    shares_outbox: whether another inbox has the same one.
     """
 
     inbox: Path
     outbox: Path
     state: Path
     archive: Path | None = None
+    label: str = field(default="", compare=False)
+    shares_outbox: bool = field(default=False, compare=False)
 
     @property
     def journal(self) -> Path:
@@ -37,82 +45,137 @@ class Places:
 
     @property
     def failed(self) -> Path:
-        """Where the reasons of failed files go."""
-        return self.outbox / "failed"
+        """Where the reasons of failed files go. Results of two inboxes in one outbox get numbers
+        where their names are the same; reasons lie apart instead."""
+        failed = self.outbox / "failed"
+        return failed / self.inbox.relative_to("/") if self.shares_outbox else failed
 
     def relative(self, source: Path) -> Path:
         return source.relative_to(self.inbox)
 
+    @property
+    def written(self) -> list[tuple[str, Path]]:
+        """The folders of this inbox that are written to, by the names of their settings."""
+        archive = "archive" if self.label else "after.archive"
+        written = [(f"{self.label}outbox", self.outbox)]
+        return written + ([(f"{self.label}{archive}", self.archive)] if self.archive else [])
 
-def find_places(config: Config) -> Places:
-    """The folders of a configuration. Raises ConfigError with all that is wrong with them."""
-    missing = [
-        f"{name}: found nothing, expected the path of a folder"
-        for name in ("inbox", "outbox", "state_dir")
-        if getattr(config, name) is None
-    ]
-    if config.after.source == "move" and config.after.archive is None:
-        missing.append(
-            "after.archive: found nothing, expected a folder, since after.source is move"
-        )
-    if missing:
+
+def find_places(config: Config) -> tuple[Places, ...]:
+    """The folders of a configuration, for each inbox. Raises ConfigError with all that is wrong."""
+    if missing := [*_missing(config)]:
         raise ConfigError("\n".join(missing))
-    assert config.inbox and config.outbox and config.state_dir
-    archive = config.after.archive if config.after.source == "move" else None
-    places = Places(
-        Path(os.path.realpath(config.inbox)),
-        Path(os.path.realpath(config.outbox)),
-        Path(os.path.realpath(config.state_dir)),
-        archive and Path(os.path.realpath(archive)),
-    )
-    if mistakes := _mistakes(places, config):
+    assert config.state_dir
+    found, entries = [], config.all_inboxes
+    outboxes = [os.path.realpath(entry.outbox) for entry in entries]
+    for number, (entry, outbox) in enumerate(zip(entries, outboxes, strict=True), start=1):
+        archive = (entry.archive or config.after.archive) if _moves(config) else None
+        found.append(
+            Places(
+                Path(os.path.realpath(entry.inbox)),
+                Path(outbox),
+                Path(os.path.realpath(config.state_dir)),
+                archive and Path(os.path.realpath(archive)),
+                label=f"inboxes.{number}." if config.inboxes else "",
+                shares_outbox=outboxes.count(outbox) > 1,
+            )
+        )
+    mistakes = [*_mistakes(found)]
+    if config.output.folder is not None:
+        mistakes.append("output.folder: watch writes to outbox; expected null")
+    if mistakes:
         raise ConfigError("\n".join(mistakes))
-    return places
+    return tuple(found)
+
+
+def expect_inbox(places: Places) -> None:
+    """Raises ConfigError where there can be no inbox: where something else stands there, or not
+    even the first folder of the path exists.
+
+    One that is missing otherwise may lie on a disk that is not mounted, and is waited for.
+    """
+    name, inbox = f"{places.label}inbox", places.inbox
+    for path in (inbox, *inbox.parents):
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return  # a share that is down, for instance
+        if not stat.S_ISDIR(found.st_mode):
+            raise ConfigError(f"{name}: {path} is no folder")
+        if path == path.parent:
+            raise ConfigError(f"{name}: there is no {inbox}, and no /{inbox.parts[1]} either")
+        return
 
 
 def make_places(places: Places) -> None:
-    """Make the folders of our own and try to write there. The inbox has to be there already.
+    """Make the folders that belong to an inbox which is there, and try to write to them.
 
     Raises ConfigError: better now than after an hour of work.
     """
-    if not places.inbox.is_dir():
-        raise ConfigError(f"inbox: {places.inbox} is no folder")
-    for name, folder in _written(places):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise ConfigError(f"{name}: cannot write to {folder}: {error.strerror}") from error
+    for name, folder in places.written:
+        _make(name, folder)
     if places.archive and places.archive.stat().st_dev != places.inbox.stat().st_dev:
+        name, _ = places.written[-1]
         raise ConfigError(
-            f"after.archive: {places.archive} is on another file system than {places.inbox}; "
+            f"{name}: {places.archive} is on another file system than {places.inbox}; "
             "expected the same, where a file is moved in one step"
         )
-    if is_remote(places.state):
+
+
+def make_state(state: Path) -> None:
+    """Make the folder of the journal, and try to write there. Raises ConfigError."""
+    _make("state_dir", state)
+    if is_remote(state):
         raise ConfigError(
-            f"state_dir: {places.state} is on a network file system, where SQLite's journal is not "
+            f"state_dir: {state} is on a network file system, where SQLite's journal is not "
             "safe; expected a disk of this machine"
         )
 
 
-def _written(places: Places) -> list[tuple[str, Path]]:
-    written = [("outbox", places.outbox), ("state_dir", places.state)]
-    return written + ([("after.archive", places.archive)] if places.archive else [])
+def _make(name: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot write to {folder}: {error.strerror}") from error
 
 
-def _mistakes(places: Places, config: Config) -> list[str]:
-    found = []
-    for name, folder in _written(places):
-        if _same(folder, places.inbox):
-            found.append(f"{name}: {folder} is the inbox; expected another folder")
-        elif _inside(folder, places.inbox):
-            found.append(f"{name}: {folder} lies inside the inbox {places.inbox}")
-        elif name != "state_dir" and _inside(places.inbox, folder):
-            found.append(f"{name}: the inbox {places.inbox} lies inside {folder}")
-    if config.output.folder is not None:
-        found.append("output.folder: watch writes to outbox; expected null")
-    return found
+def _moves(config: Config) -> bool:
+    return config.after.source == "move"
+
+
+def _missing(config: Config) -> Iterator[str]:
+    names = ("state_dir",) if config.inboxes else ("inbox", "outbox", "state_dir")
+    for name in names:
+        if getattr(config, name) is None:
+            yield f"{name}: found nothing, expected the path of a folder"
+    archived = bool(config.inboxes) and all(entry.archive for entry in config.inboxes)
+    if _moves(config) and config.after.archive is None and not archived:
+        yield "after.archive: found nothing, expected a folder, since after.source is move"
+
+
+def _mistakes(all_places: Sequence[Places]) -> Iterator[str]:
+    for one, other in combinations(all_places, 2):
+        name = f"{other.label}inbox: {other.inbox}"
+        if _same(one.inbox, other.inbox):
+            yield f"{name} is {one.label}inbox as well; expected another folder"
+        elif _inside(other.inbox, one.inbox):
+            yield f"{name} lies inside the inbox {one.inbox}"
+        elif _inside(one.inbox, other.inbox):
+            yield f"{name} holds the inbox {one.inbox}"
+    written = [("state_dir", all_places[0].state)]
+    written += [each for places in all_places for each in places.written]
+    for name, folder in written:
+        for inbox in (places.inbox for places in all_places):
+            if _same(folder, inbox):
+                yield f"{name}: {folder} is the inbox; expected another folder"
+            elif _inside(folder, inbox):
+                yield f"{name}: {folder} lies inside the inbox {inbox}"
+            elif name != "state_dir" and _inside(inbox, folder):
+                yield f"{name}: the inbox {inbox} lies inside {folder}"
 
 
 def _inside(path: Path, folder: Path) -> bool:

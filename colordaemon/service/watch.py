@@ -6,9 +6,12 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 
 from colordaemon.config import WatchSettings
+from colordaemon.errors import ConfigError
 from colordaemon.service.hints import EventSource, Hints
+from colordaemon.service.identity import Identity
 from colordaemon.service.mounts import file_system_of, is_remote
 from colordaemon.service.scan import is_candidate, scan
 from colordaemon.service.settle import (
@@ -22,7 +25,6 @@ from colordaemon.service.settle import (
 log = logging.getLogger(__name__)
 
 LOCAL_SECONDS, REMOTE_SECONDS = 5.0, 15.0  # quiet time; clients of a share flush late
-Identity = tuple[int, int]  # of a folder: device and inode
 Known = Callable[[Path, Signature], bool]
 
 
@@ -36,9 +38,11 @@ class Settled:
 
 
 class Watch:
-    """Watches one inbox. `now` is in seconds of a clock that never jumps.
+    """Watches one inbox, or waits for it. `now` is in seconds of a clock that never jumps.
 
-    known: whether a file with this signature needs no more looking at.
+    known: whether a file with this signature needs no more looking at. identity: which folder the
+    inbox was. enter: called when it is there and before anything in it is looked at; may raise
+    ConfigError. leave: called when it is gone.
     """
 
     def __init__(
@@ -49,14 +53,18 @@ class Watch:
         wake: Callable[[], None] = lambda: None,
         *,
         identity: Identity | None = None,
+        enter: Callable[[], None] = lambda: None,
+        leave: Callable[[], None] = lambda: None,
     ) -> None:
         self.inbox, self._known = inbox, known
         self.identity = identity
+        self._enter, self._leave = enter, leave
         self._hints = Hints(wake)
         self._events: EventSource | None = None
         self._configure(settings)
         self._scan_at = 0.0
-        self.is_gone = False
+        self.trouble = ""  # why the inbox is waited for
+        self._is_in = False
 
     def _configure(self, settings: WatchSettings) -> None:
         remote = is_remote(self.inbox)
@@ -69,7 +77,15 @@ class Watch:
         self._leases = not remote
 
     def start(self, now: float) -> None:
-        """Listen first and look then, so that nothing falls between the two."""
+        """Listen first and look then, so that nothing falls between the two.
+
+        An inbox that is missing is waited for. Raises ConfigError.
+        """
+        try:
+            self._check_root()
+        except OSError as error:
+            self._lose_root(now, error.strerror or str(error))
+            return
         if not self._polls:
             self._listen()
         kind = file_system_of(self.inbox) or "unknown"
@@ -78,18 +94,28 @@ class Watch:
         self.rescan(now)
 
     def stop(self) -> None:
+        self._stop_listening()
+        if self._is_in:
+            self._is_in = False
+            self._leave()
+
+    def _stop_listening(self) -> None:
         if self._events is not None:
             self._events.stop()
             self._events = None
 
     def reload(self, settings: WatchSettings) -> None:
         """Take other settings; what is settling begins to do so anew at the next scan."""
-        self.stop()
+        self._stop_listening()
         self._configure(settings)
 
     def rescan(self, now: float) -> None:
         """Look at the whole inbox at the next turn."""
         self._scan_at = now
+
+    @property
+    def is_gone(self) -> bool:
+        return bool(self.trouble)
 
     @property
     def settling(self) -> int:
@@ -137,20 +163,23 @@ class Watch:
             self._tracker.notice(path, signature, now)
 
     def _scan(self, now: float) -> None:
-        polls = self._polls or self._events is None
-        self._scan_at = now + (
-            self._settings.poll_seconds if polls else self._settings.scan_seconds
-        )
         try:
             self._check_root()
+            polls = self._polls or self._events is None
+            self._scan_at = now + (
+                self._settings.poll_seconds if polls else self._settings.scan_seconds
+            )
             for path, signature in scan(self.inbox):
                 self._notice(path, signature, now)
+        except ConfigError as error:
+            self._lose_root(now, str(error))
+            return
         except OSError as error:
             self._lose_root(now, error.strerror or str(error))
             return
         if self.is_gone:
-            log.info("%s is back", self.inbox)
-            self.is_gone = False
+            log.info("%s is there; watching it", self.inbox)
+            self.trouble = ""
         if not self._polls and (self._events is None or not self._events.is_alive):
             self._listen()
             self._scan_at = now  # once more, now that somebody listens
@@ -158,22 +187,29 @@ class Watch:
     def _check_root(self) -> None:
         """An empty folder in place of the one we know is an unmounted share, and means nothing."""
         found = self.inbox.stat()
+        if not S_ISDIR(found.st_mode):
+            raise NotADirectoryError(0, "it is no folder")
         identity = found.st_dev, found.st_ino
         if self.identity not in (None, identity) and not any(self.inbox.iterdir()):
             raise OSError(0, "another, empty folder stands in its place; is it mounted?")
-        self.identity = identity
+        if self._is_in and self.identity == identity:
+            return
+        self.stop()
+        self._enter()
+        self._is_in, self.identity = True, identity
+        self._configure(self._settings)  # what is mounted there may be of another kind
 
     def _lose_root(self, now: float, reason: str) -> None:
         self.stop()
         self._tracker.clear()
         self._scan_at = now + self._settings.poll_seconds
-        if not self.is_gone:
+        if reason != self.trouble:
             log.warning("%s cannot be watched: %s; waiting for it", self.inbox, reason)
-        self.is_gone = True
+        self.trouble = reason
 
     def _listen(self) -> None:
         """Without events, for want of watches for instance, scans still find everything."""
-        self.stop()
+        self._stop_listening()
         events = EventSource(self.inbox, self._hints)
         try:
             events.start()

@@ -1,0 +1,142 @@
+"""The inboxes of a running daemon: each is locked and watched while it is there, and waited for
+while it is not, which is no concern of the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from colordaemon.errors import ConfigError
+from colordaemon.service.identity import remember, remembered
+from colordaemon.service.journal import Journal
+from colordaemon.service.lock import locked
+from colordaemon.service.places import Places, expect_inbox, make_places
+from colordaemon.service.presets import Presets
+from colordaemon.service.watch import Known, Settled, Watch
+
+
+class Inbox:
+    """One of them."""
+
+    def __init__(
+        self,
+        places: Places,
+        presets: Presets,
+        journal: Journal,
+        known: Known,
+        wake: Callable[[], None],
+    ) -> None:
+        self.places, self._journal = places, journal
+        self._lock = ExitStack()
+        self._has_opened = False
+        self.watch = Watch(
+            places.inbox,
+            presets.config_of(places.inbox).watch,
+            known,
+            wake,
+            identity=remembered(journal, places.inbox),
+            enter=self._enter,
+            leave=self._lock.close,
+        )
+
+    def start(self, now: float) -> None:
+        """Raises ConfigError, but not for an inbox that may only not be mounted yet."""
+        expect_inbox(self.places)
+        self.watch.start(now)
+
+    def turn(self, now: float) -> list[Settled]:
+        """The files that have settled since."""
+        settled = self.watch.turn(now)
+        identity = self.watch.identity
+        if identity is not None and identity != remembered(self._journal, self.places.inbox):
+            remember(self._journal, self.places.inbox, identity)
+        return settled
+
+    def has_opened(self) -> bool:
+        """Whether it has come, or come back, since this was asked last."""
+        opened, self._has_opened = self._has_opened, False
+        return opened
+
+    def _enter(self) -> None:
+        inbox, name = self.places.inbox, f"{self.places.label}inbox"
+        if (leads := os.path.realpath(inbox)) != str(inbox):
+            # The journal would know the files by other paths after the next start.
+            raise ConfigError(f"{name}: {inbox} has become a way to {leads}; restart to take it")
+        make_places(self.places)
+        self._lock.enter_context(locked(inbox, name))
+        self._has_opened = True
+
+
+class Inboxes:
+    """All of them. `now` is in seconds of a clock that never jumps.
+
+    known: see `Watch`. wake: called when there is something to do.
+    """
+
+    def __init__(self, journal: Journal, known: Known, wake: Callable[[], None]) -> None:
+        self._journal, self._known, self._wake = journal, known, wake
+        self._all: list[Inbox] = []
+
+    def __iter__(self) -> Iterator[Inbox]:
+        return iter(self._all)
+
+    def take(self, all_places: Sequence[Places], presets: Presets, now: float) -> None:
+        """Begin with those that are new, end with those that are no more, and look at all anew.
+
+        Raises ConfigError with all that is wrong with new ones; nothing has changed then.
+        """
+        before = {inbox.places: inbox for inbox in self._all}
+        added = [
+            Inbox(places, presets, self._journal, self._known, self._wake)
+            for places in all_places
+            if places not in before
+        ]
+        _start(added, now)
+        for places, inbox in before.items():
+            if places not in all_places:
+                inbox.watch.stop()
+        kept = {inbox.places: inbox for inbox in added} | before
+        self._all = [kept[places] for places in all_places]
+        for inbox, places in zip(self._all, all_places, strict=True):
+            if places in before:
+                inbox.places = places  # which may have another label
+                inbox.watch.reload(presets.config_of(places.inbox).watch)
+                inbox.watch.rescan(now)
+
+    def rescan(self, now: float, *which: Path) -> None:
+        """Look at all of these, or of all, at the next turn."""
+        for inbox in self._all:
+            if not which or inbox.places.inbox in which:
+                inbox.watch.rescan(now)
+
+    def stop(self) -> None:
+        for inbox in self._all:
+            inbox.watch.stop()
+
+    @property
+    def present(self) -> list[Path]:
+        return [inbox.places.inbox for inbox in self._all if not inbox.watch.is_gone]
+
+    @property
+    def settling(self) -> int:
+        return sum(inbox.watch.settling for inbox in self._all)
+
+    @property
+    def next_due(self) -> float:
+        return min(inbox.watch.next_due for inbox in self._all)
+
+
+def _start(inboxes: Sequence[Inbox], now: float) -> None:
+    """All or none."""
+    mistakes = []
+    for inbox in inboxes:
+        try:
+            inbox.start(now)
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        for inbox in inboxes:
+            inbox.watch.stop()
+        raise ConfigError("\n".join(mistakes))

@@ -1,0 +1,139 @@
+"""What the journal knows, for whoever only looks: the daemon, the operator, a test."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from colordaemon.service.job import Found, Job, State, job_of
+from colordaemon.service.schema import VERSION, JournalVersion, version_of
+
+
+class Records:
+    """Every question that is asked of the journal; any process may ask at any time."""
+
+    _mode = "ro"
+
+    def __init__(self, path: Path) -> None:
+        uri = f"{path.absolute().as_uri()}?mode={self._mode}"
+        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
+        self._db.row_factory = sqlite3.Row
+        try:
+            self._open(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, path: Path) -> None:
+        if (version := version_of(self._db)) != VERSION:
+            raise JournalVersion(f"{path}: version {version}, expected {VERSION}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._db.close()
+
+    # Facts about the daemon itself
+
+    @property
+    def token(self) -> str:
+        """Tells the work files of this journal from those of another in the same outbox."""
+        return self.fact("token")
+
+    def fact(self, name: str) -> str:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row["value"]) if row else ""
+
+    # Jobs
+
+    def unknown(self, files: Iterable[Found]) -> Iterator[Found]:
+        """The files that have no row yet, or whose row was given up because they were gone."""
+        query = "SELECT state, code FROM jobs WHERE source = ? AND size = ? AND mtime_ns = ?"
+        for file in files:
+            key = os.fsencode(file.path), file.size, file.mtime_ns
+            row = self._db.execute(query, key).fetchone()
+            if row is None or (row["state"], row["code"]) == (State.CANCELLED, "gone"):
+                yield file
+
+    def job(self, number: int) -> Job:
+        """Raises KeyError."""
+        row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise KeyError(number)
+        return job_of(row)
+
+    def jobs(self, *states: State, limit: int = -1) -> list[Job]:
+        """In the order of work."""
+        marks = ", ".join("?" * len(states))
+        rows = self._db.execute(
+            f"SELECT * FROM jobs WHERE state IN ({marks})"  # noqa: S608
+            " ORDER BY priority DESC, rank, id LIMIT ?",
+            (*states, limit),
+        )
+        return [job_of(row) for row in rows]
+
+    def of_source(self, source: Path) -> list[Job]:
+        """All jobs of a path, the latest first."""
+        rows = self._db.execute(
+            "SELECT * FROM jobs WHERE source = ? ORDER BY id DESC", (os.fsencode(source),)
+        )
+        return [job_of(row) for row in rows]
+
+    def made_by_another(self, target: Path, source: Path) -> bool:
+        """Whether a name belongs, or is about to belong, to the result of another source."""
+        row = self._db.execute(
+            "SELECT 1 FROM jobs WHERE target = ? AND source != ?"
+            " AND state IN ('done', 'publishing') LIMIT 1",
+            (os.fsencode(target), os.fsencode(source)),
+        ).fetchone()
+        return row is not None
+
+    def to_retire(self) -> list[Job]:
+        rows = self._db.execute("SELECT * FROM jobs WHERE state = 'done' AND retire != ''")
+        return [job_of(row) for row in rows]
+
+    def to_announce(self, limit: int = 100) -> list[Job]:
+        rows = self._db.execute(
+            "SELECT * FROM jobs WHERE announce ORDER BY changed LIMIT ?", (limit,)
+        )
+        return [job_of(row) for row in rows]
+
+    def counts(self) -> dict[State, int]:
+        rows = self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state")
+        found = {State(state): count for state, count in rows}
+        return {state: found.get(state, 0) for state in State}
+
+    def next_due(self, inboxes: Sequence[Path] | None = None) -> float | None:
+        """When the first queued job may be claimed, in Unix seconds. inboxes: None for all."""
+        where, folders = below(inboxes)
+        query = f"SELECT min(not_before) FROM jobs WHERE state = 'queued' AND {where}"  # noqa: S608
+        row = self._db.execute(query, folders).fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def queued(self, inboxes: Sequence[Path]) -> int:
+        """How many jobs wait below these folders."""
+        where, folders = below(inboxes)
+        query = f"SELECT count(*) FROM jobs WHERE state = 'queued' AND {where}"  # noqa: S608
+        return int(self._db.execute(query, folders).fetchone()[0])
+
+
+def below(folders: Sequence[Path] | None) -> tuple[str, list[bytes]]:
+    """SQL for "the source lies below one of these folders", and its values; None is everywhere.
+
+    The + keeps SQLite from going by the source, and then sorting all that it finds.
+    """
+    if folders is None:
+        return "1", []
+    starts = [os.fsencode(folder).rstrip(b"/") for folder in folders]
+    ranges = " OR ".join(["+source > ? AND +source < ?"] * len(starts)) or "0"
+    return f"({ranges})", [start + end for start in starts for end in (b"/", b"0")]  # 0 follows /

@@ -1,0 +1,51 @@
+"""Finished files that have no name yet, because of a crash or of a full or missing disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from colordaemon.service.ends import Ends
+from colordaemon.service.job import Job, State
+from colordaemon.service.space import Space
+
+
+class Unpublished:
+    """They are tried again until they have their names.
+
+    `now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._jobs: dict[int, Job] = {}
+        self._refusals: dict[int, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self._jobs.setdefault(job.id, job)
+
+    def publish(
+        self, ends_of: Callable[[Path], Ends | None], tries: int, now: float, wall: float
+    ) -> None:
+        """Those whose outboxes can be written; what belongs to no inbox stays as it is."""
+        for job in [*self._jobs.values()]:
+            ends = ends_of(job.source)
+            if ends is not None and not self._space.waits(ends.places.outbox, now):
+                self._publish(job, ends, tries, now, wall)
+
+    def _publish(self, job: Job, ends: Ends, tries: int, now: float, wall: float) -> None:
+        try:
+            ends.recover(job, wall)
+        except OSError as error:
+            reason = f"cannot publish {job.target}: {error.strerror}"
+            refusals = self._refusals[job.id] = self._refusals.get(job.id, 0) + 1
+            if refusals < tries:
+                self._space.wait(ends.places.outbox, reason, now)
+                return
+            ends.set_aside(job, State.FAILED, "publish", reason, wall)
+        self._refusals.pop(job.id, None)
+        del self._jobs[job.id]
