@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from colordaemon.service.settle import (
     StabilityTracker,
     Verdict,
     is_being_written,
+    quiet_seconds,
     signature_of,
 )
 
@@ -91,6 +93,16 @@ def test_only_regular_files_have_a_signature(tmp_path: Path) -> None:
     assert found is not None and found.size == 2
     for name in ("link", "fifo", "missing", "."):
         assert signature_of(tmp_path / name) is None
+
+
+def test_how_long_a_file_has_been_quiet_is_not_told_by_its_mtime(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(b"12")
+    os.utime(path, (0, 0))  # as rsync and cp -p do
+    changed = path.stat().st_ctime
+    assert quiet_seconds(path, changed + 7.0) == 7.0
+    assert quiet_seconds(path, changed - 7.0) == math.inf  # a clock that was set back
+    assert quiet_seconds(tmp_path / "missing", changed) == math.inf
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 """When a file is whole: nothing has happened to it for a while.
 
 The size says little: Samba shows the full size when one percent of a copy is there, and rsync and
-scp stall. So a file has to be quiet, with the same inode, size and times throughout.
+scp stall. So a file has to be quiet, with the same inode, size and times throughout. A copy may
+stall for longer than that; what then looks damaged is given more time, see `quiet_seconds`.
 """
 
 from __future__ import annotations
 
 import fcntl
 import heapq
+import math
 import os
 import stat
 from dataclasses import dataclass
@@ -39,6 +41,18 @@ def signature_from(found: os.stat_result) -> Signature:
     return Signature(
         found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
     )
+
+
+def quiet_seconds(path: Path, wall: float) -> float:
+    """For how long nothing has happened to a file, by its ctime: a copy sets mtime at will.
+
+    wall: Unix seconds. Infinite if the file is gone, or if the clock has been set back.
+    """
+    try:
+        seconds = wall - path.lstat().st_ctime
+    except OSError:
+        return math.inf
+    return seconds if seconds >= 0 else math.inf
 
 
 class Verdict(Enum):
