@@ -16,7 +16,7 @@ from colordaemon.service.places import Places
 from colordaemon.service.presets import Presets
 from colordaemon.service.reasons import reason_path, remove_reason, write_reason
 from colordaemon.service.retire import retire
-from colordaemon.service.settle import signature_of
+from colordaemon.service.settle import quiet_seconds, signature_of
 from colordaemon.service.workfiles import remove_work, tag_of
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,16 @@ class Ends:
         else:
             return True
         return False
+
+    def may_be_half(self, job: Job, reason: str, wall: float) -> bool:
+        """Whether a file that looks damaged may be a copy that stalls. It is tried once more after
+        it has been quiet for longer; when it goes on meanwhile, it settles anew as another file."""
+        wait = self._config.jobs.retry_seconds - quiet_seconds(job.source, wall)
+        if wait <= 0:
+            return False
+        log.info("%s: %s; is it still being copied? again in %.0f s", job.source, reason, wait)
+        self.give_back(job, "half", reason, wall, wait_seconds=wait)
+        return True
 
     def inbox_is_there(self) -> bool:
         return is_there(self._journal, self.places.inbox)

@@ -58,7 +58,9 @@ class Outcomes:
         for task in self._hands:
             if task.job.id == blamed:
                 self._hands.leave(task.job.id)
-                task.ends.crashed(task.job, cause, wall)
+                # A file that was cut short under libraries that map it kills them.
+                if self.is_still_there(task.job, task.ends, wall):
+                    task.ends.crashed(task.job, cause, wall)
             else:
                 self._give_back(task, wall)
         if blamed is None:
@@ -113,6 +115,8 @@ class Outcomes:
             ends.failed_here(job, reason, wall)
             if self._holds.failed(job.id, now):
                 log.error("work is paused: %s", self._holds.reason(now))
+        elif said.fault is Fault.MEDIA and ends.may_be_half(job, reason, wall):
+            pass
         else:
             state = State.SKIPPED if said.fault is Fault.COLOR else State.FAILED
             ends.set_aside(job, state, str(said.fault), reason, wall)
