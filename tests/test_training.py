@@ -413,6 +413,24 @@ def test_evaluation_changes_neither_the_model_nor_chance(
     assert torch.equal(torch.get_rng_state(), chance)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "frozen_stages", "learning"),
+    [("model", None, ""), ("model", 3, "34"), ("imagenet", None, "234"), ("scratch", 4, "4")],
+)
+def test_as_many_stages_of_the_encoder_learn_as_the_settings_say(
+    settings: TrainSettings, encoder: str, frozen_stages: int | None, learning: str
+) -> None:
+    model = ColorNet(ModelSpec(encoder=((4,),) * 5, decoder=(4,) * 4))
+    told = settings.model_copy(update={"encoder": encoder, "frozen_stages": frozen_stages})
+    set_training_mode(model, told)
+    moving = {
+        number
+        for number, stage in enumerate(model.encoder.stages)
+        if all(parameter.requires_grad for parameter in stage.parameters())
+    }
+    assert moving == {int(number) for number in learning}
+
+
 def test_a_cosine_falls_from_one_to_zero_all_along() -> None:
     shares = [learning_rate_share(10_000, p / 100, "cosine") for p in range(101)]
     assert shares[0] == 1 and shares[50] == pytest.approx(0.5) and shares[100] == 0

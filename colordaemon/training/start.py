@@ -28,7 +28,7 @@ def starting_model(settings: TrainSettings, pictures: Sequence[Source]) -> Color
     """The network before the first step, as `settings.encoder` says. Raises ModelError."""
     if settings.encoder == "model":
         name = settings.start or f"bundled with colordaemon ({BUNDLED})"
-        log.info("starting from the model %s; its encoder stays as it is", name)
+        log.info("starting from the model %s", name)
         model = load_model(settings.start or BUNDLED)
     else:
         model = ColorNet(ModelSpec())
@@ -75,16 +75,20 @@ def make_objective(
 
 
 def set_training_mode(model: ColorNet, settings: TrainSettings) -> None:
-    """Which parameters learn: of the encoder as much as `encoder` says, of the decoder whatever
-    leads to the heads that the loss looks at.
+    """Which parameters learn: of the encoder the stages that are not frozen, of the decoder
+    whatever leads to the heads that the loss looks at.
 
-    ImageNet's first two stages are edges and textures that any picture has; they never change.
+    ImageNet's first two stages are edges and textures that any picture has. A finished model keeps
+    its encoder unless `frozen_stages` says otherwise: its weights are stored as int8, which rounds
+    away what a short run would change.
     """
     model.train()
     stages = len(model.encoder.stages)
-    learning = {"model": stages, "frozen": stages, "imagenet": 2, "scratch": 0}[settings.encoder]
+    frozen = settings.frozen_stages
+    if frozen is None:
+        frozen = {"model": stages, "frozen": stages, "imagenet": 2, "scratch": 0}[settings.encoder]
     for number, stage in enumerate(model.encoder.stages):
-        stage.requires_grad_(number >= learning)
+        stage.requires_grad_(number >= frozen)
     shares = BIN_SHARES[settings.loss]
     for part in (model.decoder.climbs[-1], model.decoder.head):
         part.requires_grad_(min(shares) < 1)
