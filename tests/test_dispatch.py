@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from colordaemon.config import Config, JobSettings
+from colordaemon.config import AfterSettings, Config, JobSettings, OutputSettings
 from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.service.dispatch import Dispatcher
 from colordaemon.service.holds import BREAK_SECONDS, Holds
 from colordaemon.service.identity import remember
-from colordaemon.service.job import Found, Job, State
+from colordaemon.service.job import Found, Job, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import (
     Alive,
@@ -71,14 +72,17 @@ class Puppet(WorkerProcess):
         return [message for message in self.heard if isinstance(message, Order)]
 
 
+CONFIG = Config(jobs=JobSettings(free_mib=0, tries=3, failures=2, hang_seconds=50))
+
+
 class Stage:
     """A dispatcher with real folders and a real journal. `turn` passes ten milliseconds."""
 
-    def __init__(self, root: Path, journal: Journal, places: Places, config: Config) -> None:
+    def __init__(self, journal: Journal, config: Config, places: Places, *more: Places) -> None:
         self.journal, self.places = journal, places
         self.puppets: list[Puppet] = []
         self.first_words: FromWorker | None = Ready("a test")
-        self.dispatcher = Dispatcher(journal, [places], config, self._make)
+        self.dispatcher = Dispatcher(journal, [places, *more], config, self._make)
         self.now = 100.0
 
     def _make(self, config: Config) -> Puppet:
@@ -95,15 +99,14 @@ class Stage:
             self.puppet.saying += said
         self.dispatcher.turn(self.now, self.now)
 
-    def drop(self, *names: str) -> None:
+    def drop(self, *names: str, places: Places | None = None, priority: int = 0) -> None:
         for name in names:
-            path = self.places.inbox / name
+            path = (places or self.places).inbox / name
             path.write_bytes(name.encode())
-            signature = signature_of(path)
-            assert signature is not None
-            self.journal.add(
-                [Found(path, signature.size, signature.mtime_ns, rank_of(path))], self.now
-            )
+            found = signature_of(path)
+            assert found is not None
+            file = Found(path, found.size, found.mtime_ns, rank_of(path), priority)
+            self.journal.add([file], self.now)
 
     def begin(self, *names: str) -> Order:
         """Files are dropped, and the worker begins with the first."""
@@ -131,11 +134,17 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     places = Places(tmp_path / "in", tmp_path / "out", tmp_path / "state")
-    for folder in (places.inbox, places.outbox, places.state):
-        folder.mkdir()
-    config = Config(jobs=JobSettings(free_mib=0, tries=3, failures=2, hang_seconds=50))
-    with Journal(places.journal) as journal:
-        yield Stage(tmp_path, journal, places, config)
+    with open_stage(places) as stage:
+        yield stage
+
+
+@contextmanager
+def open_stage(*all_places: Places, config: Config = CONFIG) -> Iterator[Stage]:
+    for places in all_places:
+        for folder in (places.inbox, places.outbox, places.state):
+            folder.mkdir(exist_ok=True)
+    with Journal(all_places[0].journal) as journal:
+        yield Stage(journal, config, *all_places)
 
 
 def test_a_file_is_colored_published_and_noted(stage: Stage) -> None:
@@ -428,3 +437,202 @@ def test_a_success_in_between_forgives_earlier_failures() -> None:
     assert not holds.failed(2, 0.0)  # the same file again
     assert holds.failed(3, 0.0)
     assert holds.reason(1.0) and not holds.reason(BREAK_SECONDS + 1)
+
+
+# Several inboxes
+
+
+@pytest.fixture
+def one_and_other(tmp_path: Path) -> tuple[Places, Places]:
+    state = tmp_path / "state"
+    return (
+        Places(tmp_path / "one", tmp_path / "out1", state),
+        Places(tmp_path / "other", tmp_path / "out2", state),
+    )
+
+
+def test_each_file_goes_to_the_outbox_of_its_inbox(one_and_other: tuple[Places, Places]) -> None:
+    one, other = one_and_other
+    with open_stage(one, other) as stage:
+        stage.drop("a.png", places=other)
+        order = stage.begin("a.png")
+        assert order.folder == other.outbox
+        stage.turn(stage.finish(order))
+        assert stage.puppet.orders[-1].folder == one.outbox
+        stage.turn(Begun(2), stage.finish(stage.puppet.orders[-1]))
+        assert [path.name for each in one_and_other for path in each.outbox.iterdir()] == [
+            "a.color.png"
+        ] * 2
+
+
+def test_files_of_an_inbox_that_is_gone_wait_and_the_others_go_on(
+    one_and_other: tuple[Places, Places],
+) -> None:
+    one, other = one_and_other
+    with open_stage(one, other) as stage:
+        stage.drop("first.png", "second.png")
+        stage.drop("a.png", places=other)
+        one.inbox.rename(one.inbox.with_name("away"))
+        for _ in range(3):
+            stage.turn()
+        assert stage.dispatcher.suspects() == {one.inbox}  # and whoever watches looks
+        stage.dispatcher.serve([other.inbox])
+        stage.turn()
+        order = stage.puppet.orders[-1]
+        assert order.source == other.inbox / "a.png"
+        stage.turn(Begun(order.job), stage.finish(order))
+        stage.turn(seconds=10_000)
+        assert stage.names_ordered() == ["a.png"]
+        assert stage.dispatcher.next_due(stage.now, stage.now) == math.inf
+        assert [stage.job(number).state for number in (1, 2)] == [State.QUEUED] * 2
+        one.inbox.with_name("away").rename(one.inbox)
+        stage.dispatcher.serve([one.inbox, other.inbox])
+        stage.turn()
+        assert stage.names_ordered() == ["a.png", "first.png"]
+
+
+def test_a_full_outbox_holds_up_no_other(one_and_other: tuple[Places, Places]) -> None:
+    one, other = one_and_other
+    with open_stage(one, other) as stage:
+        film = stage.begin("film.mp4", "next.mp4")
+        stage.drop("film.mp4", places=other)
+        stage.turn(Refused(film.job, Fault.SPACE, "No space left on device"))
+        assert stage.puppet.orders[-1].source == other.inbox / "film.mp4"
+        assert stage.dispatcher.space.reason(stage.now) == "No space left on device"
+        stage.turn(Begun(3), stage.finish(stage.puppet.orders[-1]), seconds=40)
+        assert stage.puppet.orders[-1].source == one.inbox / "next.mp4"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_inboxes_may_share_an_outbox(tmp_path: Path, overwrite: bool) -> None:
+    out, state = tmp_path / "out", tmp_path / "state"
+    one = Places(tmp_path / "one", out, state, shares_outbox=True)
+    other = Places(tmp_path / "other", out, state, shares_outbox=True)
+    config = CONFIG.model_copy(update={"output": OutputSettings(overwrite=overwrite)})
+    with open_stage(one, other, config=config) as stage:
+        stage.drop("a.png", "bad.png")
+        stage.drop("a.png", "bad.png", places=other)
+        made = {}
+        for _ in range(8):
+            stage.turn()
+            for order in stage.puppet.orders[len(made) :]:
+                made[order.job] = order
+                partial = stage.finish(order)
+                partial.partial.write_bytes(bytes(order.source))
+                stage.turn(Begun(order.job), partial)
+        results = {path.name: path.read_bytes() for path in out.iterdir()}
+        assert results == {
+            "a.color.png": bytes(one.inbox / "a.png"),
+            "a.color (2).png": bytes(other.inbox / "a.png"),
+            "bad.color.png": bytes(one.inbox / "bad.png"),
+            "bad.color (2).png": bytes(other.inbox / "bad.png"),
+        }
+
+
+@pytest.mark.logs_errors
+def test_reasons_of_two_inboxes_in_one_outbox_lie_apart(tmp_path: Path) -> None:
+    out, state = tmp_path / "out", tmp_path / "state"
+    both = [Places(tmp_path / name, out, state, shares_outbox=True) for name in ("one", "other")]
+    with open_stage(*both) as stage:
+        for places in both:
+            stage.drop("a.png", places=places)
+        for number in (1, 2):
+            for _ in range(3):
+                stage.turn()
+            stage.turn(Begun(number), Refused(number, Fault.MEDIA, f"reason {number}"))
+        told = [(places.failed / "a.png.error.txt").read_text() for places in both]
+        assert ["reason 1" in told[0], "reason 2" in told[1]] == [True, True]
+
+
+def test_urgent_files_go_first_and_no_lesser_photo_comes_between_segments(
+    one_and_other: tuple[Places, Places],
+) -> None:
+    one, other = one_and_other
+    with open_stage(one, other) as stage:
+        stage.drop("photo.png")
+        stage.drop("film.mp4", places=other, priority=5)
+        film = stage.begin("late.png")
+        assert film.source == other.inbox / "film.mp4"
+        stage.turn(Segment(film.job, 1))
+        assert stage.names_ordered() == ["film.mp4"]
+        stage.drop("urgent.png", places=other, priority=5)
+        stage.turn()
+        assert stage.names_ordered() == ["film.mp4", "urgent.png"]
+
+
+def test_a_film_makes_way_for_an_urgent_one_and_goes_on_later(
+    one_and_other: tuple[Places, Places],
+) -> None:
+    one, other = one_and_other
+    with open_stage(one, other) as stage:
+        film = stage.begin("film.mp4")
+        stage.turn(Segment(film.job, 1))
+        stage.drop("urgent.mp4", places=other, priority=5)
+        for _ in range(3):
+            stage.turn()
+        assert [type(message) for message in stage.puppet.heard] == [Order, Stop]  # asked once
+        stage.turn(Refused(film.job, Fault.STOPPED, "stopped"))
+        assert stage.names_ordered() == ["film.mp4", "urgent.mp4"]
+        assert (stage.job(film.job).state, stage.job(film.job).attempts) == (State.QUEUED, 0)
+        urgent = stage.puppet.orders[-1]
+        stage.turn(Begun(urgent.job), stage.finish(urgent))
+        assert stage.names_ordered() == ["film.mp4", "urgent.mp4", "film.mp4"]
+
+
+def test_what_was_begun_for_an_inbox_ends_well_when_it_is_configured_no_more(
+    one_and_other: tuple[Places, Places],
+) -> None:
+    one, other = one_and_other
+    with open_stage(one, other) as stage:
+        order = stage.begin("a.png", "b.png")
+        stage.drop("c.png", places=other)
+        stage.dispatcher.reload(CONFIG, [other])
+        stage.dispatcher.serve([other.inbox])
+        stage.turn(stage.finish(order))
+        for _ in range(4):
+            stage.turn()
+        assert [path.name for path in one.outbox.iterdir()] == ["a.color.png"]
+        assert stage.names_ordered() == ["a.png", "c.png"]
+        assert stage.job(2).state is State.QUEUED
+
+
+def test_a_result_without_a_name_waits_for_its_inbox_to_be_configured_again(
+    one_and_other: tuple[Places, Places],
+) -> None:
+    one, other = one_and_other
+    with open_stage(one, other) as stage:
+        order = stage.begin("a.png")
+        said = stage.finish(order)
+        stage.journal.publishing(
+            stage.job(order.job), said.target, Partial.of(said.partial), stage.now
+        )
+        later = Stage(stage.journal, CONFIG, other)
+        later.dispatcher.recover(200.0)
+        later.turn()
+        assert stage.job(order.job).state is State.PUBLISHING
+        later.dispatcher.reload(CONFIG, [one, other])
+        later.turn()
+        assert stage.job(order.job).state is State.DONE
+        assert [path.name for path in one.outbox.iterdir()] == ["a.color.png"]
+
+
+def test_a_source_is_retired_when_its_inbox_is_back(tmp_path: Path) -> None:
+    places = Places(tmp_path / "in", tmp_path / "out", tmp_path / "state")
+    config = CONFIG.model_copy(update={"after": AfterSettings(source="delete")})
+    with open_stage(places, config=config) as stage:
+        order = stage.begin("a.png")
+        said = stage.finish(order)
+        stage.journal.publishing(
+            stage.job(order.job), said.target, Partial.of(said.partial), stage.now
+        )
+        places.inbox.rename(tmp_path / "away")
+        later = Stage(stage.journal, config, places)
+        later.dispatcher.recover(200.0)
+        later.turn()
+        assert stage.job(order.job).state is State.DONE
+        (tmp_path / "away").rename(places.inbox)
+        assert order.source.exists()
+        ends = later.dispatcher.ends_of(places.inbox)
+        assert ends is not None
+        ends.retire_all()
+        assert not order.source.exists()

@@ -11,7 +11,7 @@ import pytest
 
 from colordaemon.service.job import Found, Job, Partial, State
 from colordaemon.service.journal import CRASHES, UNFINISHED, Journal
-from colordaemon.service.records import Records
+from colordaemon.service.records import Records, below
 from colordaemon.service.schema import VERSION, JournalVersion
 
 
@@ -172,6 +172,60 @@ def test_what_is_put_first_is_done_first_in_the_given_order(journal: Journal) ->
     assert [claim(journal).id for _ in range(4)] == [4, 3, 1, 2]
 
 
+def test_what_was_put_first_stays_above_every_priority(journal: Journal) -> None:
+    journal.add([photo("low.png"), photo("high.png", priority=1000)], 1.0)
+    journal.put_first([1])
+    journal.add([photo("later.png", priority=1000)], 2.0)
+    assert journal.prioritize(lambda source: 3 if source.name == "later.png" else 1000) == 1
+    assert [claim(journal).source.name for _ in range(3)] == ["low.png", "high.png", "later.png"]
+
+
+def test_what_waits_takes_the_priorities_of_other_settings(journal: Journal) -> None:
+    journal.add([photo("a.png"), photo("b.png"), photo("c.png")], 1.0)
+    running = claim(journal)
+    assert journal.prioritize(lambda source: int(source.name == "c.png")) == 1
+    assert journal.prioritize(lambda source: int(source.name == "c.png")) == 0
+    assert journal.job(running.id).priority == 0
+    assert claim(journal).source.name == "c.png"
+
+
+def test_only_files_of_the_inboxes_asked_for_are_claimed(journal: Journal) -> None:
+    names = ["in", "in-2", "in0", os.fsdecode(b"\xff"), "in/deep"]
+    journal.add([Found(Path("/") / name / "a.png", 1, 1) for name in names], 1.0)
+    assert journal.claim(1.0, []) is None and journal.next_due([]) is None
+    assert journal.claim(1.0, [Path("/elsewhere")]) is None
+    assert [journal.queued([Path("/in")]), journal.queued([Path("/in"), Path("/in0")])] == [2, 3]
+    for inbox in ("/in0", os.fsdecode(b"/\xff"), "/in-2", "/in", "/in"):
+        job = journal.claim(1.0, [Path(inbox)])
+        assert job is not None and job.source.is_relative_to(inbox)
+    assert journal.next_due([Path("/in")]) is None
+
+
+def test_a_name_that_is_about_to_be_given_is_taken(journal: Journal, tmp_path: Path) -> None:
+    journal.add([photo()], 1.0)
+    (tmp_path / "x.partial").touch()
+    journal.publishing(claim(journal), Path("/out/a"), Partial.of(tmp_path / "x.partial"), 2.0)
+    assert journal.made_by_another(Path("/out/a"), photo("b.png").path)
+    assert not journal.made_by_another(Path("/out/a"), photo().path)
+
+
+def test_a_film_is_more_urgent_only_by_the_settings_and_until_it_was_tried(
+    journal: Journal,
+) -> None:
+    def more_urgent() -> bool:
+        return journal.has_more_urgent_film(0, 1.0, [Path("/in")])
+
+    journal.add([film("same.mp4"), photo(priority=5)], 1.0)
+    journal.put_first([1])
+    assert not more_urgent()
+    journal.add([film("urgent.mp4", priority=5)], 1.0)
+    assert more_urgent()
+    assert not journal.has_more_urgent_film(5, 1.0, [Path("/in")])
+    assert not journal.has_more_urgent_film(0, 1.0, [Path("/other")])
+    journal.give_back(journal.job(3), 1.0, code="space", reason="")
+    assert not more_urgent()
+
+
 def test_a_file_that_was_gone_and_is_back_is_queued_again(journal: Journal) -> None:
     journal.add([photo()], 1.0)
     journal.set_aside(claim(journal), State.CANCELLED, 2.0, code="gone", reason="")
@@ -198,15 +252,23 @@ def test_a_journal_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_no_question_that_is_asked_at_every_turn_reads_the_whole_table(journal: Journal) -> None:
+    where, folders = below([Path("/in"), Path("/other")])
     questions = {
         "SELECT min(not_before) FROM jobs WHERE state = 'queued'": "due",
         "SELECT * FROM jobs WHERE announce ORDER BY changed LIMIT 1": "unannounced",
         "SELECT state, count(*) FROM jobs GROUP BY state": "COVERING INDEX",
         "SELECT id FROM jobs WHERE state = 'queued' AND +not_before <= 1 AND rank <= 1"
         " ORDER BY priority DESC, rank, id LIMIT 1": "order_of_work",
+        "SELECT min(not_before) FROM jobs WHERE state = 'queued' AND BELOW": "due",
+        "SELECT id FROM jobs WHERE state = 'queued' AND +not_before <= 1 AND rank <= 1"
+        " AND priority >= 1 AND BELOW ORDER BY priority DESC, rank, id LIMIT 1": "order_of_work",
+        "SELECT 1 FROM jobs WHERE state = 'queued' AND priority > 1 AND priority < 9 AND rank > 0"
+        " AND code = '' AND +not_before <= 1 AND BELOW LIMIT 1": "order_of_work",
     }
     for question, index in questions.items():
-        plan = journal._db.execute(f"EXPLAIN QUERY PLAN {question}").fetchall()
+        values = folders if "BELOW" in question else []
+        asked = "EXPLAIN QUERY PLAN " + question.replace("BELOW", where)
+        plan = journal._db.execute(asked, values).fetchall()
         assert [index in row["detail"] for row in plan] == [True], question
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeDisk
 
-from colordaemon.config import AfterSettings, Config, OutputSettings
+from colordaemon.config import AfterSettings, Config, InboxSettings, OutputSettings
 from colordaemon.errors import ConfigError
 from colordaemon.service import mounts
 from colordaemon.service.places import expect_inbox, find_places, make_places, make_state
@@ -89,6 +89,87 @@ def test_an_outbox_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> Non
     (places,) = find_places(config_of(tmp_path, outbox="file/out"))
     with pytest.raises(ConfigError, match=r"outbox: cannot write to .*file/out: Not a directory"):
         make_places(places)
+
+
+def test_an_inbox_that_cannot_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for inbox, told in [
+        (tmp_path / "file", "file is no folder"),
+        (tmp_path / "file" / "in", "file is no folder"),
+        (
+            Path("/no-such-disk/photos/in"),
+            "there is no /no-such-disk/photos/in, and no /no-such-di",
+        ),
+    ]:
+        (places,) = find_places(config_of(tmp_path).model_copy(update={"inbox": inbox}))
+        with pytest.raises(ConfigError, match=f"inbox: .*{told}"):
+            expect_inbox(places)
+        assert not inbox.is_dir()
+
+
+def several(root: Path, *folders: tuple[str, str], **settings: object) -> Config:
+    """A configuration with inboxes and outboxes below a folder."""
+    entries = [InboxSettings(inbox=root / one, outbox=root / other) for one, other in folders]
+    for entry in entries:
+        entry.inbox.mkdir(exist_ok=True, parents=True)
+    config = Config(inboxes=tuple(entries), state_dir=root / "state")
+    return config.model_copy(update=settings)
+
+
+def test_each_inbox_has_places_of_its_own(tmp_path: Path) -> None:
+    one, other = find_places(several(tmp_path, ("a", "out/a"), ("b", "out/b")))
+    assert (one.inbox, one.outbox) == (tmp_path / "a", tmp_path / "out/a")
+    assert (other.inbox, other.outbox) == (tmp_path / "b", tmp_path / "out/b")
+    assert one.journal == other.journal == tmp_path / "state" / "journal.sqlite3"
+    assert one.failed == tmp_path / "out/a/failed"
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        (("a", "out"), "inboxes.2.inbox: .*/a is inboxes.1.inbox as well"),
+        (("link", "out"), "inboxes.2.inbox: .*/a is inboxes.1.inbox as well"),
+        (("a/b", "out"), "inboxes.2.inbox: .*/a/b lies inside the inbox .*/a"),
+        (("link/b", "out"), "inboxes.2.inbox: .*/a/b lies inside the inbox .*/a"),
+        ((".", "../out"), "inboxes.2.inbox: .* holds the inbox .*/a"),
+        (("b", "a"), "inboxes.2.outbox: .*/a is the inbox"),
+        (("b", "a/out"), "inboxes.2.outbox: .*/a/out lies inside the inbox .*/a"),
+        (("b", "."), "inboxes.2.outbox: the inbox .*/a lies inside"),
+        (("out", "b"), "inboxes.1.outbox: .*/out is the inbox"),
+    ],
+)
+def test_inboxes_that_feed_one_another_are_refused(
+    tmp_path: Path, second: tuple[str, str], told: str
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(ConfigError, match=told):
+        find_places(several(tmp_path, ("a", "out"), second))
+
+
+def test_an_outbox_may_be_shared_and_reasons_lie_apart(tmp_path: Path) -> None:
+    one, other = find_places(several(tmp_path, ("a", "out"), ("b", "out")))
+    assert one.failed == tmp_path / "out/failed" / (tmp_path / "a").relative_to("/")
+    assert other.failed == tmp_path / "out/failed" / (tmp_path / "b").relative_to("/")
+
+
+def test_each_inbox_may_have_its_archive(tmp_path: Path) -> None:
+    config = several(tmp_path, ("a", "out"), ("b", "out"), after=AfterSettings(source="move"))
+    with pytest.raises(ConfigError, match=r"after\.archive: found nothing"):
+        find_places(config)
+    entries = [
+        entry.model_copy(update={"archive": tmp_path / f"old {entry.inbox.name}"})
+        for entry in config.inboxes
+    ]
+    one, other = find_places(config.model_copy(update={"inboxes": tuple(entries)}))
+    assert (one.archive, other.archive) == (tmp_path / "old a", tmp_path / "old b")
+    after = AfterSettings(source="move", archive=tmp_path / "old")
+    assert [each.archive for each in find_places(config.model_copy(update={"after": after}))] == [
+        tmp_path / "old"
+    ] * 2
+    entries[1] = entries[1].model_copy(update={"archive": tmp_path / "a" / "old"})
+    with pytest.raises(ConfigError, match=r"inboxes\.2\.archive: .* lies inside the inbox"):
+        find_places(config.model_copy(update={"inboxes": tuple(entries)}))
 
 
 def test_the_last_mount_that_covers_a_folder_says_its_file_system() -> None:

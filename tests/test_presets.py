@@ -41,6 +41,32 @@ def test_globs_choose_presets_too(tmp_path: Path) -> None:
     assert found.config_for(tmp_path / "in" / "scan-1.jpg").photo.format == "png"
 
 
+def test_each_inbox_may_have_a_preset_and_those_of_folders_stand_above_it(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("film: {codec: ffv1}\nwatch: {poll: always}\n")
+    (tmp_path / "small.yaml").write_text("photo: {format: jpeg}\n")
+    (tmp_path / "config.yaml").write_text(
+        "inboxes:\n  - {inbox: a, outbox: out, preset: a.yaml}\n  - {inbox: b, outbox: out}\n"
+        "presets: {small: small.yaml}\n"
+    )
+    found = Presets(load_config(tmp_path / "config.yaml"))
+    codecs = {
+        name: (
+            found.config_for(tmp_path / name).film.codec,
+            found.config_for(tmp_path / name).photo.format,
+        )
+        for name in ("a/x.mp4", "a/small/x.mp4", "b/x.mp4", "b/small/x.mp4")
+    }
+    assert codecs == {
+        "a/x.mp4": ("ffv1", "keep"),
+        "a/small/x.mp4": ("ffv1", "jpeg"),
+        "b/x.mp4": ("h264", "keep"),
+        "b/small/x.mp4": ("h264", "jpeg"),
+    }
+    assert found.config_of(tmp_path / "a").watch.poll == "always"
+    assert found.config_of(tmp_path / "b").watch.poll == "auto"
+    assert found.all[0] is found.config_for(tmp_path / "a/x.mp4")
+
+
 @pytest.mark.parametrize(
     ("preset", "told"),
     [

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from colordaemon.config import WatchSettings
+from colordaemon.errors import ConfigError
 from colordaemon.service.settle import Signature
 from colordaemon.service.watch import Watch
 
@@ -167,6 +168,38 @@ def test_an_inbox_that_vanishes_is_waited_for(opened: Open) -> None:
     assert not inbox.watch.is_gone
     (inbox.path / "c.png").write_bytes(b"1")  # events are back as well
     assert inbox.wait(3) == ["a.png", "b.png", "c.png"]
+
+
+def test_an_inbox_that_is_missing_at_the_start_is_waited_for(tmp_path: Path) -> None:
+    entered: list[str] = []
+    path, problem = tmp_path / "disk" / "in", [True]
+
+    def enter() -> None:
+        if problem:
+            raise ConfigError("another daemon works with it")
+        entered.append("in")
+
+    watch = Watch(
+        path, SETTINGS, lambda *_: False, enter=enter, leave=lambda: entered.append("out")
+    )
+    watch.start(0.0)
+    assert watch.trouble == "No such file or directory"
+    assert watch.turn(0.2) == []
+    path.mkdir(parents=True)
+    (path / "a.png").write_bytes(b"1")
+    watch.turn(0.4)
+    assert watch.trouble == "another daemon works with it"
+    problem.clear()
+    watch.turn(0.6)
+    assert not watch.is_gone and entered == ["in"]
+    assert [each.path for now in (0.7, 0.8, 1.2) for each in watch.turn(now)] == [path / "a.png"]
+    (path / "a.png").unlink()
+    path.rmdir()
+    watch.rescan(2.0)
+    watch.turn(2.0)
+    assert watch.is_gone and entered == ["in", "out"]
+    watch.stop()
+    assert entered == ["in", "out"]
 
 
 def test_a_file_that_changes_is_settled_again(opened: Open) -> None:

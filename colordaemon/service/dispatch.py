@@ -13,12 +13,13 @@ from colordaemon.service.ends import Ends
 from colordaemon.service.hands import Hands
 from colordaemon.service.holds import Holds
 from colordaemon.service.job import Job, State
-from colordaemon.service.journal import FIRST, Journal
+from colordaemon.service.journal import Journal
 from colordaemon.service.keeper import Keeper, MakeWorker
 from colordaemon.service.messages import FromWorker, Order, Ready, Stop, Unfit
 from colordaemon.service.outcomes import Outcomes
 from colordaemon.service.places import Places
 from colordaemon.service.presets import Presets
+from colordaemon.service.records import FIRST
 from colordaemon.service.space import Space
 from colordaemon.service.supervise import WorkerProcess
 from colordaemon.service.unpublished import Unpublished
@@ -201,8 +202,17 @@ class Dispatcher:
         else:  # photos, but none that is less urgent
             least = -FIRST if film.priority >= FIRST else film.priority
             job = self._journal.claim(wall, inboxes, most_rank=0, least_priority=least)
+            if job is None and self._journal.has_more_urgent_film(film.priority, wall, inboxes):
+                self._make_way(film)
         if job is not None:
             self._order(job, now, wall)
+
+    def _make_way(self, film: Job) -> None:
+        """A film is left for a more urgent one; later it goes on at its last finished segment."""
+        if not self.hands[film.id].makes_way:
+            log.info("%s makes way for a film of higher priority", film.source)
+            self.hands[film.id].makes_way = True
+            self.stop_work()
 
     def _order(self, job: Job, now: float, wall: float) -> None:
         ends = self.ends_of(job.source)

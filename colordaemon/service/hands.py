@@ -20,6 +20,7 @@ class Task:
     began: float = math.nan
     pace: Pace = field(default_factory=Pace)
     is_cancelled: bool = False
+    makes_way: bool = False  # was asked to, for a more urgent one
 
 
 class Hands:

@@ -30,12 +30,11 @@ from pathlib import Path
 from typing import Any
 
 from colordaemon.service.job import Found, Job, Partial, State, job_of
-from colordaemon.service.records import Records, below
+from colordaemon.service.records import ABSENT, FIRST, Records, below
 from colordaemon.service.schema import upgrade
 
 CRASHES = 2  # a file that killed the worker so often is set aside
 UNFINISHED = 10  # starts without any progress, whatever ended them, after which a file is set aside
-FIRST = 1_000_000  # priority from which on the operator has put files first, above any setting
 
 
 class Journal(Records):
@@ -63,10 +62,11 @@ class Journal(Records):
             for file in files:
                 values = os.fsencode(file.path), file.size, file.mtime_ns, file.rank, file.priority
                 added += self._db.execute(
-                    "INSERT INTO jobs (source, size, mtime_ns, rank, priority, state, changed)"
+                    "INSERT INTO jobs (source, size, mtime_ns, rank, priority, state, changed)"  # noqa: S608
                     " VALUES (?, ?, ?, ?, ?, 'queued', ?) ON CONFLICT DO UPDATE"
                     " SET state = 'queued', priority = excluded.priority, code = '', reason = '',"
-                    " changed = excluded.changed WHERE state = 'cancelled' AND code = 'gone'",
+                    " attempts = 0, crashes = 0, changed = excluded.changed"
+                    f" WHERE state = 'cancelled' AND code IN {ABSENT}",
                     (*values, now),
                 ).rowcount
         return added

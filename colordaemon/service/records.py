@@ -12,6 +12,10 @@ from typing import Self
 from colordaemon.service.job import Found, Job, State, job_of
 from colordaemon.service.schema import VERSION, JournalVersion, version_of
 
+FIRST = 1_000_000  # priority from which on the operator has put files first, above any setting
+# Codes of jobs that were given up because their files were gone or others; they may come back.
+ABSENT = ("gone", "changed")
+
 
 class Records:
     """Every question that is asked of the journal; any process may ask at any time."""
@@ -57,12 +61,12 @@ class Records:
     # Jobs
 
     def unknown(self, files: Iterable[Found]) -> Iterator[Found]:
-        """The files that have no row yet, or whose row was given up because they were gone."""
+        """The files that have no row yet, or whose row was given up for want of them."""
         query = "SELECT state, code FROM jobs WHERE source = ? AND size = ? AND mtime_ns = ?"
         for file in files:
             key = os.fsencode(file.path), file.size, file.mtime_ns
             row = self._db.execute(query, key).fetchone()
-            if row is None or (row["state"], row["code"]) == (State.CANCELLED, "gone"):
+            if row is None or (row["state"] == State.CANCELLED and row["code"] in ABSENT):
                 yield file
 
     def job(self, number: int) -> Job:
@@ -119,6 +123,19 @@ class Records:
         query = f"SELECT min(not_before) FROM jobs WHERE state = 'queued' AND {where}"  # noqa: S608
         row = self._db.execute(query, folders).fetchone()
         return None if row[0] is None else float(row[0])
+
+    def has_more_urgent_film(self, priority: int, now: float, inboxes: Sequence[Path]) -> bool:
+        """Whether a film waits that is to be done before one of this priority, by the settings.
+
+        Only such as have not been tried: one that fails again and again would keep others from ever
+        getting on.
+        """
+        where, folders = below(inboxes)
+        query = (
+            "SELECT 1 FROM jobs WHERE state = 'queued' AND priority > ? AND priority < ?"  # noqa: S608
+            f" AND rank > 0 AND code = '' AND +not_before <= ? AND {where} LIMIT 1"
+        )
+        return self._db.execute(query, (priority, FIRST, now, *folders)).fetchone() is not None
 
     def queued(self, inboxes: Sequence[Path]) -> int:
         """How many jobs wait below these folders."""

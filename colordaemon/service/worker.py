@@ -48,7 +48,7 @@ from colordaemon.service.messages import (
     Unfit,
     Working,
 )
-from colordaemon.service.models import Models
+from colordaemon.service.models import Models, Shelf
 from colordaemon.service.presets import Presets
 from colordaemon.service.publish import fitting_name, seal
 
@@ -63,9 +63,10 @@ class Worker:
     """Takes orders until the daemon hangs up."""
 
     def __init__(self, connection: Connection, config: Config) -> None:
-        self._connection, self._config = connection, config
+        self._connection = connection
         self._presets = Presets(config)
-        self._models = {id(each): Models(each) for each in self._presets.all}
+        shelf = Shelf()
+        self._models = {id(each): Models(each, shelf) for each in self._presets.all}
         self._waiting: deque[Order] = deque()
         self._stopping = False
 
@@ -74,7 +75,7 @@ class Worker:
 
         Raises ModelError.
         """
-        colorizer = self._models[id(self._config)].colorizer_for(Path())
+        colorizer = self._models[id(self._presets.all[0])].colorizer_for(Path())
         side = colorizer.short_side
         colorizer.predict_ab(torch.zeros(1, 1, side, side))
         self._say(Ready(str(colorizer)))
