@@ -185,6 +185,24 @@ def test_a_source_that_changed_or_went_meanwhile_has_no_result(build: Build, cha
     assert [job.code for job in house.journal.jobs(State.CANCELLED)] == [change]
 
 
+def test_a_source_that_is_again_what_it_was_is_colored_after_all(build: Build) -> None:
+    house = build()
+    job = house.journal.claim(2.0)
+    assert job is not None
+    found = signature_of(house.source)
+    assert found is not None
+    house.source.rename(house.source.with_name("away"))
+    house.source.write_bytes(b"something else for a while")
+    house.finish(job)
+    house.source.with_name("away").replace(house.source)
+    again = Found(house.source, found.size, found.mtime_ns)
+    assert [*house.journal.unknown([again])] == [again]
+    assert house.journal.add([again], 3.0) == 1
+    house.color()
+    assert house.results == ["film.color.mp4"]
+    assert [job.attempts for job in house.journal.jobs(State.DONE)] == [1]
+
+
 def test_a_source_that_changed_after_it_was_done_is_not_removed(build: Build) -> None:
     house = build(after=AfterSettings(source="delete"))
     job = house.journal.claim(2.0)
