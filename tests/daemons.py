@@ -71,14 +71,43 @@ def deadly(source, *rest, **options):
 SegmentWorker.run, worker.color = noted, deadly
 worker.main()
 """
+# In place of the worker: colors nothing, loads nothing, and calls results as the presets want it.
+STAND_IN = """
+import sys
+from multiprocessing.connection import Connection
+from colordaemon.service.messages import Begun, Fault, Finished, Order, Ready, Refused
+from colordaemon.service.presets import Presets
+from colordaemon.service.publish import fitting_name
+
+with Connection(int(sys.argv[1])) as connection:
+    presets = Presets(connection.recv())
+    connection.send(Ready("a stand-in"))
+    while True:
+        try:
+            order = connection.recv()
+        except EOFError:
+            break
+        if not isinstance(order, Order):
+            continue
+        connection.send(Begun(order.job))
+        source, pattern = order.source, presets.config_for(order.source).output.name
+        target = order.folder / fitting_name(source.stem, source.suffix, pattern)
+        partial = order.folder / f"{order.tag}.partial"
+        try:
+            order.folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(b"colored " + source.read_bytes())
+        except OSError as error:
+            connection.send(Refused(order.job, Fault.MACHINE, str(error)))
+        else:
+            connection.send(Finished(order.job, partial, target, "", "done", ()))
+"""
 CONFIG = """
-inbox: in
-outbox: out
+{folders}
 state_dir: state
 model: {{file: {model}, device: cpu, precision: fp32}}
 film:
   {{segment_seconds: 2, smoothing: off, stride: 1, encoder_options: {{qp: 0, preset: ultrafast}}}}
-watch: {{settle_seconds: 0.3}}
+watch: {{settle_seconds: 0.3, poll_seconds: 0.3}}
 jobs: {{free_mib: 0, drain_seconds: 0, retry_seconds: 0.5}}
 {more}
 """
@@ -87,11 +116,20 @@ jobs: {{free_mib: 0, drain_seconds: 0, retry_seconds: 0.5}}
 class Daemon:
     """Its folders, and one process after the other that works in them."""
 
-    def __init__(self, root: Path, model: Path, more: str = "", frame_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        model: Path,
+        more: str = "",
+        frame_seconds: float = 0.0,
+        folders: str = "inbox: in\noutbox: out",
+        worker: str = _WORKER,
+    ) -> None:
         self.root, self.inbox, self.outbox = root, root / "in", root / "out"
         self.inbox.mkdir(parents=True)
         self.config = root / "config.yaml"
-        self.config.write_text(CONFIG.format(model=model, more=more))
+        self.config.write_text(CONFIG.format(model=model, more=more, folders=folders))
+        self._worker = worker
         self.log = root / "log"
         self.segments = root / "segments"
         self._frame_seconds = frame_seconds
@@ -109,7 +147,7 @@ class Daemon:
             "NOTIFY_SOCKET": f"@{self._address}",
             "OMP_NUM_THREADS": "1",
         }
-        line = [sys.executable, "-c", _WATCH, str(self.config), _WORKER]
+        line = [sys.executable, "-c", _WATCH, str(self.config), self._worker]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 line, stderr=log, env=os.environ | more | environment, start_new_session=True

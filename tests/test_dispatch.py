@@ -611,6 +611,7 @@ def test_a_result_without_a_name_waits_for_its_inbox_to_be_configured_again(
         later.turn()
         assert stage.job(order.job).state is State.PUBLISHING
         later.dispatcher.reload(CONFIG, [one, other])
+        later.dispatcher.serve([one.inbox, other.inbox])
         later.turn()
         assert stage.job(order.job).state is State.DONE
         assert [path.name for path in one.outbox.iterdir()] == ["a.color.png"]

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from colordaemon.cli import app
-from colordaemon.config import AfterSettings, Config
+from colordaemon.config import AfterSettings, Config, InboxSettings
 from colordaemon.errors import ConfigError
 from colordaemon.service.install import Unit, gpu_unit, system_units, user_unit
 
@@ -115,6 +115,42 @@ def test_only_what_has_to_be_written_to_is_writable() -> None:
     move = configured(after=after, state_dir=Path("/srv/state"))
     assert line_of(move, "ReadWritePaths") == "-/srv/colordaemon -/srv/state"
     assert line_of(move, "NoExecPaths").endswith("/srv/colordaemon/old")
+
+
+def several(**settings: object) -> Config:
+    entries = (
+        InboxSettings(inbox=Path("/srv/in/home"), outbox=Path("/srv/out")),
+        InboxSettings(inbox=Path("/mnt/disk/in"), outbox=Path("/srv/out")),
+        InboxSettings(inbox=Path("/srv/in/old"), outbox=Path("/srv/old")),
+    )
+    state = Path("/var/lib/colordaemon")
+    return Config(inboxes=entries, state_dir=state).model_copy(update=settings)
+
+
+def test_the_folders_of_all_inboxes_are_let_in(analyze: Analyze) -> None:
+    config = several()
+    assert line_of(config, "ReadWritePaths") == "-/srv/out -/srv/old"
+    trash = several(after=AfterSettings(source="trash"))
+    writable = "-/srv/out -/srv/in/home -/mnt/disk/in -/srv/old -/srv/in/old"
+    assert line_of(trash, "ReadWritePaths") == writable
+    entries = (
+        InboxSettings(
+            inbox=Path("/mnt/disk/in"), outbox=Path("/srv/out"), archive=Path("/mnt/disk/done")
+        ),
+        InboxSettings(inbox=Path("/srv/films/in"), outbox=Path("/srv/out")),
+    )
+    after = AfterSettings(source="move", archive=Path("/srv/films/done"))
+    moved = several(inboxes=entries, after=after)
+    assert line_of(moved, "ReadWritePaths") == "-/srv/out -/mnt/disk -/srv/films"
+    assert line_of(config, "Description").endswith("/srv/in/home, /mnt/disk/in, /srv/in/old")
+    tmpfiles = system_units(config, CONFIG_FILE, PROGRAM)[2].text
+    assert tmpfiles.count("\nd /srv/out 2775") == 1 and tmpfiles.count("\nd /") == 5
+    assert analyze(system_units(trash, CONFIG_FILE, PROGRAM)[0], "verify", "--man=no") == ""
+
+
+def test_a_disk_that_is_missing_does_not_keep_the_service_from_starting() -> None:
+    assert line_of(several(), "RequiresMountsFor") == "/srv/out /srv/old"
+    assert all(path.startswith("-") for path in line_of(several(), "NoExecPaths").split(" "))
 
 
 def test_folders_that_the_sandbox_would_hide_are_let_in() -> None:

@@ -91,7 +91,7 @@ class Dispatcher:
         Raises ModelError and WorkerLost.
         """
         if self._unpublished and not self.holds.reason(now):
-            self._unpublished.publish(self.ends_of, self._config.jobs.tries, now, wall)
+            self._unpublished.publish(self._served, self._config.jobs.tries, now, wall)
         if self._keeper.worker is None:
             if (
                 now >= self._keeper.start_at
@@ -223,6 +223,11 @@ class Dispatcher:
         self.hands.take(job, ends)
         self._keeper.attend(now)
         self.worker.send(Order(job.id, job.source, folder, tag_of(self._journal.token, job.id)))
+
+    def _served(self, source: Path) -> Ends | None:
+        """How jobs of its inbox end, if that is there: with it, its outbox may be gone as well."""
+        ends = self.ends_of(source)
+        return ends if ends and ends.places.inbox in self._serving else None
 
     def _with_room(self, now: float) -> list[Path]:
         """The inboxes that are served and whose results find room."""

@@ -31,7 +31,7 @@ class Unpublished:
     def publish(
         self, ends_of: Callable[[Path], Ends | None], tries: int, now: float, wall: float
     ) -> None:
-        """Those whose outboxes can be written; what belongs to no inbox stays as it is."""
+        """Those whose outboxes can be written. ends_of: None for a file that has to wait."""
         for job in [*self._jobs.values()]:
             ends = ends_of(job.source)
             if ends is not None and not self._space.waits(ends.places.outbox, now):
