@@ -101,14 +101,16 @@ class SegmentWorker:
             return self._playback
         self.close()
         self._playback = Playback(task, self.colorizer)
+        if task.start and not self._playback.sought:
+            log.info("%s: read from its beginning, there is no place to enter", task.source.path)
         try:
             self._go_to_start(self._playback)
         except MediaError as error:
             if not self._playback.sought:
                 raise
+            log.info("%s; read from its beginning", error)
             self.close()
             self._playback = Playback(task, self.colorizer, seeks=False)
-            log.info("after a search, %s; the film is read from its beginning", error)
             self._go_to_start(self._playback)
         return self._playback
 
