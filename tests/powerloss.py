@@ -171,5 +171,8 @@ class _Fetched:
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self.rowcount, self._rows = cursor.rowcount, cursor.fetchall()
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
     def fetchone(self) -> Any:
         return self._rows.pop(0) if self._rows else None

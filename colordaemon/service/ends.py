@@ -98,7 +98,7 @@ class Ends:
     def set_aside(self, job: Job, state: State, code: str, reason: str, wall: float) -> None:
         """Failed, skipped or cancelled."""
         self._journal.set_aside(job, state, wall, code=code, reason=reason)
-        self._clean(job)
+        self.clean(job)
         level = logging.INFO if state in (State.SKIPPED, State.CANCELLED) else logging.ERROR
         log.log(level, "%s: %s: %s", state, job.source, reason)
         if state is State.FAILED:
@@ -108,7 +108,7 @@ class Ends:
         """The worker died over a job."""
         if self._journal.crashed(job, wall, reason) is State.FAILED:
             job = self._journal.job(job.id)
-            self._clean(job)
+            self.clean(job)
             log.error("failed: %s: %s", job.source, job.reason)
             write_reason(self._reason_path(job), job, job.reason, wall)
         else:
@@ -134,13 +134,18 @@ class Ends:
             job, wall, code=code, reason=reason, not_before=wall + wait_seconds, counted=False
         )
 
+    def clean(self, job: Job) -> None:
+        """Remove the unfinished work of a job."""
+        relative = self.places.relative(job.source)
+        remove_work((self.places.outbox / relative).parent, tag_of(self._journal.token, job.id))
+
     def _done(self, job: Job, target: Path, digest: str, figures: str, wall: float) -> None:
         if self._config.after.checksum:
             write_checksum(target, digest or sha256(target))
         action = self._config.after.source
         self._journal.finish(job, wall, reason=figures, retire="" if action == "keep" else action)
         log.info("done: %s (%s)", target, figures)
-        self._clean(job)
+        self.clean(job)
         remove_reason(self._reason_path(job))
         if action != "keep":
             self._retire(job, action)
@@ -158,10 +163,6 @@ class Ends:
 
     def _tell(self, job: Job, wall: float) -> Tell:
         return lambda target, partial: self._journal.publishing(job, target, partial, wall)
-
-    def _clean(self, job: Job) -> None:
-        relative = self.places.relative(job.source)
-        remove_work((self.places.outbox / relative).parent, tag_of(self._journal.token, job.id))
 
     def _reason_path(self, job: Job) -> Path:
         return reason_path(self.places.failed, self.places.relative(job.source))

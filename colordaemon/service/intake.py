@@ -32,7 +32,8 @@ class Intake:
             return 0
         found = [self._found(each) for each in settled]
         for each in found:
-            self._journal.supersede(each.path, each.size, each.mtime_ns, wall)
+            for job in self._journal.supersede(each.path, each.size, each.mtime_ns, wall):
+                ends.clean(job)
         added = self._journal.add(found, wall)
         for each in found:
             if not each.size:

@@ -71,14 +71,15 @@ class Journal(Records):
                 ).rowcount
         return added
 
-    def supersede(self, source: Path, size: int, mtime_ns: int, now: float) -> None:
-        """A file has new content: whatever waits for the old one waits in vain."""
-        self._db.execute(
+    def supersede(self, source: Path, size: int, mtime_ns: int, now: float) -> list[Job]:
+        """A file has new content: whatever waits for the old one waits in vain. Returns that."""
+        rows = self._db.execute(
             "UPDATE jobs SET state = 'cancelled', code = 'changed', changed = ?,"
             " reason = 'the file has changed since' WHERE source = ? AND state = 'queued'"
-            " AND (size, mtime_ns) != (?, ?)",
+            " AND (size, mtime_ns) != (?, ?) RETURNING *",
             (now, os.fsencode(source), size, mtime_ns),
         )
+        return [job_of(row) for row in rows]
 
     # What is done with it
 

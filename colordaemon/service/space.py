@@ -1,9 +1,11 @@
-"""Which outboxes have room for results; one that has none is looked at again after a while."""
+"""Which outboxes can take results: written to, and with room. The others are looked at again."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,16 +55,25 @@ class Space:
         """When an outbox that waits is looked at again."""
         return min((until for until, _ in self._waits.values() if until > now), default=math.inf)
 
+    def can_write(self, outbox: Path, now: float) -> bool:
+        """Whether an outbox does not wait and is not read-only, as disks with errors become."""
+        return self._free_mib(outbox, now) is not None
+
     def _has_room(self, outbox: Path, now: float) -> bool:
+        free, wanted = self._free_mib(outbox, now), self.settings.free_mib
+        if free is not None and free < wanted:
+            self.wait(outbox, f"{free} MiB free in {outbox}, {wanted} wanted", now)
+        return free is not None and free >= wanted
+
+    def _free_mib(self, outbox: Path, now: float) -> int | None:
+        """None where nothing can be written at all, or has to wait."""
         if self.waits(outbox, now):
-            return False
-        wanted = self.settings.free_mib
+            return None
         try:
             outbox.mkdir(exist_ok=True)  # somebody may have taken it away, results and all
-            free = shutil.disk_usage(outbox).free >> 20
+            if not os.access(outbox, os.W_OK):
+                raise OSError(errno.EROFS, "it is read-only, or not ours to write to")
+            return shutil.disk_usage(outbox).free >> 20
         except OSError as error:
             self.wait(outbox, f"cannot write to {outbox}: {error.strerror}", now)
-            return False
-        if free < wanted:
-            self.wait(outbox, f"{free} MiB free in {outbox}, {wanted} wanted", now)
-        return free >= wanted
+            return None

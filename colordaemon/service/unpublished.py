@@ -34,7 +34,7 @@ class Unpublished:
         """Those whose outboxes can be written. ends_of: None for a file that has to wait."""
         for job in [*self._jobs.values()]:
             ends = ends_of(job.source)
-            if ends is not None and not self._space.waits(ends.places.outbox, now):
+            if ends is not None and self._space.can_write(ends.places.outbox, now):
                 self._publish(job, ends, tries, now, wall)
 
     def _publish(self, job: Job, ends: Ends, tries: int, now: float, wall: float) -> None:

@@ -55,7 +55,7 @@ from colordaemon.service.publish import fitting_name, seal
 log = logging.getLogger(__name__)
 
 ALIVE_SECONDS = 1.0  # between two signs of life
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _PR_SET_PDEATHSIG = 1
 
 
