@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import MakeDisk
 from daemons import STAND_IN, Daemon
+from films import luma_differences, make_film, times
 
 from colordaemon.service.job import State
 
@@ -131,6 +133,79 @@ def test_an_inbox_that_is_missing_at_the_start_is_waited_for(daemon: Daemon) -> 
     daemon.wait_for_ends(2)
     assert daemon.stop() == 0
     assert daemon.results == ["archive/1.archive.png", "home/2.home.png"]
+
+
+def test_an_inbox_that_turns_out_to_be_another_is_not_watched(
+    daemon: Daemon, make_disk: MakeDisk
+) -> None:
+    """A mount may show a folder in a second place, but not while it is missing."""
+    disk = make_disk("size=64k")
+    (disk / "home").mkdir()
+    reconfigure(daemon, "inbox: in/home", f"inbox: {disk}/home")
+    reconfigure(daemon, "inbox: in/archive", f"inbox: {daemon.root}/mounted/home")
+    daemon.start()
+    daemon.wait_ready()
+    (daemon.root / "mounted").mkdir()
+    line = ["mount", "--bind", str(disk), str(daemon.root / "mounted")]
+    subprocess.run(line, check=True)  # noqa: S603
+    try:
+        daemon.wait(lambda: "inboxes.1.inbox as well" in daemon.said())
+        (disk / "home" / "a.png").write_text("a")
+        daemon.wait_for_ends(1)
+        assert daemon.stop() == 0
+    finally:
+        subprocess.run(["umount", str(daemon.root / "mounted")], check=True)  # noqa: S603, S607
+    assert daemon.results == ["home/a.home.png"]
+
+
+def test_a_disk_that_is_mounted_late_and_taken_away_brings_its_inbox(
+    daemon: Daemon, make_disk: MakeDisk
+) -> None:
+    disk = make_disk("size=64k")
+    point = daemon.inbox / "home"  # an empty folder, as long as nothing is mounted
+    (disk / "home").mkdir()
+    mount = ["mount", "--bind", str(disk), str(point)]
+    reconfigure(daemon, "inbox: in/home", "inbox: in/home/home")
+    daemon.start()
+    daemon.wait_ready()
+    assert states_of(daemon)["home"] == ("gone", 0)
+    try:
+        for number in range(2):
+            subprocess.run(mount, check=True)  # noqa: S603
+            (disk / "home" / f"{number}.png").write_text("a")
+            daemon.wait_for_ends(number + 1)
+            subprocess.run(["umount", "--lazy", str(point)], check=True)  # noqa: S603, S607
+            daemon.signal(signal.SIGHUP)
+            daemon.wait(lambda: states_of(daemon)["home"] == ("gone", 0))
+    finally:
+        subprocess.run(["umount", "--quiet", "--lazy", str(point)], check=False)  # noqa: S603, S607
+    assert [*point.iterdir()] == []  # nothing was made where the disk goes
+    assert daemon.stop() == 0
+    assert daemon.results == ["home/0.home.png", "home/1.home.png"]
+
+
+@pytest.mark.timeout(300)
+def test_a_film_makes_way_for_an_urgent_one_and_loses_nothing(tmp_path: Path, model: Path) -> None:
+    daemon = Daemon(tmp_path / "place", model, frame_seconds=0.01, folders=listed(HOME, ARCHIVE))
+    try:
+        for name in ("home", "archive"):
+            (daemon.inbox / name).mkdir()
+            (daemon.root / f"{name}.yaml").touch()
+        make_film(daemon.root / "film.mp4", 300).rename(daemon.inbox / "home/film.mp4")
+        daemon.start()
+        daemon.wait(lambda: 2 in daemon.segments_begun("film.mp4"))
+        make_film(daemon.root / "film.mp4", 100).rename(daemon.inbox / "archive/urgent.mp4")
+        daemon.wait_for_ends(2)
+        assert daemon.stop() == 0
+    finally:
+        daemon.close()
+    done = sorted(daemon.jobs(State.DONE), key=lambda job: job.changed)
+    assert [job.source.name for job in done] == ["urgent.mp4", "film.mp4"]
+    begun = daemon.segments_begun("film.mp4")
+    assert sorted(set(begun)) == list(range(6)) and len(begun) <= 6 + 1
+    film, result = daemon.inbox / "home/film.mp4", daemon.outbox / "home/film.color.mp4"
+    assert times(result) == times(film)
+    assert set(luma_differences(film, result)) == {0}
 
 
 def test_one_inbox_becomes_several_and_nothing_is_lost_or_done_again(daemon: Daemon) -> None:

@@ -12,13 +12,13 @@ from colordaemon.errors import ConfigError
 from colordaemon.service.identity import remember, remembered
 from colordaemon.service.journal import Journal
 from colordaemon.service.lock import locked
-from colordaemon.service.places import Places, expect_inbox, make_places
+from colordaemon.service.places import Places, check_places, expect_inbox, make_places
 from colordaemon.service.presets import Presets
 from colordaemon.service.watch import Known, Settled, Watch
 
 
 class Inbox:
-    """One of them."""
+    """One of them. all_places: those of its siblings too."""
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class Inbox:
         wake: Callable[[], None],
     ) -> None:
         self.places, self._journal = places, journal
+        self.all_places: Sequence[Places] = (places,)
         self._lock = ExitStack()
         self._has_opened = False
         self.watch = Watch(
@@ -64,6 +65,7 @@ class Inbox:
         if (leads := os.path.realpath(inbox)) != str(inbox):
             # The journal would know the files by other paths after the next start.
             raise ConfigError(f"{name}: {inbox} has become a way to {leads}; restart to take it")
+        check_places(self.all_places)
         make_places(self.places)
         self._lock.enter_context(locked(inbox, name))
         self._has_opened = True
@@ -93,6 +95,8 @@ class Inboxes:
             for places in all_places
             if places not in before
         ]
+        for inbox in added:
+            inbox.all_places = all_places
         _start(added, now)
         for places, inbox in before.items():
             if places not in all_places:
@@ -101,7 +105,7 @@ class Inboxes:
         self._all = [kept[places] for places in all_places]
         for inbox, places in zip(self._all, all_places, strict=True):
             if places in before:
-                inbox.places = places  # which may have another label
+                inbox.places, inbox.all_places = places, all_places  # labels may be others
                 inbox.watch.reload(presets.config_of(places.inbox).watch)
                 inbox.watch.rescan(now)
 

@@ -88,6 +88,15 @@ def find_places(config: Config) -> tuple[Places, ...]:
     return tuple(found)
 
 
+def check_places(all_places: Sequence[Places]) -> None:
+    """Raises ConfigError where one would feed another, or itself.
+
+    `find_places` has seen to that, but what an inbox is that was missing shows when it comes.
+    """
+    if mistakes := [*_mistakes(all_places)]:
+        raise ConfigError("\n".join(mistakes))
+
+
 def expect_inbox(places: Places) -> None:
     """Raises ConfigError where there can be no inbox: where something else stands there, or not
     even the first folder of the path exists.
