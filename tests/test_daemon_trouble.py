@@ -1,0 +1,201 @@
+"""Trouble while the daemon runs: files and folders that change under it, disks that turn away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from command import write_photo
+from conftest import MakeDisk
+from daemons import Daemon
+from films import luma_differences, make_film, pictures, times
+
+from colordaemon.service.job import State
+
+Start = Callable[..., Daemon]
+QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
+
+
+@pytest.fixture
+def start(tmp_path: Path, model: Path) -> Iterator[Start]:
+    daemons: list[Daemon] = []
+
+    def start(more: str = "", frame_seconds: float = 0.0) -> Daemon:
+        daemons.append(Daemon(tmp_path / "place", model, more, frame_seconds))
+        return daemons[-1]
+
+    yield start
+    for daemon in daemons:
+        daemon.close()
+
+
+def arrive(daemon: Daemon, name: str, frames: int = 0, first: int = 0) -> Path:
+    """A film of so many frames, or else a photo, arrives in one step, as a rename."""
+    made = daemon.root / f"made{Path(name).suffix}"
+    if frames:
+        make_film(made, [*pictures(first + frames)][first:])
+    else:
+        write_photo(made)
+    return made.replace(daemon.inbox / name)
+
+
+def check_film(film: Path, result: Path) -> None:
+    """Every frame, at its time, with the source's luma."""
+    assert times(result) == times(film)
+    assert set(luma_differences(film, result)) == {0}
+
+
+@pytest.mark.timeout(300)
+def test_a_film_that_is_replaced_while_it_is_colored_has_one_result_of_the_new_one(
+    start: Start,
+) -> None:
+    daemon = start(frame_seconds=0.01)
+    arrive(daemon, "film.mp4", 300)
+    daemon.start()
+    daemon.wait(lambda: 1 in daemon.segments_begun("film.mp4"))
+    film = arrive(daemon, "film.mp4", 60, first=300)
+    daemon.wait(lambda: daemon.jobs(State.DONE))
+    assert daemon.stop() == 0
+    assert daemon.results == ["film.color.mp4"]
+    check_film(film, daemon.outbox / "film.color.mp4")
+    ends = [(job.state, job.code) for job in daemon.jobs()]
+    assert ends == [(State.CANCELLED, "changed"), (State.DONE, "")]
+
+
+@pytest.mark.timeout(300)
+def test_a_film_that_is_deleted_while_it_is_colored_leaves_nothing(start: Start) -> None:
+    daemon = start(frame_seconds=0.01)
+    film = arrive(daemon, "film.mp4", 150)
+    daemon.start()
+    daemon.wait(lambda: 1 in daemon.segments_begun("film.mp4"))
+    film.unlink()
+    daemon.wait_for_ends(1)
+    assert daemon.stop() == 0
+    assert [(job.state, job.code) for job in daemon.jobs()] == [(State.CANCELLED, "gone")]
+    assert daemon.results == []
+
+
+@pytest.mark.timeout(300)
+def test_a_copy_that_stalls_is_neither_failed_nor_colored_by_halves(start: Start) -> None:
+    """Over a share nobody tells that a file is still open, and a stall may outlast settling."""
+    daemon = start("after: {hook: 'tee -a told'}")
+    text = daemon.config.read_text().replace("retry_seconds: 0.5", "retry_seconds: 600")
+    daemon.config.write_text(text.replace("tee -a told", f"tee -a {daemon.root / 'told'}"))
+    whole = make_film(daemon.root / "whole.mkv", 100).read_bytes()
+    film = daemon.inbox / "film.mkv"
+    film.write_bytes(whole[: len(whole) // 2])
+    daemon.start()
+    daemon.wait(lambda: "is it still being copied?" in daemon.said())
+    assert [(job.state, job.attempts) for job in daemon.jobs()] == [(State.QUEUED, 0)]
+    with film.open("ab") as file:
+        file.write(whole[len(whole) // 2 :])
+    daemon.wait(lambda: daemon.jobs(State.DONE))
+    daemon.wait(lambda: (daemon.root / "told").exists())
+    assert daemon.stop() == 0
+    assert [(job.state, job.attempts) for job in daemon.jobs()] == [
+        (State.CANCELLED, 0),
+        (State.DONE, 1),
+    ]
+    assert daemon.results == ["film.color.mkv"]
+    check_film(film, daemon.outbox / "film.color.mkv")
+    assert (daemon.root / "told").read_text().count('"done"') == 1
+    assert "failed" not in (daemon.root / "told").read_text()
+
+
+def test_half_a_copy_that_stays_so_fails_in_the_end(start: Start) -> None:
+    daemon = start()
+    whole = make_film(daemon.root / "whole.mkv", 100).read_bytes()
+    (daemon.inbox / "film.mkv").write_bytes(whole[: len(whole) // 2])
+    daemon.start()
+    daemon.wait_for_ends(1)
+    assert daemon.stop() == 0
+    assert [(job.state, job.attempts) for job in daemon.jobs()] == [(State.FAILED, 1)]
+    assert daemon.results == ["failed/film.mkv.error.txt"]
+    told = (daemon.outbox / "failed" / "film.mkv.error.txt").read_text()
+    assert "truncated" in told
+
+
+@pytest.mark.timeout(300)
+def test_an_outbox_that_turns_read_only_is_waited_out(make_disk: MakeDisk, start: Start) -> None:
+    daemon, disk = start(frame_seconds=0.01), make_disk("size=64m")
+    daemon.outbox.symlink_to(disk)
+    film = arrive(daemon, "film.mp4", 300)
+    daemon.start()
+    daemon.wait(lambda: 1 in daemon.segments_begun("film.mp4"))
+    _remount(daemon, disk, "ro")
+    arrive(daemon, "photo.png")
+    daemon.wait(lambda: "read-only" in (daemon.ask("status")["daemon"]["waiting"] or ""))
+    waiting = [(State.QUEUED, 0)] * 2  # neither has paid for it
+    daemon.wait(lambda: [(job.state, job.attempts) for job in daemon.jobs()] == waiting)
+    _remount(daemon, disk, "rw")
+    daemon.wait_for_ends(2)
+    assert daemon.stop() == 0
+    assert daemon.results == ["film.color.mp4", "photo.color.png"]
+    check_film(film, daemon.outbox / "film.color.mp4")
+
+
+def _remount(daemon: Daemon, disk: Path, mode: str) -> None:
+    """read-only takes hold only while nobody has a file open for writing."""
+    line = ["mount", "-o", f"remount,{mode}", str(disk)]
+
+    def is_done() -> bool:
+        return not subprocess.run(line, capture_output=True, check=False).returncode  # noqa: S603
+
+    daemon.wait(is_done)
+
+
+@pytest.mark.timeout(300)
+def test_an_outbox_that_is_removed_under_a_film_is_filled_after_all(start: Start) -> None:
+    daemon = start(frame_seconds=0.01)
+    film = arrive(daemon, "film.mp4", 200)
+    daemon.start()
+    daemon.wait(lambda: 1 in daemon.segments_begun("film.mp4"))
+    os.kill(daemon.worker_pid, signal.SIGSTOP)  # or it would fill the folder again meanwhile
+    shutil.rmtree(daemon.outbox)
+    os.kill(daemon.worker_pid, signal.SIGCONT)
+    daemon.wait_for_ends(1)
+    assert daemon.stop() == 0
+    assert [job.state for job in daemon.jobs()] == [State.DONE]
+    assert daemon.results == ["film.color.mp4"]
+    check_film(film, daemon.outbox / "film.color.mp4")
+
+
+@pytest.mark.timeout(300)
+def test_files_whose_events_the_kernel_drops_are_found_all_the_same(start: Start) -> None:
+    daemon = start()
+    daemon.start()
+    daemon.wait_ready()
+    noise = daemon.inbox / "noise.txt"
+    daemon.signal(signal.SIGSTOP)
+    for _ in range(int(QUEUED_EVENTS.read_text())):  # each of them is at least one event
+        noise.touch()
+        noise.unlink()
+    for number in range(5):
+        arrive(daemon, f"{number}.png")
+    daemon.signal(signal.SIGCONT)
+    daemon.wait_for_ends(5)
+    assert "events were lost; looking at the whole inbox" in daemon.said()
+    assert daemon.stop() == 0
+    assert daemon.results == [f"{number}.color.png" for number in range(5)]
+
+
+@pytest.mark.timeout(300)
+def test_films_of_any_name_come_out_and_those_of_one_name_beside_each_other(start: Start) -> None:
+    daemon = start()
+    names = ["line\nend \x1b[2J.mp4", "ünï 日本 \U0001f39e.mp4", "x" * 251 + ".mp4"]
+    for name in (*names, "same.mkv"):
+        arrive(daemon, name, 6)
+    make_film(daemon.inbox / "same.avi", 6, codec="mpeg4")  # is written as Matroska, too
+    daemon.start()
+    daemon.wait_for_ends(5)
+    assert [job.state for job in daemon.jobs()] == [State.DONE] * 5
+    assert daemon.stop() == 0
+    assert len(daemon.results) == 5
+    assert {"same.color.mkv", "same.color (2).mkv"} < {*daemon.results}
+    for name in names[:2]:
+        check_film(daemon.inbox / name, daemon.outbox / f"{Path(name).stem}.color.mp4")
