@@ -47,11 +47,12 @@ class House:
         assert job is not None
         self.finish(job)
 
-    def finish(self, job: Job) -> None:
+    def finish(self, job: Job, sha256: str = "") -> None:
         partial = self.places.outbox / f"{tag_of(self.journal.token, job.id)}.partial"
         partial.write_bytes(RESULT)
         target = self.places.outbox / "film.color.mp4"
-        self.ends.finished(job, Finished(job.id, partial, target, "", "6 frames", ()), 1.0, 3.0)
+        said = Finished(job.id, partial, target, sha256, "6 frames", ())
+        self.ends.finished(job, said, 1.0, 3.0)
 
     def restart(self) -> None:
         """Another daemon comes after one that was killed."""
@@ -169,6 +170,25 @@ def test_a_place_without_hard_links_is_no_worse(
         house.restart()
         assert house.results == ["film.color.mp4"]
         assert (house.places.outbox / "film.color.mp4").read_bytes() == RESULT
+
+
+def test_the_checksum_of_a_large_film_outlives_a_crash(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon must not read gigabytes at its start, for longer than its watchdog waits."""
+    house = build(after=AfterSettings(checksum=True))
+    job = house.journal.claim(2.0)
+    assert job is not None
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("colordaemon.service.ends.write_checksum", _die)
+        house.finish(job, sha256="as the worker says")
+    house.restart()
+    said = (house.places.outbox / "film.color.mp4.sha256").read_text()
+    assert said == "as the worker says  film.color.mp4\n"
+
+
+def _die(*_: object) -> None:
+    raise Killed
 
 
 @pytest.mark.parametrize("change", ["changed", "gone"])

@@ -68,10 +68,9 @@ class Ends:
         if not self.is_still_there(job, wall):
             return
         overwrite = self._may_replace(said.target, job.source)
-        target = deliver(
-            Partial.of(said.partial), said.target, self._tell(job, wall), overwrite=overwrite,
-            top=self.places.outbox,
-        )  # fmt: skip
+        partial, tell = Partial.of(said.partial, said.sha256), self._tell(job, wall)
+        top = self.places.outbox
+        target = deliver(partial, said.target, tell, overwrite=overwrite, top=top)
         for warning in said.warnings:
             log.warning("%s: %s", job.source, warning)
         figures = f"{said.summary}; {seconds:.1f} s, attempt {job.attempts}"
@@ -79,7 +78,7 @@ class Ends:
 
     def recover(self, job: Job, wall: float) -> None:
         """Go on with a job that was being published when the daemon ended."""
-        assert job.target is not None
+        assert job.target is not None and job.partial is not None
         overwrite = self._may_replace(job.target, job.source)
         tell, top = self._tell(job, wall), self.places.outbox
         target = deliver_again(job, tell, overwrite=overwrite, top=top)
@@ -87,7 +86,7 @@ class Ends:
             log.warning("%s: its result was lost before it was published; again", job.source)
             self.give_back(job, "lost", "the result was lost before it was published", wall)
         else:
-            self._done(job, target, "", "published after a restart", wall)
+            self._done(job, target, job.partial.sha256, "published after a restart", wall)
 
     def retire_all(self) -> None:
         """Deal with sources that are left over, as by an earlier daemon."""

@@ -35,17 +35,21 @@ class Found:
 
 @dataclass(frozen=True)
 class Partial:
-    """A finished file before it gets its name: where it lies and which file it is."""
+    """A finished file before it gets its name: where it lies and which file it is.
+
+    sha256: of its bytes, or "" where nobody wanted it.
+    """
 
     path: Path
     device: int
     inode: int
     size: int
+    sha256: str = ""
 
     @classmethod
-    def of(cls, path: Path) -> Partial:
+    def of(cls, path: Path, sha256: str = "") -> Partial:
         stat = path.stat()
-        return cls(path, stat.st_dev, stat.st_ino, stat.st_size)
+        return cls(path, stat.st_dev, stat.st_ino, stat.st_size, sha256)
 
     def columns(self) -> dict[str, Any]:
         """As the journal keeps it; `job_of` reads it back."""
@@ -54,6 +58,7 @@ class Partial:
             "partial_device": _signed(self.device),
             "partial_inode": _signed(self.inode),
             "partial_size": self.size,
+            "partial_sha256": self.sha256,
         }
 
     def is_at(self, path: Path) -> bool:
@@ -100,6 +105,7 @@ def job_of(row: sqlite3.Row) -> Job:
             _unsigned(row["partial_device"]),
             _unsigned(row["partial_inode"]),
             row["partial_size"],
+            row["partial_sha256"],
         )
     return Job(
         id=row["id"],

@@ -6,7 +6,7 @@ import sqlite3
 
 from colordaemon.errors import ConfigError
 
-VERSION = 1
+VERSION = 2
 _SCHEMA = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY,
@@ -37,7 +37,10 @@ CREATE INDEX unannounced ON jobs (changed) WHERE announce;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 # From each version to the next; a journal of version n runs all that follow from n on.
-UPGRADES: dict[int, str] = {0: _SCHEMA}
+UPGRADES: dict[int, str] = {
+    0: _SCHEMA,
+    1: "ALTER TABLE jobs ADD COLUMN partial_sha256 TEXT NOT NULL DEFAULT '';",
+}
 
 
 class JournalVersion(ConfigError):
