@@ -44,18 +44,23 @@ def begin_before(container: InputContainer, stream: VideoStream, pts: int) -> bo
     """Go to where reading has to begin for the frame at `pts`; the film has just been opened.
 
     False where that is its beginning, or cannot be found: then the film is to be opened anew.
-    Packets before the first keyframe that follow are of no use; see `from_keyframe`.
+    Packets before the first keyframe that follows are of no use; see `from_keyframe`.
     """
-    start, seconds = stream.start_time or 0, 1
+    start, target, step = stream.start_time or 0, pts, round(1 / tick(stream))
+    if target - step <= start:
+        return False
     try:
-        while (target := pts - round(seconds / tick(stream))) > start:
-            if seconds == 1:
-                next(_packets(container, stream)).decode()
+        next(_packets(container, stream)).decode()
+        while (target := target - step) > start:
             container.seek(target, stream=stream)
-            if _count_keyframes(container, stream, pts) >= _KEYFRAMES:
-                container.seek(target, stream=stream)  # what is read ahead was thrown away
+            first, keyframes = _look(container, stream, pts)
+            if first is None or first <= start:
+                return False
+            if keyframes >= _KEYFRAMES:
+                container.seek(target, stream=stream)  # what was read ahead is thrown away
                 return True
-            seconds *= 2  # GOPs are of any length, and not all containers have an index of them
+            # GOPs are of any length, and not all containers have an index of them.
+            target, step = min(target, first), 2 * step
     except (av.error.FFmpegError, StopIteration):
         pass
     return False
@@ -70,16 +75,17 @@ def from_keyframe(packets: Iterator[Packet[Stream]], stream: Stream) -> Iterator
             yield packet
 
 
-def _count_keyframes(container: InputContainer, stream: VideoStream, pts: int) -> int:
-    """From here to the frame at `pts`."""
-    count = 0
+def _look(container: InputContainer, stream: VideoStream, pts: int) -> tuple[int | None, int]:
+    """When the packet that comes now is decoded, and how many keyframes there are up to `pts`."""
+    first, keyframes = None, 0
     for packet in _packets(container, stream):
         decoded = packet.pts if packet.dts is None else packet.dts
         shown = packet.dts if packet.pts is None else packet.pts
         if decoded is None or shown is None or decoded > pts:
             break
-        count += packet.is_keyframe and shown <= pts
-    return count
+        first = decoded if first is None else first
+        keyframes += packet.is_keyframe and shown <= pts
+    return first, keyframes
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
