@@ -27,7 +27,7 @@ SETTLE_SECONDS, IDLE_SECONDS, SINGLE_FILES = 1.0, 30.0, 10
 _WATCH = """
 import sys
 from pathlib import Path
-from colordaemon.config import load_config
+from colordaemon.config_file import load_config
 from colordaemon.service.daemon import watch_forever
 from colordaemon.service.logs import set_up_logging
 from colordaemon.service.supervise import WorkerProcess

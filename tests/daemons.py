@@ -21,7 +21,7 @@ from colordaemon.service.schema import JournalVersion
 _WATCH = """
 import sys, time
 from pathlib import Path
-from colordaemon.config import load_config
+from colordaemon.config_file import load_config
 from colordaemon.service.daemon import watch_forever
 from colordaemon.service.logs import set_up_logging
 from colordaemon.service.supervise import WorkerProcess

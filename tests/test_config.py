@@ -16,8 +16,8 @@ from colordaemon.config import (
     OutputSettings,
     Settings,
     TrainSettings,
-    load_config,
 )
+from colordaemon.config_file import load_config
 from colordaemon.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[1] / "config.yaml"

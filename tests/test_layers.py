@@ -11,17 +11,19 @@ PACKAGE = Path(__file__).parents[1] / "colordaemon"
 COMMON = {"errors", "config", "color"}
 MAY_IMPORT = {
     "errors": set[str](),
-    "config": {"errors"},
+    "config": set[str](),
+    "config_file": {"errors", "config"},
     "color": set[str](),
     "network": COMMON,
     "media": COMMON,
     "film": COMMON | {"network", "media"},
-    "service": COMMON | {"network", "media", "film"},
+    "service": COMMON | {"config_file", "network", "media", "film"},
     "pictures": COMMON | {"network"},
     "judging": COMMON | {"network", "pictures"},
     "screening": COMMON | {"network", "media", "film", "judging"},
     "training": COMMON | {"network", "pictures", "judging"},
-    "cli": COMMON | {"network", "media", "film", "service", "judging", "screening", "training"},
+    "cli": COMMON
+    | {"config_file", "network", "media", "film", "service", "judging", "screening", "training"},
     "__main__": {"cli"},
     "__init__": set[str](),
 }

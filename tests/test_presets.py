@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from colordaemon.config import Config, load_config
+from colordaemon.config import Config
+from colordaemon.config_file import load_config
 from colordaemon.errors import ConfigError
 from colordaemon.service.presets import Presets
 

@@ -19,7 +19,8 @@ import typer
 from rich.console import Console
 
 from colordaemon import __version__
-from colordaemon.config import Config, load_config
+from colordaemon.config import Config
+from colordaemon.config_file import load_config
 from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError, ModelError
 from colordaemon.service.logs import set_up_logging
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from colordaemon.cli.common import CONFIGURATION, FAILED, app, exit_codes
-from colordaemon.config import load_config
+from colordaemon.config_file import load_config
 from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.service.commands import BadRequest, Reply
 

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from colordaemon.config import Config, load_config
+from colordaemon.config import Config
+from colordaemon.config_file import load_config
 from colordaemon.errors import ConfigError
 from colordaemon.service.patterns import fits
 
