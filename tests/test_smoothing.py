@@ -122,6 +122,17 @@ def test_a_moving_thing_leaves_no_trail_and_keeps_its_color() -> None:
     assert smear > 2 * np.abs(done[-1][:, uncovered] - GREEN[:, None]).mean()
 
 
+def test_what_dissolves_takes_its_color_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, one, other, samples = np.random.default_rng(7), texture(1), texture(2), []
+    for number in range(60):
+        share = np.clip((number - 20) / 24, 0, 1)
+        ab = (1 - 2 * share) * 60 + 8 * chance.standard_normal((2, 1, 1))
+        samples.append(sample((1 - share) * one + share * other, np.broadcast_to(ab, (2, 32, 48))))
+    left = np.abs(smoothed(samples)[44:] + 60).mean()
+    monkeypatch.setattr("colordaemon.film.smoothing.DRIFT", 1e9)  # no frame differs from the last
+    assert left < 0.7 * np.abs(smoothed(samples)[44:] + 60).mean()
+
+
 def test_a_flash_ends_no_memory() -> None:
     samples = still(60)
     bright = sample((texture(1) * 1.3).clip(0, 1), samples[30].ab)

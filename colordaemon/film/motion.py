@@ -67,10 +67,7 @@ class MotionSearch:
             axes = (np.arange(count, dtype=np.float32) for count in here.shape[::-1])
             self._grid = np.stack(np.meshgrid(*axes), axis=-1)
         motion = Motion(self._grid + flow, np.ones(here.shape, np.float32))
-        error = cv2.blur(
-            cv2.absdiff(here.astype(np.float32), motion.fetch(_matched(other, here))),
-            (PATCH, PATCH),
-        )
+        error = difference(motion.fetch(other), here)
         noise = min(MOST_NOISE, NOISE * float(np.median(error[::2, ::2])))
         doubt = np.square(np.maximum(error - noise, 0)) / TOLERANCE**2
         if back is not None:
@@ -88,8 +85,16 @@ def fetched(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     return moved
 
 
+def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """How far luma (h, w) is from another over small patches, (h, w) float32 in codes; brightness
+    and contrast of the whole count for nothing, as far as they may flicker."""
+    apart = cv2.absdiff(_matched(one, other), other.astype(np.float32))
+    smooth: np.ndarray = cv2.blur(apart, (PATCH, PATCH))
+    return smooth
+
+
 def _matched(luma: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """(h, w) float32 luma with the brightness and contrast of `like`, as far as flicker goes."""
+    """Luma (h, w) as float32 with the brightness and contrast of `like`, as far as flicker goes."""
     (mean, spread), (wanted, other) = cv2.meanStdDev(luma), cv2.meanStdDev(like)
     gain = float(np.clip((other + 1) / (spread + 1), 1 / MATCH, MATCH)[0, 0])
     shift = float(np.clip(wanted / np.maximum(mean, 1), 1 / MATCH, MATCH)[0, 0] * mean[0, 0])
