@@ -20,8 +20,9 @@ from colordaemon.network.model import ColorNet, fold_norms
 
 log = logging.getLogger(__name__)
 
-# Short side, in thirty-seconds of the model's own: 160, 256 and 320 px for the default model.
-_QUALITY = {"draft": 20, "standard": 32, "best": 40}
+# Short side, in thirty-seconds of the model's own: 128, 192 and 256 px for the default model, whose
+# error is the same at all three within 1 % (benchmarks/training.md); finer ones have finer edges.
+_QUALITY = {"draft": 16, "standard": 24, "best": 32}
 LONGEST_ASPECT = 4.0  # a panorama longer than this is shown smaller, or it would fill the memory
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
