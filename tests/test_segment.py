@@ -243,7 +243,8 @@ def test_a_film_in_segments_has_the_colors_of_its_pictures_alone(
 ) -> None:
     size = (96, 64)  # as the network sees it, so that no scaling comes in between
     source = make_film(tmp_path / "film.mkv", pictures(10, size, shot_frames=4), size=size)
-    colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32, batch_size=4)
+    cpu = torch.device("cpu")
+    colorizer = Colorizer(tiny_model, cpu, torch.float32, quality="best", batch_size=4)
     plain = ARCHIVE.model_copy(update={"smoothing": "off"})
     done = color(source, short_segments(plain, 0.1), colorizer=colorizer)
     code = probe_film(source).code

@@ -21,9 +21,9 @@ import numpy as np
 from colordaemon.film.motion import Motion, MotionSearch, difference
 
 MEMORY = 20.0  # samples
-# Samples that are known behind every one that is finished: with 40, ΔE to the whole shot was up to
+# Samples that are known behind every one that is finished: with 50, ΔE to the whole shot was up to
 # 0.66 at the 99th percentile of a real clip.
-LOOK_AHEAD = 50
+LOOK_AHEAD = 60
 TOGETHER = 40  # samples that are finished at once, since the way back is walked each time
 # Codes of 0..255 that luma may be off the mean that is remembered with ab, for grain and inexact
 # motion; and how many more make it something else.
