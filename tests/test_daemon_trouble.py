@@ -91,7 +91,8 @@ def test_a_copy_that_stalls_is_neither_failed_nor_colored_by_halves(start: Start
     film.write_bytes(whole[: len(whole) // 2])
     daemon.start()
     daemon.wait(lambda: "is it still being copied?" in daemon.said())
-    assert [(job.state, job.attempts) for job in daemon.jobs()] == [(State.QUEUED, 0)]
+    queued = [(State.QUEUED, 0)]  # written down after it was said
+    daemon.wait(lambda: [(job.state, job.attempts) for job in daemon.jobs()] == queued)
     with film.open("ab") as file:
         file.write(whole[len(whole) // 2 :])
     daemon.wait(lambda: daemon.jobs(State.DONE))
