@@ -1,7 +1,7 @@
 """All ways of smoothing a film side by side, from one pass of the network over it.
 
 Guesses are handed to every smoother as they come, and a frame is scored as soon as the slowest of
-them is done with it. So nothing is kept but what smoothing itself looks ahead, some 80 frames, and
+them is done with it. So nothing is kept but what smoothing itself looks ahead, some 100 frames, and
 memory does not grow with the film.
 """
 
