@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from daemons import Daemon
 from hypothesis import settings
 from torch import nn
 
@@ -30,6 +31,7 @@ settings.load_profile("colordaemon")
 
 LABELS = ("animal", "face", "landscape")
 MakeDisk = Callable[[str], Path]
+Start = Callable[..., Daemon]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -126,6 +128,20 @@ def model(tmp_path: Path, tiny_model: ColorNet) -> Path:
     path = tmp_path / "tiny.safetensors"
     save_model(path, tiny_model, {})
     return path
+
+
+@pytest.fixture
+def start(tmp_path: Path, model: Path) -> Iterator[Start]:
+    """Makes daemons with settings of their own, and ends them after the test."""
+    daemons: list[Daemon] = []
+
+    def start(more: str = "", frame_seconds: float = 0.0) -> Daemon:
+        daemons.append(Daemon(tmp_path / "place", model, more, frame_seconds))
+        return daemons[-1]
+
+    yield start
+    for daemon in daemons:
+        daemon.close()
 
 
 @pytest.fixture(scope="session")

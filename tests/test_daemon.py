@@ -8,34 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command import write_photo
-from conftest import MakeDisk
+from conftest import MakeDisk, Start
 from daemons import Daemon
 from films import luma_differences, make_film, times
 
 from colordaemon.service.job import State
 
-Start = Callable[..., Daemon]
 KILLS = int(os.environ.get("COLORDAEMON_KILLS", "4"))  # for a soak: 50 and more
-
-
-@pytest.fixture
-def start(tmp_path: Path, model: Path) -> Iterator[Start]:
-    daemons: list[Daemon] = []
-
-    def start(more: str = "", frame_seconds: float = 0.0) -> Daemon:
-        daemons.append(Daemon(tmp_path / "place", model, more, frame_seconds))
-        return daemons[-1]
-
-    yield start
-    for daemon in daemons:
-        daemon.close()
 
 
 def drop(daemon: Daemon, name: str | bytes, color: bool = False) -> Path:

@@ -6,32 +6,17 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from command import write_photo
-from conftest import MakeDisk
+from conftest import MakeDisk, Start
 from daemons import Daemon
 from films import luma_differences, make_film, pictures, times
 
 from colordaemon.service.job import State
 
-Start = Callable[..., Daemon]
 QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
-
-
-@pytest.fixture
-def start(tmp_path: Path, model: Path) -> Iterator[Start]:
-    daemons: list[Daemon] = []
-
-    def start(more: str = "", frame_seconds: float = 0.0) -> Daemon:
-        daemons.append(Daemon(tmp_path / "place", model, more, frame_seconds))
-        return daemons[-1]
-
-    yield start
-    for daemon in daemons:
-        daemon.close()
 
 
 def arrive(daemon: Daemon, name: str, frames: int = 0, first: int = 0) -> Path:
