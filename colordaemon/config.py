@@ -40,6 +40,7 @@ class ModelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     quality: Literal["draft", "standard", "best"] = "standard"
+    saturation: float = Field(default=1.0, ge=0, le=2)
     batch_size: int = Field(default=8, ge=1, le=256)
 
 
@@ -166,11 +167,15 @@ class TrainSettings(Settings):
     held_out: float = Field(default=0.1, gt=0, lt=1)
     validation_pictures: int = Field(default=1000, ge=1)
     report_pictures: int = Field(default=200, ge=1)
-    pictures_per_epoch: int | None = Field(default=None, ge=1)
+    pictures_per_epoch: int | None = Field(default=None, ge=1)  # None: as many as there are
+    held_out_sources: tuple[str, ...] = ()
+    most_per_source: float = Field(default=0.08, gt=0, le=1)  # share of the pictures of an epoch
+    compile: bool = True  # on a GPU
+    save_seconds: float = Field(default=60.0, ge=0)
     cache: bool = True
     cache_folder: Path | None = None  # None: ~/.cache/colordaemon
     loader_workers: int = Field(default=1, ge=1, le=64)
-    seed: int = 1
+    seed: int = Field(default=1, ge=0)
     report_seconds: float = Field(default=30.0, gt=0)
 
 

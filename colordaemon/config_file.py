@@ -93,8 +93,10 @@ def _plain(
         entries = [((*place, str(number)), entry) for number, entry in enumerate(node.value)]
         places.update({inner: (entry, entry) for inner, entry in entries})
         return [_plain(entry, inner, places, mistakes) for inner, entry in entries]
+    if isinstance(node, yaml.SequenceNode) and _is_list_of_text(node):
+        return [entry.value for entry in node.value]
     if isinstance(node, yaml.SequenceNode) or len(place) == 3:
-        return node  # fits no setting: no other is a list or so deep, and an alias may hold itself
+        return node  # fits no setting: none is such a list or so deep, and an alias may hold itself
     result = {}
     for key, value in node.value:
         inner = (*place, key.value if isinstance(key, yaml.ScalarNode) else _shown(key))
@@ -105,6 +107,10 @@ def _plain(
         places[inner] = key, value
         result[inner[-1]] = _plain(value, inner, places, mistakes)
     return result
+
+
+def _is_list_of_text(node: yaml.SequenceNode) -> bool:
+    return all(isinstance(entry, yaml.ScalarNode) and entry.tag != _NULL for entry in node.value)
 
 
 def _explain(detail: ErrorDetails, places: _Places) -> _Mistake:
@@ -180,6 +186,7 @@ def _in_words(schema: dict[str, Any]) -> str:
 
 
 _KINDS = {
+    "array": "a list of text",
     "boolean": "true or false",
     "integer": "an integer",
     "null": "null",
@@ -191,6 +198,7 @@ _KINDS = {
 _BOUNDS = {
     "minimum": "of at least",
     "exclusiveMinimum": "above",
+    "maximum": "of at most",
     "exclusiveMaximum": "below",
     "multipleOf": "divisible by",
 }

@@ -55,7 +55,7 @@ def test_a_model_file_rebuilds_its_network(model_file: Path, tiny_spec: ModelSpe
 
 
 def test_the_decoding_comes_back_as_it_was(tmp_path: Path, tiny_model: ColorNet) -> None:
-    tiny_model.decoding = Decoding(temperature=0.25, bin_share=0.7, chroma_gain=1.2)
+    tiny_model.decoding = Decoding(0.25, 0.7, 1.2, certainty_from=0.1, chroma_exponent=1.3)
     save_model(tmp_path / "tuned", tiny_model, {})
     assert load_model(tmp_path / "tuned").decoding == tiny_model.decoding
 

@@ -112,12 +112,12 @@ def test_the_report_names_everything_that_is_left_out(folder: Path) -> None:
     collection = gather(folder)
     lines = collection.report().splitlines()
     assert lines[0] == str(folder)
-    assert lines[2].split() == ["label", "found", "training", "validation", *REASONS]
+    assert lines[2].split() == ["label", "found", "training", "validation", "unseen", *REASONS]
     assert "animal/gray.png: gray, mean chroma 0.0" in lines
     assert "animal/00.png: near-duplicate of a held-out picture" in lines
     training, validation = len(collection.training), len(collection.validation)
     total = next(line for line in lines if line.startswith("all "))
-    assert total.split() == ["all", "22", str(training), str(validation), "0", "1", "0", "0"]
+    assert total.split() == ["all", "22", str(training), str(validation), "0", "0", "1", "0", "0"]
 
 
 def test_the_log_counts_and_names_a_few(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

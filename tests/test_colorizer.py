@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from colordaemon.color import AB_LIMIT
 from colordaemon.network.checkpoint import BUNDLED
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.network.model import ColorNet
@@ -34,6 +37,19 @@ def test_half_precision_is_within_two_ab_units_of_float32(device: str) -> None:
     gray = picture()
     assert exact.predict_ab(gray).norm(dim=1).mean() > 2  # there is color at all
     assert difference(exact, half, gray) < 2
+
+
+def test_saturation_is_a_factor_within_the_range_of_real_colors(tiny_model: ColorNet) -> None:
+    gray = picture(64, 64)
+    plain, none, strong = (
+        Colorizer(copy.deepcopy(tiny_model), torch.device("cpu"), torch.float32, saturation=factor)
+        for factor in (1.0, 0.0, 1.5)
+    )
+    ab = plain.predict_ab(gray)
+    assert none.predict_ab(gray).abs().max() == 0
+    expected = (1.5 * ab).clamp(-AB_LIMIT, AB_LIMIT)
+    torch.testing.assert_close(strong.predict_ab(gray), expected)
+    assert str(strong) != str(plain)  # so that segments of a film never mix the two
 
 
 def test_batches_shrink_when_memory_runs_out(

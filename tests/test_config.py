@@ -324,9 +324,22 @@ def test_a_mistake_is_told_in_plain_words(config_file: Path, text: str, told: st
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_setting_can_say_what_it_expected(config_file: Path, section: str) -> None:
     keys = list(SECTIONS[section].model_fields)
-    text = f"{section}:\n" + "".join(f"  {key}: [1]\n" for key in keys)
+    text = f"{section}:\n" + "".join(f"  {key}: [[1]]\n" for key in keys)
     for key, line in zip(keys, mistakes(config_file, text), strict=True):
         assert f" {section}.{key}: found a list, expected " in line
+
+
+def test_a_list_of_text_is_taken_where_one_is_expected_and_nowhere_else(config_file: Path) -> None:
+    config_file.write_text("train: {held_out_sources: [one, 2]}\n")
+    assert load_config(config_file).train.held_out_sources == ("one", "2")
+    for text, expected in (
+        ("train: {held_out_sources: one}", "found 'one', expected a list of text"),
+        ("train: {held_out_sources: [one, null]}", "found a list, expected a list of text"),
+        ("train: {most_per_source: 2}", "found 2, expected a number above 0 and of at most 1"),
+        ("film: {crf: [20]}", "found a list, expected an integer from 0 to 63 or null"),
+    ):
+        (line,) = mistakes(config_file, text)
+        assert line.endswith(expected)
 
 
 def test_a_key_given_twice_is_a_mistake_even_if_both_agree(config_file: Path) -> None:

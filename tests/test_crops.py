@@ -1,23 +1,15 @@
-"""Crops: always of one size, chosen by seed and index alone."""
+"""Crops: always of one size, random ones chosen by their generator alone."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
-import pytest
 import torch
+from torch import Tensor
 
-from colordaemon.pictures.crops import Crops, to_gray_and_ab
+from colordaemon.pictures.crops import Crops, Source, random_crop, to_gray_and_ab
 from colordaemon.pictures.dataset import find_pictures
-
-
-@pytest.fixture
-def folder(pictures_folder: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(pictures_folder, tmp_path / "pictures"))
 
 
 class Pixels:
@@ -39,10 +31,10 @@ def coordinates(height: int, width: int) -> Pixels:
 
 def extents(count: int, height: int = 200, width: int = 250) -> np.ndarray:
     """(count, 3): height and width of random crops in pixels; whether they are mirrored."""
-    crops = Crops([coordinates(height, width)] * count, 100, train=True)
     found = []
     for index in range(count):
-        columns, rows = crops[index][:2].float()
+        crop = random_crop(coordinates(height, width), 100, np.random.default_rng(index))
+        columns, rows = crop[:2].float()
         across, down = columns.mean(dim=0), rows.mean(dim=1)
         # Of a hundred samples the outer ones are half a step away from the edges.
         tall, wide = (float(x[-1] - x[0]) * 100 / 99 for x in (down, across))
@@ -50,36 +42,22 @@ def extents(count: int, height: int = 200, width: int = 250) -> np.ndarray:
     return np.array(found)
 
 
-@pytest.mark.parametrize("train", [False, True])
-def test_crops_have_one_size_whatever_the_picture(folder: Path, train: bool) -> None:
+def both_crops(picture: Source, side: int) -> tuple[Tensor, Tensor]:
+    """As for validation and as for training."""
+    return Crops([picture], side)[0], random_crop(picture, side, np.random.default_rng(1))
+
+
+def test_crops_have_one_size_whatever_the_picture() -> None:
     for height, width in ((1, 1), (3, 200), (500, 20)):
-        cv2.imwrite(str(folder / "face" / f"{height}.png"), np.zeros((height, width, 3), np.uint8))
-    pictures = find_pictures(folder, "face")
-    crops = Crops(pictures, 32, train)
-    assert {tuple(crops[i].shape) for i in range(len(crops))} == {(3, 32, 32)}
+        for crop in both_crops(coordinates(height, width), 32):
+            assert crop.shape == (3, 32, 32)
 
 
-def test_chance_depends_on_seed_and_index_alone(pictures_folder: Path) -> None:
-    pictures = find_pictures(pictures_folder)
-    crops = Crops(pictures, 32, train=True, seed=5)
-    expected = [crops[i] for i in range(6)]
-    torch.rand(3)
-    assert all(torch.equal(crops[i], expected[i]) for i in reversed(range(6)))
-    other = Crops(pictures, 32, train=True, seed=6)
-    assert not all(torch.equal(other[i], expected[i]) for i in range(6))
-
-
-def test_crops_for_validation_are_always_the_same(pictures_folder: Path) -> None:
-    pictures = find_pictures(pictures_folder)
-    one, other = (Crops(pictures, 32, train=False, seed=seed) for seed in (1, 2))
-    assert torch.equal(one[0], other[0])
-
-
-def test_crops_draw_nothing_from_the_global_generators(pictures_folder: Path) -> None:
+def test_a_random_crop_depends_on_its_generator_alone(pictures_folder: Path) -> None:
+    picture = find_pictures(pictures_folder)[0]
     torch_state, numpy_state = torch.get_rng_state(), str(np.random.get_state())
-    crops = Crops(find_pictures(pictures_folder), 32, train=True)
-    for index in range(4):
-        crops[index]
+    first, again, other = (random_crop(picture, 32, np.random.default_rng(n)) for n in (5, 5, 6))
+    assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert str(np.random.get_state()) == numpy_state
 
@@ -94,22 +72,21 @@ def test_crops_cover_half_to_all_of_the_short_side_stretched_either_way() -> Non
 
 
 def test_a_crop_for_validation_is_the_center() -> None:
-    crop = Crops([coordinates(100, 200)], 100, train=False)[0]
+    crop = Crops([coordinates(100, 200)], 100)[0]
     assert (crop[0] == torch.arange(50, 150)).all()
     assert (crop[1] == torch.arange(100).view(-1, 1)).all()
 
 
-@pytest.mark.parametrize("train", [False, True])
-def test_a_crop_of_a_picture_of_one_color_has_that_color(train: bool) -> None:
+def test_a_crop_of_a_picture_of_one_color_has_that_color() -> None:
     source = Pixels(np.full((77, 91, 3), (200, 40, 90), np.uint8))
-    crops = Crops([source] * 9, 64, train)
-    assert all((crops[i] == torch.tensor((200, 40, 90)).view(3, 1, 1)).all() for i in range(9))
+    for crop in both_crops(source, 64):
+        assert (crop == torch.tensor((200, 40, 90)).view(3, 1, 1)).all()
 
 
 def test_shrinking_averages_and_does_not_skip() -> None:
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 200
-    crop = Crops([Pixels(stripes)], 64, train=False)[0]
+    crop = Crops([Pixels(stripes)], 64)[0]
     assert ((crop.int() - 100).abs() <= 1).all()
 
 

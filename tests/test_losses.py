@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from colordaemon.color import AB_LIMIT
+from colordaemon.color import AB_LIMIT, srgb_to_linear
 from colordaemon.network.model import Heads
+from colordaemon.pictures.crops import to_gray_and_ab
 from colordaemon.training import degrade
 from colordaemon.training.bins import BIN_SIDE, SoftBins, occupied_bins, soft_bins
 from colordaemon.training.losses import (
@@ -143,12 +144,54 @@ def test_every_damage_changes_a_picture_but_not_beyond_recognition(damage: degra
 
 def test_the_same_chance_does_the_same_damage() -> None:
     before = pictures()
+    ab = 20 * torch.randn(len(before), 2, 32, 32)
     one, same, other = (
-        degrade.degrade(before, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        degrade.degrade(before, ab, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert torch.equal(before, pictures())  # the input itself is left alone
     assert one.min() >= 0 and one.max() <= 1
+
+
+def test_each_damage_hits_its_share_of_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blacken(gray: Tensor, chance: torch.Generator) -> Tensor:
+        return torch.zeros_like(gray)
+
+    monkeypatch.setattr(degrade, "STOCK_SHARE", 0.0)
+    before, ab = torch.ones(5, 1, 8, 8), torch.zeros(5, 2, 4, 4)
+    for share in (0.1, 0.5, 1.0):
+        monkeypatch.setattr(degrade, "_DAMAGES", ((share, blacken),))
+        after = torch.cat(
+            [degrade.degrade(before, ab, torch.Generator().manual_seed(n)) for n in range(400)]
+        )
+        assert (after.amax(dim=(1, 2, 3)) == 0).float().mean() == pytest.approx(share, abs=0.04)
+
+
+def patches(*rgb: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """A picture of stripes of these colors, as gray and ab."""
+    stripes = torch.tensor(rgb, dtype=torch.uint8).repeat_interleave(8, 0)
+    picture = stripes.T[None, :, None, :].expand(64, 3, 16, -1)
+    return to_gray_and_ab(picture)
+
+
+def test_old_film_sees_red_dark_and_blue_light() -> None:
+    gray, ab = patches((200, 60, 60), (60, 90, 220), (120, 120, 120))
+    seen = degrade.film_stock(gray, ab, torch.Generator().manual_seed(1))
+    red, blue, neutral = (seen[..., 8 * n + 2 : 8 * n + 6].mean(dim=(1, 2, 3)) for n in range(3))
+    was_red, was_blue, _ = (gray[..., 8 * n + 4].mean() for n in range(3))
+    assert (red < was_red + 0.01).all() and red.mean() < was_red - 0.05
+    assert blue.mean() > was_blue and (blue > red).float().mean() > 0.5
+    assert neutral.std() < red.std()
+
+
+def test_film_stock_leaves_gray_pictures_alone_and_keeps_the_mean_light() -> None:
+    gray = pictures()
+    seen = degrade.film_stock(gray, torch.zeros(8, 2, 32, 32), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(seen, gray, atol=0.01, rtol=0)
+    gray, ab = patches((150, 60, 60), (60, 70, 120))
+    seen = degrade.film_stock(gray, ab, torch.Generator().manual_seed(1))
+    light, before = (srgb_to_linear(x).mean(dim=(1, 2, 3)) for x in (seen, gray))
+    torch.testing.assert_close(light, before, rtol=0.03, atol=0)
 
 
 def test_black_and_white_survive_gamma() -> None:

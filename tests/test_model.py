@@ -17,6 +17,7 @@ from colordaemon.errors import ModelError
 from colordaemon.network.checkpoint import balance, load_vgg
 from colordaemon.network.model import (
     MID_GRAY,
+    Climb,
     ColorNet,
     Decoding,
     Encoder,
@@ -91,14 +92,17 @@ def test_a_low_temperature_takes_the_likeliest_bin_and_a_high_one_the_middle() -
 def test_the_heads_are_mixed_as_the_decoding_says() -> None:
     bins = torch.tensor([[40.0, -20.0]])  # one bin is always the likeliest
     heads = Heads(torch.full((1, 2, 4, 4), 10 / AB_LIMIT), torch.zeros(1, 1, 2, 2))
+    sure = torch.full((1, 1, 4, 4), 0.5)
     for decoding, expected in (
         (Decoding(bin_share=0.0), (10, 10)),
         (Decoding(bin_share=1.0), (40, -20)),
         (Decoding(bin_share=0.5), (25, -5)),
         (Decoding(bin_share=0.5, chroma_gain=2.0), (50, -10)),
         (Decoding(bin_share=1.0, chroma_gain=9.0), (AB_LIMIT, -AB_LIMIT)),
+        (Decoding(bin_share=1.0, certainty_from=0.2), (25, -5)),  # half of the way up the ramp
+        (Decoding(bin_share=1.0, certainty_from=0.6), (10, 10)),
     ):
-        ab = decode(heads, bins, decoding)
+        ab = decode(heads, sure, bins, decoding)
         assert ab.shape == (1, 2, 4, 4)
         torch.testing.assert_close(ab[0, :, 1, 2], torch.tensor(expected, dtype=torch.float32))
 
@@ -113,12 +117,41 @@ def test_the_network_is_sure_where_one_bin_has_all_the_likelihood() -> None:
     assert (certainty(Heads(ab, None)) == 1).all()
 
 
+def test_an_exponent_spreads_chroma_and_leaves_hue_and_typical_chroma() -> None:
+    ab = torch.tensor([[3.0, 4.0], [12.0, 16.0], [24.0, 32.0], [0.0, 0.0]]).T[None, :, None]
+    spread = Decoding(chroma_exponent=1.5).strengthen(ab)
+    chroma = torch.linalg.vector_norm(spread, dim=1).flatten()
+    expected = [5 * (5 / 20) ** 0.5, 20, 40 * 2**0.5, 0]
+    torch.testing.assert_close(chroma, torch.tensor(expected))
+    assert torch.allclose(spread[0, 0] * 4, spread[0, 1] * 3, atol=1e-4)
+
+
 @pytest.mark.parametrize(
-    "bad", [{"temperature": 0.0}, {"bin_share": 1.5}, {"chroma_gain": float("nan")}]
+    "bad",
+    [
+        {"temperature": 0.0},
+        {"bin_share": 1.5},
+        {"chroma_gain": float("nan")},
+        {"chroma_exponent": 0.0},
+        {"certainty_from": -0.1},
+    ],
 )
 def test_a_decoding_out_of_bounds_is_refused(bad: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="temperature and gain above 0"):
+    with pytest.raises(ValueError, match="temperature, gain and exponent above 0"):
         Decoding(**bad)
+
+
+def test_a_frozen_skip_is_taken_in_part_by_part_with_the_same_result() -> None:
+    torch.manual_seed(0)
+    climb = Climb(6, 4, 5).train()
+    below, skip = torch.rand(2, 6, 8, 8), torch.rand(2, 4, 16, 16)
+    results = []
+    for learning in (True, False):  # whether the encoder learns, which takes the plain way
+        climb.zero_grad()
+        mixed = climb(below, skip.requires_grad_(learning))
+        mixed.square().sum().backward()
+        results.append((mixed, [p.grad.clone() for p in climb.parameters() if p.grad is not None]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)
 
 
 def test_folding_norms_changes_nothing(tiny_model: ColorNet) -> None:

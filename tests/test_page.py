@@ -144,7 +144,8 @@ def test_page_and_card_say_what_the_model_file_scores_in_use(
             figures += [f"{row.auc_rebalanced:.1f}", f"{row.psnr:.2f}", f"{row.delta_e:.2f}"]
             assert "".join(f"<td>{figure}</td>" for figure in figures) in html
             assert f"| {row.name} | {' | '.join(figures)} |" in card
-            assert f"<td>{row.colorfulness:.1f}</td></tr>" in html
+            share = 100 * (row.colorfulness_share or 0.0)
+            assert f"<td>{share:.0f}</td><td>{100 * row.blots:.1f}</td></tr>" in html
         assert against_gray(table) in unescape(html)
         assert f"- {table.label}: {against_gray(table)}." in card
 

@@ -40,6 +40,12 @@ ConfigFile = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the network runs.")
 ]
+Saturation = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, max=2.0, metavar="N", help="Strength of colors: 0 gray, 1 usual, 2 most."
+    ),
+]
 
 
 def _version(wanted: bool) -> None:

@@ -16,6 +16,7 @@ from colordaemon.cli.common import (
     NOTHING_TO_DO,
     ConfigFile,
     Device,
+    Saturation,
     app,
     console,
     exit_codes,
@@ -46,6 +47,7 @@ def once(
         Literal["draft", "standard", "best"] | None,
         typer.Option(help="How much of the picture the network sees."),
     ] = None,
+    saturation: Saturation = None,
     device: Device = None,
     config: ConfigFile = None,
 ) -> None:
@@ -55,7 +57,12 @@ def once(
             load(config),
             output={"folder": output, "overwrite": overwrite or None},
             film={"damaged_percent": 100.0 if accept_damaged else None, "codec": codec},
-            model={"file": model, "device": device, "quality": quality},
+            model={
+                "file": model,
+                "device": device,
+                "quality": quality,
+                "saturation": saturation,
+            },
         )
         if model is not None:  # meant for all files, whatever the configuration says of some
             settings = settings.model_copy(update={"models": {}})
@@ -153,6 +160,10 @@ def evaluate(
     pictures: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="An evenly spaced sample.")
     ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Pictures of this source only; can be repeated."),
+    ] = None,
     held_out: Annotated[
         bool, typer.Option("--held-out/--all", help="Only pictures that training leaves aside.")
     ] = False,
@@ -163,6 +174,7 @@ def evaluate(
         Literal["draft", "standard", "best"] | None,
         typer.Option(help="How much of the picture the network sees."),
     ] = None,
+    saturation: Saturation = None,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every number to this file.")
     ] = None,
@@ -182,12 +194,19 @@ def evaluate(
         "--against": against,
         "--subset": subset,
         "--pictures": pictures,
+        "--source": source or None,
         "--held-out": held_out or None,
     }
     _refuse({"--seconds": seconds} if not films else for_pictures, "films" if films else "pictures")
     with exit_codes(), stop_on_signals() as stop:
         settings = override(
-            load(config), model={"file": model, "device": device, "quality": quality}
+            load(config),
+            model={
+                "file": model,
+                "device": device,
+                "quality": quality,
+                "saturation": saturation,
+            },
         )
         if films:
             from colordaemon.screening import board
@@ -214,6 +233,7 @@ def evaluate(
             subset=subset,
             held_out=settings.train.held_out if held_out else None,
             limit=pictures,
+            sources=source or (),
             json_file=json,
             output=output,
             stop=stop,

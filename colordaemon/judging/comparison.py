@@ -18,7 +18,7 @@ from colordaemon.color import lab_to_rgb, rgb_to_lab
 from colordaemon.errors import DataError
 from colordaemon.judging.auc import AucSum
 from colordaemon.judging.delta_e import delta_e_2000
-from colordaemon.judging.metrics import accuracy, chroma, colorfulness, psnr, squared_error
+from colordaemon.judging.metrics import accuracy, blots, chroma, colorfulness, psnr, squared_error
 from colordaemon.pictures.dataset import Picture
 from colordaemon.pictures.decode import decode_picture
 
@@ -49,7 +49,8 @@ class Row:
     delta_e: CIEDE2000 at the truth's lightness. delta_e_70: the same after chroma was multiplied by
     chroma_factor, one for the whole evaluation, which gives the output 70 % of the truth's mean
     chroma; None where there is no chroma to multiply. chroma: mean chroma. chroma_share: its ratio
-    to the truth's, None if that is gray. colorfulness: see `metrics`.
+    to the truth's, None if that is gray. colorfulness, blots: see `metrics`; the first also as its
+    ratio to the truth's.
     """
 
     name: str
@@ -64,6 +65,8 @@ class Row:
     chroma: float
     chroma_share: float | None
     colorfulness: float
+    colorfulness_share: float | None
+    blots: float
 
 
 class RowSum:
@@ -72,7 +75,7 @@ class RowSum:
     def __init__(self, name: str, factor: float | None) -> None:
         self.name, self.factor = name, factor
         self.count = 0
-        self._sums = torch.zeros(7, dtype=torch.float64)
+        self._sums = torch.zeros(8, dtype=torch.float64)
         self._auc = AucSum()
 
     def add(self, ab: Tensor, truth: Truth) -> float:
@@ -89,6 +92,7 @@ class RowSum:
                 delta_e_2000(scaled, truth.lab).mean(dim=(1, 2)),
                 chroma(ab),
                 colorfulness(rgb),
+                blots(ab, truth.ab),
             ]
         ).cpu()  # waits for the GPU
         self._sums += measured
@@ -102,9 +106,9 @@ class RowSum:
         self._auc.merge(other._auc)
         self.count += other.count
 
-    def row(self, true_chroma: float) -> Row:
-        """The scores, beside the truth's mean chroma over the same pictures."""
-        mse, right, noise, delta_e, delta_e_70, strength, fullness = (
+    def row(self, truth: RowSum) -> Row:
+        """The scores, beside the truth's over the same pictures."""
+        mse, right, noise, delta_e, delta_e_70, strength, fullness, blotted = (
             self._sums / self.count
         ).tolist()
         return Row(
@@ -118,14 +122,21 @@ class RowSum:
             delta_e_70=None if self.factor is None else delta_e_70,
             chroma_factor=self.factor,
             chroma=strength,
-            chroma_share=strength / true_chroma if true_chroma else None,
+            chroma_share=strength / truth.chroma if truth.chroma else None,
             colorfulness=fullness,
+            colorfulness_share=fullness / truth.colorfulness if truth.colorfulness else None,
+            blots=blotted,
         )
 
     @property
     def chroma(self) -> float:
         """Mean chroma so far."""
         return float(self._sums[5] / self.count)
+
+    @property
+    def colorfulness(self) -> float:
+        """Mean colorfulness so far."""
+        return float(self._sums[6] / self.count)
 
 
 def read_pixels(picture: Picture) -> np.ndarray:

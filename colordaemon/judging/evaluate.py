@@ -24,7 +24,7 @@ from colordaemon.judging.comparison import Row, RowSum, Truth, chroma_factor, re
 from colordaemon.judging.guesses import Guesses, gray_view
 from colordaemon.judging.metrics import chroma
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.pictures.dataset import Picture, find_pictures, readable, split
+from colordaemon.pictures.dataset import Picture, find_pictures, readable, sources_of, split
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,21 @@ class Evaluation:
 
 
 def choose_pictures(
-    folder: Path, subset: str | None, held_out: float | None, limit: int | None
+    folder: Path,
+    subset: str | None,
+    held_out: float | None,
+    limit: int | None,
+    sources: Sequence[str] = (),
 ) -> tuple[list[Picture], list[str]]:
     """Pictures to evaluate, and the names of those that cannot be read. Raises DataError.
 
     subset: one label. held_out: only what training leaves aside with this share. limit: an evenly
-    spaced sample, always the same.
+    spaced sample, always the same. sources: only pictures of these, if any are named.
     """
     pictures = find_pictures(folder, subset)
+    if sources:
+        named = zip(pictures, sources_of(folder, pictures, sources), strict=True)
+        pictures = [picture for picture, source in named if source in sources]
     if held_out is not None:
         pictures = split(pictures, held_out)[1]
     if not pictures:
@@ -157,7 +164,7 @@ def _tables(
 
 def _table(label: str, rows: Sequence[RowSum]) -> Table:
     truth = rows[-1]
-    return Table(label, truth.count, tuple(row.row(truth.chroma) for row in rows))
+    return Table(label, truth.count, tuple(row.row(truth) for row in rows))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
@@ -26,21 +27,22 @@ def judge(
     subset: str | None = None,
     held_out: float | None = None,
     limit: int | None = None,
+    sources: Sequence[str] = (),
     json_file: Path | None = None,
     output: Path | None = None,
     stop: Event | None = None,
 ) -> Evaluation:
     """Evaluate the model of `settings`, and a second one if named, on a folder of color pictures.
 
-    subset, held_out, limit: see `choose_pictures`. json_file: gets every number. output: a folder
-    that gets a contact sheet of the first model. Raises ConfigError, DataError, ModelError and
-    Interrupted.
+    subset, held_out, limit, sources: see `choose_pictures`. json_file: gets every number. output: a
+    folder that gets a contact sheet of the first model. Raises ConfigError, DataError, ModelError
+    and Interrupted.
     """
     for path in (json_file and json_file.parent, output):
         make_folder(path)
     files = [settings.file, against] if against else [settings.file]
     colorizers = [(_name(file), open_model(file, settings)) for file in files]
-    pictures, unreadable = choose_pictures(folder, subset, held_out, limit)
+    pictures, unreadable = choose_pictures(folder, subset, held_out, limit, sources)
     first = colorizers[0][1]
     log.info("%d pictures, %s", len(pictures), first)
     evaluation = evaluate_pictures(pictures, colorizers, stop=stop)
@@ -49,6 +51,7 @@ def judge(
             "folder": str(folder),
             "subset": subset,
             "held_out": held_out,
+            "sources": list(sources),
             "data_fingerprint": fingerprint(pictures),
             "unreadable": unreadable,
             "models": [
@@ -75,7 +78,12 @@ def _name(file: Path | None) -> str:
 def open_model(file: Path | None, settings: ModelSettings) -> Colorizer:
     """A model file (None: the bundled one), run as the settings say. Raises ModelError."""
     return open_colorizer(
-        file, settings.device, settings.precision, settings.quality, settings.batch_size
+        file,
+        settings.device,
+        settings.precision,
+        settings.quality,
+        settings.batch_size,
+        settings.saturation,
     )
 
 

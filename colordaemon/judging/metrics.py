@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 ACCURACY_DISTANCE = 10.0  # ab units; a pixel closer than this to the truth counts as right
+BLOT_CHROMA = 20.0  # ab units, about the mean of color photos
 # The error of rounding to 8 bits, in codes²: no picture can be told to be nearer than that, and
 # without it a single gray photo, left gray, would make a mean PSNR infinite.
 ROUNDING_ERROR = 1 / 12
@@ -85,6 +86,14 @@ def chroma(ab: Tensor) -> Tensor:
     """(N, 2, h, w) to (N,) mean chroma."""
     strengths: Tensor = torch.linalg.vector_norm(ab, dim=1)
     return strengths.mean(dim=(1, 2))
+
+
+def blots(ab: Tensor, truth: Tensor) -> Tensor:
+    """(N, 2, h, w) twice to (N,) share of pixels with a color that has no business there: its
+    chroma is above BLOT_CHROMA and above twice the truth's."""
+    strengths, true = (torch.linalg.vector_norm(x, dim=1) for x in (ab, truth))
+    blotted: Tensor = (strengths > BLOT_CHROMA) & (strengths > 2 * true)
+    return blotted.float().mean(dim=(1, 2))
 
 
 def psnr(rgb: Tensor, truth: Tensor) -> Tensor:

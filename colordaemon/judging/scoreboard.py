@@ -23,6 +23,11 @@ from colordaemon.network.checkpoint import write_durably
 
 TEXT_WIDTH = 240  # characters of a line where there is no terminal to fit
 
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
 COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("MSE\nof ab", lambda row: f"{row.mse:.1f}"),
     (f"< {ACCURACY_DISTANCE:g}\n%", lambda row: f"{100 * row.accuracy:.1f}"),
@@ -32,8 +37,9 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("ΔE\n2000", lambda row: f"{row.delta_e:.2f}"),
     (f"ΔE\n@{100 * CHROMA_SHARE:g}", lambda row: or_dash(row.delta_e_70, ".2f")),
     ("mean\nchroma", lambda row: f"{row.chroma:.1f}"),
-    ("% of\ntruth", lambda row: or_dash(row.chroma_share and 100 * row.chroma_share, ".0f")),
-    ("color-\nful", lambda row: f"{row.colorfulness:.1f}"),
+    ("% of\ntruth", lambda row: or_dash(_percent(row.chroma_share), ".0f")),
+    ("color-\nful %", lambda row: or_dash(_percent(row.colorfulness_share), ".0f")),
+    ("blots\n%", lambda row: f"{100 * row.blots:.1f}"),
 )
 
 

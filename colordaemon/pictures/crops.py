@@ -1,4 +1,7 @@
-"""Square crops of pictures, as the network is fed with them."""
+"""Square crops of pictures, as the network is fed with them: (3, side, side) uint8 sRGB.
+
+Colors are converted on the device, in color.py.
+"""
 
 from __future__ import annotations
 
@@ -25,34 +28,29 @@ class Source(Protocol):
 
 
 class Crops(Dataset[Tensor]):
-    """Square crops of readable pictures, (3, side, side) uint8 sRGB.
+    """The center of every picture, always the same: for validation."""
 
-    train: random crops of 50 to 100 % of the short side, stretched by up to 4/3, half of them
-    mirrored; otherwise the center crop, always the same. Chance depends on `seed` (0 or more) and
-    the index alone, so that a resumed run sees the crops that it would have seen. Colors are
-    converted on the device, in color.py.
-    """
-
-    def __init__(self, pictures: Sequence[Source], side: int, train: bool, seed: int = 0) -> None:
-        self.pictures, self.side, self.train, self.seed = pictures, side, train, seed
+    def __init__(self, pictures: Sequence[Source], side: int) -> None:
+        self.pictures, self.side = pictures, side
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Tensor:
-        pixels = self.pictures[index].pixels()
-        if self.train:
-            crop = _random_crop(pixels, np.random.default_rng((self.seed, index)))
-        else:
-            crop = _center_crop(pixels)
-        height, width = crop.shape[:2]
-        shrink = height * width >= self.side**2
-        crop = cv2.resize(
-            np.ascontiguousarray(crop),
-            (self.side, self.side),
-            interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC,
-        )
-        return torch.from_numpy(crop).permute(2, 0, 1)
+        return _resized(_center_crop(self.pictures[index].pixels()), self.side)
+
+
+def random_crop(picture: Source, side: int, chance: np.random.Generator) -> Tensor:
+    """50 to 100 % of the short side, stretched by up to 4/3, half of the time mirrored."""
+    return _resized(_random_crop(picture.pixels(), chance), side)
+
+
+def _resized(crop: np.ndarray, side: int) -> Tensor:
+    height, width = crop.shape[:2]
+    shrink = height * width >= side**2
+    interpolation = cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
+    square = cv2.resize(np.ascontiguousarray(crop), (side, side), interpolation=interpolation)
+    return torch.from_numpy(square).permute(2, 0, 1)
 
 
 def _center_crop(pixels: np.ndarray) -> np.ndarray:

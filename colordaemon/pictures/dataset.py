@@ -25,6 +25,7 @@ import numpy as np
 
 from colordaemon.errors import DataError
 from colordaemon.pictures.decode import decode_picture
+from colordaemon.pictures.sources import UNKNOWN, is_table, read_sources
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def _is_hidden(name: str) -> bool:
 
 def _warn_of_others(folder: Path, files: Sequence[Picture]) -> None:
     """Name the files that training ignores."""
-    ignored = [file.name for file in files if not _is_picture(file.name)]
+    ignored = [f.name for f in files if not (_is_picture(f.name) or is_table(f.name))]
     outside = [file.name for file in files if not file.label and _is_picture(file.name)]
     for names, what in ((ignored, "not a picture"), (outside, "not in a label's folder")):
         if names:
@@ -154,6 +155,17 @@ def split(pictures: Sequence[Picture], held_out: float) -> tuple[list[Picture], 
     for picture in pictures:
         sides[is_held_out(picture.name, held_out)].append(picture)
     return sides
+
+
+def sources_of(folder: Path, pictures: Sequence[Picture], wanted: Sequence[str]) -> list[str]:
+    """The source of each picture. Raises DataError when one of those `wanted` has none."""
+    table = read_sources(folder)
+    sources = [table.get(picture.name, UNKNOWN) for picture in pictures]
+    missing = sorted(set(wanted) - set(sources))
+    if missing:
+        known = ", ".join(sorted(set(sources) - {UNKNOWN})) or "none: it has no sources.csv"
+        raise DataError(f"{folder}: no picture of the source {missing[0]!r}; it names {known}")
+    return sources
 
 
 def is_held_out(name: str, share: float) -> bool:

@@ -1,96 +1,89 @@
-"""Batches of crops, in an order that depends only on the seed and the epoch.
+"""Batches of crops, cut by worker processes.
 
-Several processes that train together share an epoch: in every step, all of them together see what
-one process with a batch as large as all of theirs would see.
+For training there is one pool of workers for the whole run, which goes from epoch to epoch without
+waiting. Several processes that train together share an epoch: in every step, all of them together
+see what one process with a batch as large as all of theirs would see.
 """
 
 from __future__ import annotations
 
+import itertools
 import signal
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Generator, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from colordaemon.config import TrainSettings
-from colordaemon.errors import DataError
-from colordaemon.pictures.crops import Crops, Source
+from colordaemon.pictures.crops import Crops, Source, random_crop
+from colordaemon.pictures.schedule import Schedule
 
-AnySource = TypeVar("AnySource", bound=Source)
+_AHEAD = 4  # batches that each worker has ready
 
-
-def epoch_batches(pictures: Sequence[Source], settings: TrainSettings, world: int = 1) -> int:
-    """How many batches an epoch has for each of `world` processes.
-
-    The last pictures, short of a batch for all of them, wait for the next epoch.
-    """
-    count = min(len(pictures), settings.pictures_per_epoch or len(pictures))
-    together = settings.batch_size * world
-    if count < together:
-        shared = f" for each of {world} processes" if world > 1 else ""
-        raise DataError(
-            f"{count} training pictures do not fill a batch of {settings.batch_size}{shared}"
-        )
-    return count // together
+Position = tuple[int, int]  # an epoch and a place in its order
 
 
-def batches(
+def stream(
     pictures: Sequence[Source],
-    epoch: int,
+    schedule: Schedule,
     settings: TrainSettings,
+    epoch: int,
     done: int = 0,
     rank: int = 0,
     world: int = 1,
-) -> Iterator[Tensor]:
-    """An epoch's batches after the first `done`, the same whenever this epoch is run.
+) -> Generator[Tensor, None, None]:
+    """The batches of an epoch after the first `done`, then those of the next ones, without an end.
 
     rank: which of `world` processes, from 0; its pictures are every world-th of the epoch's.
+    Closing the generator ends its workers.
     """
-    chosen, seed = _shuffled(pictures, epoch, settings)
-    together = settings.batch_size * world
-    count = epoch_batches(pictures, settings, world) * together
-    crops = Crops(chosen[:count], settings.side, train=True, seed=seed)
-    yield from load(crops, settings, range(done * together + rank, count, world))
+
+    def positions() -> Iterator[Position]:
+        for number in itertools.count(epoch):
+            first = done * settings.batch_size * world if number == epoch else 0
+            for place in range(first + rank, schedule.pictures, world):
+                yield number, place
+
+    yield from DataLoader(
+        _TrainingCrops(pictures, schedule, settings),
+        settings.batch_size,
+        sampler=positions(),
+        num_workers=settings.loader_workers,
+        prefetch_factor=_AHEAD,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # or it would draw from the global one
+    )
 
 
-def pictures_of_batch(
-    pictures: Sequence[AnySource],
-    epoch: int,
-    settings: TrainSettings,
-    batch: int,
-    rank: int = 0,
-    world: int = 1,
-) -> list[AnySource]:
-    """What the batch of that number, counted from 0, was made of."""
-    together = settings.batch_size * world
-    chosen, _ = _shuffled(pictures, epoch, settings)
-    return chosen[batch * together + rank : (batch + 1) * together : world]
+class _TrainingCrops(Dataset[Tensor]):
+    """Random crops by their position. Chance depends on the seed and the position alone, so that a
+    resumed run sees the crops that it would have seen."""
+
+    def __init__(
+        self, pictures: Sequence[Source], schedule: Schedule, settings: TrainSettings
+    ) -> None:
+        self._pictures, self._schedule, self._settings = pictures, schedule, settings
+        self._epoch, self._order = -1, list[int]()
+
+    def __getitem__(self, position: Position) -> Tensor:
+        epoch, place = position
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._schedule.order(epoch)
+        chance = np.random.default_rng((self._settings.seed, epoch, place))
+        return random_crop(self._pictures[self._order[place]], self._settings.side, chance)
 
 
-def _shuffled(
-    pictures: Sequence[AnySource], epoch: int, settings: TrainSettings
-) -> tuple[list[AnySource], int]:
-    """The pictures in the epoch's order, and a seed for its crops."""
-    generator = torch.Generator().manual_seed(settings.seed + epoch)
-    order = torch.randperm(len(pictures), generator=generator).tolist()
-    seed = int(torch.randint(2**62, (1,), generator=generator))
-    return [pictures[i] for i in order], seed
-
-
-def load(
-    crops: Crops, settings: TrainSettings, order: Sequence[int] | None = None
-) -> DataLoader[Tensor]:
-    """Batches of crops in the given order, or all of them; only whole batches for training."""
+def load(crops: Crops, settings: TrainSettings) -> DataLoader[Tensor]:
+    """All crops once, in their order, in batches."""
     return DataLoader(
         crops,
         settings.batch_size,
-        sampler=range(len(crops)) if order is None else order,
         num_workers=settings.loader_workers,
-        drop_last=crops.train,
         worker_init_fn=_ignore_interrupts,
-        generator=torch.Generator(),  # or it would draw from the global one
+        generator=torch.Generator(),
     )
 
 

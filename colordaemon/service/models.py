@@ -59,7 +59,12 @@ class Models:
 def _load(settings: ModelSettings) -> Colorizer:
     """The model that `file` names."""
     colorizer = open_colorizer(
-        settings.file, settings.device, settings.precision, settings.quality, settings.batch_size
+        settings.file,
+        settings.device,
+        settings.precision,
+        settings.quality,
+        settings.batch_size,
+        settings.saturation,
     )
     log.info("coloring on %s, with %s", colorizer, settings.file or "the built-in model")
     return colorizer

@@ -49,12 +49,13 @@ def model_card(outcome: Outcome) -> str:
         "## Numbers",
         outcome.measured_on,
         *(part for table in tables for part in _scores(table)),
+        *_unseen(outcome),
         "## How it was made",
         "\n".join(
             (
                 f"- colordaemon {__version__}, torch {torch.__version__}",
                 f"- loss: {outcome.settings.loss}, encoder: {outcome.settings.encoder}",
-                f"- {outcome.pictures_seen} pictures seen in {duration(outcome.seconds)}",
+                f"- {outcome.pictures_seen} crops seen in {duration(outcome.seconds)}",
                 f"- decoding: {outcome.decoding_in_words}",
                 *settings,
             )
@@ -62,6 +63,13 @@ def model_card(outcome: Outcome) -> str:
         *([_code(outcome.command)] if outcome.command else []),
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _unseen(outcome: Outcome) -> list[str]:
+    if outcome.unseen is None:
+        return []
+    scores = (part for table in outcome.unseen.tables for part in _scores(table))
+    return [escaped(outcome.unseen_in_words), *scores]
 
 
 def escaped(text: str) -> str:

@@ -13,7 +13,7 @@ from threading import Event
 
 from colordaemon.errors import ColordaemonError
 from colordaemon.judging.contact import draw_contact_sheet
-from colordaemon.judging.evaluate import evaluate_pictures
+from colordaemon.judging.evaluate import Evaluation, evaluate_pictures
 from colordaemon.network.checkpoint import load_model, write_durably
 from colordaemon.network.colorizer import Colorizer, choose_dtype
 from colordaemon.pictures.collection import Collection, Sample
@@ -34,6 +34,7 @@ def close_run(
     run: Run,
     collection: Collection,
     validation: Sequence[Sample],
+    unseen: Sequence[Sample],
     command: str,
     stop: Event,
     report_progress: Callable[[str], None],
@@ -42,7 +43,7 @@ def close_run(
     unfinished = f"{report.folder}: the run is finished, but has no report; resume tries again"
     try:
         outcome = _judge(
-            model_path, report, run, collection, validation, command, stop, report_progress
+            model_path, report, run, collection, validation, unseen, command, stop, report_progress
         )
         for name, text in (("report.html", page(outcome)), ("model-card.md", model_card(outcome))):
             # Bytes in a name that are no text cannot be written as text either.
@@ -61,18 +62,22 @@ def _judge(
     run: Run,
     collection: Collection,
     validation: Sequence[Sample],
+    unseen: Sequence[Sample],
     command: str,
     stop: Event,
     report_progress: Callable[[str], None],
 ) -> Outcome:
     model = load_model(model_path)
-    pictures = reported(validation, run.settings.report_pictures)
-    report_progress(f"judging the best model on {len(pictures)} held-out pictures")
     decoding = model.decoding
     colorizer = Colorizer(model, run.device, choose_dtype("auto", run.device))
-    evaluation = evaluate_pictures(
-        pictures, [(MODEL, colorizer)], stop=stop, report_progress=report_progress
-    )
+
+    def evaluate(samples: Sequence[Sample], what: str) -> Evaluation:
+        pictures = reported(samples, run.settings.report_pictures)
+        report_progress(f"judging the best model on {len(pictures)} {what}")
+        models = [(MODEL, colorizer)]
+        return evaluate_pictures(pictures, models, stop=stop, report_progress=report_progress)
+
+    evaluation = evaluate(validation, "held-out pictures")
     extremes = report.folder / "worst-best.png"
     draw_contact_sheet(extremes, evaluation.delta_e, colorizer)
     return Outcome(
@@ -86,6 +91,7 @@ def _judge(
         seconds=run.seconds,
         decoding=decoding,
         evaluation=evaluation,
+        unseen=evaluate(unseen, "pictures of unseen sources") if unseen else None,
         curves=report.folder / "curves.png",
         contact_sheet=report.contact_sheet(run.epoch),
         extremes=extremes,

@@ -1,7 +1,9 @@
 """Old film, made from new pictures: what happens to the network's input while it trains.
 
-Only the input suffers; the truth stays as it is. Every picture of a batch draws its own fate, from
-a generator that is passed in. All functions take and return (N, 1, h, w) gray in about 0..1.
+A black-and-white photo is no desaturated color photo: film before the 1930s did not see red, prints
+fade, exposures flicker, lenses are soft, and scans have a gamma of their own. Only the input
+suffers; the truth stays as it is. Every picture of a batch draws its own fate, from a generator
+that is passed in. Damages take and return (N, 1, h, w) gray in about 0..1.
 """
 
 from __future__ import annotations
@@ -13,6 +15,15 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
+
+from colordaemon.color import gray_to_lightness, lab_to_rgb, linear_to_srgb, srgb_to_linear
+
+STOCK_SHARE = 0.25  # of the pictures are taken on film that does not see red as the eye does
+# Sensitivity to linear red, green and blue of daylight, in round figures; the eye's are those of
+# BT.709. Orthochromatic film ends in the yellow, that of before 1880 in the blue.
+_EYE = (0.21, 0.72, 0.07)
+_ORTHOCHROMATIC = (0.03, 0.52, 0.45)
+_BLUE_SENSITIVE = (0.0, 0.12, 0.88)
 
 Damage = Callable[[Tensor, Generator], Tensor]
 
@@ -29,14 +40,52 @@ _JPEG_TABLE = (
 )
 
 
-def degrade(gray: Tensor, chance: Generator) -> Tensor:
-    """A batch as an old print might show it."""
+def degrade(gray: Tensor, ab: Tensor, chance: Generator) -> Tensor:
+    """A batch as an old print might show it.
+
+    gray: (N, 1, h, w) of the truth. ab: (N, 2, h/2, w/2) Lab units, which the film did not see as
+    the eye does.
+    """
+    chosen, hit = _choose(len(gray), STOCK_SHARE, chance)
+    taken = film_stock(gray[chosen], ab[chosen], chance)
+    gray = gray.index_copy(0, chosen, torch.where(hit, taken, gray[chosen]))
     for share, damage in _DAMAGES:
-        hit = torch.rand(len(gray), generator=chance, device=gray.device) < share
-        chosen = hit.nonzero().flatten()  # waits for the GPU
-        if len(chosen):
-            gray = gray.index_copy(0, chosen, damage(gray[chosen], chance))
+        chosen, hit = _choose(len(gray), share, chance)
+        damaged = damage(gray[chosen], chance)
+        gray = gray.index_copy(0, chosen, torch.where(hit, damaged, gray[chosen]))
     return gray.clamp(0, 1)
+
+
+def _choose(count: int, share: float, chance: Generator) -> tuple[Tensor, Tensor]:
+    """Which pictures to try, (n,), and which of those are hit, (n, 1, 1, 1) bool: each of `count`
+    with a likelihood of `share`. As many are tried every time, because a number that a GPU draws
+    would have to be waited for."""
+    most = max(1, math.ceil(share * count))
+    chosen = torch.randperm(count, generator=chance, device=chance.device)[:most]
+    drawn = torch.rand(most, 1, 1, 1, generator=chance, device=chance.device)
+    return chosen, drawn < share * count / most
+
+
+def film_stock(gray: Tensor, ab: Tensor, chance: Generator) -> Tensor:
+    """What film sees that is less sensitive to red: orthochromatic (blue and green) at the one end,
+    blue-sensitive alone at the other, and every panchromatic one in between. Skin and brick turn
+    dark, skies white; the exposure is made to suit, so that the mean stays.
+
+    gray: (N, 1, h, w) in 0..1. ab: (N, 2, h/2, w/2) Lab units.
+    """
+    ab = functional.interpolate(ab, gray.shape[-2:], mode="bilinear", align_corners=False)
+    rgb = lab_to_rgb(torch.cat((gray_to_lightness(gray), ab), dim=1)).clamp(0, 1)
+    light = srgb_to_linear(rgb)
+    eye, ortho, blue = (
+        torch.tensor(stock, device=gray.device).view(1, 3, 1, 1)
+        for stock in (_EYE, _ORTHOCHROMATIC, _BLUE_SENSITIVE)
+    )
+    seen = torch.lerp(eye, ortho, _between(0, 1, gray, chance))
+    seen = torch.lerp(seen, blue, _between(0, 0.6, gray, chance))
+    exposed = (light * seen).sum(dim=1, keepdim=True)
+    before = srgb_to_linear(gray).mean(dim=(2, 3), keepdim=True)
+    exposed = exposed * before / exposed.mean(dim=(2, 3), keepdim=True).clamp(min=1e-4)
+    return linear_to_srgb(exposed).clamp(0, 1)
 
 
 def gamma(gray: Tensor, chance: Generator) -> Tensor:
@@ -50,9 +99,25 @@ def exposure(gray: Tensor, chance: Generator) -> Tensor:
     return gray * _between(0.85, 1.15, gray, chance) + _between(-0.06, 0.06, gray, chance)
 
 
+def flicker(gray: Tensor, chance: Generator) -> Tensor:
+    """Uneven light: a few broad bright and dark areas, as of a shutter out of step, a vignette or a
+    stain."""
+    coarse = torch.randn(len(gray), 1, 3, 3, generator=chance, device=gray.device)
+    size = (gray.shape[-2], gray.shape[-1])
+    field = functional.interpolate(coarse, size, mode="bicubic", align_corners=True)
+    return gray * (1 + field * _between(0, 0.15, gray, chance))
+
+
+def fading(gray: Tensor, chance: Generator) -> Tensor:
+    """A faded print: black turns gray, and white yellow, which is gray to a scanner."""
+    black, white = _between(0, 0.3, gray, chance), _between(0.7, 1, gray, chance)
+    return black + (white - black) * gray
+
+
 def blur(gray: Tensor, chance: Generator) -> Tensor:
-    """A soft lens: up to one and a half pixels' width."""
-    return torch.lerp(gray, _gaussian(gray, 1.5), _between(0, 1, gray, chance))
+    """A soft lens, or one that was focused badly: up to two and a half pixels' width."""
+    soft = torch.lerp(gray, _gaussian(gray, 1.2), _between(0, 1, gray, chance))
+    return torch.lerp(soft, _gaussian(gray, 2.5), _between(-1, 1, gray, chance).clamp(min=0))
 
 
 def grain(gray: Tensor, chance: Generator) -> Tensor:
@@ -87,9 +152,11 @@ def jpeg(gray: Tensor, chance: Generator) -> Tensor:
 
 # In the order in which they happen to a film, each with the share of pictures that it happens to.
 _DAMAGES: tuple[tuple[float, Damage], ...] = (
+    (0.25, flicker),
+    (0.3, blur),
+    (0.25, fading),
     (0.8, gamma),
     (0.3, exposure),
-    (0.25, blur),
     (0.5, grain),
     (0.1, scratches),
     (0.25, jpeg),

@@ -25,6 +25,7 @@ class Outcome:
 
     command: a shell line, empty if there was none. origin: see `start.origin_of`. epochs: rows of
     metrics.csv. seconds: training and validation, all calls together. decoding: the best model's.
+    unseen: of pictures whose sources were held out whole, if any were.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Outcome:
     seconds: float
     decoding: Decoding
     evaluation: Evaluation
+    unseen: Evaluation | None
     curves: Path
     contact_sheet: Path
     extremes: Path
@@ -70,10 +72,27 @@ class Outcome:
     @property
     def decoding_in_words(self) -> str:
         decoding = self.decoding
+        classes = f"{_percent(decoding.bin_share)} classes and {_percent(1 - decoding.bin_share)}"
+        if decoding.certainty_from is not None:
+            classes = (
+                f"classes up to {_percent(decoding.bin_share)} where certainty is above "
+                f"{decoding.certainty_from:g}, else"
+            )
         return (
-            f"temperature {decoding.temperature:g}, {_percent(decoding.bin_share)} classes and "
-            f"{_percent(1 - decoding.bin_share)} regression, chroma times "
-            f"{decoding.chroma_gain:.2f}"
+            f"temperature {decoding.temperature:g}, {classes} regression, chroma to the power of "
+            f"{decoding.chroma_exponent:g} and times {decoding.chroma_gain:.2f}"
+        )
+
+    @property
+    def unseen_in_words(self) -> str:
+        """Which sources are held out, and what for; empty where none are."""
+        sources = self.collection.unseen_sources
+        if not sources:
+            return ""
+        return (
+            f"Pictures of the sources {', '.join(sources)} were held out whole: half of them tuned "
+            "the decoding, and the other half, measured here, tells how the model does on what "
+            "resembles nothing that it was trained on."
         )
 
 

@@ -60,6 +60,7 @@ def page(outcome: Outcome) -> str:
             "<h2>How good it is</h2>",
             f"<p>{outcome.measured_on}</p>",
             *(_scores(table) for table in tables),
+            *_unseen(outcome),
             "<h2>What it looks like</h2>",
             _picture(outcome.extremes, "The worst, median and best of these pictures by CIEDE2000"),
             _picture(outcome.contact_sheet, "After the last epoch: input, output, truth"),
@@ -93,6 +94,13 @@ def _facts(outcome: Outcome) -> str:
     lines = (f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in facts.items())
     command = f"<pre>{escape(outcome.command)}</pre>" if outcome.command else ""
     return f"<dl>{''.join(lines)}</dl>{command}"
+
+
+def _unseen(outcome: Outcome) -> list[str]:
+    if outcome.unseen is None:
+        return []
+    heading = f"<h2>On sources that it has never seen</h2>\n<p>{_text(outcome.unseen_in_words)}</p>"
+    return [heading, *(_scores(table) for table in outcome.unseen.tables)]
 
 
 def _scores(table: Table) -> str:

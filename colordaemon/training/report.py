@@ -19,30 +19,10 @@ from colordaemon.network.checkpoint import write_durably
 from colordaemon.network.model import ColorNet
 from colordaemon.pictures.crops import Crops, to_gray_and_ab
 from colordaemon.training.run import Run
-from colordaemon.training.validate import Validation
+from colordaemon.training.validate import Measured, Validation
 
 log = logging.getLogger(__name__)
 
-COLUMNS = (
-    "epoch",
-    "pictures",
-    "training_loss",
-    "validation_loss",
-    "training_mse",
-    "validation_mse",
-    "gray_mse",
-    "training_accuracy",
-    "validation_accuracy",
-    "gray_accuracy",
-    "validation_chroma",
-    "true_chroma",
-    "delta_e",
-    "delta_e_70",
-    "gray_delta_e",
-    "temperature",
-    "bin_share",
-    "chroma_gain",
-)
 # Overfitting is when validation is this many epochs past its best, and ever since this much worse.
 OVERFIT_EPOCHS = 3
 OVERFIT_SHARE = 1.01
@@ -60,41 +40,19 @@ class Report:
         self, run: Run, training_loss: float, trained: Scores, judged: Validation, best: bool
     ) -> None:
         """Append a row to metrics.csv, or replace the row of an epoch that was run again."""
-        epoch, validated, decoding = run.epoch, judged.scores, run.model.decoding
-        values = (
-            epoch,
-            run.pictures_seen,
-            training_loss,
-            judged.loss,
-            trained.mse,
-            validated.mse,
-            validated.gray_mse,
-            trained.accuracy,
-            validated.accuracy,
-            validated.gray_accuracy,
-            validated.chroma,
-            validated.true_chroma,
-            judged.delta_e,
-            judged.delta_e_70,
-            judged.gray_delta_e,
-            decoding.temperature,
-            decoding.bin_share,
-            decoding.chroma_gain,
-        )
-        row = {column: f"{value:.6g}" for column, value in zip(COLUMNS, values, strict=True)}
-        rows = [old for old in self.rows() if int(old["epoch"]) < epoch] + [row]
+        row = {name: _cell(x) for name, x in _row(run, training_loss, trained, judged).items()}
+        rows = [old for old in self.rows() if int(old["epoch"]) < run.epoch] + [row]
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS)
+        writer = csv.DictWriter(text, list(row), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
         write_durably(self.folder / "metrics.csv", text.getvalue().encode())
         self._draw_curves(rows)
-        self.last_line = (
-            f"epoch {epoch}: validation ΔE {judged.delta_e:.2f} (gray {judged.gray_delta_e:.2f}), "
-            f"at 70 % chroma {judged.delta_e_70:.2f}, mse {validated.mse:.1f} (gray "
-            f"{validated.gray_mse:.1f}), chroma {validated.chroma:.1f} of "
-            f"{validated.true_chroma:.1f}" + (", the best so far" if best else "")
-        )
+        self.last_line = f"epoch {run.epoch}: validation {_in_words(judged.held_out)}"
+        if judged.unseen:
+            self.last_line += f"; unseen sources {_in_words(judged.unseen)}"
+        if best:
+            self.last_line += "; the best so far"
         warning = overfitting(rows)
         if warning:
             log.warning("%s", warning)
@@ -135,8 +93,8 @@ class Report:
         )
         for axes, (name, label) in zip(figure.subplots(1, 3), panels, strict=True):
             for side, style in (("training", "--"), ("validation", "-"), ("gray", ":")):
-                if f"{side}_{name}" in COLUMNS:
-                    values = [float(row[f"{side}_{name}"]) for row in rows]
+                if f"{side}_{name}" in rows[-1]:
+                    values = [float(row[f"{side}_{name}"] or "nan") for row in rows]
                     # Dots, because one epoch makes no line.
                     axes.plot(seen, values, style, marker=".", label=side)
             axes.set(xlabel="pictures seen", ylabel=label)
@@ -144,6 +102,68 @@ class Report:
         picture = io.BytesIO()
         figure.savefig(picture, format="png")
         write_durably(self.folder / "curves.png", picture.getbuffer())
+
+
+def _row(
+    run: Run, training_loss: float, trained: Scores, judged: Validation
+) -> dict[str, float | None]:
+    """A row of metrics.csv; figures that there are none of are None."""
+    held_out, decoding = judged.held_out, run.model.decoding
+    validated = held_out.scores
+    return {
+        "epoch": run.epoch,
+        "pictures": run.pictures_seen,
+        "training_loss": training_loss,
+        "validation_loss": held_out.loss,
+        "training_mse": trained.mse,
+        "validation_mse": validated.mse,
+        "gray_mse": validated.gray_mse,
+        "training_accuracy": trained.accuracy,
+        "validation_accuracy": validated.accuracy,
+        "gray_accuracy": validated.gray_accuracy,
+        "validation_chroma": validated.chroma,
+        "true_chroma": validated.true_chroma,
+        "delta_e": held_out.delta_e,
+        "delta_e_70": held_out.delta_e_70,
+        "gray_delta_e": held_out.gray_delta_e,
+        "colorfulness": held_out.colorfulness,
+        "true_colorfulness": held_out.true_colorfulness,
+        "blots": held_out.blots,
+        **_of_unseen(judged.unseen),
+        "temperature": decoding.temperature,
+        "bin_share": decoding.bin_share,
+        "certainty_from": decoding.certainty_from,
+        "chroma_exponent": decoding.chroma_exponent,
+        "chroma_gain": decoding.chroma_gain,
+    }
+
+
+def _of_unseen(measured: Measured | None) -> dict[str, float | None]:
+    return {
+        "unseen_delta_e": measured.delta_e if measured else None,
+        "unseen_delta_e_70": measured.delta_e_70 if measured else None,
+        "unseen_gray_delta_e": measured.gray_delta_e if measured else None,
+        "unseen_chroma": measured.scores.chroma if measured else None,
+        "unseen_true_chroma": measured.scores.true_chroma if measured else None,
+        "unseen_colorfulness": measured.colorfulness if measured else None,
+        "unseen_true_colorfulness": measured.true_colorfulness if measured else None,
+        "unseen_blots": measured.blots if measured else None,
+    }
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _in_words(measured: Measured) -> str:
+    scores = measured.scores
+    return (
+        f"ΔE {measured.delta_e:.2f} (gray {measured.gray_delta_e:.2f}), at 70 % chroma "
+        f"{measured.delta_e_70:.2f}, mse {scores.mse:.1f} (gray {scores.gray_mse:.1f}), chroma "
+        f"{scores.chroma:.1f} of {scores.true_chroma:.1f}, colorfulness "
+        f"{measured.colorfulness:.1f} of {measured.true_colorfulness:.1f}, blots "
+        f"{measured.blots:.1%}"
+    )
 
 
 def overfitting(rows: Sequence[dict[str, str]]) -> str | None:

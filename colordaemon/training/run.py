@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from colordaemon.config import TrainSettings
@@ -18,7 +19,11 @@ from colordaemon.judging.metrics import Scores, ScoreSum
 from colordaemon.network.checkpoint import write_durably
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 
-EMA_DECAY = 0.999
+COOL_DOWN_SHARE = 0.2  # the last fifth of a run brings the learning rate down to zero
+# Averages look back over a fifth of the cool-down, or they would lie before it, where weights are
+# noisy; in very long runs over a thousand steps.
+AVERAGED_SHARE = COOL_DOWN_SHARE / 5
+AVERAGED_STEPS = 1000
 
 
 @dataclass
@@ -34,7 +39,7 @@ class Run:
     batch: int = 0  # batches done of this epoch
     pictures_seen: int = 0
     seconds: float = 0.0
-    loss_sum: float = 0.0  # of this epoch, over its pictures
+    loss_sum: Tensor | float = 0.0  # of this epoch, over its pictures; on the device
     best_delta_e_70: float = float("inf")
     origin: dict[str, Any] = field(default_factory=dict)  # see `start.origin_of`; empty: unknown
     optimizer: torch.optim.Optimizer = field(init=False)
@@ -49,9 +54,11 @@ class Run:
         self.averaged = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
 
     def _average(self, averages: Any, current: Any, count: Any) -> None:
+        steps = self.step / max(self.progress(), 1e-9)  # of the whole run, as far as can be told
+        horizon = min(AVERAGED_STEPS, max(1.0, AVERAGED_SHARE * steps))
         # Early averages forget faster: a run of 200 steps would else end near its random start.
         # The formula is that of TensorFlow's ExponentialMovingAverage with num_updates.
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+        decay = min(1 - 1 / horizon, (1 + self.step) / (10 + self.step))
         update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # untyped in torch
         update(averages, current, count)
 
@@ -61,7 +68,8 @@ class Run:
         state = {
             "spec": asdict(self.model.spec),
             "decoding": asdict(self.model.decoding),
-            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "counters": {name: getattr(self, name) for name in _COUNTERS}
+            | {"loss_sum": float(self.loss_sum)},
             "parts": [part.state_dict() for part in parts],
             "trained": self.trained.state(),
             "origin": self.origin,
@@ -104,7 +112,7 @@ class Run:
     def close_epoch(self) -> tuple[float, Scores]:
         """Begin the next epoch; returns the mean loss and the scores of the one that ended."""
         scores = self.trained.scores()
-        loss = self.loss_sum / scores.pictures
+        loss = float(self.loss_sum) / scores.pictures
         self.epoch, self.batch = self.epoch + 1, 0
         self.trained, self.loss_sum = ScoreSum(), 0.0
         return loss, scores
@@ -129,7 +137,7 @@ _COUNTERS = (
     "batch",
     "pictures_seen",
     "seconds",
-    "loss_sum",
+    "loss_sum",  # a number in the file
     "best_delta_e_70",
 )
 
@@ -155,4 +163,4 @@ def _optimizer(model: ColorNet, settings: TrainSettings) -> torch.optim.Optimize
         (model.encoder, settings.learning_rate * settings.encoder_rate_share),
     )
     groups = [{"params": list(m.parameters()), "lr": rate, "base_lr": rate} for m, rate in rates]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.01, fused=True)

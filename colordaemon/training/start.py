@@ -56,7 +56,7 @@ def origin_of(settings: TrainSettings) -> dict[str, Any]:
         return {"weights": f"ImageNet VGG16 ({file})"}
     name = settings.start.name if settings.start else "the model bundled with colordaemon"
     notes = read_notes(settings.start or BUNDLED)
-    kept = ("labels", "pictures", "data_fingerprint", "origin")
+    kept = ("labels", "pictures", "crops_seen", "data_fingerprint", "origin")
     return {"weights": name, "notes": {key: notes[key] for key in kept if key in notes}}
 
 
@@ -104,7 +104,7 @@ def _colors(pictures: Sequence[Source]) -> Tensor:
 
 def _center_crops(pictures: Sequence[Source], count: int, side: int) -> Tensor:
     """(n, 3, side, side) uint8 sRGB of up to `count` pictures, evenly spaced."""
-    crops = Crops(pictures[:: max(1, len(pictures) // count)][:count], side, train=False)
+    crops = Crops(pictures[:: max(1, len(pictures) // count)][:count], side)
     return torch.stack([crops[i] for i in range(len(crops))])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -45,7 +46,9 @@ class Objective:
         lightness = gray_to_lightness(functional.avg_pool2d(gray, 2))
         target = Target(lightness, ab * _boosts(ab, settings.saturation, chance))
         twice = settings.consistency > 0 and progress >= CONSISTENCY_FROM
-        views = [degrade(gray, chance) if settings.degradations else gray for _ in range(1 + twice)]
+        views = [
+            degrade(gray, ab, chance) if settings.degradations else gray for _ in range(1 + twice)
+        ]
         with autocast(gray.device):
             both: Heads = model(torch.cat(views))
         scores = None if both.scores is None else both.scores[: len(gray)]
@@ -59,17 +62,33 @@ class Objective:
         return loss, first
 
 
-def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Move the parameters once, down the slope of `loss`.
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+    """Move the parameters once, down the gradient of `loss`; returns its length, on the device.
 
-    Raises FloatingPointError, before any parameter moves, when that is not a finite number.
+    Where that is not a finite number, no parameter moves, and nobody waits to find out: the fused
+    optimizer looks at `found_inf` on the device.
     """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    slope = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    if not slope.isfinite():  # waits for the GPU
-        raise FloatingPointError(f"loss {loss.item():g} with a gradient of {slope.item():g}")
+    length = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.found_inf = (~length.isfinite()).float()  # type: ignore[attr-defined]
     optimizer.step()
+    return length
+
+
+def compiled(model: nn.Module, device: torch.device, wanted: bool) -> nn.Module:
+    """The model as training runs it: on a GPU with fused kernels, made for its one batch size.
+
+    On a CPU that takes longer than it saves (7 % more a step on two cores). Where nothing can be
+    compiled, say without a C compiler, torch says so and goes on without.
+    """
+    if device.type != "cuda":
+        return model
+    torch.backends.cudnn.benchmark = True
+    if not wanted:
+        return model
+    torch._dynamo.config.suppress_errors = True
+    return cast(nn.Module, torch.compile(model, dynamic=False))
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -1,50 +1,61 @@
 """A model judged on held-out crops, after its decoding was tuned on half of them.
 
-Temperature and bin share are those with the least ΔE@70: mean CIEDE2000 with the output's chroma
-scaled until its mean is 70 % of the truth's, because pale output flatters every other mean error.
-The gain is tuned last, to give the output CHROMA_SHARE of the truth's mean chroma. All this is
-measured on the pictures of even number; what is reported comes from the others alone.
+Where whole sources are held out, the decoding is tuned on half of their pictures, because what a
+model is asked to color comes from none of its sources either. What is reported comes from pictures
+that have no say in the decoding: of the sources trained on, and of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from colordaemon.color import AB_LIMIT, gray_to_lightness
+from colordaemon.color import gray_to_lightness, lab_to_rgb
 from colordaemon.config import TrainSettings
 from colordaemon.judging.comparison import chroma_factor
 from colordaemon.judging.delta_e import delta_e_2000
-from colordaemon.judging.metrics import Scores, ScoreSum, chroma
-from colordaemon.network.model import ColorNet, Decoding, Heads, annealed_mean, decode
+from colordaemon.judging.metrics import Scores, ScoreSum, blots, colorfulness
+from colordaemon.network.model import ColorNet, Heads, certainty, decode
 from colordaemon.pictures.crops import Crops, Source, to_gray_and_ab
 from colordaemon.pictures.loader import load
 from colordaemon.training.losses import BIN_SHARES, Loss, Target
 from colordaemon.training.step import autocast
+from colordaemon.training.tuning import Tuning
 
 AnySource = TypeVar("AnySource", bound=Source)
 
-TEMPERATURES = (0.2, 0.25, 0.3, 0.38, 0.5, 0.65, 0.8, 1.0)
-CHROMA_SHARE = 0.8  # of the truth's mean chroma; more is vivid and more often wrong
-GAINS = (0.7, 1.3)  # beyond, noise would be blown up
-
 
 @dataclass(frozen=True)
-class Validation:
-    """What was measured. loss: of undamaged pictures. tuning_delta_e_70: that of the half which the
-    decoding was tuned on, by which models are compared; all others are of the other half."""
+class Measured:
+    """What was measured on some pictures, none of which the decoding was tuned on.
+
+    loss: of undamaged pictures. delta_e, gray_delta_e: mean CIEDE2000 of the output and of leaving
+    all gray. colorfulness: mean of Hasler & Süsstrunk 2003. blots: see `metrics.blots`.
+    """
 
     loss: float
     scores: Scores
     delta_e: float
     delta_e_70: float
     gray_delta_e: float
+    colorfulness: float
+    true_colorfulness: float
+    blots: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """held_out: of sources that were trained on. unseen: of others, if any are held out whole.
+    tuning_delta_e_70: that of the pictures which the decoding was tuned on, by which models are
+    compared."""
+
+    held_out: Measured
+    unseen: Measured | None
     tuning_delta_e_70: float
 
 
@@ -52,33 +63,52 @@ class Validation:
 def validate(
     model: ColorNet,
     pictures: Sequence[Source],
+    unseen: Sequence[Source],
     settings: TrainSettings,
     loss: Loss,
     device: torch.device,
 ) -> Validation:
-    """Tune `model.decoding` on one half of the pictures and judge the model on the other."""
+    """Tune `model.decoding` on one half of the unseen pictures, or of the others where there are
+    none, and judge the model on the other half of both."""
     model.eval()
-    tuning = _Tuning(model.bins, BIN_SHARES[settings.loss])
-    for gray, ab in _batches(pictures[::2], settings, device):
+    tuning = Tuning(model.bins, BIN_SHARES[settings.loss])
+    for gray, ab in _batches((unseen or pictures)[::2], settings, device):
         tuning.add(_heads(model, gray), gray, ab)
-    model.decoding, tuned = tuning.best()
-    sums, losses, measured = ScoreSum(), 0.0, _Quarters()
-    for gray, ab in _batches(reporting_half(pictures), settings, device):
+    tuned = tuning.best()
+    model.decoding = tuned.decoding
+    return Validation(
+        _measure(model, reporting_half(pictures), settings, loss, device),
+        _measure(model, reporting_half(unseen), settings, loss, device) if unseen else None,
+        tuned.delta_e_70,
+    )
+
+
+def _measure(
+    model: ColorNet,
+    pictures: Sequence[Source],
+    settings: TrainSettings,
+    loss: Loss,
+    device: torch.device,
+) -> Measured:
+    sums, losses, quarters = ScoreSum(), 0.0, _Quarters()
+    for gray, ab in _batches(pictures, settings, device):
         heads = _heads(model, gray)
         target = Target(gray_to_lightness(functional.avg_pool2d(gray, 2)), ab)
         losses += float(loss(heads, target)) * len(gray)
-        predicted = decode(heads, model.bins, model.decoding)
+        predicted = decode(heads, certainty(heads), model.bins, model.decoding)
         sums.add(predicted, ab)
-        measured.add(gray, ab, predicted)
+        quarters.add(gray, ab, predicted)
     scores = sums.scores()
     factor = chroma_factor(scores.chroma, scores.true_chroma) or 0.0
-    return Validation(
+    return Measured(
         loss=losses / scores.pictures,
         scores=scores,
-        delta_e=measured.delta_e(1.0),
-        delta_e_70=measured.delta_e(factor),
-        gray_delta_e=measured.delta_e(0.0),
-        tuning_delta_e_70=tuned,
+        delta_e=quarters.delta_e(1.0),
+        delta_e_70=quarters.delta_e(factor),
+        gray_delta_e=quarters.delta_e(0.0),
+        colorfulness=quarters.colorfulness(),
+        true_colorfulness=quarters.true_colorfulness(),
+        blots=quarters.blots(),
     )
 
 
@@ -102,52 +132,29 @@ class _Quarters:
 
     def delta_e(self, factor: float) -> float:
         """Mean CIEDE2000 of the predictions with their chroma multiplied by `factor`."""
-        total, count = 0.0, 0
-        for truth, ab in zip(self._truths, self._predicted, strict=True):
-            difference = delta_e_2000(torch.cat((truth[:, :1], ab * factor), dim=1), truth)
-            total, count = total + float(difference.mean()) * len(ab), count + len(ab)
-        return total / count
+        pairs = zip(self._truths, self._predicted, strict=True)
+        painted = ((torch.cat((truth[:, :1], ab * factor), dim=1), truth) for truth, ab in pairs)
+        return _mean(delta_e_2000(lab, truth).mean(dim=(1, 2)) for lab, truth in painted)
+
+    def colorfulness(self) -> float:
+        pairs = zip(self._truths, self._predicted, strict=True)
+        return _mean(_colorfulness(torch.cat((truth[:, :1], ab), dim=1)) for truth, ab in pairs)
+
+    def true_colorfulness(self) -> float:
+        return _mean(_colorfulness(truth) for truth in self._truths)
+
+    def blots(self) -> float:
+        pairs = zip(self._truths, self._predicted, strict=True)
+        return _mean(blots(ab, truth[:, 1:]) for truth, ab in pairs)
 
 
-class _Tuning:
-    """Tries every temperature and share on what the heads said."""
+def _colorfulness(lab: Tensor) -> Tensor:
+    return colorfulness(lab_to_rgb(lab).clamp(0, 1))
 
-    def __init__(self, bins: Tensor, shares: Sequence[float]) -> None:
-        self._bins, self._shares = bins, shares
-        self._truths: list[Tensor] = []
-        self._said: list[Tensor] = []
-        self._annealed: dict[float, list[Tensor]] = {
-            temperature: [] for temperature in (TEMPERATURES if max(shares) else [1.0])
-        }
 
-    def add(self, heads: Heads, gray: Tensor, ab: Tensor) -> None:
-        lightness = gray_to_lightness(functional.avg_pool2d(gray, 4))
-        truth = torch.cat((lightness, functional.avg_pool2d(ab, 2)), dim=1)
-        said = functional.avg_pool2d(heads.ab.float() * AB_LIMIT, 2)
-        self._truths.append(truth[..., ::2, ::2])  # every fourth pixel tells as much, sooner
-        self._said.append(said[..., ::2, ::2])
-        for temperature, annealed in self._annealed.items():
-            if heads.scores is not None:
-                mean = annealed_mean(heads.scores, self._bins, temperature)
-                annealed.append(mean[..., ::2, ::2])
-
-    def best(self) -> tuple[Decoding, float]:
-        """The decoding with the least ΔE@70, and that."""
-        truth, said = torch.cat(self._truths), torch.cat(self._said)
-        true_chroma = float(chroma(truth[:, 1:]).mean())
-        results = []
-        for temperature, share in product(self._annealed, self._shares):
-            ab = said
-            if share:
-                ab = torch.lerp(said, torch.cat(self._annealed[temperature]), share)
-            strength = float(chroma(ab).mean())
-            factor = chroma_factor(strength, true_chroma) or 0.0
-            lab = torch.cat((truth[:, :1], ab * factor), dim=1)
-            wanted = CHROMA_SHARE * true_chroma / max(strength, 1e-6)
-            gain = min(max(wanted, GAINS[0]), GAINS[1])
-            results.append((float(delta_e_2000(lab, truth).mean()), temperature, share, gain))
-        delta_e_70, temperature, share, gain = min(results)
-        return Decoding(temperature, share, gain), delta_e_70
+def _mean(batches: Iterable[Tensor]) -> float:
+    """Over the pictures of all batches, each (N,)."""
+    return float(torch.cat(list(batches)).mean())
 
 
 def _heads(model: ColorNet, gray: Tensor) -> Heads:
@@ -159,5 +166,5 @@ def _heads(model: ColorNet, gray: Tensor) -> Heads:
 def _batches(
     pictures: Sequence[Source], settings: TrainSettings, device: torch.device
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    for batch in load(Crops(pictures, settings.validation_side, train=False), settings):
+    for batch in load(Crops(pictures, settings.validation_side), settings):
         yield to_gray_and_ab(batch.to(device))

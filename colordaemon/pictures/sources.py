@@ -1,0 +1,42 @@
+"""Where pictures come from: `sources.csv`, or `sources.csv.gz`, in a folder of labels.
+
+A table with the columns `file` (label/name, as in the folder or its shards) and `source`. Pictures
+of one source resemble each other in what the split by name cannot see (camera, light, taste), so a
+collection that knows its sources can be balanced by them, and can be judged on sources that it has
+never trained on.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from pathlib import Path
+
+from colordaemon.errors import DataError
+
+UNKNOWN = ""  # the source of every picture that the table does not name
+_NAMES = ("sources.csv", "sources.csv.gz")
+
+
+def read_sources(folder: Path) -> dict[str, str]:
+    """The source of each picture by its name; empty without a table. Raises DataError."""
+    path = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    if path is None:
+        return {}
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected a table of file and source, found {error}") from error
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    if not {"file", "source"} <= set(rows.fieldnames or ()):
+        found = ", ".join(rows.fieldnames or ()) or "nothing"
+        raise DataError(f"{path}: expected the columns file and source, found {found}")
+    return {row["file"]: row["source"] or UNKNOWN for row in rows}
+
+
+def is_table(name: str) -> bool:
+    """Whether a file beside the labels is such a table."""
+    return name in _NAMES

@@ -1,0 +1,131 @@
+"""The decoding of a model, chosen on held-out pictures by error and by colorfulness.
+
+Mean error alone picks the palest colors that pay: where a network is in doubt, brown is the safest
+bet. So first the heads are mixed (temperature, share of the bins) for the least ΔE@70, which is
+blind to strength: mean CIEDE2000 with the output's chroma scaled until its mean is 70 % of the
+truth's. Then of all strengths (exponent, gain) whose mean CIEDE2000 stays within TOLERANCE of the
+least, and which paint few blots, the most colorful one is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from colordaemon.color import AB_LIMIT, gray_to_lightness, lab_to_rgb
+from colordaemon.judging.comparison import chroma_factor
+from colordaemon.judging.delta_e import delta_e_2000
+from colordaemon.judging.metrics import blots, chroma, colorfulness
+from colordaemon.network.model import Decoding, Heads, annealed_mean, certainty
+
+TEMPERATURES = (0.2, 0.25, 0.3, 0.38, 0.5, 0.65, 0.8, 1.0)
+CERTAINTIES = (0.0, 0.1, 0.2, 0.3)  # from which the bins have a share
+EXPONENTS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)
+CHROMA_SHARES = tuple(share / 100 for share in range(20, 125, 5))  # of the truth's mean chroma
+GAINS = (0.5, 2.0)  # beyond, noise would be blown up
+TOLERANCE = 1.03  # of the least mean CIEDE2000
+MOST_BLOTS = 0.08  # share of pixels
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """delta_e_70: of the mixture that was chosen, by which models are compared."""
+
+    decoding: Decoding
+    delta_e_70: float
+
+
+class Tuning:
+    """Collects what the heads said of pictures, and tries decodings on it.
+
+    shares: of the bins, see `losses.BIN_SHARES`.
+    """
+
+    def __init__(self, bins: Tensor, shares: Sequence[float]) -> None:
+        self._bins, self._shares = bins, shares
+        self._truths: list[Tensor] = []
+        self._said: list[Tensor] = []
+        self._sure: list[Tensor] = []
+        self._annealed: dict[float, list[Tensor]] = {
+            temperature: [] for temperature in (TEMPERATURES if max(shares) else [1.0])
+        }
+
+    def add(self, heads: Heads, gray: Tensor, ab: Tensor) -> None:
+        """heads: of a batch of gray pictures (N, 1, h, w) whose truth is ab (N, 2, h/2, w/2)."""
+        lightness = gray_to_lightness(functional.avg_pool2d(gray, 4))
+        truth = torch.cat((lightness, functional.avg_pool2d(ab, 2)), dim=1)
+        self._truths.append(_sampled(truth))
+        self._said.append(_sampled(functional.avg_pool2d(heads.ab.float() * AB_LIMIT, 2)))
+        self._sure.append(_sampled(functional.avg_pool2d(certainty(heads), 2)))
+        for temperature, annealed in self._annealed.items():
+            if heads.scores is not None:
+                mean = annealed_mean(heads.scores, self._bins, temperature)
+                annealed.append(_sampled(mean))
+
+    def best(self) -> Tuned:
+        """The decoding that is to be used, and how good its mixture of the heads is."""
+        truth = torch.cat(self._truths)
+        said, sure = torch.cat(self._said), torch.cat(self._sure)
+        choices: list[tuple[float, int, Decoding, Tensor]] = []
+        for mixture in self._mixtures():
+            ab = said
+            if mixture.bin_share:
+                annealed = torch.cat(self._annealed[mixture.temperature])
+                ab = torch.lerp(said, annealed, mixture.share_of_bins(sure))
+            choices.append((_delta_e_70(ab, truth), len(choices), mixture, ab))
+        delta_e_70, _, mixture, ab = min(choices)
+        return Tuned(_strongest(mixture, ab, truth), delta_e_70)
+
+    def _mixtures(self) -> list[Decoding]:
+        mixtures = [
+            Decoding(temperature, share)
+            for temperature, share in product(self._annealed, self._shares)
+        ]
+        if min(self._shares) == 0 and max(self._shares) == 1:
+            mixtures += [
+                Decoding(temperature, 1.0, certainty_from=certain)
+                for temperature, certain in product(self._annealed, CERTAINTIES)
+            ]
+        return mixtures
+
+
+def _sampled(x: Tensor) -> Tensor:
+    """Every fourth pixel tells as much, sooner."""
+    return x[..., ::2, ::2]
+
+
+def _delta_e_70(ab: Tensor, truth: Tensor) -> float:
+    factor = chroma_factor(float(chroma(ab).mean()), float(chroma(truth[:, 1:]).mean())) or 0.0
+    return _delta_e(ab * factor, truth)
+
+
+def _delta_e(ab: Tensor, truth: Tensor) -> float:
+    return float(delta_e_2000(torch.cat((truth[:, :1], ab), dim=1), truth).mean())
+
+
+def _strongest(mixture: Decoding, ab: Tensor, truth: Tensor) -> Decoding:
+    """The most colorful of the strengths that cost little."""
+    true_chroma = float(chroma(truth[:, 1:]).mean())
+    tried = []
+    for exponent in EXPONENTS:
+        spread = replace(mixture, chroma_exponent=exponent)
+        strength = max(float(chroma(spread.strengthen(ab)).mean()), 1e-6)
+        gains = {min(max(s * true_chroma / strength, GAINS[0]), GAINS[1]) for s in CHROMA_SHARES}
+        for gain in sorted(gains):
+            decoding = replace(spread, chroma_gain=gain)
+            painted = decoding.strengthen(ab)
+            lab = torch.cat((truth[:, :1], painted), dim=1)
+            full = float(colorfulness(lab_to_rgb(lab).clamp(0, 1)).mean())
+            blotted = float(blots(painted, truth[:, 1:]).mean())
+            tried.append((full, _delta_e(painted, truth), blotted, decoding))
+    least = min(delta_e for _, delta_e, _, _ in tried)
+    good = [choice for choice in tried if choice[1] <= TOLERANCE * least]
+    calm = [choice for choice in good if choice[2] <= MOST_BLOTS]
+    if not calm:  # a network that blots whatever is done: as few as it can
+        return min(good, key=lambda choice: choice[2])[3]
+    return max(calm, key=lambda choice: choice[0])[3]
