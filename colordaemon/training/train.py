@@ -75,13 +75,13 @@ def train(
     _check_writable(run_folder)
     with join_team(device) as team:
         say = report_progress if team.leads else _say_nothing
-        collection = _collect(folder, settings, say, stop)
+        collection = collect_for(settings, folder, say, stop)
         samples = collection.training
         schedule = Schedule([sample.source for sample in samples], settings, team.size)
         run = _open_run(state_path, samples, settings, team, schedule.batches, resume, say)
         objective = make_objective(settings, run.model, samples, team.device)
-        validation = _chosen(collection.validation, settings.validation_pictures)
-        unseen = _chosen(collection.unseen, settings.validation_pictures)
+        validation = chosen(collection.validation, settings.validation_pictures)
+        unseen = chosen(collection.unseen, settings.validation_pictures)
         shown = Crops(_shown(validation), settings.validation_side)
         report = Report(run_folder, shown)
         if team.leads:
@@ -249,9 +249,10 @@ def _open_run(
     return Run(model, settings, team.device, epoch_batches, origin=origin)
 
 
-def _collect(
-    folder: Path, settings: TrainSettings, say: Callable[[str], None], stop: Event
+def collect_for(
+    settings: TrainSettings, folder: Path, say: Callable[[str], None], stop: Event | None = None
 ) -> Collection:
+    """The pictures of a folder as a run with these settings sees them. Raises DataError."""
     caches = (settings.cache_folder or CACHES).expanduser()
     return collect(
         folder,
@@ -275,7 +276,7 @@ def _check_writable(run_folder: Path) -> None:
         raise ConfigError(f"{run_folder}: a run cannot be written here ({error})") from error
 
 
-def _chosen(samples: Sequence[Sample], count: int) -> list[Sample]:
+def chosen(samples: Sequence[Sample], count: int) -> list[Sample]:
     """Up to `count` samples; adding pictures to the folder changes the choice little."""
     lots = sorted(samples, key=lambda sample: lot(sample.name))
     return sorted(lots[:count], key=lambda sample: sample.name)
