@@ -37,6 +37,8 @@ main() {
 
 say() { echo "== $SECONDS s: $*"; }
 
+stamped() { while IFS= read -r line; do echo "$SECONDS s: $line"; done; }
+
 put_aside() {
     mkdir -p "$data" "$work/site" "$out"
     local file
@@ -55,13 +57,14 @@ put_aside() {
 }
 
 trial() {
-    nvidia-smi --query-gpu=name,memory.total --format=csv,noheader || true
+    ! command -v nvidia-smi || nvidia-smi --query-gpu=name,memory.total --format=csv,noheader
     df -h "$work" /dev/shm
     sed -E "s/^( *)minutes:.*/\1minutes: 2/; s/^( *)pictures_per_epoch:.*/\1pictures_per_epoch: \
 ${TRIAL_PICTURES:-30720}/; s/^( *)report_seconds:.*/\1report_seconds: 2/; \
 s/^( *)report_pictures:.*/\1report_pictures: 4/" "$config" > "$work/trial.yaml"
     rm -rf "$work/trial"
-    "$python" -m colordaemon train "$data" -o "$work/trial" --config "$work/trial.yaml" --epochs 2
+    "$python" -m colordaemon train "$data" -o "$work/trial" --config "$work/trial.yaml" \
+        --epochs 2 2>&1 | stamped
 }
 
 fill() {
@@ -85,7 +88,7 @@ train() {
     say "training, $minutes minutes in all"
     timeout --signal=INT --kill-after=10 $((stop - SECONDS)) \
         "$python" -m colordaemon train "$data" -o "$run" --resume --config "$config" \
-        --minutes "$minutes" 2>&1 | tee -a "$out/log.txt" || status=$?
+        --minutes "$minutes" 2>&1 | stamped | tee -a "$out/log.txt" || status=$?
     say "training ended with $status"
     bring_back
     case $status in
