@@ -84,7 +84,7 @@ train() {
     (cd "$data" && sha256sum --check --quiet SHA256SUMS) # all shards are there
     local status=0 stop=$(($1 - 15)) # to save a state, if it comes to that
     local minutes
-    minutes=$("$python" -c "print(($1 - ${RESERVE:-45} - $SECONDS + $(trained)) / 60)")
+    minutes=$("$python" -c "print(round(($1 - ${RESERVE:-45} - $SECONDS + $(trained)) / 60, 2))")
     say "training, $minutes minutes in all"
     timeout --signal=INT --kill-after=10 $((stop - SECONDS)) \
         "$python" -m colordaemon train "$data" -o "$run" --resume --config "$config" \
