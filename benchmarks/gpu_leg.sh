@@ -11,7 +11,7 @@
 # shards in PACK (runs/pack), wheels in WHEELS (runs/wheels) and the built-in model, so that the next
 # trip need not bring it again. WORK (/tmp/leg) is where that is kept; OUT (WORK/out) gets what is to
 # come back, 8 files of at most 15 MiB each. PYTHON (python3) names the interpreter and CONFIG
-# (benchmarks/gpu.yaml) the settings. Of the seconds of `train`, RESERVE (45) are for what comes before
+# (benchmarks/gpu.yaml) the settings. Of the seconds of `train`, RESERVE (50) are for what comes before
 # and after training, and TRIAL_PICTURES (30720) are in an epoch of `trial`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -84,7 +84,7 @@ train() {
     (cd "$data" && sha256sum --check --quiet SHA256SUMS) # all shards are there
     local status=0 stop=$(($1 - 15)) # to save a state, if it comes to that
     local minutes
-    minutes=$("$python" -c "print(round(($1 - ${RESERVE:-45} - $SECONDS + $(trained)) / 60, 2))")
+    minutes=$("$python" -c "print(round(($1 - ${RESERVE:-50} - $SECONDS + $(trained)) / 60, 2))")
     say "training, $minutes minutes in all"
     timeout --signal=INT --kill-after=10 $((stop - SECONDS)) \
         "$python" -m colordaemon train "$data" -o "$run" --resume --config "$config" \
