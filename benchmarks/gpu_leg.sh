@@ -10,12 +10,13 @@
 # Works in the tree, with nothing installed. First, all of them put aside what came with the trip:
 # shards in PACK (runs/pack), wheels in WHEELS (runs/wheels) and the built-in model, so that the next
 # trip need not bring it again. WORK (/tmp/leg) is where that is kept; OUT (WORK/out) gets what is to
-# come back, 8 files of at most 15 MiB each. PYTHON (python3) names the interpreter and CONFIG
-# (benchmarks/gpu.yaml) the settings. Of the seconds of `train`, RESERVE (50) are for what comes before
-# and after training, and TRIAL_PICTURES (30720) are in an epoch of `trial`.
+# come back, 8 files of at most 15 MiB each. PYTHON (python3) names the interpreter, DEVICE (cuda) where
+# the network runs and CONFIG (benchmarks/gpu.yaml) the settings. Of the seconds of `train`, RESERVE (55)
+# are for what comes before and after training; TRIAL_PICTURES (30720) are in an epoch of `trial`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3} config=${CONFIG:-benchmarks/gpu.yaml}
+device=${DEVICE:-cuda}
 pack=${PACK:-runs/pack} wheels=${WHEELS:-runs/wheels}
 work=${WORK:-/tmp/leg}
 out=${OUT:-$work/out}
@@ -24,13 +25,15 @@ data=$work/data run=$work/run
 export PYTHONPATH=$PWD:$work/site PYTHONUNBUFFERED=1 TORCHINDUCTOR_CACHE_DIR=$work/compiled
 
 main() {
-    put_aside
     case ${1:-} in
+    trial | fill | train | test) put_aside ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    esac
+    case $1 in
     trial) trial ;;
     fill) fill ;;
     train) train "${2:-585}" ;;
-    test) PYTHON=$python benchmarks/gpu.sh "$out" "${@:2}" ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    test) PYTHON=$python DEVICE=$device benchmarks/gpu.sh "$out" "${@:2}" ;;
     esac
     say "done"
 }
@@ -59,12 +62,12 @@ put_aside() {
 trial() {
     ! command -v nvidia-smi || nvidia-smi --query-gpu=name,memory.total --format=csv,noheader
     df -h "$work" /dev/shm
-    sed -E "s/^( *)minutes:.*/\1minutes: 2/; s/^( *)pictures_per_epoch:.*/\1pictures_per_epoch: \
-${TRIAL_PICTURES:-30720}/; s/^( *)report_seconds:.*/\1report_seconds: 2/; \
-s/^( *)report_pictures:.*/\1report_pictures: 4/" "$config" > "$work/trial.yaml"
+    sed -E -e 's/^( *minutes:).*/\1 2/' -e 's/^( *report_seconds:).*/\1 2/' \
+        -e 's/^( *report_pictures:).*/\1 4/' \
+        -e "s/^( *pictures_per_epoch:).*/\1 ${TRIAL_PICTURES:-30720}/" "$config" > "$work/trial.yaml"
     rm -rf "$work/trial"
     "$python" -m colordaemon train "$data" -o "$work/trial" --config "$work/trial.yaml" \
-        --epochs 2 2>&1 | stamped
+        --device "$device" --epochs 2 2>&1 | stamped
 }
 
 fill() {
@@ -82,17 +85,17 @@ END
 # The whole run ends with this leg, whatever earlier ones have done of it.
 train() {
     (cd "$data" && sha256sum --check --quiet SHA256SUMS) # all shards are there
-    local status=0 stop=$(($1 - 15)) # to save a state, if it comes to that
+    local status=0 stop=$(($1 - 20)) # to save a state, if it comes to that
     local minutes
-    minutes=$("$python" -c "print(round(($1 - ${RESERVE:-50} - $SECONDS + $(trained)) / 60, 2))")
+    minutes=$("$python" -c "print(round(($1 - ${RESERVE:-55} - $SECONDS + $(trained)) / 60, 2))")
     say "training, $minutes minutes in all"
-    timeout --signal=INT --kill-after=10 $((stop - SECONDS)) \
+    timeout --signal=INT --kill-after=15 $((stop - SECONDS)) \
         "$python" -m colordaemon train "$data" -o "$run" --resume --config "$config" \
-        --minutes "$minutes" 2>&1 | stamped | tee -a "$out/log.txt" || status=$?
+        --device "$device" --minutes "$minutes" 2>&1 | stamped | tee -a "$out/log.txt" || status=$?
     say "training ended with $status"
     bring_back
     case $status in
-    124 | 130) say "stopped before its end; called again, it goes on" && exit 130 ;;
+    124 | 130 | 137) say "stopped before its end; called again, it goes on" && exit 130 ;;
     *) return $status ;;
     esac
 }
