@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from colordaemon.color import gray_to_lightness, lab_to_rgb, linear_to_srgb, srgb_to_linear
 
-STOCK_SHARE = 0.25  # of the pictures are taken on film that does not see red as the eye does
+STOCK_SHARE = 0.15  # of the pictures are taken on film that does not see red as the eye does
 # Sensitivity to linear red, green and blue of daylight, in round figures; the eye's are those of
 # BT.709. Orthochromatic film ends in the yellow, that of before 1880 in the blue.
 _EYE = (0.21, 0.72, 0.07)
@@ -152,9 +152,9 @@ def jpeg(gray: Tensor, chance: Generator) -> Tensor:
 
 # In the order in which they happen to a film, each with the share of pictures that it happens to.
 _DAMAGES: tuple[tuple[float, Damage], ...] = (
-    (0.25, flicker),
-    (0.3, blur),
-    (0.25, fading),
+    (0.15, flicker),
+    (0.25, blur),
+    (0.15, fading),
     (0.8, gamma),
     (0.3, exposure),
     (0.5, grain),
