@@ -30,6 +30,7 @@ from colordaemon.network.checkpoint import balance, load_model, read_notes, save
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.pictures.collection import collect
 from colordaemon.pictures.dataset import find_pictures
+from colordaemon.pictures.loader import center_crops
 from colordaemon.pictures.schedule import Schedule
 from colordaemon.training import start as starting
 from colordaemon.training import train as training
@@ -168,7 +169,8 @@ def test_the_model_file_is_the_one_that_scored_best(finished: Path, pictures_fol
     held_out = collect(pictures_folder, held_out=0.25, side=64).validation
     settings = make_settings(finished)
     model = load_model(finished / "model.safetensors")
-    again = validate(model, held_out, [], settings, l2, CPU)
+    crops = center_crops(held_out, settings)
+    again = validate(model, crops, crops[:0], settings, l2, CPU)
     # 16-bit floats in the file
     assert again.tuning_delta_e_70 == pytest.approx(stated["tuning_delta_e_70"], rel=0.02)
     assert again.held_out.scores.mse == pytest.approx(scores["mse"], rel=0.05)
@@ -420,12 +422,12 @@ def test_averaged_weights_are_lent_and_given_back(run: Run) -> None:
 def test_evaluation_changes_neither_the_model_nor_chance(
     pictures_folder: Path, run: Run, settings: TrainSettings
 ) -> None:
-    pictures = find_pictures(pictures_folder)
+    crops = center_crops(find_pictures(pictures_folder), settings)
     set_training_mode(run.model, settings)
     before, chance = copy.deepcopy(run.model.state_dict()), torch.get_rng_state()
-    first = validate(run.model, pictures, [], settings, l2, CPU)
-    assert validate(run.model, pictures, [], settings, l2, CPU) == first
-    assert first.held_out.scores.pictures == len(pictures) // 2
+    first = validate(run.model, crops, crops[:0], settings, l2, CPU)
+    assert validate(run.model, crops, crops[:0], settings, l2, CPU) == first
+    assert first.held_out.scores.pictures == len(crops) // 2
     assert_same(dict(run.model.state_dict()), dict(before))
     assert torch.equal(torch.get_rng_state(), chance)
 

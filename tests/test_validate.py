@@ -17,6 +17,7 @@ from colordaemon.judging.delta_e import delta_e_2000
 from colordaemon.judging.metrics import colorfulness
 from colordaemon.network.model import ColorNet, Decoding, Heads, ModelSpec, certainty, decode
 from colordaemon.pictures.crops import Crops, Source, to_gray_and_ab
+from colordaemon.pictures.loader import center_crops
 from colordaemon.training.losses import l2
 from colordaemon.training.tuning import EXPONENTS, GAINS, MOST_BLOTS, TOLERANCE, Tuning
 from colordaemon.training.validate import Measured, Validation, reporting_half, validate
@@ -79,7 +80,8 @@ def judge(
     settings: TrainSettings,
     unseen: Sequence[Source] = (),
 ) -> Validation:
-    return validate(model, pictures, unseen, settings, l2, CPU)
+    crops, others = center_crops(pictures, settings), center_crops(unseen, settings)
+    return validate(model, crops, others, settings, l2, CPU)
 
 
 def measure(model: ColorNet, pictures: Sequence[Source], settings: TrainSettings) -> Measured:

@@ -147,6 +147,7 @@ def origin_in_words(origin: dict[str, Any]) -> str:
     notes = origin.get("notes", {})
     facts = [f"labels {', '.join(notes['labels'])}"] if notes.get("labels") else []
     facts += [f"pictures {notes['pictures']}"] if "pictures" in notes else []
+    facts += [f"crops seen {notes['crops_seen']}"] if "crops_seen" in notes else []
     facts += (
         [f"data fingerprint {notes['data_fingerprint']}"] if "data_fingerprint" in notes else []
     )

@@ -28,9 +28,9 @@ from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
 from colordaemon.network.checkpoint import save_model, write_durably
 from colordaemon.network.model import certainty, decode
 from colordaemon.pictures.collection import Collection, Sample, collect
-from colordaemon.pictures.crops import Crops, to_gray_and_ab
+from colordaemon.pictures.crops import to_gray_and_ab
 from colordaemon.pictures.dataset import lot
-from colordaemon.pictures.loader import stream
+from colordaemon.pictures.loader import center_crops, stream
 from colordaemon.pictures.schedule import Schedule
 from colordaemon.training.closing import close_run
 from colordaemon.training.report import Report
@@ -82,8 +82,8 @@ def train(
         objective = make_objective(settings, run.model, samples, team.device)
         validation = _chosen(collection.validation, settings.validation_pictures)
         unseen = _chosen(collection.unseen, settings.validation_pictures)
-        shown = Crops(_shown(validation), settings.validation_side)
-        report = Report(run_folder, shown)
+        crops, unseen_crops = (center_crops(part, settings) for part in (validation, unseen))
+        report = Report(run_folder, center_crops(_shown(validation), settings))
         if team.leads:
             write_durably(run_folder / "dataset.txt", _encoded(collection.report()))
         saved = time.monotonic()
@@ -101,7 +101,7 @@ def train(
                 if team.leads:
                     with averaged_weights(run):
                         judged = validate(
-                            run.model, validation, unseen, settings, objective.loss, team.device
+                            run.model, crops, unseen_crops, settings, objective.loss, team.device
                         )
                         best = judged.tuning_delta_e_70 < run.best_delta_e_70
                         if best:
