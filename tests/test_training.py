@@ -33,13 +33,14 @@ from colordaemon.pictures.dataset import find_pictures
 from colordaemon.pictures.loader import center_crops
 from colordaemon.pictures.schedule import Schedule
 from colordaemon.training import start as starting
-from colordaemon.training import train as training
+from colordaemon.training import trainer, validator
 from colordaemon.training.losses import l2
 from colordaemon.training.report import overfitting
 from colordaemon.training.run import Run, averaged_weights
 from colordaemon.training.start import make_objective, set_training_mode, starting_model
 from colordaemon.training.step import Objective, train_step
-from colordaemon.training.train import learning_rate_share, train
+from colordaemon.training.train import train
+from colordaemon.training.trainer import learning_rate_share
 from colordaemon.training.validate import Measured, Validation, validate
 
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads files.
@@ -88,7 +89,7 @@ def run(tiny_model: ColorNet, settings: TrainSettings) -> Run:
 
 @pytest.fixture
 def _short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "WARM_UP_STEPS", 5)
+    monkeypatch.setattr(trainer, "WARM_UP_STEPS", 5)
 
 
 def examples(count: int = 4) -> tuple[Tensor, Tensor]:
@@ -148,7 +149,7 @@ def finished(
     """The folder of a run that has had time to learn."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "WARM_UP_STEPS", 5)
+        patch.setattr(trainer, "WARM_UP_STEPS", 5)
         settings = make_settings(start, epochs=8, learning_rate=0.005)
         assert train(pictures_folder, folder, settings, CPU) == folder / "model.safetensors"
     yield folder
@@ -313,7 +314,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(
         bad = float("nan") if steps == BATCHES + 3 else 1.0
         return train_step(model, optimizer, loss * bad)
 
-    monkeypatch.setattr(training, "train_step", break_down)
+    monkeypatch.setattr(trainer, "train_step", break_down)
     with pytest.raises(ModelError, match=f"training step {BATCHES + 3}: .* nan") as caught:
         train(pictures_folder, tmp_path / "run", settings, CPU)
     training_side = collect(pictures_folder, held_out=0.25, side=64).training
@@ -652,7 +653,7 @@ def test_a_worse_epoch_does_not_replace_the_best_model(
         measured = Measured(0.1, scores, 9.0, 9.0, 10.0, 20.0, 40.0, 0.01)
         return Validation(measured, None, tuning_delta_e_70=next(results))
 
-    monkeypatch.setattr(training, "validate", judge)
+    monkeypatch.setattr(validator, "validate", judge)
     path = train(pictures_folder, tmp_path, make_settings(start, epochs=3), CPU)
     assert read_notes(path)["validation"]["tuning_delta_e_70"] == 1.0
     assert state(tmp_path)["counters"]["best_delta_e_70"] == 1.0
