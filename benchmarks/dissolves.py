@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from film import describe_machine
+from machine import describe_machine
 
 from colordaemon.film.shots import CutDetector
 from colordaemon.film.smoothing import Mode, Sample, Smoother

@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import resource
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
+from machine import describe_machine
 
 from colordaemon.config import FilmSettings
 from colordaemon.film.film import color_film, plan_film
@@ -55,16 +53,6 @@ def main() -> None:
         )
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
-
-
-def describe_machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    model = names[0] if names else platform.processor()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} cores, {gpu}, torch {torch.__version__}, PyAV {av.__version__}"
 
 
 def transcode(film: Path) -> dict[str, Any]:

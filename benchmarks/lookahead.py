@@ -24,7 +24,7 @@ import av
 import cv2
 import numpy as np
 import torch
-from film import describe_machine
+from machine import describe_machine
 
 from colordaemon.color import gray_to_lightness
 from colordaemon.config import FilmSettings

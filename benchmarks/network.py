@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from film import describe_machine
+from machine import describe_machine
 from torch import Tensor, nn
 
 from colordaemon.network.checkpoint import BUNDLED, load_model

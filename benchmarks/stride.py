@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from film import describe_machine
+from machine import describe_machine
 
 from colordaemon.film.carry import Carrier
 from colordaemon.film.smoothing import Sample, Smoother

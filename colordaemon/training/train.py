@@ -59,7 +59,7 @@ def train(
     _check_writable(run_folder)
     with join_team(device) as team:
         say = report_progress if team.leads else _say_nothing
-        collection = _collect(folder, settings, say, stop)
+        collection = collect_for(settings, folder, say, stop)
         samples = collection.training
         schedule = Schedule([sample.source for sample in samples], settings, team.size)
         run = _open_run(state_path, samples, settings, team, schedule.batches, resume, say)
@@ -108,9 +108,10 @@ def _open_run(
     return Run(model, settings, team.device, epoch_batches, origin=origin)
 
 
-def _collect(
-    folder: Path, settings: TrainSettings, say: Callable[[str], None], stop: Event
+def collect_for(
+    settings: TrainSettings, folder: Path, say: Callable[[str], None], stop: Event | None = None
 ) -> Collection:
+    """The pictures of a folder as a run with these settings sees them. Raises DataError."""
     caches = (settings.cache_folder or CACHES).expanduser()
     return collect(
         folder,

@@ -37,8 +37,8 @@ class Validator:
         settings = run.settings
         self._run, self._folder, self._loss, self._say = run, folder, loss, say
         self._collection = collection
-        self._held_out = _chosen(collection.validation, settings.validation_pictures)
-        self._unseen = _chosen(collection.unseen, settings.validation_pictures)
+        self._held_out = chosen(collection.validation, settings.validation_pictures)
+        self._unseen = chosen(collection.unseen, settings.validation_pictures)
         self._crops = center_crops(self._held_out, settings)
         self._unseen_crops = center_crops(self._unseen, settings)
         self._report = Report(folder, center_crops(_shown(self._held_out), settings))
@@ -78,7 +78,7 @@ class Validator:
         )
 
 
-def _chosen(samples: Sequence[Sample], count: int) -> list[Sample]:
+def chosen(samples: Sequence[Sample], count: int) -> list[Sample]:
     """Up to `count` samples; adding pictures to the folder changes the choice little."""
     lots = sorted(samples, key=lambda sample: lot(sample.name))
     return sorted(lots[:count], key=lambda sample: sample.name)
