@@ -104,7 +104,7 @@ train() {
 trained() {
     [ -e "$run/state.pt" ] || { echo 0 && return; }
     "$python" -c "import sys, torch
-print(torch.load(sys.argv[1], map_location='cpu', weights_only=True)['counters']['seconds'])" \
+print(torch.load(sys.argv[1], mmap=True, weights_only=True)['counters']['seconds'])" \
         "$run/state.pt"
 }
 
