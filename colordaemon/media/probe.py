@@ -144,8 +144,11 @@ def film_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         found = ", ".join(sorted({s.type for s in container.streams})) or "no stream at all"
         raise MediaError(f"{path}: no video stream, found {found}")
+    known = [s for s in streams if s.codec_context]
+    if not known:
+        raise MediaError(f"{path}: its video is in a codec that FFmpeg does not know")
     best = container.streams.best("video")
-    return best if best in streams else streams[0]
+    return best if best in known else known[0]
 
 
 def tick(stream: Stream) -> Fraction:
