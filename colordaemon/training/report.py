@@ -88,7 +88,7 @@ class Report:
         from matplotlib.figure import Figure  # slow to import
 
         figure = Figure(figsize=(14, 4), layout="constrained")
-        seen = [int(row["pictures"]) for row in rows]
+        seen = [int(float(row["pictures"])) for row in rows]
         panels = (
             ("loss", "loss"),
             ("mse", "squared error, ab units²"),
@@ -132,6 +132,7 @@ def _row(
         "colorfulness": held_out.colorfulness,
         "true_colorfulness": held_out.true_colorfulness,
         "blots": held_out.blots,
+        "tuning_delta_e_70": judged.tuning_delta_e_70,
         **_of_unseen(judged.unseen),
         "temperature": decoding.temperature,
         "bin_share": decoding.bin_share,
@@ -155,7 +156,9 @@ def _of_unseen(measured: Measured | None) -> dict[str, float | None]:
 
 
 def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def _in_words(measured: Measured) -> str:

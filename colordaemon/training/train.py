@@ -82,6 +82,8 @@ def train(
                 if validator:
                     validator.close_epoch(*trained)
                 team.wait()
+                # Only the leader has spent time on validation, and all have to end together.
+                _, run.seconds = team.agree(False, run.seconds)
         if validator:
             validator.close_run(command, stop)
         team.wait()

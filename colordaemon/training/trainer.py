@@ -92,12 +92,13 @@ class Trainer:
         for group in run.optimizer.param_groups:
             group["lr"] = group["base_lr"] * share
         # Another one for every process and step, and the same when a step is run again.
-        self._chance.manual_seed((run.settings.seed << 40) + (self.team.rank << 32) + run.step)
+        seed = (run.settings.seed << 40) + (self.team.rank << 32) + run.step
+        self._chance.manual_seed(seed % 2**63)
         loss, heads = self.objective(self._model, gray, truth, progress, self._chance)
         length = train_step(run.model, run.optimizer, loss)
         self._check()
         self._last = Step(run.step, run.epoch, run.batch, loss.detach(), length)
-        run.averaged.update_parameters(run.model)
+        run.average()
         with torch.no_grad():
             ab = decode(heads, certainty(heads), run.model.bins, run.model.decoding)
             run.trained.add(ab, truth)

@@ -26,6 +26,8 @@ from colordaemon.training.losses import BIN_SHARES, Loss, Target
 from colordaemon.training.step import autocast
 from colordaemon.training.tuning import Tuning
 
+FEWEST = 20  # pictures; what is tuned on fewer is mostly chance
+
 AnyPicture = TypeVar("AnyPicture")
 
 
@@ -68,13 +70,13 @@ def validate(
     device: torch.device,
 ) -> Validation:
     """Tune `model.decoding` on one half of the crops of unseen sources, or of the others where
-    there are none, and judge the model on the other half of both.
+    those are too few, and judge the model on the other half of both.
 
     crops, unseen: (N, 3, side, side) uint8 sRGB; N may be 0 for the latter.
     """
     model.eval()
     tuning = Tuning(model.bins, BIN_SHARES[settings.loss])
-    for gray, ab in _batches((unseen if len(unseen) else crops)[::2], settings, device):
+    for gray, ab in _batches((unseen if tunes(unseen) else crops)[::2], settings, device):
         tuning.add(_heads(model, gray), gray, ab)
     tuned = tuning.best()
     model.decoding = tuned.decoding
@@ -108,6 +110,11 @@ def _measure(
         true_colorfulness=quarters.true_colorfulness(),
         blots=quarters.blots(),
     )
+
+
+def tunes(unseen: Sequence[object] | Tensor) -> bool:
+    """Whether the decoding is tuned on the pictures of unseen sources: if there are enough."""
+    return len(unseen) >= 2 * FEWEST
 
 
 def reporting_half(pictures: Sequence[AnyPicture]) -> Sequence[AnyPicture]:

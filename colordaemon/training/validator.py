@@ -12,13 +12,13 @@ from typing import Any
 from colordaemon.judging.metrics import Scores
 from colordaemon.network.checkpoint import save_model
 from colordaemon.pictures.collection import Collection, Sample
-from colordaemon.pictures.dataset import lot
+from colordaemon.pictures.dataset import fingerprint, lot
 from colordaemon.pictures.loader import center_crops
 from colordaemon.training.closing import close_run
 from colordaemon.training.losses import Loss
 from colordaemon.training.report import Report
 from colordaemon.training.run import Run, averaged_weights
-from colordaemon.training.validate import Validation, validate
+from colordaemon.training.validate import Validation, tunes, validate
 
 STATE, MODEL = "state.pt", "model.safetensors"  # in a run's folder
 
@@ -43,6 +43,8 @@ class Validator:
         self._unseen_crops = center_crops(self._unseen, settings)
         self._report = Report(folder, center_crops(_shown(self._held_out), settings))
         self._saved = time.monotonic()
+        judged = self._unseen if tunes(self._unseen) else self._held_out
+        run.judge_by(f"{settings.validation_side} {fingerprint([s.picture for s in judged])}")
 
     def close_epoch(self, training_loss: float, trained: Scores) -> None:
         """training_loss, trained: means over the epoch."""
