@@ -49,8 +49,13 @@ def grave_losses(entries: Iterable[Entry]) -> list[Entry]:
 
 def remarks(entries: Iterable[Entry]) -> list[str]:
     """In words, what does not come out as it was, but for what nobody expects to."""
-    told = {"left out": lambda kind: kind != "tags", "converted": lambda kind: kind in GRAVE}
-    return [str(e) for e in entries if e.fate in told and told[e.fate](e.kind)]
+    return [str(entry) for entry in entries if _is_told(entry)]
+
+
+def _is_told(entry: Entry) -> bool:
+    if entry.fate == "left out":
+        return entry.kind != "tags"
+    return entry.fate == "converted" and entry.kind in GRAVE
 
 
 def as_plain(entries: Iterable[Entry]) -> list[dict[str, Any]]:
