@@ -56,7 +56,9 @@ def decoded(path: Path, number: int = 0) -> np.ndarray:
 
 def stream_kinds(path: Path) -> list[tuple[str, str | None]]:
     with av.open(str(path)) as container:
-        return [(s.type, s.codec_context and s.codec_context.name) for s in container.streams]
+        return [
+            (s.type, s.codec_context.name if s.codec_context else None) for s in container.streams
+        ]
 
 
 @pytest.mark.parametrize("suffix", ["mov", "mp4"])

@@ -53,7 +53,8 @@ class FilmReport:
 
     resumed: segments that an earlier, interrupted call had made. kept: frames that kept their own
     color. damaged: video packets that did not decode. retimed: frames whose time was missing or out
-    of order. left_out: packets of other streams, too damaged to be copied.
+    of order. jumps: of the film's clock, behind which everything was moved. left_out: packets of
+    other streams, too damaged to be copied.
     """
 
     frames: int
@@ -62,6 +63,7 @@ class FilmReport:
     shots: int
     damaged: int
     retimed: int
+    jumps: int
     left_out: int
     kept: int
 
@@ -135,6 +137,7 @@ def color_film(
         shots=shots,
         damaged=damage.damaged,
         retimed=damage.retimed,
+        jumps=damage.jumps,
         left_out=left_out,
         kept=sum(segment.kept for segment in plan.segments),
     )

@@ -22,11 +22,12 @@ from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
 from colordaemon.media.captions import Messages
+from colordaemon.media.clock import Clock
 from colordaemon.media.damage import Damage
 from colordaemon.media.frames import messages_of
 from colordaemon.media.order import in_order
 from colordaemon.media.pixels import plane_array
-from colordaemon.media.probe import FilmInfo, all_packets, open_film, tick
+from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, open_film, tick
 from colordaemon.media.seek import Entry, begin_before, from_keyframe
 
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
@@ -103,6 +104,7 @@ class FilmReader:
         assert isinstance(stream, VideoStream)
         stream.thread_type = "AUTO"
         self._stream = stream
+        self._clock = Clock() if self.info.container in JUMPING_CLOCKS else None
 
     def close(self) -> None:
         self._container.close()
@@ -160,6 +162,9 @@ class FilmReader:
         """The film's packets, then the flushing one."""
         packets = all_packets(self._container, self._count_unreadable)
         for packet in from_keyframe(packets, self._stream) if self.sought else packets:
+            if self._clock:
+                self._clock.steady(packet)
+                self.damage.jumps = self._clock.jumps
             self._count(packet)
             if packet.stream is self._stream:
                 yield packet

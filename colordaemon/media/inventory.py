@@ -53,9 +53,9 @@ def remarks(entries: Iterable[Entry]) -> list[str]:
 
 
 def _is_told(entry: Entry) -> bool:
-    if entry.fate == "converted":
-        return entry.kind in GRAVE
-    return entry.fate == "left out" and entry.kind != "tags"
+    if entry.fate == "left out":
+        return entry.kind != "tags"
+    return entry.fate == "converted" and entry.kind in GRAVE
 
 
 def as_plain(entries: Iterable[Entry]) -> list[dict[str, Any]]:

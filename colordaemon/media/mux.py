@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 from colordaemon import __version__
 from colordaemon.errors import MediaError
 from colordaemon.media import boxes, ebml
+from colordaemon.media.clock import Clock
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.copies import (
     Converter,
@@ -37,7 +38,7 @@ from colordaemon.media.copies import (
 )
 from colordaemon.media.holdings import is_stale, is_timecode, take_stock
 from colordaemon.media.inventory import Inventory, grave_losses
-from colordaemon.media.probe import FilmInfo, all_packets, open_film
+from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, open_film
 
 MATROSKA, TRANSPORT = "matroska", "mpegts"
 _SUFFIXES = {MATROSKA: ".mkv", "webm": ".webm", "mov": ".mov", "mp4": ".mp4", TRANSPORT: ".ts"}
@@ -215,7 +216,10 @@ class FilmMuxer:
             other = next(others, None)
 
     def _copied_packets(self) -> Iterator[Packet[Stream]]:
+        clock = Clock() if self._info.container in JUMPING_CLOCKS else None
         for packet in all_packets(self._source, self._count_left_out):
+            if clock:
+                clock.steady(packet)
             index = packet.stream.index
             if packet.size and index in self._converters:
                 if packet.dts is None:

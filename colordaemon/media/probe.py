@@ -34,6 +34,8 @@ _CONTAINERS = (
 )
 # Containers whose clock starts anywhere: the whole film is shifted to start at zero.
 FLOATING_CLOCKS = frozenset({"mpeg", "mpegts", "wtv"})
+# Containers that are joined end to end, so that the clock jumps.
+JUMPING_CLOCKS = frozenset({"mpeg", "mpegts"})
 # Containers that say how long the film is in a header, so that a truncated file shows.
 _DECLARING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf", "nut"})
 

@@ -193,6 +193,10 @@ def _color_film(
         warnings.append(f"{report.damaged} damaged video packets; the rest is done")
     if report.retimed:
         warnings.append(f"{report.retimed} frames had no time or one out of order; put in order")
+    if report.jumps:
+        warnings.append(
+            f"the clock starts anew or jumps {report.jumps} times; all streams go on from there"
+        )
     if report.left_out:
         warnings.append(f"{report.left_out} damaged packets of sound or subtitles are left out")
     summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
