@@ -84,7 +84,8 @@ END
 
 # The whole run ends with this leg, whatever earlier ones have done of it.
 train() {
-    (cd "$data" && sha256sum --check --quiet SHA256SUMS) # all shards are there
+    # All shards are there, unless PARTIAL=1 says that those which came will have to do.
+    (cd "$data" && sha256sum --check --quiet ${PARTIAL:+--ignore-missing} SHA256SUMS)
     local status=0 stop=$(($1 - 20)) # to save a state, if it comes to that
     local minutes
     minutes=$("$python" -c "print(round(($1 - ${RESERVE:-55} - $SECONDS + $(trained)) / 60, 2))")

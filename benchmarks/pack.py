@@ -28,7 +28,8 @@ from pathlib import Path
 from colordaemon.config_file import load_config
 from colordaemon.pictures.collection import Collection, Sample
 from colordaemon.pictures.dataset import lot
-from colordaemon.training.train import chosen, collect_for
+from colordaemon.training.train import collect_for
+from colordaemon.training.validator import chosen
 
 MIB = 2**20
 ENTRY = 76  # bytes that a stored file takes in a zip besides its own and twice its name's

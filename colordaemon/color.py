@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache, reduce
+from functools import cache, lru_cache, reduce
 
 import torch
 from torch import Tensor
@@ -303,5 +303,11 @@ def _lab_to_linear(fy: Tensor, a: Tensor, b: Tensor, matrix: Matrix) -> Tensor:
 
 def _mix(matrix: Tensor, channels: Tensor) -> Tensor:
     """Multiply the channel axis of (*, 3, H, W) by a 3x3 matrix."""
-    matrix = matrix.to(channels.device, torch.float32)
-    return torch.einsum("ij,...jhw->...ihw", matrix, channels)
+    return torch.einsum("ij,...jhw->...ihw", _on(channels.device, matrix), channels)
+
+
+@cache
+def _on(device: torch.device, matrix: Tensor) -> Tensor:
+    """One of this module's matrices, moved once: each move would wait for the GPU."""
+    with torch.inference_mode(False):  # training may use it after inference has asked for it
+        return matrix.to(device, torch.float32)

@@ -55,6 +55,7 @@ class FilmSettings(Settings):
     stride: Annotated[int, Field(ge=1, le=16)] | Literal["auto"] = "auto"
     segment_seconds: float = Field(default=10.0, ge=2.0, le=600.0)
     damaged_percent: float = Field(default=2.0, ge=0.0, le=100.0)  # share of video packets
+    accept_loss: bool = False  # of sound, subtitles or captions
 
 
 class PhotoSettings(Settings):

@@ -141,12 +141,14 @@ def sound(
     language: str = "eng",
     title: str = "",
     rate: int = 48000,
+    bit_rate: int = 0,
 ) -> Extra:
     """An audio track with noise in it."""
 
     def add(container: OutputContainer) -> list[Packet]:
         stream = container.add_stream(codec, rate=rate)
         stream.codec_context.layout = "mono"  # type: ignore[union-attr]
+        stream.codec_context.bit_rate = bit_rate
         stream.metadata.update(
             {"language": language, "title": title} if title else {"language": language}
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import av.error
 import pytest
 
 from colordaemon.config import AfterSettings, Config, JobSettings, OutputSettings
@@ -36,6 +38,7 @@ from colordaemon.service.places import Places
 from colordaemon.service.scan import rank_of
 from colordaemon.service.settle import signature_of
 from colordaemon.service.supervise import WorkerProcess
+from colordaemon.service.worker import _is_of_the_machine
 
 
 class Puppet(WorkerProcess):
@@ -238,6 +241,50 @@ def test_trouble_with_the_machine_is_waited_out_longer_each_time(stage: Stage) -
     stage.turn(Refused(order.job, Fault.MACHINE, "Input/output error"))
     assert stage.job(order.job).state is State.FAILED
     assert "3 attempts failed, the last one: Input/output error" in stage.job(order.job).reason
+
+
+@pytest.mark.logs_errors
+def test_what_nobody_has_foreseen_sets_a_file_aside_at_the_second_try(stage: Stage) -> None:
+    order = stage.begin("film.mp4")
+    stage.turn(Refused(order.job, Fault.UNFORESEEN, "AttributeError()"))
+    assert stage.job(order.job).state is not State.FAILED
+    for _ in range(3):
+        stage.turn()
+    stage.turn(Begun(order.job), Refused(order.job, Fault.UNFORESEEN, "AttributeError()"))
+    job = stage.job(order.job)
+    assert (job.state, job.code) == (State.FAILED, "unforeseen")
+    assert job.reason == "something unforeseen happened 2 times over it: AttributeError()"
+
+
+@pytest.mark.logs_errors
+def test_unforeseen_errors_of_files_never_pause_the_work(stage: Stage) -> None:
+    stage.begin("1.mp4", "2.mp4", "3.mp4")
+    for _ in range(4):
+        stage.turn(Refused(stage.puppet.orders[-1].job, Fault.UNFORESEEN, "KeyError()"))
+        for _ in range(3):
+            stage.turn()
+        stage.turn(Begun(stage.puppet.orders[-1].job))
+    assert stage.dispatcher.holds.reason(stage.now) is None
+    assert "3.mp4" in stage.names_ordered()
+
+
+@pytest.mark.parametrize(
+    ("error", "of_the_machine"),
+    [
+        (AttributeError("codec_context"), False),
+        (av.error.InvalidDataError(1094995529, "invalid"), False),
+        (av.error.FFmpegError(errno.EIO, "I/O"), True),
+        (RuntimeError("CUDA error: device lost"), True),
+        (RuntimeError("can't allocate memory"), True),
+        (RuntimeError("expected 4 planes"), False),
+        (MemoryError(), True),
+        (OSError(errno.EIO, "I/O"), True),
+    ],
+)
+def test_an_unforeseen_error_is_of_the_file_unless_the_machine_speaks(
+    error: Exception, of_the_machine: bool
+) -> None:
+    assert _is_of_the_machine(error) is of_the_machine
 
 
 @pytest.mark.logs_errors

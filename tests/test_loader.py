@@ -13,8 +13,8 @@ from pictures import colorful
 from torch import Tensor
 
 from colordaemon.config import TrainSettings
-from colordaemon.pictures.crops import Crops, Source
-from colordaemon.pictures.loader import load, stream
+from colordaemon.pictures.crops import Source
+from colordaemon.pictures.loader import center_crops, stream
 from colordaemon.pictures.schedule import Schedule
 
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads.
@@ -99,5 +99,6 @@ def test_an_epoch_goes_on_where_it_was_stopped(rank: int, world: int) -> None:
 
 
 def test_validation_shows_all_pictures_in_order() -> None:
-    crops = Crops(PICTURES, 32)
-    assert numbers(list(load(crops, SETTINGS))) == list(range(40))
+    crops = center_crops(PICTURES, SETTINGS)
+    assert crops.shape == (40, 3, 32, 32) and numbers([crops]) == list(range(40))
+    assert center_crops([], SETTINGS).shape == (0, 3, 32, 32)

@@ -50,6 +50,7 @@ def test_a_table_may_be_compressed_and_have_other_columns(tmp_path: Path) -> Non
         ("sources.csv", b"", "found nothing"),
         ("sources.csv", b"file,source\n\xff,b\n", "invalid start byte"),
         ("sources.csv.gz", b"file,source\n", "Not a gzipped file"),
+        ("sources.csv", b'file,source\n"a,b\nc,d\n', "unexpected end of data"),
         ("sources.csv.gz", gzip.compress(b"file,source\n")[:-9], "ended before"),
     ],
 )
@@ -57,8 +58,21 @@ def test_a_table_that_is_none_is_named(
     tmp_path: Path, name: str, content: bytes, found: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=rf"{name}: expected .*file and source.*{found}"):
+    with pytest.raises(DataError, match=rf"{name}.*expected .*file and source.*{found}"):
         read_sources(tmp_path)
+
+
+def test_a_short_row_and_spaces_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "sources.csv").write_text("file,source\nanimal/1.png\n animal/2.png , zoo \n")
+    assert read_sources(tmp_path) == {"animal/1.png": "", "animal/2.png": "zoo"}
+
+
+def test_pictures_without_a_source_are_counted(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(folder / "face" / "new.png", colorful(77))
+    gather(folder)
+    assert "1 of 21 pictures have no source" in caplog.text
 
 
 def test_every_sample_knows_its_source(folder: Path) -> None:
@@ -88,6 +102,12 @@ def test_a_near_duplicate_of_an_unseen_picture_is_not_trained_on(folder: Path) -
         near[-2:] += 1
     training = {sample.name for sample in gather(folder, held_out_sources=["street"]).training}
     assert not training & set(names)
+
+
+def test_a_label_without_pictures_of_a_held_out_source_can_be_trained_on(folder: Path) -> None:
+    lines = (folder / "sources.csv").read_text().replace("face/09.png,street", "face/09.png,sea")
+    (folder / "sources.csv").write_text(lines)
+    assert gather(folder, subset="animal", held_out_sources=["sea"]).unseen == []
 
 
 def test_a_source_that_is_not_there_is_an_error_that_names_those_that_are(folder: Path) -> None:

@@ -30,15 +30,17 @@ from colordaemon.network.checkpoint import balance, load_model, read_notes, save
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.pictures.collection import collect
 from colordaemon.pictures.dataset import find_pictures
+from colordaemon.pictures.loader import center_crops
 from colordaemon.pictures.schedule import Schedule
 from colordaemon.training import start as starting
-from colordaemon.training import train as training
+from colordaemon.training import trainer, validator
 from colordaemon.training.losses import l2
 from colordaemon.training.report import overfitting
 from colordaemon.training.run import Run, averaged_weights
 from colordaemon.training.start import make_objective, set_training_mode, starting_model
 from colordaemon.training.step import Objective, train_step
-from colordaemon.training.train import learning_rate_share, train
+from colordaemon.training.train import train
+from colordaemon.training.trainer import learning_rate_share
 from colordaemon.training.validate import Measured, Validation, validate
 
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads files.
@@ -87,7 +89,7 @@ def run(tiny_model: ColorNet, settings: TrainSettings) -> Run:
 
 @pytest.fixture
 def _short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "WARM_UP_STEPS", 5)
+    monkeypatch.setattr(trainer, "WARM_UP_STEPS", 5)
 
 
 def examples(count: int = 4) -> tuple[Tensor, Tensor]:
@@ -128,7 +130,7 @@ def rows(run_folder: Path) -> list[dict[str, str]]:
 
 def state(run_folder: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = torch.load(run_folder / "state.pt", weights_only=True)
-    del loaded["counters"]["seconds"], loaded["origin"]  # the latter holds text
+    del loaded["counters"]["seconds"], loaded["origin"], loaded["judged_by"]  # these hold text
     return loaded
 
 
@@ -147,7 +149,7 @@ def finished(
     """The folder of a run that has had time to learn."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "WARM_UP_STEPS", 5)
+        patch.setattr(trainer, "WARM_UP_STEPS", 5)
         settings = make_settings(start, epochs=8, learning_rate=0.005)
         assert train(pictures_folder, folder, settings, CPU) == folder / "model.safetensors"
     yield folder
@@ -155,7 +157,7 @@ def finished(
 
 def test_a_run_learns_that_brightness_means_color(finished: Path) -> None:
     first, last = rows(finished)[0], rows(finished)[-1]
-    assert float(last["training_mse"]) < 0.5 * float(first["training_mse"])
+    assert float(last["training_loss"]) < 0.5 * float(first["training_loss"])
     assert float(last["validation_mse"]) < 0.5 * float(last["gray_mse"])
     assert float(last["validation_accuracy"]) > float(last["gray_accuracy"])
 
@@ -168,7 +170,8 @@ def test_the_model_file_is_the_one_that_scored_best(finished: Path, pictures_fol
     held_out = collect(pictures_folder, held_out=0.25, side=64).validation
     settings = make_settings(finished)
     model = load_model(finished / "model.safetensors")
-    again = validate(model, held_out, [], settings, l2, CPU)
+    crops = center_crops(held_out, settings)
+    again = validate(model, crops, crops[:0], settings, l2, CPU)
     # 16-bit floats in the file
     assert again.tuning_delta_e_70 == pytest.approx(stated["tuning_delta_e_70"], rel=0.02)
     assert again.held_out.scores.mse == pytest.approx(scores["mse"], rel=0.05)
@@ -311,7 +314,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(
         bad = float("nan") if steps == BATCHES + 3 else 1.0
         return train_step(model, optimizer, loss * bad)
 
-    monkeypatch.setattr(training, "train_step", break_down)
+    monkeypatch.setattr(trainer, "train_step", break_down)
     with pytest.raises(ModelError, match=f"training step {BATCHES + 3}: .* nan") as caught:
         train(pictures_folder, tmp_path / "run", settings, CPU)
     training_side = collect(pictures_folder, held_out=0.25, side=64).training
@@ -372,45 +375,93 @@ def test_averages_of_a_short_run_have_left_its_start_behind(run: Run) -> None:
         with torch.no_grad():
             for tensor in tensors:
                 tensor.fill_(float(run.step > 0))
-        run.averaged.update_parameters(run.model)
-    for tensor in run.averaged.module.state_dict().values():
+        run.average()
+    for tensor in run.averaged.state_dict().values():
         if tensor.is_floating_point():
             assert 0.9 < tensor.mean() < 1
 
 
 def test_averages_of_a_long_run_are_slow(run: Run) -> None:
-    run.averaged.update_parameters(run.model)
+    run.average()
     run.step, run.batch = 1_000_000, 1
     with torch.no_grad():
         run.model.decoder.head.weight += 1.0
-    before = run.averaged.module.state_dict()["decoder.head.weight"].clone()
-    run.averaged.update_parameters(run.model)
-    moved = run.averaged.module.state_dict()["decoder.head.weight"] - before
+    before = run.averaged.state_dict()["decoder.head.weight"].clone()
+    run.average()
+    moved = run.averaged.state_dict()["decoder.head.weight"] - before
     torch.testing.assert_close(moved, torch.full_like(moved, 0.001), atol=1e-6, rtol=0)
 
 
 def test_averages_look_back_over_less_than_the_cool_down(tiny_model: ColorNet, start: Path) -> None:
     """So that none of what they average is as noisy as before it."""
     run = Run(tiny_model, make_settings(start, epochs=10), CPU, epoch_batches=100)
-    run.averaged.update_parameters(run.model)
+    run.average()
     run.step, run.epoch = 1000, 10
     with torch.no_grad():
         run.model.decoder.head.weight += 1.0
-    before = run.averaged.module.state_dict()["decoder.head.weight"].clone()
+    before = run.averaged.state_dict()["decoder.head.weight"].clone()
     for _ in range(200):  # the cool-down
-        run.averaged.update_parameters(run.model)
-    moved = run.averaged.module.state_dict()["decoder.head.weight"] - before
+        run.average()
+    moved = run.averaged.state_dict()["decoder.head.weight"] - before
     assert moved.min() > 0.99
 
 
+def test_a_state_of_the_version_before_goes_on(
+    pictures_folder: Path, tmp_path: Path, start: Path, uninterrupted: Path
+) -> None:
+    """Its optimizer was not fused, its averages were torch's AveragedModel."""
+    folder = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    old = torch.load(folder / "state.pt", weights_only=True)
+    del old["judged_by"]
+    for group in old["parts"][1]["param_groups"]:
+        group["fused"] = None
+    averages = {f"module.{name}": tensor for name, tensor in old["parts"][2].items()}
+    old["parts"][2] = averages | {"n_averaged": torch.tensor(18)}
+    torch.save(old, folder / "state.pt")
+    train(pictures_folder, folder, make_settings(start, epochs=3), CPU, resume=True)
+    assert len(rows(folder)) == 3
+
+
+def test_the_best_figure_counts_only_for_the_same_pictures(
+    pictures_folder: Path, tmp_path: Path, start: Path, uninterrupted: Path
+) -> None:
+    folder = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    saved = torch.load(folder / "state.pt", weights_only=True)
+    saved["counters"]["best_delta_e_70"] = 0.001  # nothing will ever be better
+    torch.save(saved, folder / "state.pt")
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    train(pictures_folder, folder, make_settings(start, epochs=3), CPU, resume=True)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    other = make_settings(start, epochs=4, validation_pictures=5)
+    train(pictures_folder, folder, other, CPU, resume=True)
+    assert (folder / "model.safetensors").stat().st_mtime_ns > before
+
+
+def test_a_million_pictures_are_told_like_ten(
+    pictures_folder: Path, tmp_path: Path, start: Path, uninterrupted: Path
+) -> None:
+    folder = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    saved = torch.load(folder / "state.pt", weights_only=True)
+    saved["counters"]["pictures_seen"] = 1_234_567
+    torch.save(saved, folder / "state.pt")
+    train(pictures_folder, folder, make_settings(start, epochs=4), CPU, resume=True)
+    assert [row["pictures"] for row in rows(folder)][2:] == ["1234603", "1234639"]
+
+
+@pytest.mark.parametrize("seed", [0, 20_261_128])
+def test_any_seed_will_do(pictures_folder: Path, tmp_path: Path, start: Path, seed: int) -> None:
+    settings = make_settings(start, epochs=1, pictures_per_epoch=4, seed=seed)
+    assert train(pictures_folder, tmp_path, settings, CPU).exists()
+
+
 def test_averaged_weights_are_lent_and_given_back(run: Run) -> None:
-    run.averaged.update_parameters(run.model)
+    run.average()
     with torch.no_grad():
         run.model.decoder.head.weight += 1.0
     own = copy.deepcopy(run.model.state_dict())
     with averaged_weights(run):
         lent = copy.deepcopy(run.model.state_dict())
-    assert_same(lent, dict(run.averaged.module.state_dict()))
+    assert_same(lent, dict(run.averaged.state_dict()))
     assert_same(dict(run.model.state_dict()), dict(own))
     with pytest.raises(RuntimeError, match="on purpose"), averaged_weights(run):
         raise RuntimeError("on purpose")
@@ -420,12 +471,12 @@ def test_averaged_weights_are_lent_and_given_back(run: Run) -> None:
 def test_evaluation_changes_neither_the_model_nor_chance(
     pictures_folder: Path, run: Run, settings: TrainSettings
 ) -> None:
-    pictures = find_pictures(pictures_folder)
+    crops = center_crops(find_pictures(pictures_folder), settings)
     set_training_mode(run.model, settings)
     before, chance = copy.deepcopy(run.model.state_dict()), torch.get_rng_state()
-    first = validate(run.model, pictures, [], settings, l2, CPU)
-    assert validate(run.model, pictures, [], settings, l2, CPU) == first
-    assert first.held_out.scores.pictures == len(pictures) // 2
+    first = validate(run.model, crops, crops[:0], settings, l2, CPU)
+    assert validate(run.model, crops, crops[:0], settings, l2, CPU) == first
+    assert first.held_out.scores.pictures == len(crops) // 2
     assert_same(dict(run.model.state_dict()), dict(before))
     assert torch.equal(torch.get_rng_state(), chance)
 
@@ -650,7 +701,7 @@ def test_a_worse_epoch_does_not_replace_the_best_model(
         measured = Measured(0.1, scores, 9.0, 9.0, 10.0, 20.0, 40.0, 0.01)
         return Validation(measured, None, tuning_delta_e_70=next(results))
 
-    monkeypatch.setattr(training, "validate", judge)
+    monkeypatch.setattr(validator, "validate", judge)
     path = train(pictures_folder, tmp_path, make_settings(start, epochs=3), CPU)
     assert read_notes(path)["validation"]["tuning_delta_e_70"] == 1.0
     assert state(tmp_path)["counters"]["best_delta_e_70"] == 1.0
@@ -776,10 +827,8 @@ def test_whole_sources_are_held_out_judged_and_named(
     (row,) = rows(tmp_path / "run")
     assert float(row["unseen_delta_e"]) > 0 and float(row["unseen_blots"]) >= 0
     for name in ("report.html", "model-card.md"):
-        assert (
-            "Pictures of the sources away were held out whole"
-            in (tmp_path / "run" / name).read_text()
-        )
+        text = (tmp_path / "run" / name).read_text()
+        assert "Pictures of the sources away were held out whole: what is measured here" in text
 
 
 WITHOUT = """

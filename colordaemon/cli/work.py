@@ -36,6 +36,9 @@ def once(
     overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
     force: Annotated[bool, typer.Option(help="Replace color that is there already.")] = False,
     accept_damaged: Annotated[bool, typer.Option(help="Color what is left of bad films.")] = False,
+    accept_loss: Annotated[
+        bool, typer.Option(help="Color films whose sound or subtitles cannot be kept.")
+    ] = False,
     model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Another model than the bundled one.")
     ] = None,
@@ -56,7 +59,11 @@ def once(
         settings = override(
             load(config),
             output={"folder": output, "overwrite": overwrite or None},
-            film={"damaged_percent": 100.0 if accept_damaged else None, "codec": codec},
+            film={
+                "damaged_percent": 100.0 if accept_damaged else None,
+                "accept_loss": accept_loss or None,
+                "codec": codec,
+            },
             model={
                 "file": model,
                 "device": device,

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from colordaemon.config import FilmSettings
-from colordaemon.errors import AlreadyColor
+from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.join import join, verify
 from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask
 from colordaemon.film.record import Record, identity_of, segment_name
@@ -21,6 +21,8 @@ from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.stride import StrideSetting
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.decode import Frame
+from colordaemon.media.holdings import side_data
+from colordaemon.media.inventory import Inventory, grave_losses
 from colordaemon.media.mux import Target, choose_target
 from colordaemon.media.probe import FilmInfo, film_color, probe_film
 from colordaemon.media.tint import ExistingColor
@@ -31,14 +33,16 @@ from colordaemon.network.colorizer import Colorizer
 class FilmJob:
     """What is going to be done with a film, decided before any model time is spent.
 
-    remarks: in words, whatever comes out differently from the source or the settings. keep_color:
-    shots that have real color already pass as they are.
+    inventory: what the source holds, and what becomes of it. remarks: in words, whatever else comes
+    out differently from the source or the settings. keep_color: shots that have real color already
+    pass as they are.
     """
 
     source: FilmInfo
     encoder: EncoderSettings
     target: Target
     settings: FilmSettings
+    inventory: Inventory
     remarks: tuple[str, ...]
     keep_color: bool = True
 
@@ -49,7 +53,8 @@ class FilmReport:
 
     resumed: segments that an earlier, interrupted call had made. kept: frames that kept their own
     color. damaged: video packets that did not decode. retimed: frames whose time was missing or out
-    of order. left_out: packets of other streams, too damaged to be copied.
+    of order. jumps: of the film's clock, behind which everything was moved. left_out: packets of
+    other streams, too damaged to be copied.
     """
 
     frames: int
@@ -58,6 +63,7 @@ class FilmReport:
     shots: int
     damaged: int
     retimed: int
+    jumps: int
     left_out: int
     kept: int
 
@@ -65,8 +71,8 @@ class FilmReport:
 def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> FilmJob:
     """Look at a film and choose encoder and container.
 
-    Raises MediaError for a file that is no film, AlreadyColor for one with real color unless
-    `force`, ConfigError for encoder options that do not exist.
+    Raises MediaError for a file that is no film or would lose its sound or subtitles, AlreadyColor
+    for one with real color unless `force`, ConfigError for encoder options that do not exist.
     """
     source = probe_film(path)
     if not force and film_color(source) is ExistingColor.COLOR:
@@ -74,7 +80,11 @@ def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> Fil
     encoder, remarks = choose_encoder(source, settings)
     target = choose_target(source, encoder)
     told = (*remarks, *target.remarks)
-    return FilmJob(source, encoder, target, settings, told, keep_color=not force)
+    inventory = (*target.inventory, *side_data(source, encoder.codec))
+    if not settings.accept_loss and (lost := grave_losses(inventory)):
+        reasons = "; ".join(map(str, lost))
+        raise MediaError(f"{path}: {reasons}; --accept-loss colors it without")
+    return FilmJob(source, encoder, target, settings, inventory, told, keep_color=not force)
 
 
 def color_film(
@@ -127,6 +137,7 @@ def color_film(
         shots=shots,
         damaged=damage.damaged,
         retimed=damage.retimed,
+        jumps=damage.jumps,
         left_out=left_out,
         kept=sum(segment.kept for segment in plan.segments),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -20,8 +21,9 @@ from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
 from colordaemon.film.plan import FilmPlan, SegmentResult
-from colordaemon.media.mux import FilmMuxer, Target, film_of
+from colordaemon.media.mux import TRANSPORT, FilmMuxer, Target, film_of
 from colordaemon.media.probe import open_film, tick
+from colordaemon.media.seek import from_keyframe
 
 
 def join(
@@ -35,13 +37,14 @@ def join(
     with open_film(plan.source.path) as source:
         muxer = FilmMuxer(path, source, plan.source, target, plan.encoder)
         try:
-            muxer.write(_film_packets(plan, _header(muxer.film), on_work))
+            muxer.write(_film_packets(plan, target, on_work))
         except (av.error.ArgumentError, av.error.InvalidDataError) as error:
             raise MediaError(
                 f"{plan.source.path}: {target.format} refuses a packet of it ({error.strerror})"
             ) from error
         finally:
             muxer.close()
+        muxer.complete()
         return muxer.left_out
 
 
@@ -53,34 +56,40 @@ def verify(
     Checked: the number of streams, the time of every frame, and that its first and its last group
     of pictures decode.
     """
+    name = f"{plan.source.path}: the finished film"
     with open_film(path) as container:
-        if len(container.streams) < len(target.kept):
-            raise MediaError(
-                f"{path}: found {len(container.streams)} streams, expected {len(target.kept)}"
-            )
+        found, expected = len(container.streams), len(target.kept)
+        if found < expected:
+            raise MediaError(f"{name} has {found} streams, expected {expected}")
         film = film_of(container, target.kept.index(plan.source.stream_index))
-        _check_times(plan, _packets(container, film, on_work), film, path)
-        for seconds in (None, plan.pts()[-1] * plan.source.time_base):
+        origin = target.origin(plan.source)
+        _check_times(plan, _packets(container, film, on_work), film, name, origin)
+        last = int(plan.pts()[-1]) * plan.source.time_base - origin
+        if target.format == TRANSPORT:  # has no index, and is searched by the time of decoding
+            last = plan.segments[-1].packet_pts[0] * plan.source.time_base - 1
+        for seconds in (None, last):
             if seconds is not None:
                 container.seek(int(seconds / tick(film)), stream=film)
             else:
                 container.seek(0)
-            _check_decodes(container, film, path)
+            _check_decodes(container, film, name)
 
 
 def _film_packets(
-    plan: FilmPlan, header: bytes, on_work: Callable[[], None]
+    plan: FilmPlan, target: Target, on_work: Callable[[], None]
 ) -> Iterator[Packet[Stream]]:
     """The packets of all segments with pts of the source, new dts and durations."""
     times, depth = plan.pts(), plan.reorder_depth
     step = int(times[1] - times[0]) if len(times) > 1 else 1
+    if depth and times[0] >= depth:  # a transport stream knows no time before zero
+        step = min(step, int(times[0]) // depth)
     end = plan.segments[-1].end_pts
     durations = dict(
         zip(times.tolist(), [*np.diff(times).tolist(), max(0, end - int(times[-1]))], strict=True)
     )
-    number = 0
+    number, header = 0, _header_of(plan.segments[0])
     for segment in plan.segments:
-        for packet, pts in _segment_packets(segment, header):
+        for packet, pts in _segment_packets(segment, header, target.format == TRANSPORT):
             early = number - depth
             packet.pts, packet.dts = pts, int(times[0]) + step * early
             if early >= 0:
@@ -92,15 +101,25 @@ def _film_packets(
             yield packet
 
 
-def _segment_packets(segment: SegmentResult, header: bytes) -> Iterator[tuple[Packet[Stream], int]]:
+def _segment_packets(
+    segment: SegmentResult, header: bytes, repeats_header: bool
+) -> Iterator[tuple[Packet[Stream], int]]:
+    """Packets with their pts. repeats_header: before every key frame, for containers without."""
     with av.open(str(segment.path)) as container:
         stream = container.streams.video[0]
         # x265 would decode nothing after another header and report no error. ProRes and DNxHR
         # have none: their packets say everything.
-        if header and _header(stream) != header:
+        if _header(stream) != header:
             raise MediaError(f"{segment.path}: its encoder header differs from the film's")
+        repeat = BitStreamFilterContext("dump_extra" if repeats_header else "null", stream)
         packets = (packet for packet in container.demux(stream) if packet.size)
-        yield from zip(packets, segment.packet_pts, strict=True)
+        filtered = (other for packet in packets for other in repeat.filter(packet))
+        yield from zip(filtered, segment.packet_pts, strict=True)
+
+
+def _header_of(segment: SegmentResult) -> bytes:
+    with av.open(str(segment.path)) as container:
+        return _header(container.streams.video[0])
 
 
 def _header(stream: Stream) -> bytes:
@@ -116,13 +135,17 @@ def _packets(
 
 
 def _check_times(
-    plan: FilmPlan, packets: Iterator[Packet[VideoStream]], film: VideoStream, path: Path
+    plan: FilmPlan,
+    packets: Iterator[Packet[VideoStream]],
+    film: VideoStream,
+    name: str,
+    origin: Fraction,
 ) -> None:
     found = sorted(packet.pts for packet in packets if packet.size and packet.pts is not None)
     expected = plan.pts()
     if len(found) != len(expected):
-        raise MediaError(f"{path}: found {len(found)} frames, expected {len(expected)}")
-    origin, planned_tick, found_tick = plan.source.origin_seconds, plan.source.time_base, tick(film)
+        raise MediaError(f"{name} has {len(found)} frames, expected {len(expected)}")
+    planned_tick, found_tick = plan.source.time_base, tick(film)
     # Exact where the container can; Matroska rounds to its own ticks.
     tolerance = Fraction(0)
     if origin or (planned_tick / found_tick).denominator != 1:
@@ -131,15 +154,15 @@ def _check_times(
         time, wanted = count * found_tick, planned * planned_tick - origin
         if abs(time - wanted) > tolerance:
             raise MediaError(
-                f"{path}: a frame stands at {float(time):.6f} s, expected {float(wanted):.6f} s"
+                f"{name} has a frame at {float(time):.6f} s, expected {float(wanted):.6f} s"
             )
 
 
-def _check_decodes(container: InputContainer, film: VideoStream, path: Path) -> None:
-    """Decode from where the container stands to the next key frame or the end."""
+def _check_decodes(container: InputContainer, film: VideoStream, name: str) -> None:
+    """Decode from where the container stands, at its first key frame, to the next or the end."""
     decoded, keys = 0, 0
     try:
-        for packet in container.demux(film):
+        for packet in from_keyframe(container.demux(film), film):
             keys += bool(packet.is_keyframe and packet.size)
             if keys > 1:
                 break
@@ -147,7 +170,7 @@ def _check_decodes(container: InputContainer, film: VideoStream, path: Path) -> 
         if keys > 1:
             decoded += len(film.codec_context.decode(None))
     except av.error.FFmpegError as error:
-        raise MediaError(f"{path}: the finished film does not decode ({error.strerror})") from error
+        raise MediaError(f"{name} does not decode ({error.strerror})") from error
     if not decoded:
-        raise MediaError(f"{path}: the finished film decodes to no picture")
+        raise MediaError(f"{name} decodes to no picture")
     film.codec_context.flush_buffers()

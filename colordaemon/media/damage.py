@@ -11,12 +11,14 @@ ALWAYS_TOLERATED = 8  # damaged packets, so that a short clip survives one scrat
 class Damage:
     """Counts from the film's beginning to some frame, or to its end.
 
+    jumps: of the film's clock, behind which all times are moved.
     film_end, content_end: how far its packets, and those of all streams, reach in seconds.
     """
 
     packets: int = 0
     damaged: int = 0
     retimed: int = 0
+    jumps: int = 0
     film_end: float = 0.0
     content_end: float = 0.0
 

@@ -21,10 +21,13 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
+from colordaemon.media.captions import Messages
+from colordaemon.media.clock import Clock
 from colordaemon.media.damage import Damage
+from colordaemon.media.frames import messages_of
 from colordaemon.media.order import in_order
 from colordaemon.media.pixels import plane_array
-from colordaemon.media.probe import FilmInfo, all_packets, open_film, tick
+from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, open_film, tick
 from colordaemon.media.seek import Entry, begin_before, from_keyframe
 
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
@@ -36,12 +39,14 @@ class Frame:
     """One frame: the decoder's picture in a planar format, first plane luma, and when it is shown.
 
     pts and duration count in the film's time base; duration is 0 where the container knows none.
+    messages: captions and the like that come with the picture.
     """
 
     picture: VideoFrame
     depth: int
     pts: int
     duration: int
+    messages: Messages = ()
 
     @property
     def luma(self) -> np.ndarray:
@@ -99,6 +104,7 @@ class FilmReader:
         assert isinstance(stream, VideoStream)
         stream.thread_type = "AUTO"
         self._stream = stream
+        self._clock = Clock() if self.info.container in JUMPING_CLOCKS else None
 
     def close(self) -> None:
         self._container.close()
@@ -115,7 +121,8 @@ class FilmReader:
     def _frames(self) -> Iterator[Frame]:
         step = max(1, round(1 / (self.info.rate * self.info.time_base)))
         for picture, pts in in_order(self._pictures(), step, self._count_retimed):
-            yield Frame(self._planar(picture), self._layout.depth, pts, picture.duration or 0)
+            messages, duration = messages_of(picture), picture.duration or 0
+            yield Frame(self._planar(picture), self._layout.depth, pts, duration, messages)
 
     def _from_entry(self, frames: Iterator[Frame], entry: Entry) -> Iterator[Frame]:
         before, frame = None, next(frames, None)
@@ -155,6 +162,9 @@ class FilmReader:
         """The film's packets, then the flushing one."""
         packets = all_packets(self._container, self._count_unreadable)
         for packet in from_keyframe(packets, self._stream) if self.sought else packets:
+            if self._clock:
+                self._clock.steady(packet)
+                self.damage.jumps = self._clock.jumps
             self._count(packet)
             if packet.stream is self._stream:
                 yield packet

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
 import numpy as np
 from av.filter import Graph
+from av.packet import Packet
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
+from colordaemon.media.captions import CARRYING_CODECS, Messages, with_messages
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.decode import Frame
 from colordaemon.media.pixels import plane_array
@@ -42,6 +44,7 @@ class SegmentWriter:
             options={"avoid_negative_ts": "disabled"},
         )
         self._stream = settings.add_to(self._container)
+        self._messages: dict[int, Messages] = {}  # by pts, of pictures in the encoder
         self._marker = _FrameMarker(settings) if settings.codec == "ffv1" else None
 
     def __enter__(self) -> Self:
@@ -64,18 +67,29 @@ class SegmentWriter:
         picture = merge_planes(frame, chroma, self.settings)
         picture.pts, picture.time_base = frame.pts, self.settings.time_base
         picture.duration = frame.duration
+        if frame.messages and self.settings.codec in CARRYING_CODECS:
+            self._messages[frame.pts] = frame.messages
         self.settings.tag(picture)
         self._encode(self._marker.mark(picture) if self._marker else picture)
 
     def _encode(self, picture: VideoFrame | None) -> None:
         for packet in self._stream.encode(picture):
             assert packet.pts is not None and packet.time_base is not None
-            pts = packet.pts * packet.time_base / self.settings.time_base
+            pts = int(packet.pts * packet.time_base / self.settings.time_base)
+            if pts in self._messages:
+                packet = self._with_messages(packet, self._messages.pop(pts))
             # On a busy machine x265 gives a short segment dts that no muxer takes. The join makes
             # all times anew, so that packets only have to stay in order here.
             packet.pts = packet.dts = len(self.packet_pts)
-            self.packet_pts.append(int(pts))
+            self.packet_pts.append(pts)
             self._container.mux(packet)
+
+    def _with_messages(self, packet: Packet[Any], messages: Messages) -> Packet[Any]:
+        carrying: Packet[Any] = Packet(with_messages(bytes(packet), messages, self.settings.codec))
+        carrying.time_base, carrying.stream = packet.time_base, packet.stream
+        carrying.is_keyframe = packet.is_keyframe
+        carrying.duration = packet.duration
+        return carrying
 
 
 def merge_planes(frame: Frame, chroma: np.ndarray, settings: EncoderSettings) -> VideoFrame:

@@ -34,6 +34,8 @@ _CONTAINERS = (
 )
 # Containers whose clock starts anywhere: the whole film is shifted to start at zero.
 FLOATING_CLOCKS = frozenset({"mpeg", "mpegts", "wtv"})
+# Containers that are joined end to end, so that the clock jumps.
+JUMPING_CLOCKS = frozenset({"mpeg", "mpegts"})
 # Containers that say how long the film is in a header, so that a truncated file shows.
 _DECLARING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf", "nut"})
 
@@ -144,8 +146,11 @@ def film_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         found = ", ".join(sorted({s.type for s in container.streams})) or "no stream at all"
         raise MediaError(f"{path}: no video stream, found {found}")
+    known = [s for s in streams if s.codec_context]
+    if not known:
+        raise MediaError(f"{path}: its video is in a codec that FFmpeg does not know")
     best = container.streams.best("video")
-    return best if best in streams else streams[0]
+    return best if best in known else known[0]
 
 
 def tick(stream: Stream) -> Fraction:

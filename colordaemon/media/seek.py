@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import av.error
 from av.container import InputContainer
@@ -20,6 +21,8 @@ from av.video.stream import VideoStream
 
 from colordaemon.media.damage import Damage
 from colordaemon.media.probe import tick
+
+S = TypeVar("S", bound=Stream)
 
 _KEYFRAMES = 2  # before the frame that is wanted
 
@@ -66,7 +69,7 @@ def begin_before(container: InputContainer, stream: VideoStream, pts: int) -> bo
     return False
 
 
-def from_keyframe(packets: Iterator[Packet[Stream]], stream: Stream) -> Iterator[Packet[Stream]]:
+def from_keyframe(packets: Iterator[Packet[S]], stream: Stream) -> Iterator[Packet[S]]:
     """The same packets without those of `stream` that come before its first keyframe."""
     begun = False
     for packet in packets:

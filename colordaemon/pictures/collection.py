@@ -283,6 +283,7 @@ def _check(collection: Collection) -> None:
         f"{collection.folder}: {left} usable pictures give {training} for training and "
         f"{validation} for validation; both need at least one"
         + (f" (left out: {why})" if why else "")
+        + (f" (of held-out sources: {len(collection.unseen)})" if collection.unseen else "")
     )
 
 

@@ -158,13 +158,16 @@ def split(pictures: Sequence[Picture], held_out: float) -> tuple[list[Picture], 
 
 
 def sources_of(folder: Path, pictures: Sequence[Picture], wanted: Sequence[str]) -> list[str]:
-    """The source of each picture. Raises DataError when one of those `wanted` has none."""
+    """The source of each picture. Raises DataError when the folder has none of those `wanted`."""
     table = read_sources(folder)
-    sources = [table.get(picture.name, UNKNOWN) for picture in pictures]
-    missing = sorted(set(wanted) - set(sources))
+    missing = sorted(set(wanted) - set(table.values()))
     if missing:
-        known = ", ".join(sorted(set(sources) - {UNKNOWN})) or "none: it has no sources.csv"
+        known = ", ".join(sorted(set(table.values()) - {UNKNOWN})) or "none: it has no sources.csv"
         raise DataError(f"{folder}: no picture of the source {missing[0]!r}; it names {known}")
+    sources = [table.get(picture.name, UNKNOWN) for picture in pictures]
+    unknown = sources.count(UNKNOWN)
+    if table and unknown:
+        log.warning("%s: %d of %d pictures have no source", folder, unknown, len(pictures))
     return sources
 
 

@@ -76,15 +76,23 @@ class _TrainingCrops(Dataset[Tensor]):
         return random_crop(self._pictures[self._order[place]], self._settings.side, chance)
 
 
-def load(crops: Crops, settings: TrainSettings) -> DataLoader[Tensor]:
-    """All crops once, in their order, in batches."""
-    return DataLoader(
-        crops,
+def center_crops(pictures: Sequence[Source], settings: TrainSettings) -> Tensor:
+    """The center of every picture for validation, (N, 3, side, side) uint8 sRGB.
+
+    Read once, because all of them fit into memory (98 MB for 2,000 of 128 px) and are asked for
+    after every epoch.
+    """
+    side = settings.validation_side
+    if not pictures:
+        return torch.empty(0, 3, side, side, dtype=torch.uint8)
+    batches = DataLoader(
+        Crops(pictures, side),
         settings.batch_size,
         num_workers=settings.loader_workers,
         worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),
     )
+    return torch.cat(list(batches))
 
 
 def _ignore_interrupts(_: int) -> None:

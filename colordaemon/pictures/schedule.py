@@ -1,16 +1,18 @@
 """Which picture is shown at which place of which epoch.
 
 Every source of pictures is a deck of cards: it is shuffled, dealt to the last card, and shuffled
-anew, so that each of its pictures is seen as often as any other, however long an epoch is. How
-many cards of each deck go into an epoch is the same every time; the order within the epoch is
-shuffled. All of it depends only on the seed and the epoch, so that a resumed run sees what it would
-have seen.
+anew, so that each of its pictures is seen as often as any other, however long an epoch is. How many
+cards of each deck go into an epoch is its share, rounded up or down as chance has it: also a source
+of one picture is shown now and then. The order within the epoch is shuffled. All of it depends only
+on the seed and the epoch, so that a resumed run sees what it would have seen.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -36,8 +38,9 @@ class Schedule:
         all of them, wait for the next epoch."""
         if not sources or not self.batches:
             shared = f" for each of {world} processes" if world > 1 else ""
+            what = "pictures_per_epoch of" if wanted < len(sources) else "training pictures:"
             raise DataError(
-                f"{min(wanted, len(sources))} training pictures do not fill a batch of "
+                f"{what} {wanted if sources else 0}, which do not fill a batch of "
                 f"{settings.batch_size}{shared}"
             )
         decks: dict[str, list[int]] = defaultdict(list)
@@ -45,7 +48,7 @@ class Schedule:
             decks[source].append(index)
         self._decks = [torch.tensor(decks[source]) for source in sorted(decks)]
         sizes = [len(deck) for deck in self._decks]
-        self._quotas = quotas(sizes, self.batches * self._together, settings.most_per_source)
+        self._shares = shares(sizes, self.pictures, settings.most_per_source)
 
     @property
     def pictures(self) -> int:
@@ -54,12 +57,15 @@ class Schedule:
 
     def order(self, epoch: int) -> list[int]:
         """The pictures of an epoch, by their index; all processes together take them in turn."""
-        dealt = [
-            deck[self._deal(len(deck), epoch * quota, quota, number)]
-            for number, (deck, quota) in enumerate(zip(self._decks, self._quotas, strict=True))
-            if quota
-        ]
         chance = torch.Generator().manual_seed(self._seed + epoch)
+        counts = rounded(self._shares, self.pictures, float(torch.rand(1, generator=chance)))
+        dealt = [
+            deck[self._deal(len(deck), int(epoch * share), count, number)]
+            for number, (deck, share, count) in enumerate(
+                zip(self._decks, self._shares, counts, strict=True)
+            )
+            if count
+        ]
         shuffled = torch.cat(dealt)[torch.randperm(self.pictures, generator=chance)]
         order: list[int] = shuffled.tolist()
         return order
@@ -81,7 +87,7 @@ class Schedule:
         return torch.Generator().manual_seed(mixed % 2**62)
 
 
-def quotas(sizes: Sequence[int], total: int, most: float) -> list[int]:
+def shares(sizes: Sequence[int], total: int, most: float) -> list[float]:
     """How many of `total` pictures each source gives: in proportion to `sizes`, and at most a share
     of `most` (0..1) of all, or an equal share if that is larger; they add up to `total`."""
     cap = max(most, 1 / len(sizes)) * total
@@ -94,8 +100,16 @@ def quotas(sizes: Sequence[int], total: int, most: float) -> list[int]:
         for i in over or free:
             given[i] = min(cap, sizes[i] * scale)
         free -= over or free
-    whole = [int(share) for share in given]
-    by_rest = sorted(range(len(sizes)), key=lambda i: whole[i] - given[i])
-    for i in by_rest[: total - sum(whole)]:
-        whole[i] += 1
-    return whole
+    return given
+
+
+def rounded(shares: Sequence[float], total: int, offset: float) -> list[int]:
+    """Shares as whole numbers that add up to `total`, each its share rounded up or down.
+
+    offset: 0 <= x < 1, drawn anew each time, so that in the long run each gets its share. This is
+    systematic sampling: the ends of the shares, laid in a row, are counted against a moved ruler.
+    """
+    ends = list(accumulate(shares))
+    ends[-1] = total  # whatever was lost in adding up
+    marks = [0, *(math.floor(end + offset) for end in ends)]
+    return [after - before for before, after in pairwise(marks)]

@@ -30,11 +30,15 @@ def read_sources(folder: Path) -> dict[str, str]:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: expected a table of file and source, found {error}") from error
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    if not {"file", "source"} <= set(rows.fieldnames or ()):
-        found = ", ".join(rows.fieldnames or ()) or "nothing"
-        raise DataError(f"{path}: expected the columns file and source, found {found}")
-    return {row["file"]: row["source"] or UNKNOWN for row in rows}
+    rows = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
+    try:
+        if not {"file", "source"} <= set(rows.fieldnames or ()):
+            found = ", ".join(rows.fieldnames or ()) or "nothing"
+            raise DataError(f"{path}: expected the columns file and source, found {found}")
+        return {row["file"].strip(): row["source"].strip() or UNKNOWN for row in rows}
+    except csv.Error as error:
+        line = rows.line_num
+        raise DataError(f"{path}:{line}: expected a row of file and source ({error})") from error
 
 
 def is_table(name: str) -> bool:

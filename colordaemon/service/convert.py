@@ -13,6 +13,7 @@ from typing import Protocol
 from colordaemon.config import Config
 from colordaemon.film.film import color_film, plan_film
 from colordaemon.media.decode import Frame
+from colordaemon.media.inventory import Inventory, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.service.publish import partial_for, publish, target_for
@@ -44,20 +45,23 @@ class Place:
 @dataclass(frozen=True)
 class Colored:
     """A complete, checked file under its partial name, what was done in one line, and what its
-    owner should know."""
+    owner should know. inventory: all that the source holds, and what became of it."""
 
     place: Place
     summary: str
     warnings: tuple[str, ...]
+    inventory: Inventory = ()
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A published file, what was done in one line, and what its owner should know."""
+    """A published file, what was done in one line, and what its owner should know. inventory: as in
+    `Colored`."""
 
     target: Path
     summary: str
     warnings: tuple[str, ...]
+    inventory: Inventory = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def convert(
         publish(place.partial, place.target, overwrite=config.output.overwrite)
     finally:
         place.partial.unlink(missing_ok=True)
-    return Converted(place.target, colored.summary, colored.warnings)
+    return Converted(place.target, colored.summary, colored.warnings, colored.inventory)
 
 
 def color(
@@ -182,17 +186,23 @@ def _color_film(
         )
     finally:
         progress.end()
-    warnings = list(job.remarks)
+    warnings = [*job.remarks, *remarks(job.inventory)]
     if report.kept:
         warnings.append(f"{report.kept} of {report.frames} frames had color already and keep it")
     if report.damaged:
         warnings.append(f"{report.damaged} damaged video packets; the rest is done")
     if report.retimed:
         warnings.append(f"{report.retimed} frames had no time or one out of order; put in order")
+    if report.jumps:
+        warnings.append(
+            f"the clock starts anew or jumps {report.jumps} times; all streams go on from there"
+        )
+    if report.left_out:
+        warnings.append(f"{report.left_out} damaged packets of sound or subtitles are left out")
     summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
     if report.resumed:
         summary += f", {report.resumed} of {report.segments} segments from before"
-    return Colored(place, summary, tuple(warnings))
+    return Colored(place, summary, tuple(warnings), job.inventory)
 
 
 def _check_space(source: Path, place: Place) -> None:

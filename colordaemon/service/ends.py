@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from colordaemon.config import Config
+from colordaemon.media.inventory import Inventory
 from colordaemon.service.checksum import sha256, write_checksum
 from colordaemon.service.deliver import Tell, deliver, deliver_again
 from colordaemon.service.identity import is_there
@@ -74,7 +75,7 @@ class Ends:
         for warning in said.warnings:
             log.warning("%s: %s", job.source, warning)
         figures = f"{said.summary}; {seconds:.1f} s, attempt {job.attempts}"
-        self._done(job, target, said.sha256, figures, wall)
+        self._done(job, target, said.sha256, figures, wall, said.inventory)
 
     def recover(self, job: Job, wall: float) -> None:
         """Go on with a job that was being published when the daemon ended."""
@@ -113,6 +114,18 @@ class Ends:
         else:
             log.warning("%s: the worker died over it (%s); once more", job.source, reason)
 
+    def stumbled(self, job: Job, reason: str, wall: float) -> None:
+        """Something that nobody has foreseen, and that comes from the file."""
+        what = "something unforeseen happened"
+        self._journal.crashed(job, wall, reason, code="unforeseen", what=what)
+        job = self._journal.job(job.id)
+        if job.state is not State.FAILED:
+            log.warning("%s: unforeseen: %s; once more", job.source, reason)
+            return
+        self.clean(job)
+        log.error("failed: %s: %s", job.source, job.reason)
+        write_reason(self._reason_path(job), job, job.reason, wall)
+
     def failed_here(self, job: Job, reason: str, wall: float) -> None:
         """The machine is at fault: later again, but not for ever."""
         settings = self._config.jobs
@@ -138,11 +151,20 @@ class Ends:
         relative = self.places.relative(job.source)
         remove_work((self.places.outbox / relative).parent, tag_of(self._journal.token, job.id))
 
-    def _done(self, job: Job, target: Path, digest: str, figures: str, wall: float) -> None:
+    def _done(
+        self,
+        job: Job,
+        target: Path,
+        digest: str,
+        figures: str,
+        wall: float,
+        inventory: Inventory = (),
+    ) -> None:
         if self._config.after.checksum:
             write_checksum(target, digest or sha256(target))
         action = self._config.after.source
-        self._journal.finish(job, wall, reason=figures, retire="" if action == "keep" else action)
+        retires = "" if action == "keep" else action
+        self._journal.finish(job, wall, reason=figures, retire=retires, inventory=inventory)
         log.info("done: %s (%s)", target, figures)
         self.clean(job)
         remove_reason(self._reason_path(job))

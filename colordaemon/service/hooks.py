@@ -36,6 +36,7 @@ def announcement(job: Job) -> dict[str, Any]:
         "target": os.fspath(job.target) if job.target and job.state == "done" else None,
         "attempts": job.attempts,
         "time": job.changed,
+        "inventory": json.loads(job.inventory),
     }
 
 

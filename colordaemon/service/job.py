@@ -76,6 +76,7 @@ class Job:
 
     not_before, changed: Unix seconds. code: a word for programs; reason: a sentence for people.
     retire: what is still to be done with the source. announce: whether the hook is still to run.
+    inventory: JSON, a list of what the source holds and what became of it.
     """
 
     id: int
@@ -95,6 +96,7 @@ class Job:
     partial: Partial | None
     retire: str
     announce: bool
+    inventory: str
 
 
 def job_of(row: sqlite3.Row) -> Job:
@@ -125,6 +127,7 @@ def job_of(row: sqlite3.Row) -> Job:
         partial=partial,
         retire=row["retire"],
         announce=bool(row["announce"]),
+        inventory=row["inventory"],
     )
 
 

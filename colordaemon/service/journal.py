@@ -22,6 +22,7 @@ file would be published twice. WAL does not work on a network file system.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from colordaemon.media.inventory import Inventory, as_plain
 from colordaemon.service.job import Found, Job, Partial, State, job_of
 from colordaemon.service.records import ABSENT, FIRST, Records, below
 from colordaemon.service.schema import upgrade
@@ -121,16 +123,22 @@ class Journal(Records):
             not_before=not_before,
         )  # fmt: skip
 
-    def crashed(self, job: Job, now: float, reason: str, not_before: float = 0.0) -> State:
-        """The worker died over a job, which is set aside when that happens a second time."""
+    def crashed(
+        self, job: Job, now: float, reason: str, not_before: float = 0.0, *,
+        code: str = "crash", what: str = "the worker died",
+    ) -> State:  # fmt: skip
+        """The worker died over a job, which is set aside when that happens a second time.
+
+        what: else has happened that belongs to the file.
+        """
         crashes = self.job(job.id).crashes + 1
         if crashes >= CRASHES:
-            state, reason = State.FAILED, f"the worker died {crashes} times over it: {reason}"
+            state, reason = State.FAILED, f"{what} {crashes} times over it: {reason}"
         else:
             state = State.QUEUED
         announce = int(state is State.FAILED)
         self._set(
-            job, state, now, crashes=crashes, code="crash", reason=reason, not_before=not_before,
+            job, state, now, crashes=crashes, code=code, reason=reason, not_before=not_before,
             announce=announce,
         )  # fmt: skip
         return state
@@ -140,11 +148,17 @@ class Journal(Records):
         columns = partial.columns()
         self._set(job, State.PUBLISHING, now, target=os.fsencode(target), **columns)
 
-    def finish(self, job: Job, now: float, *, reason: str, retire: str) -> None:
-        """Done: the target is on the disk. retire: what is left to do with the source, or ''."""
+    def finish(
+        self, job: Job, now: float, *, reason: str, retire: str, inventory: Inventory = ()
+    ) -> None:
+        """Done: the target is on the disk. retire: what is left to do with the source, or ''.
+
+        inventory: all that the source holds, and what became of it.
+        """
         self._set(
-            job, State.DONE, now, code="", reason=reason, retire=retire, announce=1, not_before=0.0
-        )
+            job, State.DONE, now, code="", reason=reason, retire=retire, announce=1, not_before=0.0,
+            inventory=json.dumps(as_plain(inventory)),
+        )  # fmt: skip
 
     def set_aside(self, job: Job, state: State, now: float, *, code: str, reason: str) -> None:
         """Failed, skipped or cancelled."""

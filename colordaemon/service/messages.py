@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from colordaemon.media.inventory import Inventory
+
 # To the worker
 
 
@@ -77,7 +79,7 @@ class Segment:
 class Finished:
     """A complete, checked and flushed file lies at `partial`, meant to become `target`.
 
-    sha256: of its bytes, or "" where nobody wants it.
+    sha256: of its bytes, or "" where nobody wants it. inventory: all that the source holds.
     """
 
     job: int
@@ -86,6 +88,7 @@ class Finished:
     sha256: str
     summary: str
     warnings: tuple[str, ...]
+    inventory: Inventory = ()
 
 
 class Fault(StrEnum):
@@ -96,6 +99,7 @@ class Fault(StrEnum):
     SPACE = "space"  # all work waits
     SETTINGS = "settings"  # all work waits for the operator
     MACHINE = "machine"  # once more, later
+    UNFORESEEN = "unforeseen"  # once more at once, then never again
     STOPPED = "stopped"  # once more, at any time
 
 

@@ -111,6 +111,8 @@ class Outcomes:
             self._holds.hold("settings", reason)
         elif not self.is_still_there(job, ends, wall):
             pass  # whatever was said of it is explained
+        elif said.fault is Fault.UNFORESEEN:
+            ends.stumbled(job, reason, wall)
         elif said.fault is Fault.MACHINE:
             ends.failed_here(job, reason, wall)
             if self._holds.failed(job.id, now):

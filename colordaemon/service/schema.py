@@ -6,7 +6,7 @@ import sqlite3
 
 from colordaemon.errors import ConfigError
 
-VERSION = 2
+VERSION = 3
 _SCHEMA = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY,
@@ -40,6 +40,7 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 UPGRADES: dict[int, str] = {
     0: _SCHEMA,
     1: "ALTER TABLE jobs ADD COLUMN partial_sha256 TEXT NOT NULL DEFAULT '';",
+    2: "ALTER TABLE jobs ADD COLUMN inventory TEXT NOT NULL DEFAULT '[]';",
 }
 
 

@@ -20,6 +20,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import av.error
 import torch
 
 from colordaemon.config import Config
@@ -56,6 +57,10 @@ log = logging.getLogger(__name__)
 
 ALIVE_SECONDS = 1.0  # between two signs of life
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_OF_THE_MACHINE = _NO_SPACE | {
+    errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENODEV, errno.ENXIO,
+    errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT, errno.ETIMEDOUT, errno.EAGAIN,
+}  # fmt: skip
 _PR_SET_PDEATHSIG = 1
 
 
@@ -104,6 +109,10 @@ class Worker:
         except Interrupted as reason:
             self._refuse(order, Fault.STOPPED, reason)
         except OSError as error:
+            if not _is_of_the_machine(error):
+                log.exception("%s: unexpected", order.source)
+                self._refuse(order, Fault.UNFORESEEN, repr(error))
+                return
             fault = Fault.SPACE if error.errno in _NO_SPACE else Fault.MACHINE
             self._refuse(
                 order, fault, f"{error.strerror or error} ({error.filename or order.source})"
@@ -112,8 +121,11 @@ class Worker:
             self._refuse(order, Fault.STOPPED, "the worker has to start anew")
             raise
         except Exception as error:
-            # After a CUDA error no call of this process succeeds; the daemon starts another one.
             log.exception("%s: unexpected", order.source)
+            if not _is_of_the_machine(error):
+                self._refuse(order, Fault.UNFORESEEN, repr(error))
+                return
+            # After a CUDA error no call of this process succeeds; the daemon starts another one.
             self._refuse(order, Fault.MACHINE, repr(error))
             raise SystemExit(1) from error
 
@@ -146,7 +158,13 @@ class Worker:
         digest = sha256(place.partial, reporter.work) if config.after.checksum else ""
         self._say(
             Finished(
-                order.job, place.partial, place.target, digest, colored.summary, colored.warnings
+                order.job,
+                place.partial,
+                place.target,
+                digest,
+                colored.summary,
+                colored.warnings,
+                colored.inventory,
             )
         )
 
@@ -179,6 +197,19 @@ class Worker:
 
     def _say(self, message: FromWorker) -> None:
         self._connection.send(message)
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether an error that nobody has foreseen may pass, or will come again with the same file.
+
+    FFmpeg's own errors are of the file unless the system was behind them; torch has one class of
+    error for everything.
+    """
+    if isinstance(error, av.error.FFmpegError):
+        return error.errno in _OF_THE_MACHINE
+    if isinstance(error, RuntimeError):
+        return any(word in str(error).lower() for word in ("cuda", "cudnn", "memory", "device"))
+    return isinstance(error, OSError | MemoryError | ImportError)
 
 
 class _Reporter:

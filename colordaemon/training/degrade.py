@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Generator, Tensor
@@ -18,12 +18,13 @@ from torch.nn import functional
 
 from colordaemon.color import gray_to_lightness, lab_to_rgb, linear_to_srgb, srgb_to_linear
 
-STOCK_SHARE = 0.25  # of the pictures are taken on film that does not see red as the eye does
+STOCK_SHARE = 0.15  # of the pictures are taken on film that does not see red as the eye does
 # Sensitivity to linear red, green and blue of daylight, in round figures; the eye's are those of
 # BT.709. Orthochromatic film ends in the yellow, that of before 1880 in the blue.
 _EYE = (0.21, 0.72, 0.07)
 _ORTHOCHROMATIC = (0.03, 0.52, 0.45)
 _BLUE_SENSITIVE = (0.0, 0.12, 0.88)
+LONGEST_EXPOSURE = 3.0  # times that of panchromatic film
 
 Damage = Callable[[Tensor, Generator], Tensor]
 
@@ -67,24 +68,23 @@ def _choose(count: int, share: float, chance: Generator) -> tuple[Tensor, Tensor
 
 
 def film_stock(gray: Tensor, ab: Tensor, chance: Generator) -> Tensor:
-    """What film sees that is less sensitive to red: orthochromatic (blue and green) at the one end,
-    blue-sensitive alone at the other, and every panchromatic one in between. Skin and brick turn
-    dark, skies white; the exposure is made to suit, so that the mean stays.
+    """What film sees that is less sensitive to red: anything between the eye's own sensitivity and
+    orthochromatic film (blue and green), some of it with more blue still. Skin and brick turn
+    dark, skies white; the exposure is made to suit, so that the mean light stays, as far as a
+    picture that is all red allows.
 
     gray: (N, 1, h, w) in 0..1. ab: (N, 2, h/2, w/2) Lab units.
     """
     ab = functional.interpolate(ab, gray.shape[-2:], mode="bilinear", align_corners=False)
     rgb = lab_to_rgb(torch.cat((gray_to_lightness(gray), ab), dim=1)).clamp(0, 1)
     light = srgb_to_linear(rgb)
-    eye, ortho, blue = (
-        torch.tensor(stock, device=gray.device).view(1, 3, 1, 1)
-        for stock in (_EYE, _ORTHOCHROMATIC, _BLUE_SENSITIVE)
-    )
+    eye, ortho, blue = _stocks(gray.device)
     seen = torch.lerp(eye, ortho, _between(0, 1, gray, chance))
     seen = torch.lerp(seen, blue, _between(0, 0.6, gray, chance))
     exposed = (light * seen).sum(dim=1, keepdim=True)
     before = srgb_to_linear(gray).mean(dim=(2, 3), keepdim=True)
-    exposed = exposed * before / exposed.mean(dim=(2, 3), keepdim=True).clamp(min=1e-4)
+    longer = before / exposed.mean(dim=(2, 3), keepdim=True).clamp(min=1e-4)
+    exposed = exposed * longer.clamp(max=LONGEST_EXPOSURE)  # or noise would be all there is
     return linear_to_srgb(exposed).clamp(0, 1)
 
 
@@ -99,7 +99,7 @@ def exposure(gray: Tensor, chance: Generator) -> Tensor:
     return gray * _between(0.85, 1.15, gray, chance) + _between(-0.06, 0.06, gray, chance)
 
 
-def flicker(gray: Tensor, chance: Generator) -> Tensor:
+def uneven_light(gray: Tensor, chance: Generator) -> Tensor:
     """Uneven light: a few broad bright and dark areas, as of a shutter out of step, a vignette or a
     stain."""
     coarse = torch.randn(len(gray), 1, 3, 3, generator=chance, device=gray.device)
@@ -142,7 +142,7 @@ def jpeg(gray: Tensor, chance: Generator) -> Tensor:
     dct = _dct(gray.device)
     quality = _between(20, 90, gray, chance)
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
-    step = scale[..., None, None] * torch.tensor(_JPEG_TABLE, device=gray.device) / 255
+    step = scale[..., None, None] * _jpeg_table(gray.device) / 255
     count, _, height, width = gray.shape
     blocks = gray.reshape(count, 1, height // 8, 8, width // 8, 8).transpose(-2, -3)
     waves = dct @ (blocks - 0.5) @ dct.T
@@ -152,9 +152,9 @@ def jpeg(gray: Tensor, chance: Generator) -> Tensor:
 
 # In the order in which they happen to a film, each with the share of pictures that it happens to.
 _DAMAGES: tuple[tuple[float, Damage], ...] = (
-    (0.25, flicker),
-    (0.3, blur),
-    (0.25, fading),
+    (0.15, uneven_light),
+    (0.25, blur),
+    (0.15, fading),
     (0.8, gamma),
     (0.3, exposure),
     (0.5, grain),
@@ -178,7 +178,19 @@ def _gaussian(gray: Tensor, sigma: float) -> Tensor:
     return functional.conv2d(rows, line[None, None, :, None])
 
 
-@lru_cache(maxsize=4)
+@cache
+def _stocks(device: torch.device) -> Tensor:
+    """The sensitivities, (3, 1, 3, 1, 1)."""
+    stocks = torch.tensor((_EYE, _ORTHOCHROMATIC, _BLUE_SENSITIVE), device=device)
+    return stocks.view(3, 1, 3, 1, 1)
+
+
+@cache
+def _jpeg_table(device: torch.device) -> Tensor:
+    return torch.tensor(_JPEG_TABLE, device=device)
+
+
+@cache
 def _dct(device: torch.device) -> Tensor:
     """The orthonormal 8-point DCT-II."""
     k, n = torch.arange(8.0)[:, None], torch.arange(8.0)[None]

@@ -14,6 +14,7 @@ from colordaemon.judging.scoreboard import COLUMNS
 from colordaemon.network.model import Decoding
 from colordaemon.pictures.collection import Collection
 from colordaemon.training.report import OVERFIT_EPOCHS, overfitting
+from colordaemon.training.validate import tunes
 
 MODEL = "this model"  # its row's name in the evaluation
 FEW = 20  # pictures; a mean over fewer is mostly chance
@@ -89,10 +90,15 @@ class Outcome:
         sources = self.collection.unseen_sources
         if not sources:
             return ""
+        tuning = "half of them tuned the decoding, and the other half, measured here, tells"
+        if not tunes(self.collection.unseen):
+            tuning = "what is measured here on half of them tells"
+        known = ""
+        if "notes" in self.origin:
+            known = " The model that this run started from may have seen some of them."
         return (
-            f"Pictures of the sources {', '.join(sources)} were held out whole: half of them tuned "
-            "the decoding, and the other half, measured here, tells how the model does on what "
-            "resembles nothing that it was trained on."
+            f"Pictures of the sources {', '.join(sources)} were held out whole: {tuning} how the "
+            f"model does on what resembles nothing that this run trained on.{known}"
         )
 
 
@@ -147,6 +153,7 @@ def origin_in_words(origin: dict[str, Any]) -> str:
     notes = origin.get("notes", {})
     facts = [f"labels {', '.join(notes['labels'])}"] if notes.get("labels") else []
     facts += [f"pictures {notes['pictures']}"] if "pictures" in notes else []
+    facts += [f"crops seen {notes['crops_seen']}"] if "crops_seen" in notes else []
     facts += (
         [f"data fingerprint {notes['data_fingerprint']}"] if "data_fingerprint" in notes else []
     )

@@ -17,7 +17,7 @@ from colordaemon.color import gray_to_lightness, lab_to_rgb
 from colordaemon.judging.metrics import ACCURACY_DISTANCE, Scores
 from colordaemon.network.checkpoint import write_durably
 from colordaemon.network.model import ColorNet
-from colordaemon.pictures.crops import Crops, to_gray_and_ab
+from colordaemon.pictures.crops import to_gray_and_ab
 from colordaemon.training.run import Run
 from colordaemon.training.validate import Measured, Validation
 
@@ -29,12 +29,15 @@ OVERFIT_SHARE = 1.01
 
 
 class Report:
-    """metrics.csv, curves.png and contact-NNN.png in a run's folder."""
+    """metrics.csv, curves.png and contact-NNN.png in a run's folder.
 
-    def __init__(self, folder: Path, samples: Crops) -> None:
+    samples: pictures for the contact sheets, (N, 3, side, side) uint8 sRGB.
+    """
+
+    def __init__(self, folder: Path, samples: Tensor) -> None:
         self.folder = folder
         self.last_line = ""
-        self._samples = torch.stack([samples[i] for i in range(len(samples))])
+        self._samples = samples
 
     def add_epoch(
         self, run: Run, training_loss: float, trained: Scores, judged: Validation, best: bool
@@ -85,7 +88,7 @@ class Report:
         from matplotlib.figure import Figure  # slow to import
 
         figure = Figure(figsize=(14, 4), layout="constrained")
-        seen = [int(row["pictures"]) for row in rows]
+        seen = [int(float(row["pictures"])) for row in rows]
         panels = (
             ("loss", "loss"),
             ("mse", "squared error, ab units²"),
@@ -129,6 +132,7 @@ def _row(
         "colorfulness": held_out.colorfulness,
         "true_colorfulness": held_out.true_colorfulness,
         "blots": held_out.blots,
+        "tuning_delta_e_70": judged.tuning_delta_e_70,
         **_of_unseen(judged.unseen),
         "temperature": decoding.temperature,
         "bin_share": decoding.bin_share,
@@ -152,7 +156,9 @@ def _of_unseen(measured: Measured | None) -> dict[str, float | None]:
 
 
 def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def _in_words(measured: Measured) -> str:

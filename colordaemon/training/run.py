@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
 import time
@@ -11,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import ModelError
@@ -41,9 +41,10 @@ class Run:
     seconds: float = 0.0
     loss_sum: Tensor | float = 0.0  # of this epoch, over its pictures; on the device
     best_delta_e_70: float = float("inf")
+    judged_by: str = ""  # a fingerprint of the pictures that decide which epoch is the best
     origin: dict[str, Any] = field(default_factory=dict)  # see `start.origin_of`; empty: unknown
     optimizer: torch.optim.Optimizer = field(init=False)
-    averaged: AveragedModel = field(init=False)
+    averaged: ColorNet = field(init=False)
     trained: ScoreSum = field(init=False, default_factory=ScoreSum)  # scores of this epoch
     _now: float = field(init=False, default_factory=time.monotonic)
 
@@ -51,16 +52,26 @@ class Run:
         self.model.to(self.device)
         self.model.to(memory_format=torch.channels_last)
         self.optimizer = _optimizer(self.model, self.settings)
-        self.averaged = AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
+        self.averaged = copy.deepcopy(self.model).requires_grad_(False)
 
-    def _average(self, averages: Any, current: Any, count: Any) -> None:
+    @torch.no_grad()
+    def average(self) -> None:
+        """Move the averages toward the model as it is; buffers of the norms included."""
         steps = self.step / max(self.progress(), 1e-9)  # of the whole run, as far as can be told
         horizon = min(AVERAGED_STEPS, max(1.0, AVERAGED_SHARE * steps))
         # Early averages forget faster: a run of 200 steps would else end near its random start.
         # The formula is that of TensorFlow's ExponentialMovingAverage with num_updates.
         decay = min(1 - 1 / horizon, (1 + self.step) / (10 + self.step))
-        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # untyped in torch
-        update(averages, current, count)
+        # torch's AveragedModel keeps a counter that the GPU is waited for in every step.
+        averages, current = (list(m.state_dict().values()) for m in (self.averaged, self.model))
+        floats = [i for i, tensor in enumerate(averages) if tensor.is_floating_point()]
+        torch._foreach_lerp_([averages[i] for i in floats], [current[i] for i in floats], 1 - decay)
+
+    def judge_by(self, pictures: str) -> None:
+        """Say by which pictures models are compared from now on. The best figure so far counts only
+        if it was of the same."""
+        if pictures != self.judged_by:
+            self.judged_by, self.best_delta_e_70 = pictures, float("inf")
 
     def save(self, path: Path) -> None:
         buffer = io.BytesIO()
@@ -73,6 +84,7 @@ class Run:
             "parts": [part.state_dict() for part in parts],
             "trained": self.trained.state(),
             "origin": self.origin,
+            "judged_by": self.judged_by,
         }
         torch.save(state, buffer)
         write_durably(path, buffer.getbuffer())
@@ -98,8 +110,14 @@ class Run:
         rates = [group["base_lr"] for group in self.optimizer.param_groups]
         model, optimizer, averaged = state["parts"]
         self.model.load_state_dict(model)
+        for group in optimizer["param_groups"]:
+            group["fused"] = True  # states of before were not
         self.optimizer.load_state_dict(optimizer)
-        self.averaged.load_state_dict(averaged)
+        # Those of before had a counter, and their names began with `module`.
+        averaged.pop("n_averaged", None)
+        self.averaged.load_state_dict(
+            {name.removeprefix("module."): tensor for name, tensor in averaged.items()}
+        )
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["base_lr"] = rate  # the optimizer's state brings back the old one
         for name, value in state["counters"].items():
@@ -108,6 +126,7 @@ class Run:
         if "trained" in state:
             self.trained.resume(state["trained"])
         self.origin = state.get("origin", {})
+        self.judged_by = state.get("judged_by", "")
 
     def close_epoch(self) -> tuple[float, Scores]:
         """Begin the next epoch; returns the mean loss and the scores of the one that ended."""
@@ -151,7 +170,7 @@ class averaged_weights:  # noqa: N801  (a context manager, used like a function)
     def __enter__(self) -> None:
         model = self.run.model
         self.own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        model.load_state_dict(self.run.averaged.module.state_dict())
+        model.load_state_dict(self.run.averaged.state_dict())
 
     def __exit__(self, *_: object) -> None:
         self.run.model.load_state_dict(self.own)

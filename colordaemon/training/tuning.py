@@ -9,6 +9,7 @@ least, and which paint few blots, the most colorful one is taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -71,25 +72,29 @@ class Tuning:
         """The decoding that is to be used, and how good its mixture of the heads is."""
         truth = torch.cat(self._truths)
         said, sure = torch.cat(self._said), torch.cat(self._sure)
-        choices: list[tuple[float, int, Decoding, Tensor]] = []
+        best, least, mixed = Decoding(), math.inf, said
         for mixture in self._mixtures():
             ab = said
             if mixture.bin_share:
                 annealed = torch.cat(self._annealed[mixture.temperature])
                 ab = torch.lerp(said, annealed, mixture.share_of_bins(sure))
-            choices.append((_delta_e_70(ab, truth), len(choices), mixture, ab))
-        delta_e_70, _, mixture, ab = min(choices)
-        return Tuned(_strongest(mixture, ab, truth), delta_e_70)
+            delta_e_70 = _delta_e_70(ab, truth)
+            if delta_e_70 < least:
+                best, least, mixed = mixture, delta_e_70, ab
+        return Tuned(_strongest(best, mixed, truth), least)
 
     def _mixtures(self) -> list[Decoding]:
-        mixtures = [
+        temperatures = list(self._annealed)
+        mixtures = [Decoding(temperatures[0], 0.0)] if 0 in self._shares else []
+        mixtures += [
             Decoding(temperature, share)
-            for temperature, share in product(self._annealed, self._shares)
+            for temperature, share in product(temperatures, self._shares)
+            if share
         ]
         if min(self._shares) == 0 and max(self._shares) == 1:
             mixtures += [
                 Decoding(temperature, 1.0, certainty_from=certain)
-                for temperature, certain in product(self._annealed, CERTAINTIES)
+                for temperature, certain in product(temperatures, CERTAINTIES)
             ]
         return mixtures
 

@@ -21,13 +21,14 @@ from colordaemon.judging.comparison import chroma_factor
 from colordaemon.judging.delta_e import delta_e_2000
 from colordaemon.judging.metrics import Scores, ScoreSum, blots, colorfulness
 from colordaemon.network.model import ColorNet, Heads, certainty, decode
-from colordaemon.pictures.crops import Crops, Source, to_gray_and_ab
-from colordaemon.pictures.loader import load
+from colordaemon.pictures.crops import to_gray_and_ab
 from colordaemon.training.losses import BIN_SHARES, Loss, Target
 from colordaemon.training.step import autocast
 from colordaemon.training.tuning import Tuning
 
-AnySource = TypeVar("AnySource", bound=Source)
+FEWEST = 20  # pictures; what is tuned on fewer is mostly chance
+
+AnyPicture = TypeVar("AnyPicture")
 
 
 @dataclass(frozen=True)
@@ -62,36 +63,35 @@ class Validation:
 @torch.inference_mode()
 def validate(
     model: ColorNet,
-    pictures: Sequence[Source],
-    unseen: Sequence[Source],
+    crops: Tensor,
+    unseen: Tensor,
     settings: TrainSettings,
     loss: Loss,
     device: torch.device,
 ) -> Validation:
-    """Tune `model.decoding` on one half of the unseen pictures, or of the others where there are
-    none, and judge the model on the other half of both."""
+    """Tune `model.decoding` on one half of the crops of unseen sources, or of the others where
+    those are too few, and judge the model on the other half of both.
+
+    crops, unseen: (N, 3, side, side) uint8 sRGB; N may be 0 for the latter.
+    """
     model.eval()
     tuning = Tuning(model.bins, BIN_SHARES[settings.loss])
-    for gray, ab in _batches((unseen or pictures)[::2], settings, device):
+    for gray, ab in _batches((unseen if tunes(unseen) else crops)[::2], settings, device):
         tuning.add(_heads(model, gray), gray, ab)
     tuned = tuning.best()
     model.decoding = tuned.decoding
     return Validation(
-        _measure(model, reporting_half(pictures), settings, loss, device),
-        _measure(model, reporting_half(unseen), settings, loss, device) if unseen else None,
+        _measure(model, _reporting_half(crops), settings, loss, device),
+        _measure(model, _reporting_half(unseen), settings, loss, device) if len(unseen) else None,
         tuned.delta_e_70,
     )
 
 
 def _measure(
-    model: ColorNet,
-    pictures: Sequence[Source],
-    settings: TrainSettings,
-    loss: Loss,
-    device: torch.device,
+    model: ColorNet, crops: Tensor, settings: TrainSettings, loss: Loss, device: torch.device
 ) -> Measured:
     sums, losses, quarters = ScoreSum(), 0.0, _Quarters()
-    for gray, ab in _batches(pictures, settings, device):
+    for gray, ab in _batches(crops, settings, device):
         heads = _heads(model, gray)
         target = Target(gray_to_lightness(functional.avg_pool2d(gray, 2)), ab)
         losses += float(loss(heads, target)) * len(gray)
@@ -112,9 +112,18 @@ def _measure(
     )
 
 
-def reporting_half(pictures: Sequence[AnySource]) -> Sequence[AnySource]:
+def tunes(unseen: Sequence[object] | Tensor) -> bool:
+    """Whether the decoding is tuned on the pictures of unseen sources: if there are enough."""
+    return len(unseen) >= 2 * FEWEST
+
+
+def reporting_half(pictures: Sequence[AnyPicture]) -> Sequence[AnyPicture]:
     """The pictures that have no say in the decoding; a single picture serves both halves."""
     return pictures[1::2] or pictures
+
+
+def _reporting_half(crops: Tensor) -> Tensor:
+    return crops[1::2] if len(crops) > 1 else crops
 
 
 class _Quarters:
@@ -164,7 +173,6 @@ def _heads(model: ColorNet, gray: Tensor) -> Heads:
 
 
 def _batches(
-    pictures: Sequence[Source], settings: TrainSettings, device: torch.device
+    crops: Tensor, settings: TrainSettings, device: torch.device
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    for batch in load(Crops(pictures, settings.validation_side), settings):
-        yield to_gray_and_ab(batch.to(device))
+    return (to_gray_and_ab(part.to(device)) for part in torch.split(crops, settings.batch_size))

@@ -1,0 +1,161 @@
+"""The boxes of mp4 and mov files, for what FFmpeg can neither read nor write.
+
+FFmpeg leaves out the sample description of a track whose codec it does not know, and such a track
+makes the whole file invalid. So the source's own boxes are put in once FFmpeg is done.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from colordaemon.errors import MediaError
+
+_PARENTS = frozenset((b"moov", b"trak", b"mdia", b"minf", b"stbl"))
+_MOST_BYTES = 1 << 29  # of a table of contents; a film of 24 hours has about 1 << 26
+# Of a track, what says what its samples are: handler, media header, data references, descriptions.
+_DESCRIBING = (b"mdia hdlr", b"mdia minf", b"mdia minf stbl stsd")
+
+
+@dataclass
+class Box:
+    """A box: either its bytes, or for those that hold others, those."""
+
+    kind: bytes
+    data: bytes = b""
+    children: list[Box] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, kind: bytes, data: bytes) -> Self:
+        """Raises MediaError for boxes that do not fit into each other."""
+        if kind not in _PARENTS:
+            return cls(kind, data)
+        return cls(kind, children=[cls.parse(name, part) for name, part in _split(data)])
+
+    def __bytes__(self) -> bytes:
+        data = b"".join(map(bytes, self.children)) if self.kind in _PARENTS else self.data
+        return struct.pack(">I4s", 8 + len(data), self.kind) + data
+
+    def all(self, path: str) -> list[Box]:
+        """The boxes at a path of kinds, as in "mdia minf stbl"."""
+        found = [self]
+        for kind in path.split():
+            found = [c for box in found for c in box.children if c.kind == kind.encode()]
+        return found
+
+    def only(self, path: str) -> Box:
+        """The one box at a path. Raises MediaError if there is none."""
+        found = self.all(path)
+        if not found:
+            raise MediaError(f"an mp4 file without {path} in its {self.kind.decode()}")
+        return found[0]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The table of contents of a file and where it stands."""
+
+    moov: Box
+    offset: int
+    size: int
+
+    @property
+    def tracks(self) -> list[Box]:
+        return self.moov.all("trak")
+
+
+def read_contents(path: Path) -> Contents | None:
+    """None for a file without one, as when it is all fragments. Raises MediaError, OSError."""
+    with path.open("rb") as file:
+        for kind, offset, header, size in _top_level(file):
+            if kind == b"moov":
+                if size > _MOST_BYTES:
+                    raise MediaError(f"{path}: a table of contents of {size >> 20} MiB")
+                file.seek(offset + header)
+                return Contents(Box.parse(kind, file.read(size - header)), offset, size)
+    return None
+
+
+def write_contents(path: Path, contents: Contents) -> None:
+    """Put a changed table of contents in place of the old one, which ends the file."""
+    with path.open("r+b") as file:
+        file.seek(0, 2)
+        if contents.offset + contents.size != file.tell():
+            raise MediaError(f"{path}: its table of contents does not end the file")
+        file.seek(contents.offset)
+        file.write(bytes(contents.moov))
+        file.truncate()
+
+
+def track_number(track: Box) -> int:
+    """The number by which a track is known; FFmpeg's `id` of a stream."""
+    data = track.only("tkhd").data
+    return int(struct.unpack_from(">I", data, 20 if data[0] else 12)[0])
+
+
+def sample_entries(track: Box) -> list[tuple[bytes, bytes]]:
+    """FourCC and bytes of each sample description."""
+    return list(_split(track.only("mdia minf stbl stsd").data[8:]))
+
+
+def describe_as(track: Box, source: Box) -> None:
+    """Give a track the description of a source's track; its samples and times stay."""
+    media, theirs = track.only("mdia"), source.only("mdia")
+    table = media.only("minf stbl")
+    descriptions = theirs.only("minf stbl stsd")
+    table.children = [descriptions if c.kind == b"stsd" else c for c in table.children]
+    minf = [table if c.kind == b"stbl" else c for c in theirs.only("minf").children]
+    minf = [_own_data(c) if c.kind == b"dinf" else c for c in minf]
+    for child in media.children:
+        if child.kind == b"minf":
+            child.children = minf
+    media.children = [theirs.only("hdlr") if c.kind == b"hdlr" else c for c in media.children]
+    _copy_volume(track.only("tkhd"), source.only("tkhd"))
+
+
+def _copy_volume(header: Box, source: Box) -> None:
+    """Layer, alternate group and volume: eight bytes behind the duration and two reserved words."""
+    here, there = (44 if box.data[0] else 32 for box in (header, source))
+    middle = source.data[there : there + 6]
+    header.data = header.data[:here] + middle + header.data[here + 6 :]
+
+
+def _own_data(box: Box) -> Box:
+    """References of samples to this very file; the source's might point elsewhere."""
+    url = struct.pack(">I4sI", 12, b"url ", 1)
+    dref = struct.pack(">II", 0, 1) + url
+    return Box(box.kind, struct.pack(">I4s", 8 + len(dref), b"dref") + dref)
+
+
+def _split(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = 0
+    while position + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, position)
+        header = 8
+        if size == 1 and position + 16 <= len(data):
+            size, header = struct.unpack_from(">Q", data, position + 8)[0], 16
+        size = size or len(data) - position
+        if size < header or position + size > len(data):
+            raise MediaError(f"an mp4 box ({kind!r}) of {size} bytes that does not fit")
+        yield kind, data[position + header : position + size]
+        position += size
+
+
+def _top_level(file: BinaryIO) -> Iterator[tuple[bytes, int, int, int]]:
+    """Kind, offset, size of the header and size in all of the boxes of a file."""
+    end = file.seek(0, 2)
+    offset = 0
+    while offset + 8 <= end:
+        file.seek(offset)
+        size, kind = struct.unpack(">I4s", file.read(8))
+        header = 8
+        if size == 1:
+            size, header = struct.unpack(">Q", file.read(8).rjust(8, b"\0"))[0], 16
+        size = size or end - offset
+        if size < header:
+            return
+        yield kind, offset, header, size
+        offset += size

@@ -1,0 +1,262 @@
+"""How the streams beside the film get into the finished file.
+
+PyAV declares a copy only where FFmpeg has a decoder for it and a strict look at the container
+allows it. Much more can be copied: Matroska holds any sound that a WAV file holds, a transport
+stream holds teletext, and mp4, mov and Matroska hold what nobody knows, if the source's own
+description of it is put in once FFmpeg is done. What no container holds is converted, if nothing is
+lost by that: sound of discs to plain PCM, text to text.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from colordaemon.media import boxes, ebml, transport
+
+MATROSKA = "matroska"
+# A subtitle codec that each container takes; its stream is then told what it really is.
+_TAKEN = {MATROSKA: "subrip", "mov": "mov_text", "mp4": "bin_data", "mpegts": transport.TELETEXT}
+_TEXT = frozenset(("mov_text", "text", "subrip", "webvtt"))
+# What decoded samples are written as; nothing is rounded.
+_PCM = {"s16": "pcm_s16le", "s32": "pcm_s32le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}
+_AT_MOST_24_BITS = frozenset(("pcm_dvd", "pcm_bluray", "s302m"))
+
+
+class Way(StrEnum):
+    """Of a stream into the file."""
+
+    TEMPLATE = "copied"
+    BARE = "copied, though the codec is old"
+    DESCRIBED = "copied with the source's description"
+    PCM = "to PCM"
+    SRT = "to SRT"
+
+
+CONVERTING = frozenset((Way.PCM, Way.SRT))
+
+
+@dataclass(frozen=True)
+class Descriptions:
+    """What the source itself says of its streams, by FFmpeg's index.
+
+    names: of codecs that FFmpeg does not know. tracks: the part of the file that describes a
+    stream, where it may stand in the finished file as it is.
+    """
+
+    names: dict[int, str]
+    tracks: Mapping[int, boxes.Box | ebml.Element]
+
+
+def descriptions_of(source: InputContainer, path: Path) -> Descriptions:
+    """Look at streams without a decoder, and at those that FFmpeg reads but does not write.
+
+    Raises MediaError for a header that cannot be read, where FFmpeg has read it.
+    """
+    family = source.format.name.split(",")[0]
+    if all(s.codec_context or s.type == "attachment" for s in source.streams):
+        return Descriptions({}, {})
+    if family == "mov":
+        return _in_mp4(source, path)
+    if family == MATROSKA:
+        return _in_matroska(source, path)
+    if family == "mpegts":
+        names = transport.stream_names(path)
+        return Descriptions({s.index: names[s.id] for s in source.streams if s.id in names}, {})
+    return Descriptions({}, {})
+
+
+def codec_name(stream: Stream, names: dict[int, str]) -> str:
+    """What a stream is in; the container's own name where FFmpeg has no decoder."""
+    if stream.index in names:
+        return names[stream.index]
+    known = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None)
+    return known or "unknown codec"
+
+
+def stream_name(stream: Stream, names: dict[int, str]) -> str:
+    """A stream in words, for messages."""
+    codec = "" if stream.type == "attachment" else f" ({codec_name(stream, names)})"
+    language = f" {stream.language}" if stream.language not in (None, "und") else ""
+    return f"{stream.type} stream {stream.index}{codec}{language}"
+
+
+def ways_of(stream: Stream, format_name: str, source: Descriptions) -> Iterator[Way]:
+    """The ways that a stream may take into a container, the best one first."""
+    in_mp4 = format_name in ("mov", "mp4")
+    is_plain = stream.type == "attachment" or (stream.type == "data" and not in_mp4)
+    if stream.codec_context or is_plain:  # FFmpeg writes no description of data into mp4
+        yield Way.TEMPLATE
+    if stream.type == "audio" and stream.codec_context and format_name == MATROSKA:
+        yield Way.BARE
+    if format_name == "mpegts" and source.names.get(stream.index) == transport.TELETEXT:
+        yield Way.BARE
+    description = source.tracks.get(stream.index)
+    if isinstance(description, boxes.Box) and in_mp4:
+        yield Way.DESCRIBED
+    if isinstance(description, ebml.Element) and format_name == MATROSKA:
+        yield Way.DESCRIBED
+    if stream.type == "audio" and stream.codec_context and format_name in (MATROSKA, "mov"):
+        yield Way.PCM
+    is_text = stream.codec_context is not None and stream.codec_context.name in _TEXT
+    if stream.type == "subtitle" and is_text and format_name == MATROSKA:
+        yield Way.SRT
+
+
+def declare(container: OutputContainer, stream: Stream, way: Way) -> Stream:
+    """Declare a copy. Raises ValueError or FFmpegError where the container does not take it."""
+    match way:
+        case Way.TEMPLATE:
+            return container.add_stream_from_template(stream)
+        case Way.PCM:
+            return _declare_pcm(container, stream)
+        case Way.SRT:
+            copy = container.add_mux_stream("subrip")
+            copy.time_base = Fraction(1, 1000)
+            return copy
+        case Way.BARE:
+            copy = container.add_mux_stream(_TAKEN[container.format.name])
+            BitStreamFilterContext("null", in_stream=stream, out_stream=copy)
+        case Way.DESCRIBED:
+            copy = container.add_mux_stream(_TAKEN[container.format.name])
+            if container.format.name == "mov":
+                _become_data(copy)
+    assert stream.time_base is not None
+    copy.time_base = stream.time_base
+    return copy
+
+
+class Converter:
+    """Fed packets of a stream, gives those of its copy."""
+
+    def __init__(self, copy: Stream, way: Way) -> None:
+        self._copy, self._way = copy, way
+        self._resampler: AudioResampler | None = None
+
+    def feed(self, packet: Packet[Stream]) -> list[Packet[Stream]]:
+        """packet: with its final times. Raises FFmpegError for one that does not decode."""
+        if self._way is Way.PCM:
+            return self._as_pcm(packet)
+        if self._way is Way.SRT:
+            return self._as_text(packet)
+        packet.stream = self._copy
+        return [packet]
+
+    def _as_pcm(self, packet: Packet[Any]) -> list[Packet[Stream]]:
+        assert isinstance(self._copy, AudioStream)
+        made: list[Packet[Stream]] = []
+        context = self._copy.codec_context
+        start = packet.pts * packet.time_base if packet.pts is not None else None
+        for frame in packet.decode():
+            assert isinstance(frame, AudioFrame)
+            if self._resampler is None:
+                self._resampler = AudioResampler(context.format.name, frame.layout, context.rate)
+            for part in self._resampler.resample(frame):
+                part.pts, part.time_base = None, Fraction(1, context.rate)
+                for coded in context.encode(part):
+                    if start is not None:
+                        coded.time_base = Fraction(1, context.rate)
+                        coded.pts = coded.dts = round(start * context.rate)
+                        start += Fraction(part.samples, context.rate)
+                    coded.stream = self._copy
+                    made.append(coded)
+        return made
+
+    def _as_text(self, packet: Packet[Any]) -> list[Packet[Stream]]:
+        text = plain_text(packet)
+        if not text:
+            return []  # mov_text says so that nothing is shown
+        made = Packet(text)
+        made.pts, made.dts, made.duration = packet.pts, packet.pts, packet.duration
+        made.time_base, made.stream = packet.time_base, self._copy
+        return [made]
+
+
+def plain_text(packet: Packet[Any]) -> bytes:
+    """A packet of text as SRT has it: italics and the like as tags, lines by line feeds."""
+    lines = []
+    for subtitle in packet.decode():
+        ass = getattr(subtitle, "ass", b"")
+        lines.append(_srt(ass.decode("utf-8", "replace") if isinstance(ass, bytes) else ass))
+    return "\n".join(line for line in lines if line).encode()
+
+
+def _srt(ass: str) -> str:
+    text = ass.split(",", 8)[-1] if ass.count(",") >= 8 else ass
+    text = re.sub(r"\{\\([biu])1\}", r"<\1>", text)
+    text = re.sub(r"\{\\([biu])0\}", r"</\1>", text)
+    text = re.sub(r"\{\\[^}]*\}", "", text)
+    return text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", "\u00a0").strip("\r\n")
+
+
+def _declare_pcm(container: OutputContainer, stream: Stream) -> Stream:
+    assert isinstance(stream, AudioStream)
+    context = stream.codec_context
+    codec = _PCM.get(context.format.name.rstrip("p"), "pcm_s16le")
+    if codec == "pcm_s32le" and context.name in _AT_MOST_24_BITS:
+        codec = "pcm_s24le"
+    copy = container.add_stream(codec, rate=context.sample_rate)
+    assert isinstance(copy, AudioStream)
+    copy.codec_context.layout = context.layout
+    return copy
+
+
+def _become_data(copy: Stream) -> None:
+    """Make a stream one of the only kind of data whose packets FFmpeg writes into mov as they are;
+    what it really is comes from the source's description."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as other:
+        data = other.add_mux_stream("bin_data")
+        data.time_base = Fraction(1, 1000)
+        packet = Packet(b"\0")
+        packet.pts = packet.dts = 0
+        packet.time_base, packet.stream = Fraction(1, 1000), data
+        other.mux(packet)
+    buffer.seek(0)
+    with av.open(buffer) as other:
+        BitStreamFilterContext("null", in_stream=other.streams[0], out_stream=copy)
+
+
+def _in_mp4(source: InputContainer, path: Path) -> Descriptions:
+    contents = boxes.read_contents(path)
+    tracks = {boxes.track_number(t): t for t in contents.tracks} if contents else {}
+    names, found = {}, {}
+    for stream in source.streams:
+        track = tracks.get(stream.id)
+        if track is None or stream.codec_context:
+            continue
+        if entries := boxes.sample_entries(track):
+            names[stream.index] = entries[0][0].decode("latin-1")
+        found[stream.index] = track
+    return Descriptions(names, found)
+
+
+def _in_matroska(source: InputContainer, path: Path) -> Descriptions:
+    kinds = {b"\x01": "video", b"\x02": "audio", b"\x11": "subtitle", b"\x21": "data"}
+    tracks = [
+        (kinds[t.child(ebml.TRACK_TYPE)], t)
+        for t in ebml.read_header(path).tracks
+        if t.child(ebml.TRACK_TYPE) in kinds
+    ]
+    names, found = {}, {}
+    for stream, (kind, track) in zip(source.streams, tracks, strict=False):
+        if stream.type == kind and not stream.codec_context:
+            names[stream.index] = track.child(ebml.CODEC_ID).rstrip(b"\0").decode("latin-1")
+            found[stream.index] = track
+    return Descriptions(names, found)

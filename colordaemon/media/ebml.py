@@ -1,0 +1,203 @@
+"""The header of a Matroska file, for what FFmpeg can neither read nor write.
+
+FFmpeg leaves room in the header, in tags that are ours; whatever is changed has to fit into it, so
+that the pictures and sound behind the header stay where they are.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from colordaemon.errors import MediaError
+
+SEGMENT, CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
+SEEK_HEAD, TRACKS, TAGS = b"\x11\x4d\x9b\x74", b"\x16\x54\xae\x6b", b"\x12\x54\xc3\x67"
+SEEK, SEEK_ID, SEEK_POSITION = b"\x4d\xbb", b"\x53\xab", b"\x53\xac"
+TRACK, TRACK_NUMBER, TRACK_UID, TRACK_TYPE = b"\xae", b"\xd7", b"\x73\xc5", b"\x83"
+CODEC_ID, ENCODINGS = b"\x86", b"\x6d\x80"
+TAG, SIMPLE_TAG, TAG_NAME = b"\x73\x73", b"\x67\xc8", b"\x45\xa3"
+_CRC, _VOID = b"\xbf", b"\xec"
+ROOM_TAG = "COLORDAEMON_ROOM"
+_HEADER_BYTES = 1 << 26  # a header that is longer, by its attachments, is left alone
+
+
+@dataclass(frozen=True)
+class Element:
+    """An element with its data, and where it stands in what it was read from."""
+
+    id: bytes
+    data: bytes
+    offset: int = 0
+
+    def __bytes__(self) -> bytes:
+        return self.id + _size_bytes(len(self.data)) + self.data
+
+    @property
+    def children(self) -> list[Element]:
+        return list(elements(self.data))
+
+    def child(self, name: bytes) -> bytes:
+        """The data of the first child of that name, empty if there is none."""
+        return next((c.data for c in self.children if c.id == name), b"")
+
+
+@dataclass(frozen=True)
+class Header:
+    """The elements before the first cluster. start, end: where they stand in the file."""
+
+    elements: list[Element]
+    start: int
+    end: int
+
+    @property
+    def tracks(self) -> list[Element]:
+        return [t for e in self.elements if e.id == TRACKS for t in e.children if t.id == TRACK]
+
+
+def read_header(path: Path) -> Header:
+    """Raises MediaError where a file has none that can be read, OSError."""
+    with path.open("rb") as file:
+        data = file.read(_HEADER_BYTES)
+    position = 0
+    while position < len(data):
+        name, start, size = _head(data, position)
+        if name == SEGMENT:
+            return _header_of(data, start)
+        position = start + size
+    raise MediaError(f"{path}: no Matroska segment in its first {len(data)} bytes")
+
+
+def write_header(path: Path, header: Header, changed: list[Element]) -> None:
+    """Write the elements of a header anew into the same room, with an index of their places.
+
+    Raises MediaError if they do not fit.
+    """
+    body = _laid_out(changed, header.end - header.start, path)
+    with path.open("r+b") as file:
+        file.seek(header.start)
+        file.write(body)
+
+
+def describe_as(track: Element, source: Element) -> Element:
+    """A track with all that a source's track says, but under its own number."""
+    own = {TRACK_NUMBER: track.child(TRACK_NUMBER), TRACK_UID: track.child(TRACK_UID)}
+    # FFmpeg has undone their compression, if any.
+    parts = [c for c in source.children if c.id not in (ENCODINGS, _CRC)]
+    return Element(TRACK, b"".join(bytes(Element(c.id, own.get(c.id, c.data))) for c in parts))
+
+
+def with_tracks(header: Header, tracks: list[Element]) -> list[Element]:
+    """The elements of a header with other tracks, and without the room that was left for them."""
+    body = b"".join(map(bytes, tracks))
+    return [
+        Element(TRACKS, body) if e.id == TRACKS else _without_room(e)
+        for e in header.elements
+        if e.id != _VOID
+    ]
+
+
+def elements(data: bytes) -> Iterator[Element]:
+    """The elements that stand one behind the other. Raises MediaError."""
+    position = 0
+    while position < len(data):
+        name, start, size = _head(data, position)
+        if start + size > len(data):
+            raise MediaError(f"a Matroska element ({name.hex()}) of {size} bytes does not fit")
+        yield Element(name, data[start : start + size], position)
+        position = start + size
+
+
+def _header_of(data: bytes, start: int) -> Header:
+    found, position = [], start
+    while position < len(data):
+        name, begin, size = _head(data, position)
+        if name == CLUSTER or begin + size > len(data):
+            break
+        found.append(Element(name, data[begin : begin + size], position))
+        position = begin + size
+    return Header(found, start, position)
+
+
+def _laid_out(changed: list[Element], room: int, path: Path) -> bytes:
+    """The elements behind each other, the index first, and what is left over void."""
+    rest = [_checked(e) for e in changed if e.id not in (SEEK_HEAD, _VOID)]
+    later = _later_places(changed, rest)
+    index = _index([(e.id, 0) for e in rest] + later)
+    places, offset = [], len(bytes(index))
+    for element in rest:
+        places.append((element.id, offset))
+        offset += len(bytes(element))
+    body = bytes(_index(places + later)) + b"".join(map(bytes, rest))
+    left = room - len(body)
+    if left and left < 9:
+        body += b"" if left < 2 else bytes([*_VOID, 0x80 + left - 2]) + bytes(left - 2)
+    elif left > 0:
+        body += _VOID + b"\x01" + (left - 9).to_bytes(7, "big") + bytes(left - 9)
+    if len(body) != room:
+        raise MediaError(f"{path}: {-left} bytes too few in the header of the finished film")
+    return body
+
+
+def _later_places(changed: list[Element], rest: list[Element]) -> list[tuple[bytes, int]]:
+    """What the old index says of elements that do not stand in the header, as the cues."""
+    here = {e.id for e in rest}
+    seeks = [s for e in changed if e.id == SEEK_HEAD for s in e.children if s.id == SEEK]
+    places = [(s.child(SEEK_ID), int.from_bytes(s.child(SEEK_POSITION), "big")) for s in seeks]
+    return [(name, place) for name, place in places if name not in here]
+
+
+def _index(places: list[tuple[bytes, int]]) -> Element:
+    """Of fixed size, whatever the places are."""
+    seeks = [
+        Element(
+            SEEK,
+            bytes(Element(SEEK_ID, name)) + bytes(Element(SEEK_POSITION, place.to_bytes(8, "big"))),
+        )
+        for name, place in places
+    ]
+    return _checked(Element(SEEK_HEAD, b"".join(map(bytes, seeks))))
+
+
+def _checked(element: Element) -> Element:
+    """With a checksum of its data, as FFmpeg writes it for each of these."""
+    parts = [c for c in element.children if c.id not in (_CRC, _VOID)]
+    body = b"".join(map(bytes, parts))
+    crc = Element(_CRC, zlib.crc32(body).to_bytes(4, "little"))
+    return Element(element.id, bytes(crc) + body)
+
+
+def _without_room(element: Element) -> Element:
+    if element.id != TAGS:
+        return element
+    tags = [_without_room_tag(c) if c.id == TAG else c for c in element.children]
+    return Element(TAGS, b"".join(map(bytes, tags)))
+
+
+def _without_room_tag(tag: Element) -> Element:
+    name = ROOM_TAG.encode()
+    keep = [c for c in tag.children if c.id != SIMPLE_TAG or c.child(TAG_NAME) != name]
+    return Element(TAG, b"".join(map(bytes, keep)))
+
+
+def _head(data: bytes, position: int) -> tuple[bytes, int, int]:
+    """Id of an element, where its data begin and how long they are; to the end where it says so."""
+    try:
+        length = 9 - data[position].bit_length()
+        name, position = data[position : position + length], position + length
+        length = 9 - data[position].bit_length()
+        coded = data[position : position + length]
+    except IndexError:
+        raise MediaError("a Matroska header that ends in the middle of an element") from None
+    if length > 8 or len(name) > 4:
+        raise MediaError("a Matroska header that is damaged")
+    size = int.from_bytes(coded, "big") & ((1 << 7 * length) - 1)
+    if size == (1 << 7 * length) - 1:  # unknown
+        size = len(data) - position - length
+    return name, position + length, size
+
+
+def _size_bytes(size: int) -> bytes:
+    return (size | 1 << 56).to_bytes(8, "big")

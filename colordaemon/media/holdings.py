@@ -1,0 +1,156 @@
+"""Take stock of a film: everything that it holds, and what becomes of each part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import av.error
+from av.container import InputContainer
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from colordaemon.media.captions import CARRIED, CARRYING_CODECS
+from colordaemon.media.copies import CONVERTING, Descriptions, Way, stream_name
+from colordaemon.media.frames import all_side_data
+from colordaemon.media.inventory import KIND_OF_STREAM, Entry, Inventory, Kind
+from colordaemon.media.probe import FilmInfo, open_film
+
+# Tags that describe the old file or the old encoding.
+_STALE_TAGS = frozenset(
+    ("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps",
+     "number_of_frames", "number_of_bytes", "_statistics_tags", "_statistics_writing_app",
+     "_statistics_writing_date_utc")
+)  # fmt: skip
+# FFmpeg's side data that is part of how packets are decoded, and not of what is shown.
+_TECHNICAL = frozenset(
+    ("cpb_properties", "skip_samples", "new_extradata", "param_change", "mpegts_stream_id",
+     "quality_stats", "strings_metadata", "palette", "matroska_block_additional", "prft")
+)  # fmt: skip
+_TECHNICAL_OF_FRAMES = frozenset(("MOTION_VECTORS", "VIDEO_ENC_PARAMS", "SEI_UNREGISTERED",
+                                  "VIDEO_HINT", "SKIP_SAMPLES"))  # fmt: skip
+# Side data of packets that frames have under another name.
+_NAMES = {
+    "a53_cc": "A53_CC",
+    "afd": "AFD",
+    "display_matrix": "DISPLAYMATRIX",
+    "stereo_3d": "STEREO3D",
+    "mastering_display_metadata": "MASTERING_DISPLAY_METADATA",
+    "content_light_level": "CONTENT_LIGHT_LEVEL",
+    "dovi_conf": "DOVI_METADATA",
+    "dynamic_hdr10_plus": "DYNAMIC_HDR_PLUS",
+    "s12m_timecode": "S12M_TIMECODE",
+    "spherical": "SPHERICAL",
+    "icc_profile": "ICC_PROFILE",
+    "ambient_viewing_environment": "AMBIENT_VIEWING_ENVIRONMENT",
+}
+_SIDE_DATA: dict[str, tuple[Kind, str]] = {
+    "A53_CC": ("captions", "closed captions in the pictures (EIA-608/708)"),
+    "AFD": ("shape", "active format description"),
+    "DISPLAYMATRIX": ("shape", "display matrix"),
+    "PANSCAN": ("shape", "pan and scan"),
+    "STEREO3D": ("shape", "marks of stereoscopic pictures"),
+    "SPHERICAL": ("shape", "marks of spherical pictures"),
+    "GOP_TIMECODE": ("timecode", "timecode of groups of pictures"),
+    "S12M_TIMECODE": ("timecode", "timecode of each picture (SMPTE 12M)"),
+    "MASTERING_DISPLAY_METADATA": ("side data", "HDR10 mastering display"),
+    "CONTENT_LIGHT_LEVEL": ("side data", "HDR10 content light level"),
+    "DYNAMIC_HDR_PLUS": ("side data", "HDR10+ dynamic metadata"),
+    "DOVI_METADATA": ("side data", "Dolby Vision metadata"),
+    "DOVI_RPU_BUFFER": ("side data", "Dolby Vision metadata of each picture"),
+    "FILM_GRAIN_PARAMS": ("side data", "parameters of film grain, which is in the pictures now"),
+    "ICC_PROFILE": ("side data", "ICC profile"),
+}
+_KEPT = frozenset(("DISPLAYMATRIX",))
+_SAMPLES, _FRAMES_EACH = 6, 3
+
+
+def take_stock(
+    source: InputContainer,
+    info: FilmInfo,
+    ways: Mapping[int, Way | None],
+    described: Descriptions,
+) -> Inventory:
+    """What becomes of all that stands in a source's headers, in a container that takes its streams
+    in these ways."""
+    streams = [_stream(s, info, ways.get(s.index), described) for s in source.streams]
+    tags = [
+        Entry("tags", f"tag {key}", "left out", "it describes the old file")
+        if is_stale(key)
+        else Entry("tags", f"tag {key}")
+        for key in source.metadata
+    ]
+    count = len(source.chapters())
+    return (*streams, *tags, *([Entry("chapters", f"{count} chapters")] if count else []))
+
+
+def is_stale(key: str) -> bool:
+    """Whether a tag describes the old file."""
+    return key.lower().removesuffix("-eng") in _STALE_TAGS or key.lower() == "timecode"
+
+
+def is_timecode(stream: Stream) -> bool:
+    return stream.type == "data" and "timecode" in stream.metadata
+
+
+def side_data(info: FilmInfo, codec: str) -> Inventory:
+    """What becomes of what comes with the film's packets and frames, found in samples all over it.
+
+    codec: that the film is going to be in.
+    """
+    with open_film(info.path) as source:
+        stream = source.streams[info.stream_index]
+        assert isinstance(stream, VideoStream)
+        names = sorted(_side_data_of(source, stream))
+    return tuple(_side_entry(name, codec) for name in names)
+
+
+def _side_entry(name: str, codec: str) -> Entry:
+    kind, what = _SIDE_DATA.get(name, ("side data", name.lower().replace("_", " ")))
+    if name in _KEPT or (name in CARRIED and codec in CARRYING_CODECS):
+        return Entry(kind, what)
+    return Entry(kind, what, "left out", f"it cannot be put into {codec}")
+
+
+def _side_data_of(source: InputContainer, stream: VideoStream) -> set[str]:
+    """Names of the side data of a film's packets and frames, from samples all over it."""
+    found: set[str] = set()
+    start, total = stream.start_time or 0, stream.duration or 0
+    for part in range(_SAMPLES if total else 1):
+        try:
+            if part:
+                source.seek(start + total * part // _SAMPLES, stream=stream)
+            for names in _sampled(source, stream):
+                found |= names
+        except av.error.FFmpegError:
+            continue
+    return found
+
+
+def _sampled(source: InputContainer, stream: VideoStream) -> Iterator[set[str]]:
+    frames = 0
+    for packet in source.demux(stream):
+        yield {
+            _NAMES.get(data.data_type, data.data_type) for data in packet.iter_sidedata()
+        } - _TECHNICAL
+        for frame in packet.decode():
+            assert isinstance(frame, VideoFrame)
+            frames += 1
+            names = (side.type.name for side in all_side_data(frame))
+            yield {*names} - _TECHNICAL_OF_FRAMES
+        if frames >= _FRAMES_EACH:
+            return
+
+
+def _stream(stream: Stream, info: FilmInfo, way: Way | None, described: Descriptions) -> Entry:
+    name = stream_name(stream, described.names)
+    kind: Kind = KIND_OF_STREAM.get(stream.type, "data")
+    if stream.index == info.stream_index:
+        return Entry("film", name, "converted", "colored")
+    if is_timecode(stream):
+        return Entry("timecode", name, "converted", "made anew")
+    if way is None:
+        return Entry(kind, name, "left out", "no container holds it")
+    if way in CONVERTING:
+        return Entry(kind, name, "converted", str(way))
+    return Entry(kind, name)

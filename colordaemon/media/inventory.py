@@ -1,0 +1,63 @@
+"""What a film holds, and what becomes of each part of it.
+
+This is the one list of it: made before work begins, shown in the log, the journal and to hooks.
+Whoever finds out that something is kept, converted or left out adds an entry; nothing is left out
+without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Kind = Literal[
+    "film", "sound", "subtitles", "captions", "video", "data", "attachment", "timecode",
+    "chapters", "tags", "side data", "shape", "time",
+]  # fmt: skip
+Fate = Literal["kept", "converted", "left out"]
+# Who loses these has lost the film: it fails, unless the loss is accepted.
+GRAVE: frozenset[Kind] = frozenset(("sound", "subtitles", "captions"))
+KIND_OF_STREAM: dict[str, Kind] = {
+    "audio": "sound",
+    "subtitle": "subtitles",
+    "video": "video",
+    "attachment": "attachment",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One part. what: in words, with the stream's number if it is one. how: to what it was
+    converted, or why it is left out."""
+
+    kind: Kind
+    what: str
+    fate: Fate = "kept"
+    how: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.fate}" + (f": {self.how}" if self.how else "")
+
+
+Inventory = tuple[Entry, ...]
+
+
+def grave_losses(entries: Iterable[Entry]) -> list[Entry]:
+    return [e for e in entries if e.fate == "left out" and e.kind in GRAVE]
+
+
+def remarks(entries: Iterable[Entry]) -> list[str]:
+    """In words, what does not come out as it was, but for what nobody expects to."""
+    return [str(entry) for entry in entries if _is_told(entry)]
+
+
+def _is_told(entry: Entry) -> bool:
+    if entry.fate == "left out":
+        return entry.kind != "tags"
+    return entry.fate == "converted" and entry.kind in GRAVE
+
+
+def as_plain(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """For JSON."""
+    return [asdict(entry) for entry in entries]

@@ -1,0 +1,54 @@
+"""Recordings that are joined end to end, so that their clock starts anew or jumps."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from films import color_and_report, luma_differences, make_film, pictures, sound, times
+
+
+def joined(tmp_path: Path, suffix: str, starts: tuple[str, ...]) -> Path:
+    """Parts of 20 and then 15 frames with sound, whose clocks start at these seconds."""
+    data = b""
+    for number, start in enumerate(starts):
+        part = make_film(
+            tmp_path / f"part{number}.{suffix}",
+            pictures(15 if number else 20, shot_frames=20),
+            codec="mpeg2video",
+            time_base=Fraction(1, 25),
+            extras=[sound("mp2", 0.6 if number else 0.8)],
+            container_options={"output_ts_offset": start},
+        )
+        data += part.read_bytes()
+    path = tmp_path / f"tape.{suffix}"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["vob", "ts"])
+@pytest.mark.parametrize("starts", [("5", "5"), ("5", "1"), ("5", "90"), ("90", "5", "5")])
+def test_everything_goes_on_where_a_clock_jumps(
+    tmp_path: Path, suffix: str, starts: tuple[str, ...]
+) -> None:
+    source = joined(tmp_path, suffix, starts)
+    done, report = color_and_report(source)
+    frames = 20 + 15 * (len(starts) - 1)
+    assert (report.frames, report.jumps) == (frames, len(starts) - 1)
+    shown = times(done)
+    steps = [after - before for before, after in pairwise(shown)]
+    # Sound stays with its pictures, so that a join may be a little off the beat.
+    assert all(Fraction(1, 50) < step < Fraction(1, 10) for step in steps)
+    assert luma_differences(source, done) == [0] * frames
+    heard = times(done, 1)
+    # Packets of MP2 last 24 ms; at a join the sound begins and ends a little beside the picture.
+    gaps = [after - before for before, after in pairwise(heard)]
+    assert max(gaps) < Fraction(1, 5)
+    assert abs((heard[-1] - heard[0]) - (shown[-1] - shown[0])) < Fraction(1, 5)
+
+
+def test_a_recording_in_one_piece_has_no_jumps(tmp_path: Path) -> None:
+    source = joined(tmp_path, "ts", ("5",))
+    assert color_and_report(source)[1].jumps == 0
