@@ -72,7 +72,11 @@ def verify(
                 container.seek(int(seconds / tick(film)), stream=film)
             else:
                 container.seek(0)
-            _check_decodes(container, film, name)
+            # Only a search in a transport stream may end between key frames. Elsewhere nothing may
+            # be passed over: damage takes a packet's mark of a key frame away.
+            searched = seconds is not None and target.format == TRANSPORT
+            packets = container.demux(film)
+            _check_decodes(from_keyframe(packets, film) if searched else packets, film, name)
 
 
 def _film_packets(
@@ -158,11 +162,11 @@ def _check_times(
             )
 
 
-def _check_decodes(container: InputContainer, film: VideoStream, name: str) -> None:
-    """Decode from where the container stands, at its first key frame, to the next or the end."""
+def _check_decodes(packets: Iterator[Packet[VideoStream]], film: VideoStream, name: str) -> None:
+    """Decode packets up to the second key frame or the end."""
     decoded, keys = 0, 0
     try:
-        for packet in from_keyframe(container.demux(film), film):
+        for packet in packets:
             keys += bool(packet.is_keyframe and packet.size)
             if keys > 1:
                 break
