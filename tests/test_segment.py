@@ -175,7 +175,7 @@ def test_a_film_that_does_not_decode_does_not_pass_its_check(
     media = data.index(b"mdat") + 4
     data[media : media + len(data) // 2] = bytes(len(data) // 2)
     path.write_bytes(data)
-    with pytest.raises(MediaError, match="film.mp4: the finished film does not decode"):
+    with pytest.raises(MediaError, match=r"film\.mp4: the finished film does not decode"):
         verify(plan, job.target, path)
 
 
