@@ -13,17 +13,10 @@ from fnmatch import translate
 from pathlib import Path
 
 from colordaemon.service.settle import Signature, signature_from
+from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
 
 log = logging.getLogger(__name__)
 
-# The contents decide; suffixes only spare them a look at every text file.
-PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"))
-FILM_SUFFIXES = frozenset(
-    (".3g2", ".3gp", ".asf", ".avi", ".dv", ".flv", ".gxf", ".h264", ".hevc", ".ivf", ".m1v",
-     ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
-     ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
-     ".wtv", ".y4m")
-)  # fmt: skip
 TRASH = ".Trash-colordaemon"
 
 # Files that browsers, rsync, torrent and sync clients have not finished, and folders of systems.
