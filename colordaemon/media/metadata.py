@@ -196,6 +196,7 @@ def _of_tiff(tags: tiff.Tags) -> Metadata:
         xmp=xmp,
         resources=resources,
         density=tiff.density_of(tags),
+        is_whole=not tags.keys() & tiff.PICTURES_ELSEWHERE,
         orientation=_orientation(tags),
         remarks=tuple(remarks),
     )

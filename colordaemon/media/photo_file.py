@@ -215,7 +215,11 @@ class PhotoFile:
     def metadata(self, page: int) -> Metadata:
         if self.kind is PhotoFormat.HEIC:
             heic = self._heic
-            told = finished(Metadata(exif=heic.exif, xmp=heic.xmp, remarks=heic.remarks))
+            told = finished(
+                Metadata(
+                    exif=heic.exif, xmp=heic.xmp, remarks=heic.remarks, is_whole=not heic.remarks
+                )
+            )
             return replace(told, orientation=1)  # the decoder has turned it upright
         if self.kind is PhotoFormat.AVIF:
             image = self.open_image(page)

@@ -65,6 +65,7 @@ _LOST = {
     50255: "Photoshop's annotations",
     52545: "a signature (C2PA)",
 }  # fmt: skip
+PICTURES_ELSEWHERE = frozenset((330, 351, 37724))
 # What other formats have another place for.
 ELSEWHERE = frozenset((_X_DENSITY, _Y_DENSITY, _DENSITY_UNIT, NEW_SUBFILE_TYPE, ORIENTATION))
 # What a picture says about itself, and EXIF blocks of other formats may hold as well.

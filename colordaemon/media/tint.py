@@ -60,6 +60,8 @@ def existing_color(luma: NDArray[np.generic], chroma: NDArray[np.generic]) -> Ex
 
 
 # A stamp, a signature or a pen mark is far off the curve, and all else is truly gray or toned.
+# Found on 1 of 600 color photos, on none of them in gray as JPEG of quality 50; a deep tint leaves
+# more where it is clipped, so its own strength comes on top.
 _INK_CODES = 20.0
 _INK_SHARE = 0.08  # of the picture; more is a thing of its own
 _INK_PIXELS = 12  # of a thumbnail; less is a speck of grain
@@ -83,7 +85,8 @@ def colored_marks(luma: NDArray[np.generic], chroma: NDArray[np.generic]) -> Mar
     planes = [_blur(plane.astype(np.float32), 0.8) for plane in chroma]
     curves = [_middle_curve(tone, plane) for plane in planes]
     off = np.hypot(*(p - c for p, c in zip(planes, curves, strict=True)))
-    ink = _without_specks(off > _INK_CODES)
+    tint = float(np.sqrt(np.mean([curve**2 for curve in curves]) * 2))
+    ink = _without_specks(off > _INK_CODES + tint)
     share = float(ink.mean())
     if not 0 < share <= _INK_SHARE:
         return None
@@ -93,8 +96,7 @@ def colored_marks(luma: NDArray[np.generic], chroma: NDArray[np.generic]) -> Mar
     foreign = np.hypot(*map(_off_curve, planes, curves))
     if not rest.any() or np.mean(foreign[rest] > _FOREIGN_CODES) > _REST_SHARE:
         return None
-    size = np.sqrt(np.mean([curve[rest] ** 2 for curve in curves]) * 2)
-    return Marks(_blur(np.asarray(area, np.float32), 1.0), bool(size > _TINT_CODES))
+    return Marks(_blur(np.asarray(area, np.float32), 1.0), tint > _TINT_CODES)
 
 
 def _middle_curve(tone: Plane, plane: Plane) -> Plane:
