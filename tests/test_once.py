@@ -109,3 +109,14 @@ def test_results_have_the_mode_and_times_of_their_sources(tmp_path: Path, model:
     assert once(photo, "--model", model).returncode == 0
     found = (tmp_path / "photo.color.png").stat()
     assert stat.S_IMODE(found.st_mode) == 0o640 and found.st_mtime_ns == 10**18 + 5
+
+
+def test_our_own_results_are_neither_colored_again_nor_multiplied(
+    tmp_path: Path, model: Path
+) -> None:
+    sources = [write_photo(tmp_path / "photo.png"), write_film(tmp_path / "film.mp4")]
+    assert once(*sources, "--model", model).returncode == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    again = once(*(tmp_path / name for name in names if ".color" in name), "--model", model)
+    assert again.returncode == 3 and again.stderr.count("is a result of colordaemon") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == names

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Protocol
 
 from colordaemon.config import Config
-from colordaemon.errors import MediaError
+from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.film import color_film, plan_film
 from colordaemon.media.decode import Frame
 from colordaemon.media.inventory import Inventory, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix
 from colordaemon.media.photo_file import picture_name
-from colordaemon.media.provenance import Maker
+from colordaemon.media.probe import open_film
+from colordaemon.media.provenance import Maker, is_ours
 from colordaemon.media.stills import READ
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.service.publish import partial_for, publish, seal, target_for
@@ -174,6 +175,8 @@ def _color_film(
     on_work: Callable[[], None],
     should_stop: Callable[[], bool],
 ) -> Colored:
+    if not force:
+        _refuse_our_own(source)
     job = plan_film(source, config.film, force=force)
     place = find_place(job.target.suffix)
     place.target.parent.mkdir(parents=True, exist_ok=True)
@@ -216,6 +219,13 @@ def _color_film(
     if report.resumed:
         summary += f", {report.resumed} of {report.segments} segments from before"
     return Colored(place, summary, tuple(warnings), job.inventory)
+
+
+def _refuse_our_own(source: Path) -> None:
+    """Raises AlreadyColor for a film that carries our mark."""
+    with open_film(source) as container:
+        if is_ours(*container.metadata.values()):
+            raise AlreadyColor(f"{source}: is a result of colordaemon; expected a source")
 
 
 def _check_space(source: Path, place: Place) -> None:
