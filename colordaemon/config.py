@@ -61,8 +61,9 @@ class FilmSettings(Settings):
 class PhotoSettings(Settings):
     """How photos are written."""
 
-    format: Literal["keep", "jpeg", "png", "tiff", "webp", "bmp"] = "keep"
-    quality: int = Field(default=95, ge=1, le=100)  # of JPEG and WebP
+    format: Literal["keep", "jpeg", "png", "tiff", "webp", "bmp", "avif", "heic"] = "keep"
+    quality: int = Field(default=95, ge=1, le=100)  # of JPEG, WebP, AVIF and HEIC
+    accept_damaged: bool = False  # whether what is left of a damaged photo is colored
 
 
 class OutputSettings(Settings):

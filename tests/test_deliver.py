@@ -47,11 +47,11 @@ class House:
         assert job is not None
         self.finish(job)
 
-    def finish(self, job: Job, sha256: str = "") -> None:
+    def finish(self, job: Job, sha256: str = "", *, is_whole: bool = True) -> None:
         partial = self.places.outbox / f"{tag_of(self.journal.token, job.id)}.partial"
         partial.write_bytes(RESULT)
         target = self.places.outbox / "film.color.mp4"
-        said = Finished(job.id, partial, target, sha256, "6 frames", ())
+        said = Finished(job.id, partial, target, sha256, "6 frames", (), is_whole=is_whole)
         self.ends.finished(job, said, 1.0, 3.0)
 
     def restart(self) -> None:
@@ -244,3 +244,24 @@ def test_a_source_that_is_moved_never_replaces_another(build: Build) -> None:
         "film.mp4": b"an older one",
         "film (2).mp4": b"the source",
     }
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_source_with_more_pictures_than_its_result_is_never_removed(
+    build: Build, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    house = build(after=AfterSettings(source="delete"))
+    job = house.journal.claim(2.0)
+    assert job is not None
+    if killed:  # after the journal was told of the name, before the file got it
+        with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+            context.setattr("colordaemon.service.deliver.publish", _kill)
+            house.finish(job, is_whole=False)
+        house.restart()
+    else:
+        house.finish(job, is_whole=False)
+    assert house.results == ["film.color.mp4"] and house.source.exists()
+
+
+def _kill(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt

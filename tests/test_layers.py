@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "colordaemon"
-COMMON = {"errors", "config", "color"}
+COMMON = {"errors", "config", "color", "suffixes"}
 MAY_IMPORT = {
     "errors": set[str](),
     "config": set[str](),
     "config_file": {"errors", "config"},
     "color": set[str](),
+    "suffixes": set[str](),
     "network": COMMON,
     "media": COMMON,
     "film": COMMON | {"network", "media"},

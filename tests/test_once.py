@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,23 @@ def test_usage_and_configuration_mistakes_have_their_codes(tmp_path: Path) -> No
     result = once(photo, "--config", config)
     assert result.returncode == 78
     assert "did you mean 'crf'" in result.stderr and "did you mean 'model'" in result.stderr
+
+
+def test_results_have_the_mode_and_times_of_their_sources(tmp_path: Path, model: Path) -> None:
+    photo = write_photo(tmp_path / "photo.png")
+    photo.chmod(0o640)
+    os.utime(photo, ns=(10**18, 10**18 + 5))
+    assert once(photo, "--model", model).returncode == 0
+    found = (tmp_path / "photo.color.png").stat()
+    assert stat.S_IMODE(found.st_mode) == 0o640 and found.st_mtime_ns == 10**18 + 5
+
+
+def test_our_own_results_are_neither_colored_again_nor_multiplied(
+    tmp_path: Path, model: Path
+) -> None:
+    sources = [write_photo(tmp_path / "photo.png"), write_film(tmp_path / "film.mp4")]
+    assert once(*sources, "--model", model).returncode == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    again = once(*(tmp_path / name for name in names if ".color" in name), "--model", model)
+    assert again.returncode == 3 and again.stderr.count("is a result of colordaemon") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == names

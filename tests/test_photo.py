@@ -6,7 +6,6 @@ Pictures are made by pyvips and OpenCV in the test; what comes out is read back 
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,22 @@ import numpy as np
 import pytest
 import pyvips
 import torch
+from photos import (
+    HEIGHT,
+    KEEP,
+    WIDTH,
+    as_rgb,
+    assert_refused,
+    chunk,
+    color,
+    colorful,
+    image,
+    partial_of,
+    predict,
+    ramp,
+    result,
+    save,
+)
 from torch import Tensor
 
 from colordaemon.color import gray_to_lightness, rgb_to_lab
@@ -23,76 +38,6 @@ from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.media import photo_file, photo_pixels, tiff
 from colordaemon.media.photo import PhotoReport, color_photo, is_photo, output_suffix
 from colordaemon.media.photo_pixels import paint
-
-HEIGHT, WIDTH = 48, 64
-KEEP = PhotoSettings()
-
-
-def predict(gray: Tensor) -> Tensor:
-    """Warm on top, cold at the bottom, weak enough to stay in gamut in the middle tones."""
-    assert gray.ndim == 4 and gray.shape[:2] == (1, 1) and gray.dtype == torch.float32
-    warmth = torch.linspace(20, -20, 8)[:, None].expand(8, 10)
-    return torch.stack((warmth / 2, warmth))[None]
-
-
-def ramp(depth: int = 8, low: float = 0.1, high: float = 0.9) -> np.ndarray:
-    """Gray (48, 64): brighter to the right, a little darker downwards."""
-    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
-    share = low + (high - low) * (columns / (WIDTH - 1) * 0.9 + (1 - rows / (HEIGHT - 1)) * 0.1)
-    dtype = np.uint8 if depth == 8 else np.uint16
-    return np.round(share * (2**depth - 1)).astype(dtype)
-
-
-def image(pixels: np.ndarray, **fields: object) -> pyvips.Image:
-    bands = 1 if pixels.ndim == 2 else pixels.shape[2]
-    deep = pixels.dtype == np.uint16
-    kind = ("grey16" if deep else "b-w") if bands < 3 else ("rgb16" if deep else "srgb")
-    made = pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).copy(interpretation=kind)
-    for name, value in fields.items():
-        name = name.replace("_", "-")
-        if isinstance(value, bytes):
-            made.set_type(pyvips.GValue.blob_type, name, value)
-        elif isinstance(value, int):
-            made.set_type(pyvips.GValue.gint_type, name, value)
-        else:
-            made.set_type(pyvips.GValue.gstr_type, name, value)
-    return made
-
-
-def save(path: Path, pixels: np.ndarray, **fields: object) -> Path:
-    """Write with the loss left out where the format allows."""
-    made = image(pixels, **fields)
-    match path.suffix:
-        case ".jpg":
-            made.jpegsave(str(path), Q=98, subsample_mode="off")
-        case ".png":
-            made.pngsave(str(path))
-        case ".tif":
-            made.tiffsave(str(path))
-        case ".webp":
-            made.webpsave(str(path), lossless=True, exact=True)
-        case ".bmp":
-            cv2.imwrite(str(path), pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][:4]])
-    return path
-
-
-def color(source: Path, settings: PhotoSettings = KEEP, **options: bool) -> PhotoReport:
-    return color_photo(source, partial_of(source), predict, settings, **options)
-
-
-def partial_of(source: Path) -> Path:
-    return source.with_name("result.partial")
-
-
-def result(source: Path, page: int = 0) -> pyvips.Image:
-    """The written page; libvips tells formats by content, BMP is read by OpenCV."""
-    path = partial_of(source)
-    if path.read_bytes()[:2] == b"BM":
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        return image(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
-    if path.read_bytes()[:2] == b"II":
-        return pyvips.Image.tiffload(str(path), page=page, revalidate=True)
-    return pyvips.Image.new_from_file(str(path), revalidate=True)
 
 
 def tensor(pixels: np.ndarray) -> Tensor:
@@ -112,10 +57,6 @@ def lightness_error(pixels: np.ndarray, gray: np.ndarray) -> float:
 def assert_colored(picture: pyvips.Image) -> None:
     b = rgb_to_lab(tensor(picture.numpy())[:, :3])[0, 2]
     assert b[:8].mean() > 5 and b[-8:].mean() < -5, "expected warm on top and cold below"
-
-
-def as_rgb(gray: np.ndarray) -> np.ndarray:
-    return np.repeat(gray[..., None], 3, axis=2)
 
 
 def with_alpha(gray: np.ndarray, bands: int) -> np.ndarray:
@@ -293,7 +234,7 @@ def test_dates_xmp_and_resolution_are_kept(tmp_path: Path, suffix: str) -> None:
     found = result(source)
     assert found.get("exif-ifd0-DateTime").startswith("1950:01:01 00:00:00")
     assert found.get("exif-ifd2-DateTimeOriginal").startswith("1949:12:31 23:59:00")
-    assert found.get("xmp-data") == b"<x:xmpmeta>old</x:xmpmeta>"
+    assert found.get("xmp-data").startswith(b"<x:xmpmeta>old")
     assert found.get("exif-ifd0-Software").startswith("Scanner 1; colordaemon: synthetic colors")
 
 
@@ -562,7 +503,7 @@ def test_pages_are_not_lost_in_a_format_of_one(tmp_path: Path) -> None:
 
 def test_the_quality_setting_reaches_the_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    source = save(tmp_path / "grain.jpg", rng.integers(60, 200, (64, 64), np.uint8))
+    source = save(tmp_path / "grain.jpg", rng.integers(60, 200, (128, 128), np.uint8))
     sizes = []
     for quality in (30, 95):
         color(source, PhotoSettings(quality=quality))
@@ -598,11 +539,6 @@ def test_names_are_never_taken_for_options(tmp_path: Path) -> None:
 # Existing color
 
 
-def colorful() -> np.ndarray:
-    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
-    return np.stack((rows * 5, columns * 3, 255 - rows * 5), axis=2).astype(np.uint8)
-
-
 def test_a_color_photo_is_refused_unless_forced(tmp_path: Path) -> None:
     source = save(tmp_path / "color.png", colorful())
     assert_refused(source, AlreadyColor, "has color already")
@@ -628,20 +564,6 @@ def test_color_that_is_transparent_does_not_count(tmp_path: Path) -> None:
 
 
 # Files that cannot be colored
-
-
-def assert_refused(
-    source: Path, error: type[Exception], message: str, target: str = "keep"
-) -> None:
-    with pytest.raises(error) as caught:
-        color(source, PhotoSettings(format=target))
-    assert str(source) in str(caught.value) and message in str(caught.value)
-    assert not partial_of(source).exists()
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    check = struct.pack(">I", zlib.crc32(name + data))
-    return struct.pack(">I", len(data)) + name + data + check
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".bmp"])
@@ -710,7 +632,7 @@ def test_moving_pictures_are_refused(tmp_path: Path) -> None:
     assert_refused(png, MediaError, "animated PNG")
     gif = tmp_path / "moves.gif"
     frames.gifsave(str(gif))
-    assert_refused(gif, MediaError, "begins with b'GIF89a")
+    assert_refused(gif, MediaError, "animated GIF")
 
 
 def test_float_and_ink_are_refused_with_a_reason(tmp_path: Path) -> None:
@@ -718,7 +640,7 @@ def test_float_and_ink_are_refused_with_a_reason(tmp_path: Path) -> None:
     image(ramp()).cast("float").tiffsave(str(floats))
     image(np.dstack([ramp()] * 4)).copy(interpretation="cmyk").jpegsave(str(inks))
     assert_refused(floats, MediaError, "no agreed white")
-    assert_refused(inks, MediaError, "colors are cmyk, expected gray or RGB")
+    assert_refused(inks, MediaError, "colors are CMYK (printing inks), expected gray or RGB")
 
 
 def test_camera_raws_are_not_colored_as_their_thumbnails(tmp_path: Path) -> None:
@@ -746,12 +668,13 @@ def test_a_result_that_reads_back_differently_is_not_handed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = save(tmp_path / "old.png", ramp())
-    real: Callable[..., pyvips.Image] = photo_file.open_image
+    real: Callable[..., pyvips.Image] = photo_file.PhotoFile.open_image
 
-    def lying(path: Path, kind: photo_file.PhotoFormat, page: int) -> pyvips.Image:
-        return real(path, kind, page).crop(0, 0, 5, 5)
+    def lying(file: photo_file.PhotoFile, page: int) -> pyvips.Image:
+        whole = real(file, page)
+        return whole.crop(0, 0, 5, 5) if file.path == partial_of(source) else whole
 
-    monkeypatch.setattr("colordaemon.media.photo_write.open_image", lying)
+    monkeypatch.setattr(photo_file.PhotoFile, "open_image", lying)
     with pytest.raises(OSError, match="reads back as"):
         color(source)
     assert not partial_of(source).exists()

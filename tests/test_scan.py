@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from colordaemon.service.ignored import Ignored
 from colordaemon.service.scan import is_candidate, is_ignored, rank_of, scan
 
 
@@ -59,6 +60,36 @@ def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
     (inbox / "loop").symlink_to(inbox)
     os.mkfifo(inbox / "pipe.png")
     assert [*scan(inbox)] == []
+
+
+def test_what_is_passed_over_has_a_reason(tmp_path: Path) -> None:
+    outside, inbox = touch(tmp_path / "outside.png"), tmp_path / "in"
+    touch(inbox / "notes.txt")
+    touch(inbox / "sub" / "film.mp4.part")
+    touch(inbox / ".hidden")
+    touch(inbox / "a.png")
+    (inbox / "link.png").symlink_to(outside)
+    (inbox / "links").symlink_to(tmp_path)
+    os.mkfifo(inbox / "pipe.png")
+    told: dict[str, str] = {}
+    found = [path.name for path, _ in scan(inbox, told.__setitem__)]
+    names = {Path(path).name: reason for path, reason in told.items()}
+    assert found == ["a.png"]
+    assert names.keys() == {"notes.txt", "film.mp4.part", "link.png", "links", "pipe.png"}
+    assert "suffix .txt" in names["notes.txt"] and "unfinished" in names["film.mp4.part"]
+    assert "symbolic link" in names["link.png"] and "symbolic link" in names["links"]
+    assert "pipe" in names["pipe.png"]
+
+
+def test_what_is_not_taken_is_said_once_and_not_without_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    ignored = Ignored(tmp_path)
+    for _ in range(2):
+        for number in range(300):
+            ignored.notice(f"{tmp_path}/{number}.txt", "its suffix .txt is not one of photos")
+    assert len(caplog.messages) == 101 and "status --ignored" in caplog.messages[-1]
 
 
 def test_a_missing_inbox_is_an_error_and_not_an_empty_one(tmp_path: Path) -> None:

@@ -86,10 +86,16 @@ def status(
     config: Settings = SYSTEM_CONFIG,
     as_json: AsJson = False,
     again: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
+    ignored: Annotated[
+        bool, typer.Option("--ignored", help="List what lies in the inboxes and is not taken.")
+    ] = False,
 ) -> None:
     """Say what the daemon is doing, and what failed; also when it is down."""
     from colordaemon.service import board
 
+    if ignored:
+        _list_ignored(config, as_json)
+        return
     while True:
         reply = _ask(config, {"verb": "status"})
         if as_json:
@@ -99,6 +105,19 @@ def status(
         if not again:
             return
         time.sleep(2.0)
+
+
+def _list_ignored(config: Path, as_json: bool) -> None:
+    from colordaemon.service.ignored import list_ignored
+    from colordaemon.service.printable import printable
+
+    with exit_codes():
+        found = list(list_ignored(load_config(config)))
+    if as_json:
+        typer.echo(json.dumps([{"path": path, "reason": reason} for path, reason in found]))
+    else:
+        for path, reason in found:
+            typer.echo(f"{printable(path)}: {reason}")
 
 
 @app.command()

@@ -35,7 +35,7 @@ def once(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
     force: Annotated[bool, typer.Option(help="Replace color that is there already.")] = False,
-    accept_damaged: Annotated[bool, typer.Option(help="Color what is left of bad films.")] = False,
+    accept_damaged: Annotated[bool, typer.Option(help="Color what is left of bad files.")] = False,
     accept_loss: Annotated[
         bool, typer.Option(help="Color films whose sound or subtitles cannot be kept.")
     ] = False,
@@ -64,6 +64,7 @@ def once(
                 "accept_loss": accept_loss or None,
                 "codec": codec,
             },
+            photo={"accept_damaged": accept_damaged or None},
             model={
                 "file": model,
                 "device": device,

@@ -2,8 +2,8 @@
 
 A photo keeps its format, depth, alpha, pages and stored orientation unless another format is asked
 for; then its pixels are turned upright, because not every format (or viewer) knows orientation.
-What a format cannot hold is said in the report's warnings: 16 bits and transparency. Several pages
-are refused where they cannot be kept.
+What a format cannot hold is said in the report's warnings. Several pages are refused where they
+cannot be kept.
 
 Large photos are read from top to bottom twice, small for the network and in bands for the pixels,
 so only the finished 8- or 16-bit picture and its encoded form are held whole.
@@ -21,34 +21,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from colordaemon.color import Matrix, rgb_to_ycbcr
+from colordaemon.color import Matrix, rgb_to_lab, rgb_to_ycbcr
 from colordaemon.config import PhotoSettings
 from colordaemon.errors import AlreadyColor, MediaError
-from colordaemon.media.photo_file import (
-    Page,
-    PhotoFormat,
-    has_more_pictures,
-    is_lossless_webp,
-    open_page,
-    page_count,
-    photo_format,
-    reading,
-)
-from colordaemon.media.photo_pixels import Codes, colored_pixels, gray_of, preview
+from colordaemon.media.metadata import Metadata
+from colordaemon.media.photo_file import Page, PhotoFile, is_lossless_webp, photo_format, reading
+from colordaemon.media.photo_pixels import Codes, Kept, colored_pixels, gray_of, preview
 from colordaemon.media.photo_write import (
     PhotoWriter,
     Sheet,
     check_size,
     colored_sheet,
-    source_tags,
     unchanged_sheet,
 )
-from colordaemon.media.tiff import Tags
-from colordaemon.media.tint import ExistingColor, existing_color
+from colordaemon.media.provenance import Maker
+from colordaemon.media.stills import PhotoFormat
+from colordaemon.media.tint import ExistingColor, Marks, colored_marks, existing_color
 
 PredictAb = Callable[[Tensor], Tensor]
 
 _THUMBNAIL_SIDE = 256
+_MARKS_SIDE = 1024  # a pen is a few pixels wide then
+_DEEP = (PhotoFormat.PNG, PhotoFormat.TIFF, PhotoFormat.AVIF, PhotoFormat.HEIC)
 # Quarter turns counterclockwise, after mirroring left and right or not, that bring a stored picture
 # of each EXIF orientation upright.
 _UPRIGHT = {
@@ -65,23 +59,25 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class PhotoReport:
-    """What was written. Width, height and depth (bits) are those of the first page."""
+    """What was written. Width, height and depth (bits) are those of the first page. is_whole:
+    whether every picture of the source is in it."""
 
     width: int
     height: int
     pages: int
     depth: int
     warnings: tuple[str, ...]
+    is_whole: bool = True
 
 
 def is_photo(path: Path) -> bool:
-    """Whether this is a JPEG, PNG, TIFF, WebP or BMP, by content. OSError passes through."""
+    """Whether this is a picture of a kind that is colored, by content. OSError passes through."""
     return photo_format(path) is not None
 
 
 def output_suffix(source: Path, settings: PhotoSettings) -> str:
     """The suffix for the colored photo: the source's own as long as it names the format."""
-    kind = _target(_source_format(source), settings)
+    kind = _target(PhotoFile(source).kind, settings)
     own = source.suffix
     return own if own.lower() in kind.value else kind.value[0]
 
@@ -93,35 +89,40 @@ def color_photo(
     settings: PhotoSettings,
     *,
     force: bool = False,
+    maker: Maker | None = None,
     on_work: Callable[[], None] = lambda: None,
 ) -> PhotoReport:
     """Color a photo into `partial`, whose name may have any suffix; the caller publishes it.
 
     predict_ab: takes upright gray (1, 1, H, W) float32, gamma-coded 0..1, at any size; gives
-    (1, 2, h, w) float32 Lab ab at any size. `force` colors what has color already. on_work: called
-    whenever some more pixels were read, colored or encoded; large scans take minutes.
-    Raises MediaError for what can never be colored; no partial file remains after an error.
+    (1, 2, h, w) float32 Lab ab at any size. `force` colors what has color already. maker: the
+    model, for the metadata. on_work: called whenever some more pixels were read, colored or
+    encoded; large scans take minutes. Raises MediaError for what can never be colored; no partial
+    file remains after an error.
     """
-    stored = _source_format(source)
-    count = page_count(source, stored)
-    kind = _target(stored, settings)
+    file = PhotoFile(source, accept_damaged=settings.accept_damaged)
+    count = file.pages
+    kind = _target(file.kind, settings)
     if count > 1 and kind is not PhotoFormat.TIFF:
         raise MediaError(f"{source}: {count} pages, expected one for {kind.name}")
     raw_bytes = 0
     for index in range(count):  # everything that can be refused is, before the network runs
-        page = open_page(source, stored, index)
+        page = file.open_page(index)
         check_size(source, kind, page.image.width, page.image.height)
-        raw_bytes += page.image.width * page.image.height * 4 * page.depth // 8
+        raw_bytes += page.image.width * page.image.height * (3 + len(page.extras)) * page.depth // 8
+    if not force and all(file.metadata(index).is_ours for index in range(count)):
+        raise AlreadyColor(f"{source}: is a result of colordaemon; expected a source")
     writer = PhotoWriter(
+        file,
         partial,
         kind,
         quality=settings.quality,
-        lossless=stored is PhotoFormat.WEBP and is_lossless_webp(source),
+        lossless=file.kind is PhotoFormat.WEBP and is_lossless_webp(source),
         raw_bytes=raw_bytes,
         on_work=on_work,
     )
     try:
-        job = _Job(source, stored, kind, predict_ab, force, on_work)
+        job = _Job(file, kind, predict_ab, force, maker or Maker(), on_work)
         report = job.run(writer, count)
         writer.close()
     except BaseException:
@@ -130,20 +131,10 @@ def color_photo(
     return report
 
 
-def _source_format(source: Path) -> PhotoFormat:
-    kind = photo_format(source)
-    if kind is None:
-        found = "not a plain file"
-        if source.is_file():
-            with source.open("rb") as file:
-                head = file.read(12)
-            found = f"begins with {head!r}" if head else "empty"
-        raise MediaError(f"{source}: {found}, expected a JPEG, PNG, TIFF, WebP or BMP picture")
-    return kind
-
-
 def _target(stored: PhotoFormat, settings: PhotoSettings) -> PhotoFormat:
-    return stored if settings.format == "keep" else PhotoFormat.named(settings.format)
+    if settings.format != "keep":
+        return PhotoFormat.named(settings.format)
+    return PhotoFormat.PNG if stored is PhotoFormat.GIF else stored
 
 
 class _Job:
@@ -151,76 +142,105 @@ class _Job:
 
     def __init__(
         self,
-        source: Path,
-        stored: PhotoFormat,
+        file: PhotoFile,
         target: PhotoFormat,
         predict_ab: PredictAb,
         force: bool,
+        maker: Maker,
         on_work: Callable[[], None],
     ) -> None:
-        self._source, self._stored, self._target = source, stored, target
+        self._file, self._target = file, target
         self._predict_ab, self._force, self._on_work = predict_ab, force, on_work
+        self._maker = maker
         self._warnings: dict[str, None] = {}  # a set that keeps its order
+        self._is_whole = True
 
     def run(self, writer: PhotoWriter, count: int) -> PhotoReport:
-        if self._stored is PhotoFormat.JPEG and has_more_pictures(self._source):
-            self._warn("holds further pictures behind the first; only the first is kept")
         first: Sheet | None = None
-        colored = 0
+        colored = passed = 0
         for index in range(count):
-            with reading(self._source):
-                sheet, is_new = self._sheet(index)
+            sheet, is_new = self._sheet(index)
             colored += is_new
+            passed += not is_new and not self._file.is_mask(index)
             first = first or sheet
             if is_new or count > 1:
                 writer.add(sheet)
         if not colored or first is None:
             raise AlreadyColor(
-                f"{self._source}: has color already (chroma that does not follow its tones);"
+                f"{self._file.path}: has color already (chroma that does not follow its tones);"
                 " expected black and white or one tint"
             )
-        if colored < count:
-            self._warn(f"{count - colored} of {count} pages have color and stay as they are")
+        if passed:
+            self._warn(f"{passed} of {count} pages have color and stay as they are")
+        for warning in (*self._file.remarks, *writer.remarks):
+            self._warn(warning)
         width, height, _, codes = first.shape
         depth = 8 if codes == "uchar" else 16
-        return PhotoReport(width, height, count, depth, tuple(self._warnings))
+        return PhotoReport(width, height, count, depth, tuple(self._warnings), self._is_whole)
 
     def _warn(self, text: str) -> None:
         self._warnings[text] = None
 
     def _sheet(self, index: int) -> tuple[Sheet, bool]:
         """A page as it will be written, and whether it was colored."""
-        page = self._open(index)
-        tags = source_tags(self._source, self._stored, page, index)
+        while True:
+            try:
+                with reading(self._file.path):
+                    return self._read_sheet(index)
+            except AlreadyColor:
+                raise
+            except MediaError:
+                if not self._file.trust_less():
+                    raise
+
+    def _read_sheet(self, index: int) -> tuple[Sheet, bool]:
+        page, said = self._file.open_page(index), self._file.metadata(index)
+        if self._file.is_mask(index):
+            self._warn("holds a mask or an infrared plane, which stays as it is")
+            return unchanged_sheet(page, said, index), False
         color, alpha = preview(page, self._on_work)
-        found = _judge(color, alpha)
+        found, marks = _judge(color, alpha)
         if found is ExistingColor.COLOR and not self._force:
-            return unchanged_sheet(self._open(index), tags), False
+            return unchanged_sheet(self._file.open_page(index), said, index), False
+        self._tell(page, said, found, marks is not None and not self._force)
+        ab = self._predict(gray_of(color), said.orientation)
+        pixels = colored_pixels(
+            self._file.open_page(index),
+            ab,
+            self._depth(page),
+            self._keeps_extras(page),
+            self._on_work,
+            (marks and not self._force and _kept(marks, color)) or None,
+        )
+        return self._finished(page, pixels, said), True
+
+    def _tell(self, page: Page, said: Metadata, found: ExistingColor, has_marks: bool) -> None:
+        """What the owner should know of this page."""
+        self._is_whole = self._is_whole and said.is_whole
+        for warning in (*page.warnings, *said.remarks):
+            self._warn(warning)
         if found is ExistingColor.TINT:
             self._warn("its tint (toning or a cast) is replaced")
-        for warning in page.warnings:
-            self._warn(warning)
-        ab = self._predict(gray_of(color), page.orientation)
-        depth, keeps_alpha = self._depth(page), self._keeps_alpha(page)
-        pixels = colored_pixels(self._open(index), ab, depth, keeps_alpha, self._on_work)
-        return self._finished(page, pixels, tags), True
+        if has_marks:
+            self._warn("colored marks on it (a stamp, ink or the like) keep their color")
+        if page.is_bilevel:
+            self._warn("has one bit: pure black and white, which hardly shows any color")
+        if self._file.kind is PhotoFormat.GIF and self._target is PhotoFormat.PNG:
+            self._warn("a GIF holds no more than 256 colors; the result is a PNG")
 
-    def _finished(self, page: Page, pixels: Codes, tags: Tags) -> Sheet:
+    def _finished(self, page: Page, pixels: Codes, said: Metadata) -> Sheet:
         """The page with its metadata, as far as the target format can hold them."""
-        orientation = page.orientation
-        if self._target is not self._stored:
+        orientation = said.orientation
+        if self._target is not self._file.kind:
             turns, mirrored = _UPRIGHT[orientation]
             pixels = np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
             orientation = 1
         has_alpha = pixels.shape[2] == 4
         if self._target is PhotoFormat.WEBP and has_alpha and pixels[..., 3].min() == 255:
             pixels = pixels[..., :3]  # libwebp writes no alpha that is opaque everywhere
-        if self._target is PhotoFormat.BMP and (tags or page.image.get_typeof("xmp-data")):
+        if self._target is PhotoFormat.BMP and (said.all_tags or said.xmp or said.resources):
             self._warn("BMP holds no EXIF, XMP or IPTC; they are lost")
-        return colored_sheet(page, pixels, tags, orientation)
-
-    def _open(self, index: int) -> Page:
-        return open_page(self._source, self._stored, index)
+        return colored_sheet(page, pixels, said, orientation, self._maker)
 
     def _predict(self, gray: Tensor, orientation: int) -> Tensor:
         turns, mirrored = _UPRIGHT[orientation]
@@ -230,26 +250,46 @@ class _Job:
         return ab.flip(-1) if mirrored else ab
 
     def _depth(self, page: Page) -> int:
-        if page.depth == 16 and self._target not in (PhotoFormat.PNG, PhotoFormat.TIFF):
+        if page.depth == 16 and self._target not in _DEEP:
             self._warn(f"{self._target.name} has 8 bits; the source's 16 are rounded")
             return 8
         return page.depth
 
-    def _keeps_alpha(self, page: Page) -> bool:
+    def _keeps_extras(self, page: Page) -> bool:
+        if self._target is PhotoFormat.TIFF or not page.extras:
+            return True
         if page.has_alpha and self._target is PhotoFormat.JPEG:
             self._warn("JPEG has no transparency; the picture is laid on white")
             return False
-        return True
+        if len(page.extras) > page.has_alpha:
+            self._warn(f"{self._target.name} holds no further planes (infrared or the like)")
+        return page.has_alpha and len(page.extras) == 1
 
 
-def _judge(color: Tensor, alpha: NDArray[np.float32] | None) -> ExistingColor:
+def _judge(color: Tensor, alpha: NDArray[np.float32] | None) -> tuple[ExistingColor, Marks | None]:
+    """What color a picture has already, and the marks that stand apart from it."""
     if color.shape[1] == 1:
-        return ExistingColor.NONE
+        return ExistingColor.NONE, None
     ycbcr = rgb_to_ycbcr(color, Matrix.BT601)[0].numpy() * 255
     if alpha is not None:
         ycbcr[1:] *= alpha  # nobody sees the color of what is transparent
-    _, height, width = ycbcr.shape
-    scale = min(1.0, _THUMBNAIL_SIDE / max(height, width))
+    wide = _shrunk(ycbcr, _MARKS_SIDE)
+    if marks := colored_marks(wide[0], wide[1:]):
+        return (ExistingColor.TINT if marks.is_tinted else ExistingColor.NONE), marks
+    small = _shrunk(ycbcr, _THUMBNAIL_SIDE)
+    return existing_color(small[0], small[1:]), None
+
+
+def _shrunk(planes: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    _, height, width = planes.shape
+    scale = min(1.0, side / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    planes = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in ycbcr]
-    return existing_color(planes[0], np.stack(planes[1:]))
+    return np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in planes])
+
+
+def _kept(marks: Marks, color: Tensor) -> Kept:
+    """Marks as they are painted around: what surrounds them is the picture's own tint."""
+    small = torch.nn.functional.interpolate(color, marks.area.shape, mode="area")
+    rest = torch.from_numpy(marks.area == 0)
+    a, b = rgb_to_lab(small)[0, 1:, rest].median(dim=1).values.tolist()
+    return Kept(torch.from_numpy(marks.area)[None, None], (a, b))

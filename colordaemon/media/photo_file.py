@@ -10,9 +10,9 @@ import logging
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import Enum
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,10 @@ import numpy as np
 import pyvips
 
 from colordaemon.errors import MediaError
-from colordaemon.media import tiff
+from colordaemon.media import heif, jpeg, packing, png, tiff
+from colordaemon.media.icc import Coding, coding_of_cicp, coding_of_gamma, profile
+from colordaemon.media.metadata import Metadata, finished, mapped, read_metadata
+from colordaemon.media.stills import READ, PhotoFormat, moving_name, other_name, photo_kind
 
 # libvips warns, from threads of its own and without a file name, of what it also raises.
 logging.getLogger("pyvips").setLevel(logging.ERROR)
@@ -29,21 +32,8 @@ logging.getLogger("pyvips").setLevel(logging.ERROR)
 # glass plates stay under 300 megapixels.
 MOST_PIXELS = 500_000_000
 
-_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of all header versions
-
-
-class PhotoFormat(Enum):
-    """What a photo file is, by its content. The suffixes: the usual one first."""
-
-    JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-    PNG = (".png",)
-    TIFF = (".tif", ".tiff")
-    WEBP = (".webp",)
-    BMP = (".bmp", ".dib")
-
-    @classmethod
-    def named(cls, name: str) -> PhotoFormat:
-        return cls[name.upper()]
+_HEAD_BYTES = 64
+_MASK = 4  # bit of NewSubfileType: not a picture but a mask or an infrared plane of another
 
 
 @dataclass(frozen=True)
@@ -51,46 +41,289 @@ class Page:
     """One picture of a file.
 
     image: as stored, pixels not yet decoded; can be read once, from top to bottom.
-    pixels: gray or RGB coded as sRGB, then alpha if there is any; read like image.
-    top: the code of white in the color bands of pixels, 255 or 65535; alpha keeps its own codes.
-    orientation: as in EXIF, 1 to 8.
+    pixels: gray or RGB coded as sRGB, then the other samples as they are; read like image.
+    colors: how many bands of pixels are color. extras: what the others are, in TIFF's numbers: 1
+    and 2 are transparency (only the first can be), 0 is unknown, as infrared is.
+    top: the code of white in the color bands of pixels, 255 or 65535; the others keep their codes.
+    is_bilevel: whether it holds black and white only.
     """
 
     image: pyvips.Image
     pixels: pyvips.Image
-    has_alpha: bool
+    colors: int
+    extras: tuple[int, ...]
     top: int
     depth: int
-    orientation: int
+    is_bilevel: bool = False
     warnings: tuple[str, ...] = ()
+
+    @property
+    def has_alpha(self) -> bool:
+        return bool(self.extras) and self.extras[0] in (1, 2)
 
 
 def photo_format(path: Path) -> PhotoFormat | None:
     """The format by the first bytes; None if it is not one of ours. OSError passes through."""
+    kind = photo_kind(_head(path))
+    if kind is PhotoFormat.GIF and _moves(path):
+        return None
+    return kind
+
+
+def picture_name(path: Path) -> str | None:
+    """The name of a kind of picture that is not read, and never a film; None for anything else."""
+    return other_name(_head(path))
+
+
+def _head(path: Path) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):
-        return None  # opening a pipe would wait for ever
+        return b""  # opening a pipe would wait for ever
     with path.open("rb") as file:
-        head = file.read(18)
-    starts = {
-        b"\xff\xd8\xff": PhotoFormat.JPEG,
-        b"\x89PNG\r\n\x1a\n": PhotoFormat.PNG,
-        b"II*\0": PhotoFormat.TIFF,
-        b"MM\0*": PhotoFormat.TIFF,
-        b"II+\0": PhotoFormat.TIFF,
-        b"MM\0+": PhotoFormat.TIFF,
-    }
-    for start, kind in starts.items():
-        if head.startswith(start):
-            return kind
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return PhotoFormat.WEBP
-    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
-        return PhotoFormat.BMP
-    return None
+        return file.read(_HEAD_BYTES)
 
 
-def page_count(path: Path, kind: PhotoFormat) -> int:
-    """How many pages a file has. Raises MediaError for moving pictures and camera raws."""
+def _moves(path: Path) -> bool:
+    with suppress(MediaError), reading(path), path.open("rb") as file:
+        source = pyvips.Source.new_from_descriptor(file.fileno())
+        image = pyvips.Image.gifload_source(source)
+        return bool(image.get_typeof("n-pages") and image.get("n-pages") > 1)
+    return False
+
+
+def describe(path: Path) -> str:
+    """What a file is that is no photo of ours, in words for a message."""
+    if not path.is_file():
+        return "not a plain file"
+    head = _head(path)
+    if not head:
+        return "empty"
+    if head.startswith(b"GIF8"):
+        return "an animated GIF"
+    return other_name(head) or moving_name(head) or f"begins with {head[:12]!r}"
+
+
+class PhotoFile:
+    """A photo, opened as often as its pixels are needed.
+
+    accept_damaged: whether what is left of a damaged picture will do. `trust_less` is asked after a
+    picture could not be read through: it says whether there is a more patient way.
+    """
+
+    def __init__(self, path: Path, *, accept_damaged: bool = False) -> None:
+        kind = photo_format(path)
+        if kind is None:
+            raise MediaError(f"{path}: {describe(path)}, expected a {READ} picture")
+        self.path, self.kind = path, kind
+        self.remarks: tuple[str, ...] = ()
+        self._repaired: dict[int, bytes] = {}
+        self._known_tags: dict[int, tiff.Tags] = {}
+        self._ways = ["error"]
+        if kind is PhotoFormat.JPEG:
+            self._ways = ["warning", "error"]
+            self._mend_end()
+        if accept_damaged:
+            self._ways.append("none")
+        # "truncated" would let a TIFF pass whose strips lie behind its end.
+
+    def _mend_end(self) -> None:
+        """Without its end marker, a JPEG may still have every pixel; that shows as they are read,
+        if its decoder is strict."""
+        with mapped(self.path) as data:
+            if jpeg.take_apart(data).end is None:
+                self._repaired[0] = data[:] + jpeg.END
+                self._ways.remove("error")
+                self.remarks = ("its end marker is missing; everything before it is there",)
+
+    def trust_less(self) -> bool:
+        """Read more patiently from now on, and say so. False: there is no other way."""
+        if len(self._ways) == 1:
+            return False
+        self._ways.pop(0)
+        said = {
+            "error": "its decoder met damage and passed over it",
+            "none": "it is damaged; what could be read is colored",
+        }
+        self.remarks = (said[self._ways[0]],)
+        return True
+
+    @cached_property
+    def pages(self) -> int:
+        """How many pages a file has. Raises MediaError for moving pictures and camera raws."""
+        _check_still(self.path, self.kind)
+        if self.kind in (PhotoFormat.JPEG, PhotoFormat.PNG, PhotoFormat.BMP, PhotoFormat.HEIC):
+            return 1
+        image = self.open_image(0)
+        pages = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
+        if self.kind is PhotoFormat.WEBP and pages > 1:
+            raise MediaError(
+                f"{self.path}: animated WebP of {pages} frames, expected a still picture"
+            )
+        if self.kind is PhotoFormat.AVIF and pages > 1:
+            raise MediaError(f"{self.path}: {pages} pictures in one AVIF file, expected one")
+        return pages
+
+    def open_image(self, page: int) -> pyvips.Image:
+        """A page as stored; checks the header only, the pixels follow as they are read."""
+        with reading(self.path):
+            match self.kind:
+                case PhotoFormat.BMP:
+                    image = _open_bmp(self.path)
+                case PhotoFormat.HEIC:
+                    _check_pixels(self.path, *heif.size_of(self.path))
+                    image = self._heic.image
+                case _:
+                    image = self._load(page)
+        _check_pixels(self.path, image.width, image.height)
+        return image
+
+    @cached_property
+    def _heic(self) -> heif.Found:
+        return heif.read(self.path)
+
+    def _load(self, page: int) -> pyvips.Image:
+        load = {
+            PhotoFormat.JPEG: pyvips.Image.jpegload_source,
+            PhotoFormat.PNG: pyvips.Image.pngload_source,
+            PhotoFormat.TIFF: pyvips.Image.tiffload_source,
+            PhotoFormat.WEBP: pyvips.Image.webpload_source,
+            PhotoFormat.AVIF: pyvips.Image.heifload_source,
+            PhotoFormat.GIF: pyvips.Image.gifload_source,
+        }[self.kind]
+        options: dict[str, object] = {"access": "sequential", "fail_on": self._ways[0]}
+        if self.kind in (PhotoFormat.TIFF, PhotoFormat.AVIF, PhotoFormat.JPEG, PhotoFormat.PNG):
+            options["unlimited"] = True  # our own bound on pixels holds; tags may be large
+        if self.kind is PhotoFormat.TIFF:
+            self._pack_anew(page)
+            options["page"] = 0 if page in self._repaired else page
+        if page in self._repaired:
+            return load(pyvips.Source.new_from_memory(self._repaired[page]), **options)
+        with self.path.open("rb") as file:
+            return load(pyvips.Source.new_from_descriptor(file.fileno()), **options)
+
+    def _pack_anew(self, page: int) -> None:
+        if page in self._repaired:
+            return
+        tags = self._tags(page)
+        try:
+            packing.check_compression(tags)
+            if packing.needs_packing(tags):
+                with mapped(self.path) as data:
+                    self._repaired[page] = packing.packed_anew(data, page)
+        except MediaError as error:
+            raise MediaError(f"{self.path}: {error}") from None
+
+    def metadata(self, page: int) -> Metadata:
+        if self.kind is PhotoFormat.HEIC:
+            heic = self._heic
+            told = finished(
+                Metadata(
+                    exif=heic.exif, xmp=heic.xmp, remarks=heic.remarks, is_whole=not heic.remarks
+                )
+            )
+            return replace(told, orientation=1)  # the decoder has turned it upright
+        if self.kind is PhotoFormat.AVIF:
+            image = self.open_image(page)
+            exif, xmp = (
+                image.get(name) if image.get_typeof(name) else b""
+                for name in ("exif-data", "xmp-data")
+            )
+            told = finished(Metadata(exif=exif.removeprefix(jpeg.EXIF), xmp=xmp))
+            return replace(told, orientation=1)
+        tags = self._tags(page) if self.kind is PhotoFormat.TIFF else {}
+        found = read_metadata(self.path, self.kind, tags)
+        if self.kind is PhotoFormat.BMP:
+            image = self.open_image(page)
+            dots = image.xres * 10, image.yres * 10  # per cm
+            found = replace(found, density=(2, *dots) if image.get_typeof(_DENSITY) else None)
+        return found
+
+    def _tags(self, page: int) -> tiff.Tags:
+        """The tags of a TIFF page; some are as large as the picture, and are read once."""
+        if page not in self._known_tags:
+            self._known_tags = {page: tiff.file_tags(self.path, page)}
+        return self._known_tags[page]
+
+    def is_mask(self, page: int) -> bool:
+        """Whether a page belongs to another, as infrared planes and masks do."""
+        if self.kind is not PhotoFormat.TIFF:
+            return False
+        tag = self._tags(page).get(tiff.NEW_SUBFILE_TYPE)
+        return bool(tag and tag.numbers and tag.numbers[0] & _MASK)
+
+    def open_page(self, page: int) -> Page:
+        """A page with its color profile applied. Raises MediaError for what is not gray or RGB."""
+        image = self.open_image(page)
+        tags = self._tags(page) if self.kind is PhotoFormat.TIFF else {}
+        _check_samples(self.path, image, tags)
+        colors = _colors(image, tags)
+        extras = _extras(image.bands - colors, tags)
+        color = image.extract_band(0, n=colors) if extras else image
+        depth = 8 if image.format == "uchar" else 16
+        color, warnings = self._as_srgb(color)
+        pixels = color
+        if extras:
+            pixels = color.bandjoin(image.extract_band(colors, n=len(extras)))
+        top = 255 if color.format == "uchar" else 65535
+        bits = image.get("bits-per-sample") if image.get_typeof("bits-per-sample") else 8
+        return Page(image, pixels, color.bands, extras, top, depth, bits == 1, warnings)
+
+    def _as_srgb(self, color: pyvips.Image) -> tuple[pyvips.Image, tuple[str, ...]]:
+        is_gray = color.bands == 1
+        coded = self._coding
+        if coded is not None and not coded.is_srgb and not (is_gray and coded.gamma is None):
+            color = color.copy()
+            kind = pyvips.GValue.blob_type
+            color.set_type(kind, "icc-profile-data", profile(coded, is_gray))
+        elif coded is not None or not color.get_typeof("icc-profile-data"):
+            return color, ()
+        found = color.get("icc-profile-data")
+        # libvips would put a profile of its own in place of one that does not fit, and not say so.
+        if found[36:40] == b"acsp" and found[16:20] == (b"GRAY" if is_gray else b"RGB "):
+            with suppress(pyvips.Error):
+                # 16 bits also for 8-bit pictures: a second rounding would move gray by a code.
+                return color.icc_transform("srgb", embedded=True, depth=16, intent="relative"), ()
+        return color, ("its color profile is damaged or of another kind; read as sRGB",)
+
+    @cached_property
+    def _coding(self) -> Coding | None:
+        """Curve and primaries where they are told in numbers that count; None: by a profile."""
+        try:
+            if self.kind is PhotoFormat.PNG:
+                with mapped(self.path) as data:
+                    return _png_coding(png.take_apart(data))
+            if self.kind is PhotoFormat.AVIF:
+                coded = heif.coding_of(self.path)
+                return None if self.open_image(0).get_typeof("icc-profile-data") else coded
+            if self.kind is PhotoFormat.HEIC:
+                coded = heif.coding_of(self.path)
+                return None if self._heic.icc else coded
+        except MediaError as error:
+            raise MediaError(f"{self.path}: {error}") from None
+        return None
+
+
+_DENSITY = "resolution-unit"
+
+
+def _png_coding(parts: png.Parts) -> Coding | None:
+    """In the order in which the specification ranks what a PNG may say."""
+    if cicp := parts.first(b"cICP"):
+        return coding_of_cicp(*cicp[:2]) if len(cicp) >= 2 else Coding()
+    if parts.first(b"iCCP") is not None:
+        return None
+    if parts.first(b"sRGB") is not None:
+        return Coding()
+    gamma, chroma = parts.first(b"gAMA"), parts.first(b"cHRM")
+    primaries = None
+    if chroma and len(chroma) == 32:
+        primaries = tuple(n / 100000 for n in struct.unpack(">8I", chroma))
+        primaries = primaries if all(0 < n < 1 for n in primaries) else None
+    value = struct.unpack(">I", gamma)[0] / 100000 if gamma and len(gamma) == 4 else None
+    return coding_of_gamma(value, primaries)
+
+
+def _check_still(path: Path, kind: PhotoFormat) -> None:
+    """Raises MediaError for moving pictures and camera raws."""
     if kind is PhotoFormat.PNG and b"acTL" in _chunks(path, 8, ">I4s", b"IDAT"):
         raise MediaError(f"{path}: animated PNG, expected a still picture")
     if kind is PhotoFormat.TIFF:
@@ -99,60 +332,44 @@ def page_count(path: Path, kind: PhotoFormat) -> int:
         # NEF, ARW and the like begin with a thumbnail; coloring that would look like success.
         if tiff.DNG_VERSION in tags or (subfile and subfile.numbers and subfile.numbers[0] & 1):
             raise MediaError(f"{path}: camera raw, expected a developed picture")
-    if kind not in (PhotoFormat.TIFF, PhotoFormat.WEBP):
-        return 1
-    image = open_image(path, kind, 0)
-    pages = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
-    if kind is PhotoFormat.WEBP and pages > 1:
-        raise MediaError(f"{path}: animated WebP of {pages} frames, expected a still picture")
-    return pages
 
 
-def open_image(path: Path, kind: PhotoFormat, page: int) -> pyvips.Image:
-    """A page as stored; checks the header only, the pixels follow as they are read."""
-    with reading(path):
-        image = _open_bmp(path) if kind is PhotoFormat.BMP else _open(path, kind, page)
-    if image.width * image.height > MOST_PIXELS:
-        raise MediaError(
-            f"{path}: {image.width} x {image.height} pixels, expected {MOST_PIXELS} at most"
-        )
-    return image
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise MediaError(f"{path}: {width} x {height} pixels, expected {MOST_PIXELS} at most")
 
 
-def open_page(path: Path, kind: PhotoFormat, page: int) -> Page:
-    """A page with its color profile applied. Raises MediaError for what is not gray or RGB."""
-    image = open_image(path, kind, page)
+_COLOR_NAMES = {"cmyk": "CMYK (printing inks)", "lab": "Lab", "labs": "Lab", "xyz": "XYZ"}
+
+
+def _check_samples(path: Path, image: pyvips.Image, tags: tiff.Tags) -> None:
     if image.interpretation not in ("b-w", "grey16", "srgb", "rgb", "rgb16", "multiband"):
-        raise MediaError(f"{path}: colors are {image.interpretation}, expected gray or RGB")
-    if image.format not in ("uchar", "ushort") or not 1 <= image.bands <= 4:
+        name = _COLOR_NAMES.get(image.interpretation, image.interpretation)
+        raise MediaError(f"{path}: colors are {name}, expected gray or RGB in {READ}")
+    inks = tags.get(tiff.PHOTOMETRIC)
+    if inks and inks.numbers[:1] == (5,):
+        raise MediaError(f"{path}: colors are CMYK (printing inks), expected gray or RGB in {READ}")
+    if image.format not in ("uchar", "ushort"):
         raise MediaError(
-            f"{path}: {image.bands} channels of {image.format}, expected 1 to 4 of 8 or 16 bits;"
+            f"{path}: samples are {image.format}, expected 8 or 16 bits without sign;"
             " other numbers have no agreed white"
         )
-    has_alpha = image.bands in (2, 4)
-    color = image.extract_band(0, n=image.bands - 1) if has_alpha else image
-    depth = 8 if image.format == "uchar" else 16
-    color, warnings = _as_srgb(color)
-    pixels = color.bandjoin(image.extract_band(image.bands - 1)) if has_alpha else color
-    orientation = int(image.get("orientation")) if image.get_typeof("orientation") else 1
-    if orientation not in range(1, 9):
-        orientation = 1
-    top = 255 if color.format == "uchar" else 65535
-    return Page(image, pixels, has_alpha, top, depth, orientation, warnings)
 
 
-def _as_srgb(color: pyvips.Image) -> tuple[pyvips.Image, tuple[str, ...]]:
-    if not color.get_typeof("icc-profile-data"):
-        return color, ()
-    profile = color.get("icc-profile-data")
-    # libvips would put a profile of its own in place of one that does not fit, and not say so.
-    if profile[36:40] == b"acsp" and profile[16:20] == (b"GRAY" if color.bands == 1 else b"RGB "):
-        try:
-            # 16 bits also for 8-bit pictures: a second rounding would move gray by a code.
-            return color.icc_transform("srgb", embedded=True, depth=16, intent="relative"), ()
-        except pyvips.Error:
-            pass
-    return color, ("its color profile is damaged or of another kind; read as sRGB",)
+def _colors(image: pyvips.Image, tags: tiff.Tags) -> int:
+    """How many bands are color: one for gray, three for RGB."""
+    bands = int(image.bands)
+    if tiff.EXTRA_SAMPLES in tags:
+        bands -= len(tags[tiff.EXTRA_SAMPLES].numbers)
+    photometric = tags[tiff.PHOTOMETRIC].numbers[:1] if tiff.PHOTOMETRIC in tags else ()
+    if photometric and photometric[0] in (0, 1):
+        return 1
+    return 1 if bands < 3 else 3
+
+
+def _extras(count: int, tags: tiff.Tags) -> tuple[int, ...]:
+    told = tags[tiff.EXTRA_SAMPLES].numbers if tiff.EXTRA_SAMPLES in tags else (2,) * (not tags)
+    return (*told, *(0,) * count)[:count]
 
 
 @contextmanager
@@ -175,20 +392,6 @@ def _read_through(path: Path) -> None:
             pass
 
 
-def _open(path: Path, kind: PhotoFormat, page: int) -> pyvips.Image:
-    load = {
-        PhotoFormat.JPEG: pyvips.Image.jpegload_source,
-        PhotoFormat.PNG: pyvips.Image.pngload_source,
-        PhotoFormat.TIFF: pyvips.Image.tiffload_source,
-        PhotoFormat.WEBP: pyvips.Image.webpload_source,
-    }[kind]
-    options = {"page": page} if kind is PhotoFormat.TIFF else {}
-    with path.open("rb") as file:
-        source = pyvips.Source.new_from_descriptor(file.fileno())
-        # fail_on "truncated" would let a TIFF pass whose strips lie behind its end.
-        return load(source, access="sequential", fail_on="error", **options)
-
-
 def _open_bmp(path: Path) -> pyvips.Image:
     """libvips has no BMP; OpenCV has, but prints its errors, so we look before it does."""
     data = path.read_bytes()
@@ -207,7 +410,10 @@ def _open_bmp(path: Path) -> pyvips.Image:
         pixels = cv2.cvtColor(pixels, to_rgb)
     colors = "b-w" if pixels.ndim == 2 else "srgb"
     image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).copy(interpretation=colors)
-    return image.copy(xres=resolution / 1000, yres=resolution / 1000) if resolution > 0 else image
+    if resolution > 0:
+        image = image.copy(xres=resolution / 1000, yres=resolution / 1000)
+        image.set_type(pyvips.GValue.gstr_type, _DENSITY, "cm")
+    return image
 
 
 def _bmp_header(path: Path, data: bytes) -> tuple[int, int, int, int, int]:
@@ -229,12 +435,6 @@ def _bmp_header(path: Path, data: bytes) -> tuple[int, int, int, int, int]:
 
 def is_lossless_webp(path: Path) -> bool:
     return b"VP8L" in _chunks(path, 12, "<4sI", b"VP8 ")
-
-
-def has_more_pictures(path: Path) -> bool:
-    """Whether a JPEG carries further pictures behind the first (multi-picture format)."""
-    with path.open("rb") as file:
-        return b"MPF\0" in file.read(1 << 17)
 
 
 def _chunks(path: Path, start: int, layout: str, last: bytes) -> set[bytes]:

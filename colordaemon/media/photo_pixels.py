@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pyvips
@@ -25,8 +26,8 @@ def preview(page: Page, on_work: Callable[[], None]) -> tuple[Tensor, NDArray[np
     factor = max(1, min(page.image.width, page.image.height) // _PREVIEW_SIDE)
     small = page.pixels.shrink(factor, factor) if factor > 1 else page.pixels
     pixels = _pixels(told_of(small, on_work).write_to_memory(), small)
-    color, alpha = _split(pixels, page)
-    return color, None if alpha is None else _opacity(alpha, page)
+    color, extras = _split(pixels, page)
+    return color, _opacity(extras[..., 0], page) if page.has_alpha else None
 
 
 def told_of(image: pyvips.Image, on_work: Callable[[], None]) -> pyvips.Image:
@@ -41,13 +42,31 @@ def gray_of(color: Tensor) -> Tensor:
     return color if color.shape[1] == 1 else lightness_to_gray(rgb_to_lab(color)[:, :1])
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Marks that keep their own color. area: (1, 1, h, w) float32 0..1 at any size, where they are.
+    around: Lab a and b of the picture around them."""
+
+    area: Tensor
+    around: tuple[float, float]
+
+
 def colored_pixels(
-    page: Page, ab: Tensor, depth: int, keep_alpha: bool, on_work: Callable[[], None]
+    page: Page,
+    ab: Tensor,
+    depth: int,
+    keep_extras: bool,
+    on_work: Callable[[], None],
+    marks: Kept | None = None,
 ) -> Codes:
-    """Full-size pixels (H, W, 3 or 4), in bands, so that float32 stays small."""
+    """Full-size pixels (H, W, 3 and extra samples), in bands, so that float32 stays small.
+
+    keep_extras: whether transparency and other samples come along; else what is transparent is laid
+    on white.
+    """
     width, height = page.image.width, page.image.height
     dtype, top = (np.uint8, 255) if depth == 8 else (np.uint16, 65535)
-    out = np.empty((height, width, 4 if page.has_alpha and keep_alpha else 3), dtype)
+    out = np.empty((height, width, 3 + len(page.extras) * keep_extras), dtype)
     rows_of = _cubic_rows(ab.shape[-2], height)
     wide = functional.interpolate(ab, (ab.shape[-2], width), mode="bicubic", align_corners=False)
     region = pyvips.Region.new(page.pixels)
@@ -56,15 +75,36 @@ def colored_pixels(
         on_work()
         rows = min(step, height - start)
         band = _pixels(region.fetch(0, start, width, rows), page.pixels, rows)
-        color, alpha = _split(band, page)
-        rgb = paint(gray_of(color), rows_of[start : start + rows] @ wide)
-        if alpha is not None and keep_alpha:
-            out[start : start + rows, :, 3] = _rescaled(alpha, page.depth, depth)
-        elif alpha is not None:
-            rgb = 1 - (1 - rgb) * torch.from_numpy(_opacity(alpha, page))
+        color, extras = _split(band, page)
+        new = rows_of[start : start + rows] @ wide
+        if marks is not None:
+            new = _with_marks(new, color, marks, start, height)
+        rgb = paint(gray_of(color), new)
+        if keep_extras:
+            out[start : start + rows, :, 3:] = _rescaled(extras, page.depth, depth)
+        elif page.has_alpha:
+            rgb = 1 - (1 - rgb) * torch.from_numpy(_opacity(extras[..., 0], page))
         codes = (rgb[0] * top).round_().numpy()
         out[start : start + rows, :, :3] = codes.transpose(1, 2, 0)
     return out
+
+
+_FAINT, _FULL = 8.0, 16.0  # distances in ab from what is around, between which a mark begins
+
+
+def _with_marks(ab: Tensor, color: Tensor, marks: Kept, start: int, height: int) -> Tensor:
+    """ab (1, 2, h, w) of a band, with the source's own where a mark is."""
+    rows, width = ab.shape[-2:]
+    across = functional.interpolate(
+        marks.area, (marks.area.shape[-2], width), mode="bilinear", align_corners=False
+    )
+    places = (torch.arange(start, start + rows) + 0.5) / height * across.shape[-2]
+    area = across[:, :, places.long().clamp(max=across.shape[-2] - 1)]
+    own = rgb_to_lab(color)[:, 1:]
+    distance = (own - torch.tensor(marks.around).reshape(1, 2, 1, 1)).norm(dim=1, keepdim=True)
+    share = ((distance - _FAINT) / (_FULL - _FAINT)).clamp(0, 1) * area.clamp(0, 1).sqrt()
+    mixed: Tensor = ab + (own - ab) * share
+    return mixed
 
 
 def _opacity(alpha: Codes, page: Page) -> NDArray[np.float32]:
@@ -83,11 +123,10 @@ def _pixels(data: bytes, image: pyvips.Image, rows: int | None = None) -> Codes:
     return np.frombuffer(data, np.uint16).reshape(shape)
 
 
-def _split(pixels: Codes, page: Page) -> tuple[Tensor, Codes | None]:
-    """Color (1, 1 or 3, h, w) 0..1 and alpha (h, w) in codes."""
-    colors = pixels.shape[2] - page.has_alpha
-    planes = pixels[:, :, :colors].transpose(2, 0, 1).astype(np.float32) / page.top
-    return torch.from_numpy(planes)[None], pixels[:, :, colors] if page.has_alpha else None
+def _split(pixels: Codes, page: Page) -> tuple[Tensor, Codes]:
+    """Color (1, 1 or 3, h, w) 0..1 and the other samples (h, w, n) in codes."""
+    planes = pixels[:, :, : page.colors].transpose(2, 0, 1).astype(np.float32) / page.top
+    return torch.from_numpy(planes)[None], pixels[:, :, page.colors :]
 
 
 def _cubic_rows(size: int, count: int) -> Tensor:

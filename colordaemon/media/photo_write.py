@@ -1,7 +1,8 @@
 """Colored pictures become files that carry what their sources said about themselves.
 
-A page written here has an sRGB profile, the source's EXIF, XMP, IPTC and resolution, and a note
-that its colors are synthetic. The thumbnail inside EXIF is dropped: it shows the gray picture.
+A page written here has an sRGB profile, the source's metadata, and marks that say in words and for
+machines that its colors are synthetic. The thumbnail inside EXIF is made anew: it showed the gray
+picture.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import os
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,23 +21,35 @@ import pyvips
 from numpy.typing import NDArray
 
 from colordaemon.errors import MediaError
-from colordaemon.media import tiff
-from colordaemon.media.photo_file import Page, PhotoFormat, open_image, page_count
+from colordaemon.media import exif, heif, jpeg, png, tiff, webp
+from colordaemon.media.metadata import Metadata, exif_block, mapped, page_tags
+from colordaemon.media.photo_file import Page, PhotoFile
 from colordaemon.media.photo_pixels import told_of
+from colordaemon.media.provenance import NOTE, Maker, packet
+from colordaemon.media.stills import PhotoFormat
 
-NOTE = "colordaemon: synthetic colors"
 # Longest side that a format, or its usual library, can hold.
-_LONGEST = {PhotoFormat.JPEG: 65500, PhotoFormat.WEBP: 16383}
-_CARRIED = ("xmp-data", "iptc-data", "photoshop-data", "resolution-unit", "image-description")
+_LONGEST = {
+    PhotoFormat.JPEG: 65500,
+    PhotoFormat.WEBP: 16383,
+    PhotoFormat.AVIF: 16384,
+    PhotoFormat.HEIC: 16384,
+}
 _BIG_TIFF = 3_900_000_000  # bytes; classic TIFF ends at 4 GiB, and deflate may add a little
+_Block = TypeVar("_Block")
+_THUMBNAIL_SIDE = 160  # pixels, as the Exif standard has it
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A finished page: its image with all metadata set, and tags for TIFF."""
+    """A finished page. As it stands for one that was not colored: `copied` is its number in the
+    source then. said: what its metadata say of the picture and of its colors."""
 
     image: pyvips.Image
-    tags: tiff.Tags
+    said: Metadata = field(default_factory=Metadata)
+    extras: tuple[int, ...] = ()
+    maker: Maker | None = None
+    copied: int | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, str]:
@@ -44,51 +58,42 @@ class Sheet:
 
 
 def colored_sheet(
-    page: Page, pixels: NDArray[np.generic], tags: tiff.Tags, orientation: int
+    page: Page,
+    pixels: NDArray[np.generic],
+    said: Metadata,
+    orientation: int,
+    maker: Maker,
 ) -> Sheet:
-    """pixels: (h, w, 3 or 4) uint8 or uint16, sRGB and alpha."""
+    """pixels: (h, w, 3 and extra samples) uint8 or uint16, sRGB."""
     height, width, bands = pixels.shape
     eight = pixels.dtype == np.uint8
     image = pyvips.Image.new_from_memory(
         np.ascontiguousarray(pixels).data, width, height, bands, "uchar" if eight else "ushort"
     )
-    image = image.copy(
-        interpretation="srgb" if eight else "rgb16", xres=page.image.xres, yres=page.image.yres
-    )
-    for name in page.image.get_fields():
-        if name in _CARRIED or name.startswith("png-comment"):
-            image.set_type(page.image.get_typeof(name), name, page.image.get(name))
-    blob = pyvips.GValue.blob_type
-    image.set_type(blob, "icc-profile-data", pyvips.Operation.call("profile_load", "srgb"))
-    image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
-    tags = {**tags, tiff.SOFTWARE: tiff.text_tag(_note(tags))}
-    exif = {**tags, tiff.ORIENTATION: tiff.short_tag(orientation)}
-    image.set_type(blob, "exif-data", tiff.exif_block(exif))
-    return Sheet(image, tags)
+    image = image.copy(interpretation="srgb" if eight else "rgb16", **_resolution(said))
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", srgb_profile())
+    return Sheet(image, replace(said, orientation=orientation), page.extras[: bands - 3], maker)
 
 
-def unchanged_sheet(page: Page, tags: tiff.Tags) -> Sheet:
-    return Sheet(page.image, tags)
-
-
-def _note(tags: tiff.Tags) -> str:
-    before = tags[tiff.SOFTWARE].data if tiff.SOFTWARE in tags else b""
-    text = before.rstrip(b"\0 ").decode("utf-8", "replace")
-    return f"{text}; {NOTE}" if text else NOTE
-
-
-def source_tags(path: Path, kind: PhotoFormat, page: Page, index: int) -> tiff.Tags:
-    """What the source says about itself, from its TIFF directory or its EXIF block."""
-    if kind is PhotoFormat.TIFF:
-        return tiff.descriptive(tiff.file_tags(path, index))
-    if not page.image.get_typeof("exif-data"):
+def _resolution(said: Metadata) -> dict[str, float]:
+    """Pixels per mm."""
+    if said.density is None or said.density[0] == 0:
         return {}
-    try:
-        return tiff.descriptive(
-            tiff.read_tags(page.image.get("exif-data").removeprefix(b"Exif\0\0"))
-        )
-    except (struct.error, KeyError):
-        return {}
+    unit, across, down = said.density
+    scale = 1 / 25.4 if unit == 1 else 0.1
+    return {"xres": across * scale, "yres": down * scale}
+
+
+def srgb_profile() -> bytes:
+    return bytes(pyvips.Operation.call("profile_load", "srgb"))
+
+
+def unchanged_sheet(page: Page, said: Metadata, index: int) -> Sheet:
+    return Sheet(page.image, said, page.extras, copied=index)
+
+
+def software(said: Metadata) -> str:
+    return f"{said.software}; {NOTE}" if said.software else NOTE
 
 
 def check_size(path: Path, kind: PhotoFormat, width: int, height: int) -> None:
@@ -104,80 +109,194 @@ class PhotoWriter:
     """Writes the pages of one photo. Any failure here is the machine's: OSError."""
 
     def __init__(
-        self, partial: Path, kind: PhotoFormat, *, quality: int, lossless: bool, raw_bytes: int,
-        on_work: Callable[[], None],
+        self, source: PhotoFile, partial: Path, kind: PhotoFormat, *, quality: int, lossless: bool,
+        raw_bytes: int, on_work: Callable[[], None],
     ) -> None:  # fmt: skip
         self._on_work = on_work
-        self._partial, self._kind = partial, kind
+        self._source, self._partial, self._kind = source, partial, kind
         self._quality, self._lossless = quality, lossless
         self._file = partial.open("wb")
         big = raw_bytes > _BIG_TIFF
         self._pages = tiff.TiffWriter(self._file, big) if kind is PhotoFormat.TIFF else None
         self._big = big
         self._written: list[tuple[int, int, int, str]] = []
+        self.remarks: tuple[str, ...] = ()
 
     def add(self, sheet: Sheet) -> None:
+        if self._pages and sheet.copied is not None and self._copies(self._pages, sheet.copied):
+            self._written.append(sheet.shape)
+            return
         try:
-            data = self._encode(told_of(sheet.image, self._on_work))
-        except (pyvips.Error, cv2.error) as error:
-            raise OSError(f"{self._partial}: could not be encoded: {error}") from error
+            data = self._encode(told_of(sheet.image, self._on_work), sheet)
+        except (pyvips.Error, cv2.error, RuntimeError, ValueError) as error:
+            raise OSError(
+                f"the result for {self._source.path} cannot be encoded: {error}"
+            ) from error
         if self._pages:
-            self._pages.add(data, sheet.tags)
+            self._pages.add(data, self._tags(sheet))
         else:
             self._file.write(data)
         self._written.append(sheet.shape)
+
+    def _copies(self, pages: tiff.TiffWriter, index: int) -> bool:
+        if self._source.kind is not PhotoFormat.TIFF:
+            return False
+        with mapped(self._source.path) as data:
+            return pages.copy(data, index)
+
+    def _tags(self, sheet: Sheet) -> tiff.Tags:
+        """Those of a page, in place of what libvips makes up (as 25.4 dots per inch)."""
+        if sheet.maker is None:
+            return sheet.said.tags
+        tags, remarks = page_tags(sheet.said, software(sheet.said))
+        self._remark(remarks)
+        tags[tiff.ORIENTATION] = tiff.short_tag(sheet.said.orientation)
+        tags[tiff.XMP] = tiff.Tag(1, packet(sheet.maker, sheet.said.xmp))
+        if sheet.extras:
+            tags[tiff.EXTRA_SAMPLES] = tiff.short_tags(*sheet.extras)
+        return tags
+
+    def _remark(self, remarks: tuple[str, ...]) -> None:
+        self.remarks = (*self.remarks, *remarks)
 
     def close(self) -> None:
         """Flush to disk, then read the file back and compare it with what was meant."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        name = f"the result for {self._source.path}"
         try:
-            pages = page_count(self._partial, self._kind)
-            found = [
-                Sheet(open_image(self._partial, self._kind, index), {}).shape
-                for index in range(pages)
-            ]
+            written = PhotoFile(self._partial)
+            found = [Sheet(written.open_image(index)).shape for index in range(written.pages)]
         except MediaError as error:
-            raise OSError(f"{self._partial}: unreadable after writing: {error}") from error
+            raise OSError(f"{name} is unreadable after writing: {error}") from error
         if found != self._written:
-            raise OSError(f"{self._partial}: reads back as {found}, expected {self._written}")
+            raise OSError(f"{name} reads back as {found}, expected {self._written}")
 
     def abandon(self) -> None:
         with suppress(OSError):  # closing flushes, and a full disk is still full
             self._file.close()
         self._partial.unlink(missing_ok=True)
 
-    def _encode(self, image: pyvips.Image) -> bytes:
+    def _encode(self, image: pyvips.Image, sheet: Sheet) -> bytes:
         match self._kind:
             case PhotoFormat.JPEG:
-                return bytes(
-                    image.jpegsave_buffer(
-                        Q=self._quality, subsample_mode="off", optimize_coding=True
-                    )
-                )
+                return self._jpeg(image, sheet)
             case PhotoFormat.PNG:
-                return bytes(image.pngsave_buffer(compression=6))
+                return self._png(image, sheet)
             case PhotoFormat.TIFF:
                 # Deflate keeps every bit and is read everywhere; the predictor halves it.
                 return bytes(
                     image.tiffsave_buffer(
-                        compression="deflate", predictor="horizontal", bigtiff=self._big
+                        compression="deflate", predictor="horizontal", bigtiff=self._big, keep="icc"
                     )
                 )
             case PhotoFormat.WEBP:
-                return bytes(
-                    image.webpsave_buffer(
-                        Q=self._quality, lossless=self._lossless, exact=True, smart_subsample=True
-                    )
-                )
+                return self._webp(image, sheet)
+            case PhotoFormat.AVIF | PhotoFormat.HEIC:
+                return self._heif(image, sheet)
             case PhotoFormat.BMP:
-                return _bmp(image)
+                return _bmp(image, sheet.said)
+            case PhotoFormat.GIF:
+                raise AssertionError("GIF is never written")
+
+    def _jpeg(self, image: pyvips.Image, sheet: Sheet) -> bytes:
+        encoded = bytes(
+            image.jpegsave_buffer(
+                Q=self._quality, subsample_mode="off", optimize_coding=True, keep="icc"
+            )
+        )
+        said = sheet.said
+        block, xmp = self._block(sheet, image), self._xmp(sheet)
+        if len(block) > exif.LONGEST_IN_JPEG:
+            block = self._block(sheet, None)
+        if len(block) > exif.LONGEST_IN_JPEG:
+            self._remark(("its EXIF is too long for a JPEG and is left out",))
+            block = exif_block(Metadata(), software(said), said.orientation, (0, 0), b"")
+        if len(xmp) > jpeg.LONGEST - len(jpeg.XMP):
+            self._remark(("its XMP is too long for a JPEG and is left out",))
+            xmp = packet(sheet.maker or Maker())
+        return jpeg.put_together(
+            encoded,
+            exif=block,
+            xmp=xmp,
+            resources=said.resources,
+            density=said.density,
+            kept=self._kept(said, jpeg.Segment),
+        )
+
+    def _png(self, image: pyvips.Image, sheet: Sheet) -> bytes:
+        encoded = bytes(image.pngsave_buffer(compression=6, keep="icc"))
+        kept = self._kept(sheet.said, png.Chunk)
+        if sheet.said.density and not any(chunk.name == b"pHYs" for chunk in kept):
+            kept = [png.density_chunk(sheet.said.density), *kept]
+        return png.put_together(
+            encoded, exif=self._block(sheet, image), xmp=self._xmp(sheet), kept=kept
+        )
+
+    def _webp(self, image: pyvips.Image, sheet: Sheet) -> bytes:
+        encoded = image.webpsave_buffer(
+            Q=self._quality, lossless=self._lossless, exact=True, smart_subsample=True, keep="icc"
+        )
+        return webp.put_together(
+            bytes(encoded),
+            exif=self._block(sheet, image),
+            xmp=self._xmp(sheet),
+            kept=tuple(self._kept(sheet.said, tuple)),
+        )
+
+    def _heif(self, image: pyvips.Image, sheet: Sheet) -> bytes:
+        block, xmp = self._block(sheet, image), self._xmp(sheet)
+        self._kept(sheet.said, type(None))
+        if self._kind is PhotoFormat.HEIC:
+            return heif.write(image, self._quality, block, xmp, srgb_profile())
+        image.set_type(pyvips.GValue.blob_type, "exif-data", jpeg.EXIF + block)
+        image.set_type(pyvips.GValue.blob_type, "xmp-data", xmp)
+        bits = 8 if image.format == "uchar" else 10
+        return bytes(
+            image.heifsave_buffer(
+                compression="av1", Q=self._quality, bitdepth=bits, effort=4, subsample_mode="off"
+            )
+        )
+
+    def _block(self, sheet: Sheet, image: pyvips.Image | None) -> bytes:
+        """EXIF, with a thumbnail where the source has one and `image` is given."""
+        said, size = sheet.said, (sheet.image.width, sheet.image.height)
+        thumbnail = b""
+        if image is not None and exif.has_thumbnail(said.exif):
+            thumbnail = _thumbnail(sheet.image)
+        if said.tags and self._kind is not PhotoFormat.TIFF:
+            lost = said.tags.keys() - tiff.descriptive(said.tags).keys() - tiff.ELSEWHERE
+            if lost:
+                self._remark((f"{len(lost)} TIFF tags that only TIFF holds are left out",))
+        return exif_block(said, software(said), said.orientation, size, thumbnail)
+
+    def _xmp(self, sheet: Sheet) -> bytes:
+        return packet(sheet.maker or Maker(), sheet.said.xmp)
+
+    def _kept(self, said: Metadata, kind: type[_Block]) -> list[_Block]:
+        """What passes as it stands, if it is of this format; else that it cannot is said."""
+        kept = [each for each in said.kept if isinstance(each, kind)]
+        lost = [each for each in said.kept if not isinstance(each, kind)]
+        if any(not (isinstance(each, png.Chunk) and each.is_measure) for each in lost):
+            self._remark((f"{self._kind.name} does not hold the comments, texts and further blocks"
+                          f" of {self._source.kind.name}; they are left out",))  # fmt: skip
+        if said.resources and self._kind not in (PhotoFormat.JPEG, PhotoFormat.TIFF):
+            self._remark((f"{self._kind.name} does not hold IPTC; it is left out",))
+        return kept
 
 
-def _bmp(image: pyvips.Image) -> bytes:
+def _thumbnail(image: pyvips.Image) -> bytes:
+    small = image.thumbnail_image(_THUMBNAIL_SIDE)
+    return bytes(small.extract_band(0, n=3).cast("uchar", shift=True).jpegsave_buffer(Q=75, keep=0))
+
+
+def _bmp(image: pyvips.Image, said: Metadata) -> bytes:
+    """Behind the pixels, where no reader looks, stands the mark that BMP has no place for."""
     pixels = image.numpy()
     to_bgr = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
     data = bytearray(cv2.imencode(".bmp", cv2.cvtColor(pixels, to_bgr))[1].tobytes())
-    data[38:46] = struct.pack("<ii", round(image.xres * 1000), round(image.yres * 1000))
-    return bytes(data)
+    known = said.density is not None and said.density[0] > 0
+    dots = (round(image.xres * 1000), round(image.yres * 1000)) if known else (0, 0)
+    data[38:46] = struct.pack("<ii", *dots)
+    return bytes(data) + NOTE.encode()

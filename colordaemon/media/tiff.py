@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -36,14 +37,46 @@ class Tag:
 Tags = dict[int, Tag]
 
 NEW_SUBFILE_TYPE, ORIENTATION, SOFTWARE, EXTRA_SAMPLES, DNG_VERSION = 254, 274, 305, 338, 50706
-_ASCII, _SHORT, _LONG, _LONG8 = 2, 3, 4, 16
-_STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
+COMPRESSION, PHOTOMETRIC, BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = (
+    259,
+    262,
+    258,
+    277,
+    339,
+)
+XMP, IPTC, EXIF = 700, 33723, 34665
+_ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 2, 3, 4, 5, 7, 16
+_STRIP_OFFSETS, _TILE_OFFSETS, _STRIP_BYTES, _TILE_BYTES = 273, 324, 279, 325
+_X_DENSITY, _Y_DENSITY, _DENSITY_UNIT = 282, 283, 296
 _EXIF, _GPS, _INTEROP = 34665, 34853, 40965
-# What a picture says about itself, not about its pixels: document, camera, scanner, dates, people.
-_DESCRIPTIVE = (254, 269, 270, 271, 272, 285, 297, 305, 306, 315, 316, 700, 33432, 33723, 34377)
+# What must go when the pixels are written anew: how they were stored ...
+_STORAGE = frozenset(
+    (256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284, 288, 289,
+     290, 291, 292, 293, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 326, 327, 328, 332, 333,
+     334, 336, 337, 338, 339, 340, 341, 342, 343, 344, 345, 346, 347, 512, 513, 514, 515, 517, 518,
+     519, 520, 521, 529, 530, 531, 532, 559, 32953, 32995, 32996, 32997, 32998, 34675, 65563)
+)  # fmt: skip
+# ... and what points elsewhere in the file or shows the gray picture once more, which is said.
+_LOST = {
+    330: "further pictures of the page (SubIFDs)",
+    351: "a proxy of another picture (OPIProxy)",
+    400: "a table of profiles (GlobalParametersIFD)",
+    37724: "Photoshop's layers",
+    50255: "Photoshop's annotations",
+    52545: "a signature (C2PA)",
+}  # fmt: skip
+PICTURES_ELSEWHERE = frozenset((330, 351, 37724))
+# What other formats have another place for.
+ELSEWHERE = frozenset((_X_DENSITY, _Y_DENSITY, _DENSITY_UNIT, NEW_SUBFILE_TYPE, ORIENTATION))
+# What a picture says about itself, and EXIF blocks of other formats may hold as well.
+_DESCRIPTIVE = (269, 270, 271, 272, 285, 297, 305, 306, 315, 316, 700, 33432, 33723, 34377,
+                18246, 18249, 40091, 40092, 40093, 40094, 40095)  # fmt: skip
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _SIZES |= {16: 8, 17: 8, 18: 8}
 _RATIONALS = (5, 10)  # two numbers of four bytes
+_DIRECTORY = 13
+_POINTERS = (330, 400)  # to directories that are not copied
+_OLD_JPEG = frozenset((513, 514, 519, 520, 521))  # places of tables, as in TIFF 6.0 section 22
 _Bytes = bytes | mmap.mmap
 
 
@@ -52,7 +85,11 @@ def text_tag(text: str) -> Tag:
 
 
 def short_tag(value: int) -> Tag:
-    return Tag(_SHORT, struct.pack("<H", value))
+    return short_tags(value)
+
+
+def short_tags(*values: int) -> Tag:
+    return Tag(_SHORT, struct.pack(f"<{len(values)}H", *values))
 
 
 def file_tags(path: Path, page: int) -> Tags:
@@ -92,7 +129,8 @@ def _read_directory(data: _Bytes, offset: int, order: str, big: bool, depth: int
             (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, start)
         if not length or start + length > len(data):
             continue
-        tag = Tag(kind, _little(data[start : start + length], kind, order))
+        value = bytes(data[start : start + length])
+        tag = Tag(kind, value if code == IPTC else _little(value, kind, order))
         if code in (_EXIF, _GPS, _INTEROP):
             tag = _nested(tag, data, order, big, depth)
         tags[code] = tag
@@ -118,65 +156,154 @@ def _little(data: bytes, kind: int, order: str) -> bytes:
 
 
 def descriptive(tags: Tags) -> Tags:
-    """Those tags that stay true when the picture is colored and stored in another way."""
+    """Those tags that an EXIF block may hold and that stay true when the picture is colored."""
     kept = {code: tags[code] for code in _DESCRIPTIVE if code in tags}
     nested = {code: tags[code] for code in (_EXIF, _GPS) if code in tags and tags[code].children}
     return kept | nested
 
 
+def kept_tags(tags: Tags) -> tuple[Tags, tuple[str, ...]]:
+    """The tags that stay when a page is colored, and the names of what is lost with others."""
+    kept: Tags = {}
+    lost = []
+    for code, tag in tags.items():
+        if code in _LOST:
+            lost.append(_LOST[code])
+        elif tag.type == _DIRECTORY and tag.children is None:
+            lost.append(f"a directory that is not known (tag {code})")
+        elif code not in _STORAGE and tag.children != {}:
+            kept[code] = _iptc(tag) if code == IPTC else tag
+    return kept, tuple(lost)
+
+
+def _iptc(tag: Tag) -> Tag:
+    """Records begin with 0x1C; in big-endian files they may be stored as LONGs turned around."""
+    data = tag.data
+    if tag.type == _LONG and data[:1] != b"\x1c" and data[3:4] == b"\x1c":
+        data = b"".join(data[i : i + 4][::-1] for i in range(0, len(data), 4))
+    return Tag(tag.type, data)
+
+
+def density_of(tags: Tags) -> tuple[int, float, float] | None:
+    """Unit (0: none, 1: per inch, 2: per cm), across and down."""
+    found = []
+    for code in (_X_DENSITY, _Y_DENSITY):
+        if code not in tags or tags[code].type != _RATIONAL or len(tags[code].data) < 8:
+            return None
+        above, below = struct.unpack_from("<II", tags[code].data)
+        found.append(above / below if below else 0.0)
+    if not all(found):
+        return None
+    unit = tags[_DENSITY_UNIT].numbers[0] if _DENSITY_UNIT in tags else 2
+    return max(0, unit - 1), found[0], found[1]
+
+
+def density_tags(density: tuple[int, float, float]) -> Tags:
+    unit, across, down = density
+    return {
+        _X_DENSITY: Tag(_RATIONAL, struct.pack("<II", round(across * 1000), 1000)),
+        _Y_DENSITY: Tag(_RATIONAL, struct.pack("<II", round(down * 1000), 1000)),
+        _DENSITY_UNIT: short_tag(unit + 1),
+    }
+
+
 def exif_block(tags: Tags) -> bytes:
-    """The tags as an EXIF block for JPEG, PNG and WebP."""
-    return b"Exif\0\0II*\0\x08\0\0\0" + _pack(tags, 8, big=False)[0]
+    """The tags as an EXIF block for other formats, from its byte order mark on."""
+    return b"II*\0\x08\0\0\0" + _pack(tags, 8, big=False)[0]
 
 
-def _pack(tags: Tags, base: int, big: bool) -> tuple[bytes, int]:
+def _pack(tags: Tags, base: int, big: bool, order: str = "<") -> tuple[bytes, int]:
     """A directory for file position `base`, and the position of its link to the next one."""
-    size, inline, pointer = (20, 8, "<Q") if big else (12, 4, "<I")
-    entries = struct.pack("<Q" if big else "<H", len(tags))
+    size, inline, pointer = (20, 8, order + "Q") if big else (12, 4, order + "I")
+    entries = struct.pack(order + ("Q" if big else "H"), len(tags))
     link = base + len(entries) + size * len(tags)
     values = bytearray()
     for code, tag in sorted(tags.items()):
-        kind, data = tag.type, tag.data
+        kind, data = tag.type, tag.data if code == IPTC else _little(tag.data, tag.type, order)
         start = link + inline + len(values)
         if tag.children is not None:
             kind = _LONG8 if big else _LONG
-            values += _pack(tag.children, start, big)[0]
+            values += _pack(tag.children, start, big, order)[0]
             data = struct.pack(pointer, start)
         elif len(data) > inline:
             values += data
             data = struct.pack(pointer, start)
         values += bytes(len(values) % 2)  # values start at even positions
         number = 1 if tag.children is not None else len(tag.data) // _SIZES[kind]
-        entries += struct.pack("<HHQ" if big else "<HHI", code, kind, number)
+        entries += struct.pack(order + ("HHQ" if big else "HHI"), code, kind, number)
         entries += data.ljust(inline, b"\0")
     return entries + bytes(inline) + bytes(values), link
+
+
+def byte_order(data: _Bytes) -> str:
+    """As `struct` writes it."""
+    return ">" if data[:2] == b"MM" else "<"
 
 
 class TiffWriter:
     """Puts single-page TIFF files, as libvips writes them, one after another into one file.
 
-    Little-endian like every machine that runs torch. `big`: for 4 GiB and more.
+    Little-endian like every machine that runs torch, but for copies of pages that are not. `big`:
+    for 4 GiB and more.
     """
 
-    def __init__(self, file: BinaryIO, big: bool) -> None:
-        self._file, self._big = file, big
-        file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else b"II*\0\0\0\0\0")
+    def __init__(self, file: BinaryIO, big: bool, order: str = "<") -> None:
+        self._file, self._big, self._order = file, big, order
+        mark = b"MM" if order == ">" else b"II"
+        head = (43, 8, 0, 0) if big else (42, 0)
+        file.write(mark + struct.pack(order + ("HHHQ" if big else "HI"), *head))
         self._link = 8 if big else 4
 
     def add(self, page: bytes, tags: Tags) -> None:
-        """Append a page, with further tags where it has none of its own."""
+        """Append a page that libvips has written. Of its tags, only those on how pixels are stored
+        count; `tags` may put others in place of these as well."""
         base = self._align()
         self._file.write(page)
         own = read_tags(page)
-        kind, code = (_LONG8, "Q") if self._big else (_LONG, "I")
         for offsets in {_STRIP_OFFSETS, _TILE_OFFSETS} & own.keys():
-            moved = [base + offset for offset in own[offsets].numbers]
-            own[offsets] = Tag(kind, struct.pack(f"<{len(moved)}{code}", *moved))
+            own[offsets] = self._offsets([base + offset for offset in own[offsets].numbers])
+        own = {code: tag for code, tag in own.items() if code in _STORAGE}
+        self._link_in(own | tags)
+
+    def copy(
+        self,
+        data: _Bytes,
+        page: int,
+        repack: Callable[[bytes], bytes] = bytes,
+        changes: Tags | None = None,
+    ) -> bool:
+        """Append a page of another file with its pixels as they are stored. False: it cannot be,
+        since its numbers are the other way round or its pixels lie where no tag says.
+
+        repack: what becomes of each strip or tile. changes: tags that say so.
+        """
+        own = read_tags(data, page)
+        bits = own[BITS_PER_SAMPLE].numbers if BITS_PER_SAMPLE in own else (1,)
+        places = {_STRIP_OFFSETS: _STRIP_BYTES, _TILE_OFFSETS: _TILE_BYTES}
+        pairs = [(place, size) for place, size in places.items() if {place, size} <= own.keys()]
+        turned = byte_order(data) != self._order and max(bits, default=1) > 8
+        if turned or len(pairs) != 1 or _OLD_JPEG & own.keys():
+            return False
+        place, size = pairs[0]
+        moved, lengths = [], []
+        for start, length in zip(own[place].numbers, own[size].numbers, strict=True):
+            moved.append(self._align())
+            lengths.append(self._file.write(repack(data[start : start + length])))
+        own[place], own[size] = self._offsets(moved), self._offsets(lengths)
+        kept = {c: t for c, t in own.items() if c not in _POINTERS and t.children != {}}
+        self._link_in(kept | (changes or {}))
+        return True
+
+    def _offsets(self, numbers: list[int]) -> Tag:
+        kind, code = (_LONG8, "Q") if self._big else (_LONG, "I")
+        return Tag(kind, struct.pack(f"<{len(numbers)}{code}", *numbers))
+
+    def _link_in(self, tags: Tags) -> None:
         start = self._align()
-        directory, link = _pack(tags | own, start, self._big)
+        directory, link = _pack(tags, start, self._big, self._order)
         self._file.write(directory)
         self._file.seek(self._link)
-        self._file.write(struct.pack("<" + code, start))
+        self._file.write(struct.pack(self._order + ("Q" if self._big else "I"), start))
         self._file.seek(0, 2)
         self._link = link
 

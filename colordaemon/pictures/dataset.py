@@ -26,10 +26,9 @@ import numpy as np
 from colordaemon.errors import DataError
 from colordaemon.pictures.decode import decode_picture
 from colordaemon.pictures.sources import UNKNOWN, is_table, read_sources
+from colordaemon.suffixes import TRAINING_SUFFIXES
 
 log = logging.getLogger(__name__)
-
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def _shard_files(path: Path) -> Iterator[Picture]:
 
 
 def _is_picture(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
+    return PurePosixPath(name).suffix.lower() in TRAINING_SUFFIXES
 
 
 def split(pictures: Sequence[Picture], held_out: float) -> tuple[list[Picture], list[Picture]]:

@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import Protocol
 
 from colordaemon.config import Config
+from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.film import color_film, plan_film
 from colordaemon.media.decode import Frame
 from colordaemon.media.inventory import Inventory, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix
+from colordaemon.media.photo_file import picture_name
+from colordaemon.media.probe import open_film
+from colordaemon.media.provenance import Maker, is_ours
+from colordaemon.media.stills import READ
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.service.publish import partial_for, publish, target_for
+from colordaemon.service.publish import partial_for, publish, seal, target_for
 
 
 class Progress(Protocol):
@@ -45,12 +50,14 @@ class Place:
 @dataclass(frozen=True)
 class Colored:
     """A complete, checked file under its partial name, what was done in one line, and what its
-    owner should know. inventory: all that the source holds, and what became of it."""
+    owner should know. inventory: all that the source holds, and what became of it. is_whole:
+    whether every picture of the source is in it."""
 
     place: Place
     summary: str
     warnings: tuple[str, ...]
     inventory: Inventory = ()
+    is_whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,12 @@ class Converted:
 
 @dataclass(frozen=True)
 class Model:
-    """A network that is loaded when the first pixel needs it. name: tells it from all others."""
+    """A network that is loaded when the first pixel needs it. name: tells it from all others.
+    maker: finds out what metadata say of it."""
 
     load: Callable[[], Colorizer]
     name: str = ""
+    maker: Callable[[], Maker] = Maker
 
 
 def convert(
@@ -97,6 +106,7 @@ def convert(
     )
     place = colored.place
     try:
+        seal(place.partial, source)
         publish(place.partial, place.target, overwrite=config.output.overwrite)
     finally:
         place.partial.unlink(missing_ok=True)
@@ -120,8 +130,11 @@ def color(
     find_place: told the suffix of the result. on_work: called now and then while work goes on that
     finishes no frame. Raises what `convert` does; no partial is left then.
     """
-    if source.is_file() and is_photo(source):
-        return _color_photo(source, config, model, find_place, force, on_work)
+    if source.is_file():
+        if is_photo(source):
+            return _color_photo(source, config, model, find_place, force, on_work)
+        if name := picture_name(source):  # which FFmpeg may open as a film of one frame
+            raise MediaError(f"{source}: found {name}, expected a {READ} picture or a film")
     return _color_film(
         source, config, model, progress, find_place, force, on_segment, on_work, should_stop
     )
@@ -143,11 +156,12 @@ def _color_photo(
         lambda gray: model.load().predict_ab(gray),
         config.photo,
         force=force,
+        maker=model.maker(),
         on_work=on_work,
     )
     pages = f", {report.pages} pages" if report.pages > 1 else ""
     summary = f"{report.width}x{report.height}, {report.depth} bit{pages}"
-    return Colored(place, summary, report.warnings)
+    return Colored(place, summary, report.warnings, is_whole=report.is_whole)
 
 
 def _color_film(
@@ -161,6 +175,8 @@ def _color_film(
     on_work: Callable[[], None],
     should_stop: Callable[[], bool],
 ) -> Colored:
+    if not force:
+        _refuse_our_own(source)
     job = plan_film(source, config.film, force=force)
     place = find_place(job.target.suffix)
     place.target.parent.mkdir(parents=True, exist_ok=True)
@@ -203,6 +219,13 @@ def _color_film(
     if report.resumed:
         summary += f", {report.resumed} of {report.segments} segments from before"
     return Colored(place, summary, tuple(warnings), job.inventory)
+
+
+def _refuse_our_own(source: Path) -> None:
+    """Raises AlreadyColor for a film that carries our mark."""
+    with open_film(source) as container:
+        if is_ours(*container.metadata.values()):
+            raise AlreadyColor(f"{source}: is a result of colordaemon; expected a source")
 
 
 def _check_space(source: Path, place: Place) -> None:

@@ -69,25 +69,28 @@ class Ends:
         if not self.is_still_there(job, wall):
             return
         overwrite = self._may_replace(said.target, job.source)
-        partial, tell = Partial.of(said.partial, said.sha256), self._tell(job, wall)
+        partial = Partial.of(said.partial, said.sha256)
+        tell = self._tell(job, wall, said.is_whole)
         top = self.places.outbox
         target = deliver(partial, said.target, tell, overwrite=overwrite, top=top)
         for warning in said.warnings:
             log.warning("%s: %s", job.source, warning)
         figures = f"{said.summary}; {seconds:.1f} s, attempt {job.attempts}"
-        self._done(job, target, said.sha256, figures, wall, said.inventory)
+        self._done(job, target, said.sha256, figures, wall, said.inventory, is_whole=said.is_whole)
 
     def recover(self, job: Job, wall: float) -> None:
         """Go on with a job that was being published when the daemon ended."""
         assert job.target is not None and job.partial is not None
         overwrite = self._may_replace(job.target, job.source)
-        tell, top = self._tell(job, wall), self.places.outbox
+        is_whole = job.retire != "keep"
+        tell, top = self._tell(job, wall, is_whole), self.places.outbox
         target = deliver_again(job, tell, overwrite=overwrite, top=top)
         if target is None:
             log.warning("%s: its result was lost before it was published; again", job.source)
             self.give_back(job, "lost", "the result was lost before it was published", wall)
         else:
-            self._done(job, target, job.partial.sha256, "published after a restart", wall)
+            figures = "published after a restart"
+            self._done(job, target, job.partial.sha256, figures, wall, is_whole=is_whole)
 
     def retire_all(self) -> None:
         """Deal with sources that are left over, as by an earlier daemon."""
@@ -159,10 +162,15 @@ class Ends:
         figures: str,
         wall: float,
         inventory: Inventory = (),
+        *,
+        is_whole: bool,
     ) -> None:
         if self._config.after.checksum:
             write_checksum(target, digest or sha256(target))
         action = self._config.after.source
+        if action != "keep" and not is_whole:
+            log.warning("%s: kept, since its result does not hold all of its pictures", job.source)
+            action = "keep"
         retires = "" if action == "keep" else action
         self._journal.finish(job, wall, reason=figures, retire=retires, inventory=inventory)
         log.info("done: %s (%s)", target, figures)
@@ -182,8 +190,10 @@ class Ends:
         overwrite = self._presets.config_for(source).output.overwrite
         return overwrite and not self._journal.made_by_another(target, source)
 
-    def _tell(self, job: Job, wall: float) -> Tell:
-        return lambda target, partial: self._journal.publishing(job, target, partial, wall)
+    def _tell(self, job: Job, wall: float, is_whole: bool) -> Tell:
+        return lambda target, partial: self._journal.publishing(
+            job, target, partial, wall, is_whole=is_whole
+        )
 
     def _reason_path(self, job: Job) -> Path:
         return reason_path(self.places.failed, self.places.relative(job.source))

@@ -143,10 +143,16 @@ class Journal(Records):
         )  # fmt: skip
         return state
 
-    def publishing(self, job: Job, target: Path, partial: Partial, now: float) -> None:
-        """Written down before the file gets its name, so that a later start knows its own work."""
+    def publishing(
+        self, job: Job, target: Path, partial: Partial, now: float, *, is_whole: bool = True
+    ) -> None:
+        """Written down before the file gets its name, so that a later start knows its own work.
+
+        is_whole: whether every picture of the source is in it; if not, the source is kept.
+        """
         columns = partial.columns()
-        self._set(job, State.PUBLISHING, now, target=os.fsencode(target), **columns)
+        retire = "" if is_whole else "keep"
+        self._set(job, State.PUBLISHING, now, target=os.fsencode(target), retire=retire, **columns)
 
     def finish(
         self, job: Job, now: float, *, reason: str, retire: str, inventory: Inventory = ()

@@ -80,6 +80,7 @@ class Finished:
     """A complete, checked and flushed file lies at `partial`, meant to become `target`.
 
     sha256: of its bytes, or "" where nobody wants it. inventory: all that the source holds.
+    is_whole: whether every picture of the source is in it.
     """
 
     job: int
@@ -89,6 +90,7 @@ class Finished:
     summary: str
     warnings: tuple[str, ...]
     inventory: Inventory = ()
+    is_whole: bool = True
 
 
 class Fault(StrEnum):

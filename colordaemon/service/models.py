@@ -8,7 +8,10 @@ from pathlib import Path
 
 from colordaemon.config import Config, ModelSettings
 from colordaemon.errors import ModelError
+from colordaemon.media.provenance import Maker
+from colordaemon.network.checkpoint import BUNDLED
 from colordaemon.network.colorizer import Colorizer, open_colorizer
+from colordaemon.service.checksum import sha256
 from colordaemon.service.convert import Model
 from colordaemon.service.patterns import fits
 
@@ -41,7 +44,9 @@ class Models:
 
     def model_for(self, source: Path) -> Model:
         """The model for a photo or film. Loading it raises ModelError."""
-        return Model(partial(self.colorizer_for, source), _name(self.file_for(source)))
+        file = self.file_for(source)
+        name = _name(file)
+        return Model(partial(self.colorizer_for, source), name, partial(_maker, file, name))
 
     def colorizer_for(self, source: Path) -> Colorizer:
         """The loaded model for a photo or film. Raises ModelError."""
@@ -68,6 +73,17 @@ def _load(settings: ModelSettings) -> Colorizer:
     )
     log.info("coloring on %s, with %s", colorizer, settings.file or "the built-in model")
     return colorizer
+
+
+@lru_cache(maxsize=16)
+def _maker(file: Path | None, name: str) -> Maker:
+    """What metadata say of a model. name: tells apart the files of one path."""
+    del name
+    try:
+        digest = sha256(file or BUNDLED)
+    except OSError:
+        digest = ""  # loading it will tell more
+    return Maker(file.name if file else "built-in", digest)
 
 
 def _name(file: Path | None) -> str:

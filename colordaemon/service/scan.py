@@ -8,22 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import translate
 from pathlib import Path
 
 from colordaemon.service.settle import Signature, signature_from
+from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
 
 log = logging.getLogger(__name__)
 
-# The contents decide; suffixes only spare them a look at every text file.
-PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp"))
-FILM_SUFFIXES = frozenset(
-    (".3g2", ".3gp", ".asf", ".avi", ".dv", ".flv", ".gxf", ".h264", ".hevc", ".ivf", ".m1v",
-     ".m2t", ".m2ts", ".m2v", ".m4v", ".mj2", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
-     ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
-     ".wtv", ".y4m")
-)  # fmt: skip
 TRASH = ".Trash-colordaemon"
 
 # Files that browsers, rsync, torrent and sync clients have not finished, and folders of systems.
@@ -53,9 +46,12 @@ def rank_of(path: Path) -> int:
     return 0 if path.suffix.lower() in PHOTO_SUFFIXES else 1
 
 
-def scan(folder: Path) -> Iterator[tuple[Path, Signature]]:
+def scan(
+    folder: Path, pass_over: Callable[[str, str], None] = lambda path, reason: None
+) -> Iterator[tuple[Path, Signature]]:
     """Candidates below a folder; symbolic links are not followed.
 
+    pass_over: told of every other file, and why it is none; hidden ones are nobody's business.
     Raises OSError if the folder itself cannot be read; one below it is told, and left out.
     """
     folders = [folder]
@@ -72,11 +68,27 @@ def scan(folder: Path) -> Iterator[tuple[Path, Signature]]:
         with entries:
             for entry in entries:
                 if is_ignored(entry.name):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
+                    if not entry.name.startswith("."):
+                        pass_over(entry.path, "its name is one of unfinished or private files")
+                elif entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
                 elif signature := _candidate(entry):
                     yield Path(entry.path), signature
+                else:
+                    pass_over(entry.path, _why_not(entry))
+
+
+def _why_not(entry: os.DirEntry[str]) -> str:
+    """Why an entry is no candidate."""
+    if entry.is_symlink():
+        return "it is a symbolic link, and those are not followed"
+    try:
+        if not entry.is_file(follow_symlinks=False):
+            return "it is no file but a pipe, a socket or a device"
+    except OSError:
+        return "it cannot be looked at"
+    suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122  (a Path costs ten times this)
+    return f"its suffix {suffix or '(none)'} is not one of photos or films"
 
 
 def _candidate(entry: os.DirEntry[str]) -> Signature | None:

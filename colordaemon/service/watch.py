@@ -12,6 +12,7 @@ from colordaemon.config import WatchSettings
 from colordaemon.errors import ConfigError
 from colordaemon.service.hints import EventSource, Hints
 from colordaemon.service.identity import Identity
+from colordaemon.service.ignored import Ignored
 from colordaemon.service.mounts import file_system_of, is_remote
 from colordaemon.service.scan import is_candidate, scan
 from colordaemon.service.settle import (
@@ -60,6 +61,7 @@ class Watch:
         self.identity = identity
         self._enter, self._leave = enter, leave
         self._hints = Hints(wake)
+        self._ignored = Ignored(inbox)
         self._events: EventSource | None = None
         self._configure(settings)
         self._scan_at = 0.0
@@ -169,7 +171,7 @@ class Watch:
             self._scan_at = now + (
                 self._settings.poll_seconds if polls else self._settings.scan_seconds
             )
-            for path, signature in scan(self.inbox):
+            for path, signature in scan(self.inbox, self._ignored.notice):
                 self._notice(path, signature, now)
         except ConfigError as error:
             self._lose_root(now, str(error))

@@ -165,6 +165,7 @@ class Worker:
                 colored.summary,
                 colored.warnings,
                 colored.inventory,
+                colored.is_whole,
             )
         )
 

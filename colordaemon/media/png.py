@@ -1,0 +1,131 @@
+"""PNG files as chunks. Texts, times and measures pass as they stand, wherever in the file they are.
+
+libvips reads texts as Latin-1, loses the time of change and whatever it does not know, and does not
+look behind the pixels. Layout: PNG specification, third edition (w3.org/TR/png-3).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from mmap import mmap
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_XMP = b"XML:com.adobe.xmp\0"
+# Written anew, or about pixels that are no longer there.
+_GONE = frozenset(
+    (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP",
+     b"mDCV", b"cLLI", b"sBIT", b"bKGD", b"hIST", b"sPLT", b"eXIf", b"acTL", b"fcTL", b"fdAT",
+     b"caBX", b"iDOT", b"CgBI")
+)  # fmt: skip
+# Text that ImageMagick keeps profiles in; those that it describes the old pixels with.
+_GONE_TEXTS = (b"Raw profile type icc\0", b"Raw profile type icm\0")
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    name: bytes
+    data: bytes
+
+    def encoded(self) -> bytes:
+        body = self.name + self.data
+        return struct.pack(">I", len(self.data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    @property
+    def is_measure(self) -> bool:
+        """Whether it tells a size or time that other formats have a place of their own for."""
+        return self.name in (b"pHYs", b"tIME")
+
+    @property
+    def is_safe_to_copy(self) -> bool:
+        """Whether it says of itself that it holds whatever becomes of the pixels."""
+        return self.name[3:4].islower()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The chunks of a file without its pixels, and how many bytes lie behind its end."""
+
+    chunks: tuple[Chunk, ...]
+    trailing: int = 0
+
+    def first(self, name: bytes) -> bytes | None:
+        return next((c.data for c in self.chunks if c.name == name), None)
+
+
+def take_apart(data: bytes | mmap) -> Parts:
+    chunks: list[Chunk] = []
+    position = len(SIGNATURE)
+    while position + 12 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, position)
+        body = b"" if name == b"IDAT" else bytes(data[position + 8 : position + 8 + size])
+        position += 12 + size
+        if position > len(data):
+            break
+        chunks.append(Chunk(name, body))
+        if name == b"IEND":
+            return Parts(tuple(chunks), len(data) - position)
+    return Parts(tuple(chunks))
+
+
+def xmp_of(parts: Parts) -> bytes:
+    """The XMP packet, unpacked where it is compressed."""
+    for chunk in parts.chunks:
+        if chunk.name in _TEXTS and chunk.data.startswith(_XMP):
+            return _text(chunk.name, chunk.data[len(_XMP) :])
+    return b""
+
+
+def _text(name: bytes, data: bytes) -> bytes:
+    """The text behind a keyword; empty where it is damaged."""
+    is_packed = name == b"zTXt" or (name == b"iTXt" and data[:1] == b"\1")
+    text = data[1:] if is_packed else data
+    if name == b"iTXt":
+        text = data[2:].split(b"\0", 2)[-1]  # behind language and translated keyword
+    try:
+        return zlib.decompress(text) if is_packed else text
+    except zlib.error:
+        return b""
+
+
+def kept_chunks(parts: Parts) -> tuple[tuple[Chunk, ...], tuple[bytes, ...]]:
+    """Chunks that pass as they stand, and the names of private ones that may not."""
+    known = (*_TEXTS, b"tIME", b"pHYs", b"oFFs", b"pCAL", b"sCAL", b"sTER", b"gIFg", b"gIFx")
+    kept, lost = [], []
+    for chunk in parts.chunks:
+        if chunk.name in _GONE:
+            continue
+        if chunk.name in _TEXTS and chunk.data.startswith((_XMP, *_GONE_TEXTS)):
+            continue
+        if chunk.name in known or chunk.is_safe_to_copy:
+            kept.append(chunk)
+        else:
+            lost.append(chunk.name)
+    return tuple(kept), tuple(dict.fromkeys(lost))
+
+
+def density_chunk(density: tuple[int, float, float]) -> Chunk:
+    """pHYs of a density as in `jpeg.density_of`."""
+    unit, across, down = density
+    per_metre = {0: 1.0, 1: 1000 / 25.4, 2: 100.0}[unit]
+    sizes = round(across * per_metre), round(down * per_metre)
+    return Chunk(b"pHYs", struct.pack(">IIB", *sizes, int(unit > 0)))
+
+
+def put_together(encoded: bytes, *, exif: bytes, xmp: bytes, kept: Iterable[Chunk]) -> bytes:
+    """A PNG as libvips encodes it, with our own chunks before the pixels."""
+    start = _pixels_start(encoded)
+    own = [c for c in take_apart(encoded).chunks if c.name in (b"IHDR", b"iCCP")]
+    text = Chunk(b"iTXt", _XMP + b"\0\0\0\0" + xmp)
+    chunks = [*own, Chunk(b"eXIf", exif), *kept, text]
+    return SIGNATURE + b"".join(c.encoded() for c in chunks) + encoded[start:]
+
+
+def _pixels_start(data: bytes) -> int:
+    position = len(SIGNATURE)
+    while data[position + 4 : position + 8] != b"IDAT":
+        position += 12 + struct.unpack_from(">I", data, position)[0]
+    return position
