@@ -13,11 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
-from photos import HEIGHT, WIDTH, chunk, color, image, partial_of, ramp, result, save
+from photos import (
+    HEIGHT,
+    WIDTH,
+    assert_refused,
+    chunk,
+    color,
+    image,
+    partial_of,
+    ramp,
+    result,
+    save,
+)
 
 from colordaemon import __version__
 from colordaemon.config import PhotoSettings
-from colordaemon.errors import AlreadyColor
+from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.media import exif, jpeg, png, provenance, tiff
 from colordaemon.media.photo import PhotoReport, color_photo
 from colordaemon.media.provenance import Maker
@@ -358,6 +369,22 @@ def test_what_must_go_from_a_tiff_is_named(tmp_path: Path) -> None:
     assert any("Photoshop's layers" in warning for warning in report.warnings)
     assert any("SubIFDs" in warning for warning in report.warnings)
     assert not tags.keys() & tiff.file_tags(partial_of(source), 0).keys()
+
+
+def test_tags_that_share_their_bytes_do_not_fill_the_memory() -> None:
+    data = bytes(100_000)
+    entries = b"".join(
+        struct.pack("<HHII", 40000 + number, 7, len(data), 8) for number in range(1000)
+    )
+    file = b"II*\0" + struct.pack("<I", 8 + len(data)) + data
+    tags = tiff.read_tags(file + struct.pack("<H", 1000) + entries + bytes(4))
+    assert sum(len(tag.data) for tag in tags.values()) <= len(file) + len(entries) + 6
+
+
+def test_an_offset_beyond_all_files_is_damage(tmp_path: Path) -> None:
+    source = tmp_path / "a.tif"
+    source.write_bytes(b"II" + struct.pack("<HHHQ", 43, 8, 0, 2**63 + 16) + bytes(64))
+    assert_refused(source, MediaError, "damaged TIFF directory")
 
 
 # Whence colors come

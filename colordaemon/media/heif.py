@@ -18,6 +18,7 @@ from colordaemon.media.icc import Coding, coding_of_cicp
 
 _SRGB_CODE, _BT601, _PRIMARIES = 13, 6, 1
 _HEADER_BYTES = 1 << 20
+_FAILURES = (OSError, ValueError, RuntimeError, SyntaxError, EOFError)  # all that its plugins raise
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def read(path: Path) -> Found:
     file = _open(path)
     try:
         pixels: NDArray[Any] = np.asarray(file)
-    except (OSError, ValueError, RuntimeError, SyntaxError) as error:
+    except _FAILURES as error:
         raise MediaError(f"{path}: {error}, expected a sound HEIC picture") from error
     pixels = np.atleast_3d(pixels)
     deep = pixels.dtype == np.uint16
@@ -63,7 +64,7 @@ def read(path: Path) -> Found:
 def _open(path: Path) -> Any:
     try:
         file = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
-    except (OSError, ValueError, RuntimeError, SyntaxError) as error:
+    except _FAILURES as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise MediaError(f"{path}: {error}, expected a sound HEIC picture") from error

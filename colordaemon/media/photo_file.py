@@ -402,7 +402,9 @@ def _open_bmp(path: Path) -> pyvips.Image:
         raise MediaError(f"{path}: {width} x {height} pixels, expected {MOST_PIXELS} at most")
     if compression in (0, 3, 6) and len(data) < need:
         raise MediaError(f"{path}: truncated, found {len(data)} bytes, expected {need}")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = None
+    with suppress(cv2.error):  # as for more than 2^20 pixels on a side
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.shape[:2] != (height, width):
         raise MediaError(f"{path}: BMP data cannot be decoded, expected {width} x {height} pixels")
     if pixels.ndim == 3:

@@ -97,7 +97,7 @@ def file_tags(path: Path, page: int) -> Tags:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             return read_tags(data, page)
-        except (struct.error, KeyError) as error:
+        except (struct.error, KeyError, OverflowError) as error:
             raise MediaError(f"{path}: damaged TIFF directory, expected page {page + 1}") from error
 
 
@@ -120,6 +120,7 @@ def _read_directory(data: _Bytes, offset: int, order: str, big: bool, depth: int
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
     head, size = (8, 20) if big else (2, 12)
     tags: Tags = {}
+    room = len(data)  # tags that share their bytes could ask for a thousand times that
     for index in range(min(count, 4096)):  # a damaged count must not cost minutes
         position = offset + head + index * size
         code, kind, number = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, position)
@@ -127,8 +128,9 @@ def _read_directory(data: _Bytes, offset: int, order: str, big: bool, depth: int
         start = position + size - inline
         if length > inline:
             (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, start)
-        if not length or start + length > len(data):
+        if not length or start + length > len(data) or length > room:
             continue
+        room -= length
         value = bytes(data[start : start + length])
         tag = Tag(kind, value if code == IPTC else _little(value, kind, order))
         if code in (_EXIF, _GPS, _INTEROP):
@@ -143,7 +145,7 @@ def _nested(tag: Tag, data: _Bytes, order: str, big: bool, depth: int) -> Tag:
         if depth < 2:
             children = _read_directory(data, tag.numbers[0], order, big, depth + 1)
             return Tag(_LONG, children=children)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         pass
     return Tag(_LONG, children={})
 
