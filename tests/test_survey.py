@@ -25,9 +25,10 @@ from colordaemon.pictures.cache import Cache, Entry
 from colordaemon.pictures.dataset import find_pictures
 from colordaemon.pictures.survey import survey
 
-# Python 3.12 warns of any fork beside threads, and torch has threads; importing it anew takes long.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
-FORK = multiprocessing.get_context("fork")
+# Not forked from here: a fork beside the threads of torch and libvips now and then waits for ever
+# for a lock that one of those held. The server that forks instead has imported, and done nothing.
+CLEAN = multiprocessing.get_context("forkserver")
+CLEAN.set_forkserver_preload(["colordaemon.pictures.survey", "hypothesis", "pytest"])
 COUNT = 12
 SIDE = 32
 
@@ -364,7 +365,9 @@ def test_a_killed_look_leaves_a_sound_cache_or_none(
     for number in range(COUNT):  # so small that they linger in the file's buffer
         write(folder / "animal" / f"{number:02}.png", colorful(number, 20, 24))
     for count, kept in ((0, 0), (4, 1)):  # in its first step; then in a later one
-        process = FORK.Process(target=_look_until_killed, args=(folder, cache_folder, place, count))
+        process = CLEAN.Process(
+            target=_look_until_killed, args=(folder, cache_folder, place, count)
+        )
         process.start()
         process.join()
         assert process.exitcode == -signal.SIGKILL
@@ -375,9 +378,9 @@ def test_a_killed_look_leaves_a_sound_cache_or_none(
 
 
 def test_two_processes_at_once_decode_each_picture_once(folder: Path, cache_folder: Path) -> None:
-    queue = FORK.SimpleQueue()
+    queue = CLEAN.SimpleQueue()
     arguments = (folder, cache_folder, queue)
-    processes = [FORK.Process(target=_look_and_count, args=arguments) for _ in range(2)]
+    processes = [CLEAN.Process(target=_look_and_count, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
