@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from colordaemon.color import AB_LIMIT
+from colordaemon.network import colorizer
 from colordaemon.network.checkpoint import BUNDLED
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.network.model import ColorNet
@@ -72,3 +74,15 @@ def test_batches_shrink_when_memory_runs_out(
     room = 0
     with pytest.raises(torch.OutOfMemoryError):
         colorizer.predict_ab(gray)
+
+
+def test_a_card_that_cuda_does_not_find_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(colorizer, "NVIDIA_CARD", tmp_path)
+    assert colorizer.choose_device("auto").type == "cpu"
+    assert "CUDA finds none" in caplog.text
+    assert colorizer.overlooks_gpu("auto") and not colorizer.overlooks_gpu("cpu")
+    monkeypatch.setattr(colorizer, "NVIDIA_CARD", tmp_path / "nvidia0")
+    assert not colorizer.overlooks_gpu("auto")

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,11 +19,11 @@ from typer.testing import CliRunner
 from colordaemon.cli import app
 from colordaemon.config import AfterSettings, Config, InboxSettings
 from colordaemon.errors import ConfigError
-from colordaemon.service.install import Unit, gpu_unit, system_units, user_unit
+from colordaemon.service.install import Unit, gpu_unit, system_units, this_program, user_unit
 
 SHIPPED = Path(__file__).parents[1] / "systemd"
 Analyze = Callable[..., str]
-MOST_EXPOSED = 1.6
+MOST_EXPOSED, WITH_NETWORK = 1.0, 1.6
 PROGRAM, CONFIG_FILE = (
     Path("/opt/colordaemon/bin/colordaemon"),
     Path("/etc/colordaemon/config.yaml"),
@@ -36,10 +37,11 @@ DEFAULT = Config(
 
 def shipped() -> dict[str, Unit]:
     """By name in the folder systemd of the repository."""
-    service, sysusers, tmpfiles, sysctl = system_units(DEFAULT, CONFIG_FILE, PROGRAM)
+    service, gpu, sysusers, tmpfiles, sysctl = system_units(DEFAULT, CONFIG_FILE, PROGRAM)
     home = Path("/home/you")
     return {
         "colordaemon.service": service,
+        "colordaemon-gpu.service": gpu,
         "colordaemon@.service": gpu_unit(DEFAULT, CONFIG_FILE, PROGRAM),
         "user/colordaemon.service": user_unit(DEFAULT, Path("%E/colordaemon.yaml"), PROGRAM, home),
         "colordaemon.sysusers.conf": sysusers,
@@ -90,7 +92,7 @@ def test_a_webhook_opens_the_network_and_no_more(analyze: Analyze) -> None:
     unit = system_units(config, CONFIG_FILE, PROGRAM)[0]
     said = analyze(unit, "security", "--offline=yes", "--no-pager")
     match = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
-    assert match is not None and float(match[1]) <= MOST_EXPOSED
+    assert match is not None and float(match[1]) <= WITH_NETWORK
 
 
 def test_systemd_finds_nothing_wrong_with_the_users_unit(analyze: Analyze) -> None:
@@ -101,10 +103,18 @@ def configured(**settings: object) -> Config:
     return DEFAULT.model_copy(update=settings)
 
 
-def line_of(config: Config, key: str) -> str:
-    text = system_units(config, CONFIG_FILE, PROGRAM)[0].text
-    (line,) = [line for line in text.splitlines() if line.startswith(f"{key}=")]
+def line_of(config: Config, key: str, file: Path = CONFIG_FILE, program: Path = PROGRAM) -> str:
+    return value_of(system_units(config, file, program)[0], key)
+
+
+def value_of(unit: Unit, key: str) -> str:
+    (line,) = [line for line in unit.text.splitlines() if line.startswith(f"{key}=")]
     return line.partition("=")[2]
+
+
+def text_of(config: Config, path: str) -> str:
+    units = system_units(config, CONFIG_FILE, PROGRAM)
+    return next(unit.text for unit in units if unit.path == Path("/etc", path))
 
 
 def test_only_what_has_to_be_written_to_is_writable() -> None:
@@ -114,7 +124,50 @@ def test_only_what_has_to_be_written_to_is_writable() -> None:
     after = AfterSettings(source="move", archive=Path("/srv/colordaemon/old"))
     move = configured(after=after, state_dir=Path("/srv/state"))
     assert line_of(move, "ReadWritePaths") == "-/srv/colordaemon -/srv/state"
-    assert line_of(move, "NoExecPaths").endswith("/srv/colordaemon/old")
+
+
+def test_folders_between_which_files_are_moved_are_one_mount() -> None:
+    after = AfterSettings(source="move", archive=Path("/srv/colordaemon/old"))
+    for key in ("ReadWritePaths", "NoExecPaths"):
+        assert line_of(configured(after=after), key) == "-/srv/colordaemon"
+    entry = InboxSettings(
+        inbox=Path("/srv/films/in"), outbox=Path("/mnt/out"), archive=Path("/srv/films/done/old")
+    )
+    config = several(inboxes=(entry,), after=AfterSettings(source="move"))
+    for key in ("ReadWritePaths", "NoExecPaths"):
+        assert line_of(config, key) == "-/mnt/out -/srv/films"
+
+
+def test_every_folder_that_is_written_to_is_made_at_boot() -> None:
+    after = AfterSettings(source="move", archive=Path("/srv/colordaemon/old"))
+    made = text_of(
+        configured(after=after, state_dir=Path("/srv/state")), "tmpfiles.d/colordaemon.conf"
+    )
+    assert "\nd /srv/colordaemon/old 2775 colordaemon" in made
+    assert "\nd /srv/state 0750 colordaemon" in made
+    assert "/var/lib" not in text_of(DEFAULT, "tmpfiles.d/colordaemon.conf")
+
+
+def test_the_driver_is_loaded_before_the_service_and_its_list_of_devices() -> None:
+    assert "colordaemon-gpu.service" in line_of(DEFAULT, "After").split()
+    assert "colordaemon-gpu.service" in line_of(DEFAULT, "Wants").split()
+    assert "nvidia-modprobe" not in text_of(DEFAULT, "systemd/system/colordaemon.service")
+    assert "nvidia-modprobe" in text_of(DEFAULT, "systemd/system/colordaemon-gpu.service")
+
+
+def test_a_template_opens_the_folders_of_its_instances(tmp_path: Path) -> None:
+    for number, (inbox, outbox) in enumerate((("/mnt/a/in", "/srv/a"), ("/mnt/b/in", "/srv/b"))):
+        text = f"inbox: {inbox}\noutbox: {outbox}\nstate_dir: /var/lib/colordaemon/{number}\n"
+        (tmp_path / f"{number}.yaml").write_text(text)
+    unit = gpu_unit(DEFAULT, tmp_path / "config.yaml", PROGRAM)
+    assert value_of(unit, "NoExecPaths") == "-/mnt/a/in -/srv/a -/mnt/b/in -/srv/b"
+    assert value_of(unit, "ReadWritePaths") == "-/srv/a -/srv/b"
+
+
+def test_a_template_without_instances_does_not_open_the_whole_system() -> None:
+    apart = configured(inbox=Path("/mnt/nas/in"), outbox=Path("/srv/out"))
+    with pytest.raises(ConfigError, match=r"0\.yaml"):
+        gpu_unit(apart, CONFIG_FILE, PROGRAM)
 
 
 def several(**settings: object) -> Config:
@@ -143,7 +196,7 @@ def test_the_folders_of_all_inboxes_are_let_in(analyze: Analyze) -> None:
     moved = several(inboxes=entries, after=after)
     assert line_of(moved, "ReadWritePaths") == "-/srv/out -/mnt/disk -/srv/films"
     assert line_of(config, "Description").endswith("/srv/in/home, /mnt/disk/in, /srv/in/old")
-    tmpfiles = system_units(config, CONFIG_FILE, PROGRAM)[2].text
+    tmpfiles = text_of(config, "tmpfiles.d/colordaemon.conf")
     assert tmpfiles.count("\nd /srv/out 2775") == 1 and tmpfiles.count("\nd /") == 5
     assert analyze(system_units(trash, CONFIG_FILE, PROGRAM)[0], "verify", "--man=no") == ""
 
@@ -159,6 +212,30 @@ def test_folders_that_the_sandbox_would_hide_are_let_in() -> None:
     assert line_of(home, "ProtectHome") == "read-only"
     temporary = configured(inbox=Path("/tmp/in"))  # noqa: S108
     assert line_of(temporary, "PrivateTmp") == "false"
+
+
+def test_what_the_daemon_reads_is_not_hidden_from_it(tmp_path: Path) -> None:
+    home, temporary = Path("/home/you"), Path("/var/tmp")  # noqa: S108
+    assert line_of(DEFAULT, "ProtectHome", program=home / "bin/colordaemon") == "read-only"
+    assert line_of(DEFAULT, "ProtectHome", file=home / "config.yaml") == "read-only"
+    assert line_of(configured(state_dir=home / "state"), "ProtectHome") == "read-only"
+    assert line_of(configured(models={"faces": home / "m"}), "ProtectHome") == "read-only"
+    script = tmp_path / "colordaemon"
+    script.write_text("#!/home/you/venv/bin/python\n")
+    assert line_of(DEFAULT, "ProtectHome", program=script) == "read-only"
+    hook = configured(after=AfterSettings(hook="/home/you/tell --all"))
+    assert line_of(hook, "ProtectHome") == "read-only"
+    model = DEFAULT.model.model_copy(update={"file": temporary / "model.safetensors"})
+    assert line_of(configured(model=model), "PrivateTmp") == "false"
+    preset = tmp_path / "faces.yaml"
+    preset.write_text(f"model:\n  file: {home}/faces.safetensors\n")
+    assert line_of(configured(presets={"faces": preset}), "ProtectHome") == "read-only"
+
+
+def test_without_a_program_of_that_name_its_interpreter_runs_it() -> None:
+    interpreter = Path(sys.executable)
+    started = line_of(DEFAULT, "ExecStart", program=interpreter)
+    assert started.startswith(f"{interpreter} -m colordaemon watch")
 
 
 def test_sources_that_could_not_be_moved_out_of_the_sandbox_are_told() -> None:
@@ -181,10 +258,11 @@ def test_install_service_writes_the_files_and_says_so(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 0, result.output
     written = [path for path in root.rglob("*") if path.is_file()]
-    assert len(written) == 5
+    assert len(written) == 6
     assert all(f"wrote {path}" in result.output.replace("\n", "") for path in written)
     service = (root / "etc/systemd/system/colordaemon.service").read_text()
     assert f"watch --config {config}" in service and f"-{tmp_path}/out" in service
+    assert value_of(Unit(Path(), service), "ExecStart").split()[0] == str(this_program())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 # error is the same at all three within 1 % (benchmarks/training.md); finer ones have finer edges.
 _QUALITY = {"draft": 16, "standard": 24, "best": 32}
 LONGEST_ASPECT = 4.0  # a panorama longer than this is shown smaller, or it would fill the memory
+NVIDIA_CARD = Path("/dev/nvidia0")  # what the driver shows of the first card
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -132,7 +133,14 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise ModelError("model.device is cuda, but no CUDA GPU is available (driver, container?)")
+    if overlooks_gpu(wanted):
+        log.warning("there is an NVIDIA GPU, but CUDA finds none (driver, rights?); using the CPU")
     return torch.device("cuda" if wanted != "cpu" and available else "cpu")
+
+
+def overlooks_gpu(wanted: Literal["auto", "cpu", "cuda"]) -> bool:
+    """Whether this machine has an NVIDIA GPU, which `auto` should take and CUDA does not find."""
+    return wanted == "auto" and NVIDIA_CARD.exists() and not torch.cuda.is_available()
 
 
 def choose_dtype(

@@ -1,23 +1,33 @@
-"""Files for systemd, made out for the folders of a configuration."""
+"""Files for systemd, made out for the folders of a configuration.
+
+systemd makes every path that the sandbox names a mount of its own, and no file can be moved between
+two mounts. So folders between which files are moved stand below one that is named alone.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from colordaemon.config import Config
+from colordaemon.config_file import load_config
 from colordaemon.errors import ConfigError
 from colordaemon.service.places import Places, find_places
+from colordaemon.service.presets import Presets
 
 STOP_MARGIN = 30.0  # seconds beyond jobs.drain_seconds: to leave a film and write everything down
+STATE = Path("/var/lib/colordaemon")  # which systemd makes by itself
 _CLOSED = "PrivateNetwork=true\nRestrictAddressFamilies=AF_UNIX\nIPAddressDeny=any"
 _OPEN = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
 _SHARED = "2775 colordaemon colordaemon -"  # new files get the group of the folder
+_OWN = "0750 colordaemon colordaemon -"
 _PLACEHOLDER = re.compile(r"@(\w+)@")
 
 
@@ -31,29 +41,40 @@ class Unit:
 
 def system_units(config: Config, config_file: Path, program: Path) -> list[Unit]:
     """What a machine needs to run the daemon for everybody. Raises ConfigError."""
-    values = _values(config, config_file, program)
+    values = _values([config], config_file, program)
+    etc = Path("/etc")
     return [
-        Unit(
-            Path("/etc/systemd/system/colordaemon.service"), render("colordaemon.service", values)
-        ),
-        Unit(Path("/etc/sysusers.d/colordaemon.conf"), render("colordaemon.sysusers.conf", values)),
-        Unit(Path("/etc/tmpfiles.d/colordaemon.conf"), render("colordaemon.tmpfiles.conf", values)),
-        Unit(Path("/etc/sysctl.d/60-colordaemon.conf"), render("colordaemon.sysctl.conf", values)),
+        Unit(etc / folder / name, render(template, values))
+        for folder, name, template in (
+            ("systemd/system", "colordaemon.service", "colordaemon.service"),
+            ("systemd/system", "colordaemon-gpu.service", "colordaemon-gpu.service"),
+            ("sysusers.d", "colordaemon.conf", "colordaemon.sysusers.conf"),
+            ("tmpfiles.d", "colordaemon.conf", "colordaemon.tmpfiles.conf"),
+            ("sysctl.d", "60-colordaemon.conf", "colordaemon.sysctl.conf"),
+        )
     ]
 
 
 def gpu_unit(config: Config, config_file: Path, program: Path) -> Unit:
     """A template with one instance for each GPU: colordaemon@0 reads 0.yaml beside the file.
 
-    Each configuration has folders of its own; all lie below the parent of this one's.
+    It may write to the folders of all configurations that stand there; where there are none yet,
+    to the parent that the folders of this one have in common. Raises ConfigError.
     """
-    values = _values(config, config_file.with_name("%i.yaml"), program) | {
+    instances = [load_config(path) for path in sorted(config_file.parent.glob("[0-9]*.yaml"))]
+    values = _values(instances or [config], config_file.with_name("%i.yaml"), program) | {
         "name": "colordaemon/%i",
         "inbox": "its inbox, on GPU %i",
         "gpu": "Environment=CUDA_VISIBLE_DEVICES=%i",
     }
-    root = os.path.commonpath(_shared(find_places(config)))
-    values |= {"needed": root, "folders": f"-{root}", "writable": f"-{root}"}
+    if not instances:
+        root = _parent(_shared(find_places(config)))
+        if root is None:
+            raise ConfigError(
+                f"{config_file.parent}: found no 0.yaml, and no folder that holds the inbox and "
+                "the outbox of all instances; write 0.yaml and so on first"
+            )
+        values |= {"needed": str(root), "folders": f"-{root}", "writable": f"-{root}"}
     text = render("colordaemon.service", values).replace(
         "SyslogIdentifier=colordaemon/%i", "SyslogIdentifier=colordaemon-%i"
     )
@@ -62,7 +83,7 @@ def gpu_unit(config: Config, config_file: Path, program: Path) -> Unit:
 
 def user_unit(config: Config, config_file: Path, program: Path, home: Path) -> Unit:
     """For one user, without any privilege. Raises ConfigError."""
-    values = _values(config, config_file, program)
+    values = _values([config], config_file, program)
     path = home / ".config" / "systemd" / "user" / "colordaemon.service"
     return Unit(path, render("colordaemon-user.service", values))
 
@@ -79,9 +100,11 @@ def write_units(units: list[Unit], root: Path = Path("/")) -> list[Path]:
 
 
 def this_program() -> Path:
-    """The colordaemon that is running, by an absolute path."""
-    beside = Path(sys.executable).with_name("colordaemon")
-    return beside if beside.exists() else Path(sys.argv[0]).resolve()
+    """The colordaemon that is running, by an absolute path; its interpreter if there is none."""
+    for path in (Path(sys.executable).with_name("colordaemon"), Path(sys.argv[0]).absolute()):
+        if path.name == "colordaemon" and os.access(path, os.X_OK):
+            return path
+    return Path(sys.executable)
 
 
 def render(name: str, values: dict[str, str]) -> str:
@@ -89,30 +112,44 @@ def render(name: str, values: dict[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
-def _values(config: Config, config_file: Path, program: Path) -> dict[str, str]:
-    all_places = find_places(config)
-    state, outboxes = all_places[0].state, dict.fromkeys(each.outbox for each in all_places)
+def _values(configs: Sequence[Config], config_file: Path, program: Path) -> dict[str, str]:
+    """What the templates leave open, for one daemon or for several of one template."""
+    each_places = [find_places(config) for config in configs]
+    all_places = [places for group in each_places for places in group]
+    states = [*dict.fromkeys(group[0].state for group in each_places)]
+    states = [state for state in states if not state.is_relative_to(STATE)]
+    written = [
+        path
+        for config, group in zip(configs, each_places, strict=True)
+        for places in group
+        for path in _written(places, config)
+    ]
+    writable, shared = _outermost([*written, *states]), _shared(all_places)
     archives = [places.archive for places in all_places if places.archive]
-    folders = [*dict.fromkeys([*_shared(all_places), *archives])]
-    for path in (*folders, state, program, config_file):
+    hidden = [*shared, *archives, *states, *_read(configs, config_file, program)]
+    for path in (*shared, *archives, *states, program, config_file):
         # % begins a specifier, of which that of the configuration may have some.
         if re.search(r"[\s\"'\\$@]" if path is config_file else r"[\s\"'\\$@%]", str(path)):
             raise ConfigError(f"{path!s}: expected a path without spaces and signs for a unit file")
-    at_home = any(path.is_relative_to(home) for path in folders for home in ("/home", "/root"))
+    drain_seconds = max(config.jobs.drain_seconds for config in configs)
+    has_webhook = any(config.after.webhook for config in configs)
     return {
         "name": "colordaemon",
-        "program": str(program),
+        "program": f"{program} -m colordaemon" if program == Path(sys.executable) else str(program),
         "config": str(config_file),
         "inbox": ", ".join(str(places.inbox) for places in all_places),
-        "needed": " ".join(map(str, outboxes)),
-        "folders": " ".join(f"-{path}" for path in folders),
-        "shared": "\n".join(f"d {path} {_SHARED}" for path in _shared(all_places)),
-        "writable": " ".join(f"-{path}" for path in _writable(all_places, config)),
-        "stop_seconds": f"{config.jobs.drain_seconds + STOP_MARGIN:g}",
-        "protect_home": "read-only" if at_home else "true",
-        "private_tmp": "false" if any(path.is_relative_to("/tmp") for path in folders) else "true",  # noqa: S108
+        "needed": " ".join(map(str, dict.fromkeys(places.outbox for places in all_places))),
+        "folders": " ".join(f"-{path}" for path in _outermost([*shared, *writable])),
+        "made": "\n".join(
+            [f"d {path} {_SHARED}" for path in dict.fromkeys([*shared, *archives])]
+            + [f"d {path} {_OWN}" for path in states]
+        ),
+        "writable": " ".join(f"-{path}" for path in writable),
+        "stop_seconds": f"{drain_seconds + STOP_MARGIN:g}",
+        "protect_home": "read-only" if _any_inside(hidden, "/home", "/root") else "true",
+        "private_tmp": "false" if _any_inside(hidden, "/tmp", "/var/tmp") else "true",  # noqa: S108
         "gpu": "",
-        "network": _OPEN if config.after.webhook else _CLOSED,
+        "network": _OPEN if has_webhook else _CLOSED,
     }
 
 
@@ -122,29 +159,53 @@ def _shared(all_places: Sequence[Places]) -> list[Path]:
     return [*dict.fromkeys(folders)]
 
 
-def _writable(all_places: Sequence[Places], config: Config) -> list[Path]:
-    """Inboxes only where sources are dealt with, and together with where they go."""
-    paths = [path for places in all_places for path in _written(places, config)]
-    state = all_places[0].state
-    if state != Path("/var/lib/colordaemon"):  # StateDirectory sees to that one
-        paths.append(state)
-    paths = [*dict.fromkeys(paths)]
-    return [path for path in paths if not any(other in path.parents for other in paths)]
+def _read(configs: Sequence[Config], config_file: Path, program: Path) -> Iterator[Path]:
+    """What the daemon has to find beside its folders: itself, settings, models, hooks."""
+    yield from (program, *_interpreter(program), config_file)
+    for config in configs:
+        yield from config.presets.values()
+        yield from (entry.preset for entry in config.all_inboxes if entry.preset)
+        for each in Presets(config).all:
+            yield from (path for path in (each.model.file, *each.models.values()) if path)
+        if config.after.hook:
+            yield Path(shlex.split(config.after.hook)[0])
+
+
+def _interpreter(program: Path) -> Iterator[Path]:
+    """Python, which often stands elsewhere than the program that it runs: in a home, for one."""
+    with suppress(OSError):
+        line = program.read_bytes()[:256].split(b"\n")[0]
+        yield program.resolve()
+        if line.startswith(b"#!"):
+            yield Path(os.fsdecode(line[2:].strip().split(b" ")[0])).resolve()
+
+
+def _any_inside(paths: Iterable[Path], *folders: str) -> bool:
+    return any(path.is_relative_to(folder) for path in paths for folder in folders)
+
+
+def _outermost(paths: Iterable[Path]) -> list[Path]:
+    """Without those that lie inside another one."""
+    found = [*dict.fromkeys(paths)]
+    return [path for path in found if not any(other in path.parents for other in found)]
 
 
 def _written(places: Places, config: Config) -> list[Path]:
+    """Inboxes only where sources are dealt with, and together with where they go."""
     if config.after.source == "move" and places.archive is not None:
-        return [places.outbox, _common(places.inbox, places.archive)]
+        common = _parent([places.inbox, places.archive])
+        if common is None:
+            raise ConfigError(
+                f"after.archive: expected a folder with a parent in common with {places.inbox}, "
+                "because files cannot be moved between two parts of the service's sandbox"
+            )
+        return [places.outbox, common]
     if config.after.source != "keep":
         return [places.outbox, places.inbox]
     return [places.outbox]
 
 
-def _common(one: Path, other: Path) -> Path:
-    common = Path(os.path.commonpath([one, other]))
-    if len(common.parts) < 3:
-        raise ConfigError(
-            f"after.archive: expected a folder that has a parent in common with {one}, because "
-            "files cannot be moved between two parts of the service's sandbox"
-        )
-    return common
+def _parent(folders: Sequence[Path]) -> Path | None:
+    """The folder that holds all of these, if it is not as wide as /srv or the whole system."""
+    common = Path(os.path.commonpath(folders))
+    return common if len(common.parts) >= 3 else None

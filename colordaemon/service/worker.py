@@ -31,6 +31,7 @@ from colordaemon.errors import (
     MediaError,
     ModelError,
 )
+from colordaemon.network.colorizer import overlooks_gpu
 from colordaemon.service.checksum import sha256
 from colordaemon.service.convert import Place, color
 from colordaemon.service.logs import set_up_logging
@@ -83,7 +84,9 @@ class Worker:
         colorizer = self._models[id(self._presets.all[0])].colorizer_for(Path())
         side = colorizer.short_side
         colorizer.predict_ab(torch.zeros(1, 1, side, side))
-        self._say(Ready(str(colorizer)))
+        wanted = self._presets.all[0].model.device
+        remark = " (CUDA does not find the NVIDIA GPU)" if overlooks_gpu(wanted) else ""
+        self._say(Ready(f"{colorizer}{remark}"))
 
     def run(self) -> None:
         """Raises EOFError when the daemon is gone."""
