@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from colordaemon.config import FilmSettings
 from colordaemon.film.film import FilmReport, color_film, plan_film
 from colordaemon.media.decode import Frame
+from colordaemon.media.fields import FieldOrder, FieldReader
 from colordaemon.media.pixels import layout_of, plane_array
 
 SIZE = (64, 48)
@@ -69,6 +70,43 @@ def pictures(
     for number in range(count):
         luma = luma_of(number, size, depth, number // shot_frames)
         yield picture_of(luma, pix_fmt, chroma)
+
+
+FIELD_MODES: dict[FieldOrder, str] = {
+    "progressive": "prog",
+    "top first": "tff",
+    "bottom first": "bff",
+}
+
+
+def with_fields(
+    images: Iterable[VideoFrame], *orders: FieldOrder, aspect: str = "1/1"
+) -> Iterator[VideoFrame]:
+    """Pictures that say their field order; the last order is that of all the rest."""
+    for number, image in enumerate(images):
+        order = orders[min(number, len(orders) - 1)]
+        graph = av.filter.Graph()
+        graph.link_nodes(
+            graph.add_buffer(
+                width=image.width,
+                height=image.height,
+                format=image.format,
+                time_base=Fraction(1, 1000),
+            ),
+            graph.add("setfield", FIELD_MODES[order]),
+            graph.add("setsar", aspect),
+            graph.add("buffersink"),
+        ).configure()
+        graph.push(image)
+        marked = graph.pull()
+        assert isinstance(marked, VideoFrame)
+        yield marked
+
+
+def field_orders(path: Path) -> list[FieldOrder]:
+    """What each decoded picture says."""
+    reader = FieldReader()
+    return [reader.order(picture) for picture in decode(path)]
 
 
 Extra = Callable[[OutputContainer], Iterable[Packet]]  # declares a stream, then gives its packets

@@ -116,19 +116,6 @@ def test_color_tags_are_kept(tmp_path: Path, codec: str) -> None:
         assert {name: int(getattr(context, name)) for name in tags} == tags
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc", "prores", "ffv1"])
-@pytest.mark.parametrize("order", ["top first", "bottom first"])
-def test_interlaced_films_stay_interlaced(tmp_path: Path, order: str, codec: str) -> None:
-    parameters = "tff=1" if order == "top first" else "bff=1"
-    options = {"qp": "0", "x264-params": parameters, "flags": "+ildct+ilme"}
-    source = make_film(tmp_path / "film.mkv", 3, size=(256, 128), options=options)
-    assert probe_film(source).field_order == order
-    done = color(source, FilmSettings(codec=codec))
-    assert probe_film(done).field_order == order
-    if codec == "ffv1":
-        assert luma_differences(source, done) == [0] * 3
-
-
 def test_a_rate_that_is_no_whole_number_is_kept(tmp_path: Path) -> None:
     base = Fraction(1, 24000)
     pts = [number * 1001 for number in range(5)]

@@ -54,7 +54,8 @@ class FilmReport:
     resumed: segments that an earlier, interrupted call had made. kept: frames that kept their own
     color. damaged: video packets that did not decode. retimed: frames whose time was missing or out
     of order. jumps: of the film's clock, behind which everything was moved. left_out: packets of
-    other streams, too damaged to be copied.
+    other streams, too damaged to be copied. misshown: frames that are interlaced in a way that the
+    result does not say.
     """
 
     frames: int
@@ -66,6 +67,7 @@ class FilmReport:
     jumps: int
     left_out: int
     kept: int
+    misshown: int
 
 
 def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> FilmJob:
@@ -140,6 +142,7 @@ def color_film(
         jumps=damage.jumps,
         left_out=left_out,
         kept=sum(segment.kept for segment in plan.segments),
+        misshown=sum(segment.misshown for segment in plan.segments),
     )
 
 

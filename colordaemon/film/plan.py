@@ -52,7 +52,8 @@ class SegmentResult:
     packet_pts: pts of its packets in decoding order. end_pts: when its last frame stops showing.
     next: where the next segment begins, None at the film's end. cuts: pts of the frames that begin
     a shot. damage: counted from the film's beginning to the next segment's first frame. kept: how
-    many of its frames passed with their own color.
+    many of its frames passed with their own color. misshown: how many are interlaced in a way that
+    the result does not say.
     """
 
     index: int
@@ -63,6 +64,7 @@ class SegmentResult:
     cuts: tuple[int, ...]
     damage: Damage
     kept: int = 0
+    misshown: int = 0
 
 
 @dataclass

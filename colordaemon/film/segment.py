@@ -60,7 +60,7 @@ class SegmentWorker:
     def _run(self, task: SegmentTask) -> SegmentResult:
         playback = self._playback_at(task)
         cuts: list[int] = []
-        kept = 0
+        kept, misshown = 0, 0
         last: Frame | None = None
         waiting = prefetch(
             colored_frames(playback, task, self.colorizer.device),
@@ -76,6 +76,10 @@ class SegmentWorker:
                     writer.write(last, colored.chroma)
                     self.on_frame(last)
                     kept += colored.kept
+                    misshown += last.fields not in (
+                        "progressive",
+                        task.encoder.order_of(last.fields),
+                    )
                     if colored.cut:
                         cuts.append(last.pts)
         finally:
@@ -93,6 +97,7 @@ class SegmentWorker:
             cuts=tuple(cuts),
             damage=damage,
             kept=kept,
+            misshown=misshown,
         )
 
     def _playback_at(self, task: SegmentTask) -> Playback:
@@ -157,7 +162,7 @@ def colored_frames(
             yield Colored(frame, own_chroma(frame, task.encoder), seen.cut, kept=True)
             continue
         turned = torch.from_numpy(np.rot90(ab, -quarter_turns, axes=(-2, -1)).copy())
-        chroma = frame_chroma(frame, turned.to(device), task.encoder.code)
+        chroma = frame_chroma(frame, turned.to(device), task.encoder.code_of(frame.fields))
         yield Colored(frame, chroma, seen.cut, kept=False)
 
 

@@ -22,8 +22,9 @@ from av.video.stream import VideoStream
 from colordaemon.color import Matrix, PixelCode
 from colordaemon.config import FilmSettings
 from colordaemon.errors import ConfigError, MediaError
+from colordaemon.media.fields import FieldOrder
 from colordaemon.media.pixels import layout_of, planar_name
-from colordaemon.media.probe import ColorTags, FieldOrder, FilmInfo
+from colordaemon.media.probe import ColorTags, FilmInfo
 
 THREADS = 4  # enough for 1080p; pinned, because the count may change what an encoder writes
 
@@ -60,8 +61,14 @@ _ENCODERS = {
 }
 os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 greets on stderr otherwise
 
+# x265 can only say that a whole picture is a single field.
+_WITHOUT_FIELDS = frozenset(("hevc",))
+# These keep fields, but only the container says so.
+_SILENT_ON_FIELDS = frozenset(("av1", "dnxhr"))
+
 # Where a codec cannot hold the film's samples unchanged, these are tried in turn.
 _FALLBACKS = ("hevc", "ffv1")
+_INTERLACED_FALLBACKS = ("h264", "ffv1")
 _SAME_SCALE = {"h264", "hevc"}  # these share the meaning of crf and the names of presets
 
 
@@ -89,6 +96,18 @@ class EncoderSettings:
     @property
     def segment_format(self) -> str:
         return _ENCODERS[self.codec].segment_format
+
+    def order_of(self, order: FieldOrder) -> FieldOrder:
+        """What the result says of a picture that has this field order."""
+        if self.codec == "ffv1":  # holds whole pictures and interlaced ones side by side
+            return order
+        if self.codec == "prores" and "progressive" not in (order, self.field_order):
+            return order
+        return self.field_order  # x264 changes its mind too early, by what waits in it
+
+    def code_of(self, order: FieldOrder) -> PixelCode:
+        """How a picture that has this field order is written."""
+        return replace(self.code, interlaced=self.order_of(order) != "progressive")
 
     def add_to(self, container: OutputContainer) -> VideoStream:
         """Declare the film stream in a container, with these settings."""
@@ -121,8 +140,11 @@ def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSetti
     """
     _check_options(_ENCODERS[settings.codec].name, settings.encoder_options)
     remarks = ["the transparency is dropped"] if info.layout.has_alpha else []
-    picture = f"{info.layout.depth}-bit {info.width}x{info.height}"
-    for codec in dict.fromkeys((settings.codec, *_FALLBACKS)):
+    interlaced = info.field_order != "progressive"
+    kind = "interlaced " if interlaced else ""
+    picture = f"{kind}{info.layout.depth}-bit {info.width}x{info.height}"
+    fallbacks = _INTERLACED_FALLBACKS if interlaced else _FALLBACKS
+    for codec in dict.fromkeys((settings.codec, *fallbacks)):
         pix_fmt = _format_for(info, codec)
         if pix_fmt is None:
             continue
@@ -133,8 +155,8 @@ def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSetti
                 remarks.append(
                     f"encoding {picture} as {codec}, because {settings.codec} suits it badly"
                 )
-            if info.field_order != "progressive" and codec in ("av1", "dnxhr"):
-                remarks.append(f"fields are kept, but {codec} cannot say that there are any")
+            if interlaced and codec in _SILENT_ON_FIELDS:
+                remarks.append(f"fields are kept, but in {codec} only the container says so")
             return encoder, remarks
         usual = _pin(info, codec, pix_fmt, FilmSettings(codec=settings.codec))
         if usual != encoder and _refusal(usual) is None:
@@ -208,8 +230,11 @@ def _refusal(encoder: EncoderSettings) -> str | None:
 
 def _format_for(info: FilmInfo, codec: str) -> str | None:
     """The encoder's pixel format nearest above the film's chroma layout and depth, if any."""
-    if codec == "h264" and info.layout.depth > 8:
-        return None  # few players know 10-bit H.264
+    interlaced = info.field_order != "progressive"
+    if codec == "h264" and info.layout.depth > 8 and not interlaced:
+        return None  # few players know 10-bit H.264; but those of broadcasters do, with fields
+    if interlaced and codec in _WITHOUT_FIELDS:
+        return None
     encoder = av.Codec(_ENCODERS[codec].name, "w")
     known = {pixels.name for pixels in encoder.video_formats or ()}
     layout = info.layout
@@ -221,7 +246,7 @@ def _format_for(info: FilmInfo, codec: str) -> str | None:
         return None  # it knows limited range only, and levels must not move
     if codec in ("h264", "hevc"):  # they cannot crop half a chroma sample
         choices = [s for s in choices if info.width % s[0] == 0 and info.height % s[1] == 0]
-    if info.field_order != "progressive" and codec == "h264":
+    if interlaced and codec == "h264":
         choices = [s for s in choices if info.height % (2 * s[1]) == 0] or choices
     for depth in [d for d in (8, 10, 12, 16) if d >= layout.depth]:
         for subsampling in choices:
@@ -254,8 +279,6 @@ def _add_interlacing(options: dict[str, str], codec: str, order: FieldOrder) -> 
         options["x264-params"] = "tff=1" if order == "top first" else "bff=1"
     if codec in ("h264", "prores"):
         options["flags"] = "+ildct+ilme"
-    if codec == "hevc":
-        options["x265-params"] += ":interlace=" + ("tff" if order == "top first" else "bff")
 
 
 def _dnxhr_profile(pix_fmt: str) -> str:

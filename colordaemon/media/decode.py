@@ -24,6 +24,7 @@ from colordaemon.errors import MediaError
 from colordaemon.media.captions import Messages
 from colordaemon.media.clock import Clock
 from colordaemon.media.damage import Damage
+from colordaemon.media.fields import FieldOrder, FieldReader
 from colordaemon.media.frames import messages_of
 from colordaemon.media.order import in_order
 from colordaemon.media.pixels import plane_array
@@ -39,7 +40,7 @@ class Frame:
     """One frame: the decoder's picture in a planar format, first plane luma, and when it is shown.
 
     pts and duration count in the film's time base; duration is 0 where the container knows none.
-    messages: captions and the like that come with the picture.
+    messages: captions and the like that come with the picture. fields: of this one picture.
     """
 
     picture: VideoFrame
@@ -47,6 +48,7 @@ class Frame:
     pts: int
     duration: int
     messages: Messages = ()
+    fields: FieldOrder = "progressive"
 
     @property
     def luma(self) -> np.ndarray:
@@ -80,6 +82,7 @@ class FilmReader:
         self._damaged_percent = damaged_percent
         self._layout = info.layout
         self._reformatter = VideoReformatter()  # one for all: PyAV would keep one per frame
+        self._fields = FieldReader()
         self._open()
         self._entry = entry
         if entry and not begin_before(self._container, self._stream, entry.before_pts):
@@ -122,7 +125,8 @@ class FilmReader:
         step = max(1, round(1 / (self.info.rate * self.info.time_base)))
         for picture, pts in in_order(self._pictures(), step, self._count_retimed):
             messages, duration = messages_of(picture), picture.duration or 0
-            yield Frame(self._planar(picture), self._layout.depth, pts, duration, messages)
+            order, planar = self._order(picture), self._planar(picture)
+            yield Frame(planar, self._layout.depth, pts, duration, messages, order)
 
     def _from_entry(self, frames: Iterator[Frame], entry: Entry) -> Iterator[Frame]:
         before, frame = None, next(frames, None)
@@ -222,6 +226,12 @@ class FilmReader:
                 f"{self.info.path}: truncated, its {found:.2f} s of {what} end before the declared "
                 f"{declared:.2f} s; --accept-damaged colors what is there"
             )
+
+    def _order(self, picture: VideoFrame) -> FieldOrder:
+        order = self._fields.order(picture)
+        if order == "progressive" and not self.info.has_own_fields:
+            return self.info.field_order
+        return order
 
     def _planar(self, picture: VideoFrame) -> VideoFrame:
         layout = self._layout

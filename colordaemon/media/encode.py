@@ -8,23 +8,14 @@ from typing import Any, Self
 
 import av
 import numpy as np
-from av.filter import Graph
 from av.packet import Packet
-from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
 from colordaemon.media.captions import CARRYING_CODECS, Messages, with_messages
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.decode import Frame
+from colordaemon.media.fields import FrameMarker
 from colordaemon.media.pixels import plane_array
-from colordaemon.media.probe import FieldOrder
-
-# FFmpeg's filter calls the field orders so.
-_FIELD_MODES: dict[FieldOrder, str] = {
-    "progressive": "prog",
-    "top first": "tff",
-    "bottom first": "bff",
-}
 
 
 class SegmentWriter:
@@ -45,7 +36,7 @@ class SegmentWriter:
         )
         self._stream = settings.add_to(self._container)
         self._messages: dict[int, Messages] = {}  # by pts, of pictures in the encoder
-        self._marker = _FrameMarker(settings) if settings.codec == "ffv1" else None
+        self._marker = FrameMarker(settings.width, settings.height, settings.pix_fmt)
 
     def __enter__(self) -> Self:
         return self
@@ -64,13 +55,16 @@ class SegmentWriter:
 
     def write(self, frame: Frame, chroma: np.ndarray) -> None:
         """Add a frame with its own luma and these chroma planes (2, H', W') of the same dtype."""
-        picture = merge_planes(frame, chroma, self.settings)
+        order = self.settings.order_of(frame.fields)
+        picture = self._marker.mark(
+            merge_planes(frame, chroma, self.settings), order, self.settings.sample_aspect
+        )
         picture.pts, picture.time_base = frame.pts, self.settings.time_base
         picture.duration = frame.duration
         if frame.messages and self.settings.codec in CARRYING_CODECS:
             self._messages[frame.pts] = frame.messages
         self.settings.tag(picture)
-        self._encode(self._marker.mark(picture) if self._marker else picture)
+        self._encode(picture)
 
     def _encode(self, picture: VideoFrame | None) -> None:
         for packet in self._stream.encode(picture):
@@ -125,30 +119,3 @@ def own_chroma(frame: Frame, settings: EncoderSettings) -> np.ndarray:
     if picture.format.name.replace("yuvj", "yuv") != settings.pix_fmt:
         picture = picture.reformat(format=settings.pix_fmt)
     return np.stack([plane_array(plane, code.depth) for plane in picture.planes[1:3]])
-
-
-class _FrameMarker:
-    """Gives frames a sample aspect ratio and a field order, which PyAV cannot set; FFV1 stores
-    them in every frame."""
-
-    def __init__(self, settings: EncoderSettings) -> None:
-        self._graph = Graph()
-        aspect = settings.sample_aspect
-        source = self._graph.add_buffer(
-            width=settings.width,
-            height=settings.height,
-            format=VideoFormat(settings.pix_fmt, settings.width, settings.height),
-            time_base=settings.time_base,
-        )
-        self._graph.link_nodes(
-            source,
-            self._graph.add("setsar", f"{aspect.numerator}/{aspect.denominator}"),
-            self._graph.add("setfield", _FIELD_MODES[settings.field_order]),
-            self._graph.add("buffersink"),
-        ).configure()
-
-    def mark(self, picture: VideoFrame) -> VideoFrame:
-        self._graph.push(picture)
-        marked = self._graph.pull()
-        assert isinstance(marked, VideoFrame)
-        return marked

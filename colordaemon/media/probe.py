@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import av
 import av.error
@@ -18,12 +17,12 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from colordaemon.color import Matrix, PixelCode, Siting
 from colordaemon.errors import MediaError
+from colordaemon.media.fields import FieldOrder, FieldReader, film_order
 from colordaemon.media.pixels import Layout, layout_of
 from colordaemon.media.tint import ExistingColor, existing_color
 
@@ -39,8 +38,7 @@ JUMPING_CLOCKS = frozenset({"mpeg", "mpegts"})
 # Containers that say how long the film is in a header, so that a truncated file shows.
 _DECLARING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf", "nut"})
 
-FieldOrder = Literal["progressive", "top first", "bottom first"]
-_COLOR_SAMPLES = 12
+_SAMPLES = 12
 UNREADABLE_IN_A_ROW = 64  # attempts; a demuxer that gets no further would be asked forever
 
 
@@ -60,6 +58,7 @@ class FilmInfo:
 
     rate: frames per second, for encoders that want one, never for time. sample_aspect: width of a
     pixel over its height. rotation: degrees counterclockwise that a player turns the picture.
+    has_own_fields: each picture says its field order itself; else the film's is that of all.
     duration_seconds: of the film stream, container_seconds: of the longest stream, each as a header
     declares it and None where it does not.
     origin_seconds: what a floating clock shows at the start, else 0.
@@ -77,6 +76,7 @@ class FilmInfo:
     sample_aspect: Fraction
     rotation: int
     field_order: FieldOrder
+    has_own_fields: bool
     tags: ColorTags
     duration_seconds: float | None
     container_seconds: float | None
@@ -160,7 +160,7 @@ def tick(stream: Stream) -> Fraction:
 
 
 def probe_film(path: Path) -> FilmInfo:
-    """Read what a film is, from its headers and its first frame. Raises MediaError or OSError."""
+    """Read what a film is, from headers and some of its frames. Raises MediaError or OSError."""
     with open_film(path) as container:
         stream = film_stream(container, path)
         container_name = container.format.name.split(",")[0]
@@ -170,6 +170,9 @@ def probe_film(path: Path) -> FilmInfo:
         rate = average or stream.guessed_rate or stream.base_rate
         declares = container_name in _DECLARING
         floating = container_name in FLOATING_CLOCKS and container.start_time
+        declared, fields = context.field_order, FieldReader()
+        orders = [fields.order(picture) for picture in (frame, *_samples(container, stream))]
+        field_order, has_own_fields = film_order(orders, context.name, declared)
         info = FilmInfo(
             path=path,
             container=container_name,
@@ -182,7 +185,8 @@ def probe_film(path: Path) -> FilmInfo:
             rate=_fraction(rate) if rate else Fraction(25),
             sample_aspect=_fraction(stream.sample_aspect_ratio or 1),
             rotation=round(frame.rotation),
-            field_order=_field_order(frame, context),
+            field_order=field_order,
+            has_own_fields=has_own_fields,
             tags=ColorTags(
                 int(frame.color_range),
                 int(frame.colorspace),
@@ -240,10 +244,10 @@ def _samples(container: InputContainer, stream: VideoStream) -> list[VideoFrame]
     if not total and container.duration:
         total = int(container.duration / (av.time_base * tick(stream)))
     start, frames = stream.start_time or 0, []
-    for part in range(_COLOR_SAMPLES):
+    for part in range(_SAMPLES):
         try:
             if total:
-                container.seek(start + total * part // _COLOR_SAMPLES, stream=stream)
+                container.seek(start + total * part // _SAMPLES, stream=stream)
             frames.append(next(container.decode(stream)))
         except (av.error.FFmpegError, StopIteration):
             continue
@@ -259,14 +263,6 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
         except av.error.FFmpegError:
             continue  # damage is counted when the film is decoded
     raise MediaError(f"{path}: the video stream ({stream.codec_context.name}) has no whole frame")
-
-
-def _field_order(frame: VideoFrame, context: VideoCodecContext) -> FieldOrder:
-    if not frame.interlaced_frame:
-        return "progressive"
-    # AVFieldOrder: in 3 and 4 the bottom field is shown first. DV has it so by definition.
-    bottom = context.field_order in (3, 4) or context.name == "dvvideo"
-    return "bottom first" if bottom else "top first"
 
 
 def _matrix(tag: int, height: int) -> Matrix:

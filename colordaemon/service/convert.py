@@ -205,6 +205,9 @@ def _color_film(
     warnings = [*job.remarks, *remarks(job.inventory)]
     if report.kept:
         warnings.append(f"{report.kept} of {report.frames} frames had color already and keep it")
+    if report.misshown:
+        codec = job.encoder.codec
+        warnings.append(f"{report.misshown} frames have another field order than {codec} can say")
     if report.damaged:
         warnings.append(f"{report.damaged} damaged video packets; the rest is done")
     if report.retimed:
