@@ -164,6 +164,46 @@ def test_a_spec_that_describes_no_network_is_refused(model_file: Path, spec: str
     refused(model_file, "describes no network")
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        '"short_side": 0',
+        '"short_side": 1000000',
+        '"short_side": "x"',
+        '"short_side": true',
+        '"encoder": [[1000000000, 1000000000], [6], [8], [8], [8]]',
+        '"encoder": [[-1], [6], [8], [8], [8]]',
+        '"encoder": [[0.5], [6], [8], [8], [8]]',
+        '"encoder": [[], [6], [8], [8], [8]]',
+        '"bins": [[NaN, 0], [0, 0], [0, 30]]',
+        f'"bins": {"[" * 100_000}',
+    ],
+)
+def test_a_spec_that_lies_is_refused_before_memory_is_taken(model_file: Path, lie: str) -> None:
+    spec = '{"encoder": [[4, 4], [6], [8], [8], [8, 8]], "decoder": [8, 8, 6, 4], "short_side": 64'
+    resave(model_file, spec=f"{spec}, {lie}}}")  # the last of two equal keys counts
+    refused(model_file, "describes no network")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path, tiny_model: ColorNet, value: float
+) -> None:
+    with torch.no_grad():
+        tiny_model.decoder.head.bias.fill_(value)  # type: ignore[union-attr]
+    save_model(tmp_path / "model", tiny_model, {})
+    refused(tmp_path / "model", r"decoder\.head\.bias holds values that are no finite numbers")
+
+
+def test_scales_of_another_shape_are_refused(model_file: Path) -> None:
+    tensors = load_file(model_file)
+    with safe_open(model_file, framework="pt") as file:
+        metadata = file.metadata()
+    tensors["encoder.stages.0.0.weight.scale"] = torch.ones(1, 64, 64, 64)
+    save_file(tensors, model_file, metadata)
+    refused(model_file, "has scales of shape")
+
+
 def test_a_version_that_is_no_number_is_refused(model_file: Path) -> None:
     resave(model_file, version="first")
     refused(model_file, "describes no network")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from colordaemon.color import AB_LIMIT
+from colordaemon.errors import ModelError
 from colordaemon.network import colorizer
 from colordaemon.network.checkpoint import BUNDLED
 from colordaemon.network.colorizer import Colorizer, open_colorizer
@@ -86,3 +87,11 @@ def test_a_card_that_cuda_does_not_find_is_told(
     assert colorizer.overlooks_gpu("auto") and not colorizer.overlooks_gpu("cpu")
     monkeypatch.setattr(colorizer, "NVIDIA_CARD", tmp_path / "nvidia0")
     assert not colorizer.overlooks_gpu("auto")
+
+
+def test_colors_that_are_no_numbers_are_never_given(tiny_model: ColorNet) -> None:
+    broken = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        broken.decoder.head.bias.fill_(float("nan"))  # type: ignore[union-attr]
+    with pytest.raises(ModelError, match="no finite numbers"):
+        Colorizer(broken, torch.device("cpu"), torch.float32).predict_ab(picture())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from conftest import LABELS
 
 from colordaemon.errors import DataError
 from colordaemon.pictures.dataset import (
+    MOST_BYTES,
     Picture,
     find_pictures,
     fingerprint,
@@ -198,6 +200,24 @@ def test_a_damaged_place_in_a_shard_costs_one_picture(zipped: Path) -> None:
     content[middle] ^= 0xFF  # the checksum tells
     shard.write_bytes(content)
     assert readable(pictures)[1] == [entry.filename]
+
+
+def test_a_picture_that_unpacks_to_gigabytes_costs_no_memory(zipped: Path, folder: Path) -> None:
+    with (
+        zipfile.ZipFile(zipped / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as shard,
+        shard.open("animal/bomb.png", "w") as member,
+    ):
+        for _ in range((MOST_BYTES >> 20) + 1):
+            member.write(bytes(1 << 20))
+    with (folder / "animal" / "sparse.png").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    tracemalloc.start()
+    try:
+        assert readable(find_pictures(zipped))[1] == ["animal/bomb.png"]
+        assert readable(find_pictures(folder))[1] == ["animal/sparse.png"]
+        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES // 4
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_name_that_is_no_utf8_can_be_split_and_hashed(folder: Path) -> None:

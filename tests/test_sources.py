@@ -11,6 +11,7 @@ from pictures import colorful, fill, write
 
 from colordaemon.errors import DataError
 from colordaemon.judging.evaluate import choose_pictures
+from colordaemon.pictures import sources
 from colordaemon.pictures.collection import Collection, collect
 from colordaemon.pictures.sources import read_sources
 
@@ -59,6 +60,15 @@ def test_a_table_that_is_none_is_named(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}.*expected .*file and source.*{found}"):
+        read_sources(tmp_path)
+
+
+def test_a_table_that_unpacks_to_gigabytes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_MOST_BYTES", 1 << 20)
+    (tmp_path / "sources.csv.gz").write_bytes(gzip.compress(b"file,source\n" + bytes(1 << 20)))
+    with pytest.raises(DataError, match="more than 1 MiB"):
         read_sources(tmp_path)
 
 

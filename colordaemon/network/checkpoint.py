@@ -60,24 +60,46 @@ def save_model(path: Path, model: ColorNet, notes: dict[str, Any]) -> None:
 def load_model(path: Path) -> ColorNet:
     """Rebuild a network from its file, in float32 and evaluation mode. Raises ModelError."""
     metadata, tensors = _read(path)
-    model = ColorNet(*_description(path, metadata))
+    spec, decoding = _description(path, metadata)
     state = {
-        name: tensor.float() * tensors[name + _SCALE]
-        if name + _SCALE in tensors
-        else tensor.float()
+        name: _unpacked(path, name, tensor, tensors.get(name + _SCALE))
         for name, tensor in tensors.items()
         if not name.endswith(_SCALE)
     }
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # tensors of other shapes
-        raise ModelError(f"{path}: weights do not fit the spec ({error})") from error
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise ModelError(
-            f"{path}: weights do not fit the spec (missing {missing[:3]}, unknown {unexpected[:3]})"
-        )
+    _check_weights(path, state, spec)
+    model = ColorNet(spec, decoding)
+    model.load_state_dict(state, strict=False)
     return model.eval()
+
+
+def _unpacked(path: Path, name: str, tensor: Tensor, scale: Tensor | None) -> Tensor:
+    if scale is None:
+        return tensor.float()
+    if tensor.dim() != 4 or scale.shape != (len(tensor), 1, 1, 1):
+        raise ModelError(
+            f"{path}: {name} of shape {[*tensor.shape]} has scales of shape {[*scale.shape]}"
+        )
+    return tensor.float() * scale
+
+
+def _check_weights(path: Path, state: dict[str, Tensor], spec: ModelSpec) -> None:
+    """Before memory is taken for a network. Raises ModelError."""
+    with torch.device("meta"):  # which takes none, whatever the spec says
+        network = ColorNet(spec).state_dict()
+    shapes = {n: t.shape for n, t in network.items() if not n.endswith("num_batches_tracked")}
+    missing, unknown = sorted({*shapes} - {*state}), sorted({*state} - {*shapes})
+    if missing or unknown:
+        raise ModelError(
+            f"{path}: weights do not fit the spec (missing {missing[:3]}, unknown {unknown[:3]})"
+        )
+    for name, tensor in state.items():
+        if tensor.shape != shapes[name]:
+            raise ModelError(
+                f"{path}: weights do not fit the spec ({name}: found {[*tensor.shape]}, "
+                f"expected {[*shapes[name]]})"
+            )
+        if not tensor.isfinite().all():
+            raise ModelError(f"{path}: {name} holds values that are no finite numbers")
 
 
 def _description(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Decoding]:
@@ -97,7 +119,7 @@ def _description(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Decod
             bins=tuple((float(a), float(b)) for a, b in fields.get("bins", ())),
         )
         return spec, Decoding(**json.loads(metadata.get("decoding", "{}")))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: its metadata describes no network ({error!r})") from error
 
 
@@ -106,7 +128,7 @@ def read_notes(path: Path) -> dict[str, Any]:
     metadata, _ = _read(path, tensors=False)
     try:
         notes: dict[str, Any] = json.loads(metadata.get("notes", "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: its notes are no JSON ({error})") from error
     return notes
 

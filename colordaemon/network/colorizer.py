@@ -75,7 +75,10 @@ class Colorizer:
 
     @torch.inference_mode()
     def guess(self, gray: Tensor) -> tuple[Tensor, Tensor]:
-        """As `predict_ab`, and how sure the network is, (N, 1, h, w) float32 in 0..1."""
+        """As `predict_ab`, and how sure the network is, (N, 1, h, w) float32 in 0..1.
+
+        Raises ModelError for colors that are no finite numbers.
+        """
         done: list[tuple[Tensor, Tensor]] = []
         count = 0
         while count < len(gray):
@@ -89,6 +92,8 @@ class Colorizer:
                 torch.cuda.empty_cache()
                 log.warning("out of GPU memory: going on with batches of %d", self.batch_size)
         ab, sure = (torch.cat(parts) for parts in zip(*done, strict=True))
+        if not ab.isfinite().all():  # waits for the GPU, as all callers do next
+            raise ModelError(f"the model says colors that are no finite numbers, on {self}")
         return ab, sure
 
     def _guess(self, gray: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,9 @@ from colordaemon.color import AB_LIMIT
 
 # Subtracted from the input, so that zero padding looks like mid gray, as VGG learned.
 MID_GRAY = 0.45
+# Bounds of what a file may ask for: far above every network that could be meant.
+MOST_STAGES, MOST_LAYERS, MOST_WIDTH, MOST_BINS = 8, 16, 4096, 4096
+SHORT_SIDES = range(32, 2049)  # pixels
 CERTAINTY_RAMP = 0.6  # from no share of the bins to all of theirs, in certainty
 TYPICAL_CHROMA = 20.0  # ab units, about the mean of color photos: an exponent leaves it as it is
 
@@ -40,6 +43,7 @@ class ModelSpec:
     short_side: pixels of the shorter picture side that the network is meant to see.
     bins: (a, b) centers of the colors that the second head tells apart; none, and there is no such
     head.
+    Raises ValueError for numbers out of bounds.
     """
 
     encoder: tuple[tuple[int, ...], ...] = (
@@ -54,16 +58,35 @@ class ModelSpec:
     bins: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.encoder) < 3 or len(self.decoder) != len(self.encoder) - 1:
+        stages = len(self.encoder)
+        if not 3 <= stages <= MOST_STAGES or len(self.decoder) != stages - 1:
             raise ValueError(
-                f"decoder needs {len(self.encoder) - 1} widths for {len(self.encoder)} encoder "
-                f"stages (three at least), got {len(self.decoder)}"
+                f"decoder needs {stages - 1} widths for {stages} encoder stages (3 to "
+                f"{MOST_STAGES}), got {len(self.decoder)}"
             )
+        if not all(1 <= len(stage) <= MOST_LAYERS for stage in self.encoder):
+            raise ValueError(f"each encoder stage needs 1 to {MOST_LAYERS} widths")
+        widths = [*self.decoder, *(width for stage in self.encoder for width in stage)]
+        if strange := [width for width in widths if not _is_count(width, MOST_WIDTH)]:
+            raise ValueError(f"widths are integers in 1..{MOST_WIDTH}, got {strange[0]!r}")
+        if not _is_count(self.short_side, SHORT_SIDES[-1]) or self.short_side not in SHORT_SIDES:
+            raise ValueError(
+                f"short_side is an integer in {SHORT_SIDES[0]}..{SHORT_SIDES[-1]}, "
+                f"got {self.short_side!r}"
+            )
+        if len(self.bins) > MOST_BINS or not all(
+            abs(value) <= AB_LIMIT for center in self.bins for value in center
+        ):
+            raise ValueError(f"bins are up to {MOST_BINS} colors within ±{AB_LIMIT:g}")
 
     @property
     def multiple(self) -> int:
         """Input sides have to be multiples of this many pixels."""
         return int(2 ** len(self.encoder))
+
+
+def _is_count(value: object, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ are ignored, aloud.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -30,6 +31,8 @@ from colordaemon.suffixes import TRAINING_SUFFIXES
 
 log = logging.getLogger(__name__)
 
+MOST_BYTES = 1 << 29  # of a picture; a zip of some KB may say that one unpacks to gigabytes
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -41,9 +44,14 @@ class Picture:
     archive: bool
 
     def read(self) -> bytes:
-        if not self.archive:
-            return self.path.read_bytes()
-        return _open_shard(self.path, os.getpid()).read(self.name)
+        """Its bytes. Raises OSError also for more of them than any picture has, whose memory
+        would be missed; and what zipfile raises for a damaged shard."""
+        shard = _open_shard(self.path, os.getpid()) if self.archive else None
+        size = shard.getinfo(self.name).file_size if shard else self.path.stat().st_size
+        if size > MOST_BYTES:
+            reason = f"{size >> 20} MiB, expected at most {MOST_BYTES >> 20}"
+            raise OSError(errno.EFBIG, reason, self.address)
+        return shard.read(self.name) if shard else self.path.read_bytes()
 
     @property
     def address(self) -> str:

@@ -18,6 +18,7 @@ from colordaemon.errors import DataError
 
 UNKNOWN = ""  # the source of every picture that the table does not name
 _NAMES = ("sources.csv", "sources.csv.gz")
+_MOST_BYTES = 1 << 28  # a row of some 50 bytes for each of five million pictures
 
 
 def read_sources(folder: Path) -> dict[str, str]:
@@ -26,8 +27,11 @@ def read_sources(folder: Path) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise OSError(f"more than {_MOST_BYTES >> 20} MiB")
+        text = data.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: expected a table of file and source, found {error}") from error
     rows = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
