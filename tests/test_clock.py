@@ -49,6 +49,25 @@ def test_everything_goes_on_where_a_clock_jumps(
     assert abs((heard[-1] - heard[0]) - (shown[-1] - shown[0])) < Fraction(1, 5)
 
 
+def test_a_program_stream_whose_pictures_have_no_times_begins_with_its_sound(
+    tmp_path: Path,
+) -> None:
+    source = joined(tmp_path, "vob", ("5",))
+    data = bytearray(source.read_bytes())
+    start = 0
+    while (start := data.find(b"\0\0\1\xe0", start)) >= 0:
+        if data[start + 6] >> 6 == 2:  # the head of a packet of pictures
+            data[start + 7] &= 0x3F
+            length = data[start + 8]
+            data[start + 9 : start + 9 + length] = b"\xff" * length
+        start += 4
+    source.write_bytes(data)
+    done, report = color_and_report(source)
+    assert (report.frames, report.retimed) == (20, 20)
+    assert times(done) == [Fraction(number, 25) for number in range(20)]
+    assert luma_differences(source, done) == [0] * 20
+
+
 def test_a_recording_in_one_piece_has_no_jumps(tmp_path: Path) -> None:
     source = joined(tmp_path, "ts", ("5",))
     assert color_and_report(source)[1].jumps == 0

@@ -64,7 +64,7 @@ def put_in_order(pts: Iterable[int | None]) -> tuple[list[int], int]:
     for time, picture in zip(pts, pictures(100), strict=False):
         picture.pts = time
         given.append(picture)
-    paired = list(in_order(given, 40, lambda: retimed.append(None)))
+    paired = list(in_order(given, 0, 40, lambda: retimed.append(None)))
     assert [picture for picture, _ in paired] == given
     return [time for _, time in paired], len(retimed)
 
@@ -111,8 +111,8 @@ def test_damage_is_bounded_by_share_but_a_few_packets_are_free(
 
 
 def test_a_film_shorter_than_declared_is_refused_even_if_it_decodes(tmp_path: Path) -> None:
-    info = probe_film(make_film(tmp_path / "film.mp4", 10))
-    assert info.duration_seconds == pytest.approx(0.4)
+    in_parts = {"movflags": "frag_keyframe+empty_moov"}  # which may end anywhere
+    info = probe_film(make_film(tmp_path / "film.mp4", 10, container_options=in_parts))
     missing = pytest.raises(MediaError, match=r"0\.40 s of video end before the declared 2\.00 s")
     with missing, FilmReader(replace(info, duration_seconds=2.0)) as reader:
         list(reader)

@@ -53,9 +53,9 @@ class FilmReport:
 
     resumed: segments that an earlier, interrupted call had made. kept: frames that kept their own
     color. damaged: video packets that did not decode. retimed: frames whose time was missing or out
-    of order. jumps: of the film's clock, behind which everything was moved. left_out: packets of
-    other streams, too damaged to be copied. misshown: frames that are interlaced in a way that the
-    result does not say.
+    of order. jumps: of the film's clock, behind which everything was moved. overdeclared: seconds
+    that its header promised beyond what is there. left_out: packets of other streams, too damaged
+    to be copied. misshown: frames that are interlaced in a way that the result does not say.
     """
 
     frames: int
@@ -65,9 +65,25 @@ class FilmReport:
     damaged: int
     retimed: int
     jumps: int
+    overdeclared: float
     left_out: int
     kept: int
     misshown: int
+
+    def remarks(self) -> list[str]:
+        """What the film's owner should know, in words."""
+        told = {
+            f"{self.kept} of {self.frames} frames had color already and keep it": self.kept,
+            f"{self.misshown} frames have another field order than is said of them": self.misshown,
+            f"{self.damaged} damaged video packets; the rest is done": self.damaged,
+            f"{self.retimed} frames had no time or one out of order; put in order": self.retimed,
+            f"the clock starts anew or jumps {self.jumps} times; all streams go on from there":
+                self.jumps,
+            f"its header declares {self.overdeclared:.1f} s more than there are; nothing is missing"
+            " at its end": round(self.overdeclared),
+            f"{self.left_out} damaged packets of sound or subtitles are left out": self.left_out,
+        }  # fmt: skip
+        return [words for words, count in told.items() if count]
 
 
 def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> FilmJob:
@@ -140,6 +156,7 @@ def color_film(
         damaged=damage.damaged,
         retimed=damage.retimed,
         jumps=damage.jumps,
+        overdeclared=max(0.0, damage.overdeclared),
         left_out=left_out,
         kept=sum(segment.kept for segment in plan.segments),
         misshown=sum(segment.misshown for segment in plan.segments),

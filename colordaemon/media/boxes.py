@@ -70,7 +70,7 @@ class Contents:
 def read_contents(path: Path) -> Contents | None:
     """None for a file without one, as when it is all fragments. Raises MediaError, OSError."""
     with path.open("rb") as file:
-        for kind, offset, header, size in _top_level(file):
+        for kind, offset, header, size in top_level(file):
             if kind == b"moov":
                 if size > _MOST_BYTES:
                     raise MediaError(f"{path}: a table of contents of {size >> 20} MiB")
@@ -144,7 +144,7 @@ def _split(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += size
 
 
-def _top_level(file: BinaryIO) -> Iterator[tuple[bytes, int, int, int]]:
+def top_level(file: BinaryIO) -> Iterator[tuple[bytes, int, int, int]]:
     """Kind, offset, size of the header and size in all of the boxes of a file."""
     end = file.seek(0, 2)
     offset = 0

@@ -36,6 +36,8 @@ _TAKEN = {MATROSKA: "subrip", "mov": "mov_text", "mp4": "bin_data", "mpegts": tr
 _TEXT = frozenset(("mov_text", "text", "subrip", "webvtt"))
 # What decoded samples are written as; nothing is rounded.
 _PCM = {"s16": "pcm_s16le", "s32": "pcm_s32le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}
+# How many packets of a codec it takes until sound is right again, but for one; RFC 7845, 4.6.
+_LEADING_PACKETS = {"opus": 4}
 _AT_MOST_24_BITS = frozenset(("pcm_dvd", "pcm_bluray", "s302m"))
 
 
@@ -148,15 +150,32 @@ class Converter:
     def __init__(self, copy: Stream, way: Way) -> None:
         self._copy, self._way = copy, way
         self._resampler: AudioResampler | None = None
+        self._ahead: list[Packet[Stream]] = []
+        self._begun = False
 
     def feed(self, packet: Packet[Stream]) -> list[Packet[Stream]]:
         """packet: with its final times. Raises FFmpegError for one that does not decode."""
         if self._way is Way.PCM:
-            return self._as_pcm(packet)
+            return self._as_pcm(packet)  # the decoder itself leaves out what is cut away
+        if packet.is_discard:
+            self._hold(packet)
+            return []
         if self._way is Way.SRT:
             return self._as_text(packet)
-        packet.stream = self._copy
-        return [packet]
+        packets, self._ahead, self._begun = [*self._ahead, packet], [], True
+        for each in packets:
+            each.stream = self._copy
+        return packets
+
+    def _hold(self, packet: Packet[Stream]) -> None:
+        """Keep, of what an edit list cuts away, what the decoder needs for what follows: pictures
+        from a key frame on, and before the first sound the packet that leads into it."""
+        codec = packet.stream.codec_context
+        if packet.stream.type == "video":
+            self._ahead = [packet] if packet.is_keyframe else [*self._ahead, packet]
+        elif packet.stream.type == "audio" and not self._begun:
+            lead = _LEADING_PACKETS.get(codec.name if codec else "", 1)
+            self._ahead = [*self._ahead, packet][-lead:]
 
     def _as_pcm(self, packet: Packet[Any]) -> list[Packet[Stream]]:
         assert isinstance(self._copy, AudioStream)
@@ -167,6 +186,8 @@ class Converter:
             assert isinstance(frame, AudioFrame)
             if self._resampler is None:
                 self._resampler = AudioResampler(context.format.name, frame.layout, context.rate)
+            if frame.pts is not None and frame.time_base:  # an edit may begin within a packet
+                start = frame.pts * frame.time_base
             for part in self._resampler.resample(frame):
                 part.pts, part.time_base = None, Fraction(1, context.rate)
                 for coded in context.encode(part):

@@ -12,6 +12,7 @@ class Damage:
     """Counts from the film's beginning to some frame, or to its end.
 
     jumps: of the film's clock, behind which all times are moved.
+    overdeclared: seconds that a header promises beyond what is there, though nothing is missing.
     film_end, content_end: how far its packets, and those of all streams, reach in seconds.
     """
 
@@ -19,6 +20,7 @@ class Damage:
     damaged: int = 0
     retimed: int = 0
     jumps: int = 0
+    overdeclared: float = 0.0
     film_end: float = 0.0
     content_end: float = 0.0
 

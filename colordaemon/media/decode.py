@@ -24,6 +24,7 @@ from colordaemon.errors import MediaError
 from colordaemon.media.captions import Messages
 from colordaemon.media.clock import Clock
 from colordaemon.media.damage import Damage
+from colordaemon.media.ending import ends_whole, lacks_bytes
 from colordaemon.media.fields import FieldOrder, FieldReader
 from colordaemon.media.frames import messages_of
 from colordaemon.media.order import in_order
@@ -123,7 +124,8 @@ class FilmReader:
 
     def _frames(self) -> Iterator[Frame]:
         step = max(1, round(1 / (self.info.rate * self.info.time_base)))
-        for picture, pts in in_order(self._pictures(), step, self._count_retimed):
+        first = round(self.info.origin_seconds / self.info.time_base)
+        for picture, pts in in_order(self._pictures(), first, step, self._count_retimed):
             messages, duration = messages_of(picture), picture.duration or 0
             order, planar = self._order(picture), self._planar(picture)
             yield Frame(planar, self._layout.depth, pts, duration, messages, order)
@@ -214,6 +216,11 @@ class FilmReader:
             )
         if self._damaged_percent >= 100:
             return
+        if lacks_bytes(path, self.info.container):
+            raise MediaError(
+                f"{path}: truncated, its header declares more bytes than there are; "
+                "--accept-damaged colors what is there"
+            )
         film_start = float((self._stream.start_time or 0) * tick(self._stream))
         start = (self._container.start_time or 0) / av.time_base
         self._check_length("video", damage.film_end - film_start, self.info.duration_seconds)
@@ -221,11 +228,15 @@ class FilmReader:
 
     def _check_length(self, what: str, found: float, declared: float | None) -> None:
         # Containers round, and some count the last frame's duration while others do not.
-        if declared is not None and found < declared - max(0.5, 0.01 * declared):
+        if declared is None or found >= declared - max(0.5, 0.01 * declared):
+            return
+        if not ends_whole(self.info.path, self.info.container):
             raise MediaError(
                 f"{self.info.path}: truncated, its {found:.2f} s of {what} end before the declared "
                 f"{declared:.2f} s; --accept-damaged colors what is there"
             )
+        # Some writers declare when a film ends on a clock that begins before it.
+        self.damage.overdeclared = declared - self.damage.content_end
 
     def _order(self, picture: VideoFrame) -> FieldOrder:
         order = self._fields.order(picture)

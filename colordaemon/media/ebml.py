@@ -15,11 +15,13 @@ from colordaemon.errors import MediaError
 
 SEGMENT, CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 SEEK_HEAD, TRACKS, TAGS = b"\x11\x4d\x9b\x74", b"\x16\x54\xae\x6b", b"\x12\x54\xc3\x67"
+INFO, CUES = b"\x15\x49\xa9\x66", b"\x1c\x53\xbb\x6b"
+CHAPTERS, ATTACHMENTS = b"\x10\x43\xa7\x70", b"\x19\x41\xa4\x69"
 SEEK, SEEK_ID, SEEK_POSITION = b"\x4d\xbb", b"\x53\xab", b"\x53\xac"
 TRACK, TRACK_NUMBER, TRACK_UID, TRACK_TYPE = b"\xae", b"\xd7", b"\x73\xc5", b"\x83"
 CODEC_ID, ENCODINGS = b"\x86", b"\x6d\x80"
 TAG, SIMPLE_TAG, TAG_NAME = b"\x73\x73", b"\x67\xc8", b"\x45\xa3"
-_CRC, _VOID = b"\xbf", b"\xec"
+CRC, VOID = b"\xbf", b"\xec"
 ROOM_TAG = "COLORDAEMON_ROOM"
 _HEADER_BYTES = 1 << 26  # a header that is longer, by its attachments, is left alone
 
@@ -85,7 +87,7 @@ def describe_as(track: Element, source: Element) -> Element:
     """A track with all that a source's track says, but under its own number."""
     own = {TRACK_NUMBER: track.child(TRACK_NUMBER), TRACK_UID: track.child(TRACK_UID)}
     # FFmpeg has undone their compression, if any.
-    parts = [c for c in source.children if c.id not in (ENCODINGS, _CRC)]
+    parts = [c for c in source.children if c.id not in (ENCODINGS, CRC)]
     return Element(TRACK, b"".join(bytes(Element(c.id, own.get(c.id, c.data))) for c in parts))
 
 
@@ -95,7 +97,7 @@ def with_tracks(header: Header, tracks: list[Element]) -> list[Element]:
     return [
         Element(TRACKS, body) if e.id == TRACKS else _without_room(e)
         for e in header.elements
-        if e.id != _VOID
+        if e.id != VOID
     ]
 
 
@@ -123,7 +125,7 @@ def _header_of(data: bytes, start: int) -> Header:
 
 def _laid_out(changed: list[Element], room: int, path: Path) -> bytes:
     """The elements behind each other, the index first, and what is left over void."""
-    rest = [_checked(e) for e in changed if e.id not in (SEEK_HEAD, _VOID)]
+    rest = [_checked(e) for e in changed if e.id not in (SEEK_HEAD, VOID)]
     later = _later_places(changed, rest)
     index = _index([(e.id, 0) for e in rest] + later)
     places, offset = [], len(bytes(index))
@@ -133,9 +135,9 @@ def _laid_out(changed: list[Element], room: int, path: Path) -> bytes:
     body = bytes(_index(places + later)) + b"".join(map(bytes, rest))
     left = room - len(body)
     if left and left < 9:
-        body += b"" if left < 2 else bytes([*_VOID, 0x80 + left - 2]) + bytes(left - 2)
+        body += b"" if left < 2 else bytes([*VOID, 0x80 + left - 2]) + bytes(left - 2)
     elif left > 0:
-        body += _VOID + b"\x01" + (left - 9).to_bytes(7, "big") + bytes(left - 9)
+        body += VOID + b"\x01" + (left - 9).to_bytes(7, "big") + bytes(left - 9)
     if len(body) != room:
         raise MediaError(f"{path}: {-left} bytes too few in the header of the finished film")
     return body
@@ -163,9 +165,9 @@ def _index(places: list[tuple[bytes, int]]) -> Element:
 
 def _checked(element: Element) -> Element:
     """With a checksum of its data, as FFmpeg writes it for each of these."""
-    parts = [c for c in element.children if c.id not in (_CRC, _VOID)]
+    parts = [c for c in element.children if c.id not in (CRC, VOID)]
     body = b"".join(map(bytes, parts))
-    crc = Element(_CRC, zlib.crc32(body).to_bytes(4, "little"))
+    crc = Element(CRC, zlib.crc32(body).to_bytes(4, "little"))
     return Element(element.id, bytes(crc) + body)
 
 
@@ -182,8 +184,8 @@ def _without_room_tag(tag: Element) -> Element:
     return Element(TAG, b"".join(map(bytes, keep)))
 
 
-def _head(data: bytes, position: int) -> tuple[bytes, int, int]:
-    """Id of an element, where its data begin and how long they are; to the end where it says so."""
+def head(data: bytes, position: int = 0) -> tuple[bytes, int, int | None]:
+    """Id of an element, where its data begin and how long they are; None where it does not say."""
     try:
         length = 9 - data[position].bit_length()
         name, position = data[position : position + length], position + length
@@ -194,9 +196,13 @@ def _head(data: bytes, position: int) -> tuple[bytes, int, int]:
     if length > 8 or len(name) > 4:
         raise MediaError("a Matroska header that is damaged")
     size = int.from_bytes(coded, "big") & ((1 << 7 * length) - 1)
-    if size == (1 << 7 * length) - 1:  # unknown
-        size = len(data) - position - length
-    return name, position + length, size
+    return name, position + length, None if size == (1 << 7 * length) - 1 else size
+
+
+def _head(data: bytes, position: int) -> tuple[bytes, int, int]:
+    """As `head`; what does not say how long it is goes on to the end."""
+    name, start, size = head(data, position)
+    return name, start, len(data) - start if size is None else size
 
 
 def _size_bytes(size: int) -> bytes:

@@ -9,6 +9,7 @@ metadata.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,7 +39,7 @@ from colordaemon.media.copies import (
 )
 from colordaemon.media.holdings import is_stale, is_timecode, take_stock
 from colordaemon.media.inventory import Inventory, grave_losses
-from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, open_film
+from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, open_film, tick
 
 MATROSKA, TRANSPORT = "matroska", "mpegts"
 _SUFFIXES = {MATROSKA: ".mkv", "webm": ".webm", "mov": ".mov", "mp4": ".mp4", TRANSPORT: ".ts"}
@@ -56,6 +57,7 @@ _OPTIONS = {
     "webm": {"avoid_negative_ts": "disabled"},
     TRANSPORT: {"mpegts_copyts": "1"},
 }
+_FINEST_TIMESCALE = (1 << 31) - 1  # players count long films in 64 bits
 _HEADER_ROOM = 4096  # bytes, for lengths that are written longer than FFmpeg does
 SYNTHETIC_NOTE = f"Colors are synthetic, made by colordaemon {__version__}"
 
@@ -151,6 +153,8 @@ class FilmMuxer:
         self._next_dts: dict[int, int] = {}
         self._least_step = 0 if target.format in (MATROSKA, "webm") else 1
         options = _OPTIONS.get(target.format, {})
+        if target.format in ("mov", "mp4"):
+            options = {"movie_timescale": str(_movie_timescale(source, info))}
         self._container = av.open(str(path), "w", format=target.format, options=options)
         self.streams = _declare_streams(self._container, source, info, encoder, dict(target.ways))
         self._converters = {
@@ -256,6 +260,21 @@ class FilmMuxer:
             ticks = round(self._origin / packet.time_base)
             packet.pts = None if packet.pts is None else packet.pts - ticks
             packet.dts = None if packet.dts is None else packet.dts - ticks
+
+
+def _movie_timescale(source: InputContainer, info: FilmInfo) -> int:
+    """Ticks a second of the clock in which mp4 says when a stream begins late, so fine that it says
+    all beginnings exactly; FFmpeg's own is 1/1000."""
+    starts = [
+        stream.start_time * tick(stream) - info.origin_seconds
+        for stream in source.streams
+        if stream.start_time
+    ]
+    ticks = 1000
+    for denominator in (info.time_base.denominator, *(start.denominator for start in starts)):
+        finer = math.lcm(ticks, denominator)
+        ticks = finer if finer <= _FINEST_TIMESCALE else ticks
+    return ticks
 
 
 def _native_format(info: FilmInfo) -> str:

@@ -16,12 +16,12 @@ REORDER_FRAMES = 4  # pts may come this many frames early; more B-frames than AV
 
 
 def in_order(
-    pictures: Iterable[VideoFrame], step: int, on_retimed: Callable[[], None]
+    pictures: Iterable[VideoFrame], first: int, step: int, on_retimed: Callable[[], None]
 ) -> Iterator[tuple[VideoFrame, int]]:
     """Pair pictures, which come in the order they are shown, with their pts in rising order.
 
-    step: between frames whose time is missing. on_retimed: called for each that had none of its own
-    or one out of order.
+    first: when the film begins, if its first frame does not say. step: between frames whose time is
+    missing. on_retimed: called for each that had none of its own or one out of order.
     """
     waiting: deque[VideoFrame] = deque()
     times: list[int] = []
@@ -30,7 +30,7 @@ def in_order(
     for picture in pictures:
         pts = picture.pts if picture.pts is not None else picture.dts
         if pts is None:
-            pts = 0 if newest is None else newest + step
+            pts = first if newest is None else newest + step
         if picture.pts is None or (newest is not None and pts <= newest):
             on_retimed()
         newest = pts if newest is None else max(newest, pts)

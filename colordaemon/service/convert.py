@@ -202,22 +202,7 @@ def _color_film(
         )
     finally:
         progress.end()
-    warnings = [*job.remarks, *remarks(job.inventory)]
-    if report.kept:
-        warnings.append(f"{report.kept} of {report.frames} frames had color already and keep it")
-    if report.misshown:
-        codec = job.encoder.codec
-        warnings.append(f"{report.misshown} frames have another field order than {codec} can say")
-    if report.damaged:
-        warnings.append(f"{report.damaged} damaged video packets; the rest is done")
-    if report.retimed:
-        warnings.append(f"{report.retimed} frames had no time or one out of order; put in order")
-    if report.jumps:
-        warnings.append(
-            f"the clock starts anew or jumps {report.jumps} times; all streams go on from there"
-        )
-    if report.left_out:
-        warnings.append(f"{report.left_out} damaged packets of sound or subtitles are left out")
+    warnings = [*job.remarks, *remarks(job.inventory), *report.remarks()]
     summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
     if report.resumed:
         summary += f", {report.resumed} of {report.segments} segments from before"
