@@ -6,8 +6,10 @@ import json
 import os
 import selectors
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from colordaemon.cli import app
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
 from colordaemon.service.commands import BadRequest, Commands, Reply
-from colordaemon.service.control import Control, ask
+from colordaemon.service.control import Control, NoAnswer, ask
 from colordaemon.service.errand import run_errand
 from colordaemon.service.job import Found, State
 from colordaemon.service.journal import Journal
@@ -27,6 +29,10 @@ from colordaemon.service.lock import locked
 def answer(request: Reply) -> Reply:
     if request.get("verb") == "bad":
         raise BadRequest("no such verb")
+    if request.get("verb") == "full":
+        raise sqlite3.OperationalError("database or disk is full")
+    if request.get("verb") == "much":
+        return {"much": "x" * (1 << 22)}
     return {"heard": request}
 
 
@@ -73,8 +79,109 @@ def test_nonsense_and_sudden_ends_are_survived(served: Path, data: bytes) -> Non
     assert ask(served, {"verb": "status"}) is not None
 
 
+def connect(path: Path) -> socket.socket:
+    caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    folder = os.open(path.parent, os.O_PATH)
+    caller.connect(f"/proc/self/fd/{folder}/{path.name}")
+    os.close(folder)
+    caller.settimeout(20)
+    return caller
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * 200_000 + b"\n", b"null\n", b"9" * 5000 + b"\n", b"\xff\n", b"x" * (1 << 21)]
+)
+def test_every_line_gets_an_answer(served: Path, data: bytes) -> None:
+    with connect(served) as caller, caller.makefile("rb") as file:
+        with suppress(BrokenPipeError):
+            caller.sendall(data)
+        assert "expected" in json.loads(file.readline())["error"]
+
+
+def test_a_full_disk_is_told_to_whoever_asks(served: Path) -> None:
+    with pytest.raises(BadRequest, match="disk is full"):
+        ask(served, {"verb": "full"})
+    assert ask(served, {"verb": "status"}) is not None
+
+
+def serve(selector: selectors.BaseSelector) -> None:
+    """A few turns of a loop like the daemon's."""
+    for _ in range(10):
+        for key, _ in selector.select(0):
+            key.data()
+
+
+def test_who_does_not_read_holds_nobody_up_and_is_dropped(tmp_path: Path) -> None:
+    selector, now = selectors.DefaultSelector(), 0.0
+    control = Control(tmp_path / "control.sock", selector, answer, lambda: now)
+    with connect(tmp_path / "control.sock") as sleeper:
+        sleeper.sendall(b'{"verb": "much"}\n')
+        serve(selector)
+        with connect(tmp_path / "control.sock") as other, other.makefile("rb") as file:
+            other.sendall(b'{"verb": "status"}\n')
+            serve(selector)
+            assert json.loads(file.readline()) == {"heard": {"verb": "status"}}
+        control.turn(9.9)
+        assert control.next_due == 10.0
+        control.turn(10.0)
+        assert control.next_due == float("inf")
+    control.close()
+    selector.close()
+
+
+def test_a_slow_reader_gets_all_of_a_long_reply(served: Path) -> None:
+    with connect(served) as caller, caller.makefile("rb") as file:
+        caller.sendall(b'{"verb": "much"}\n')
+        assert ask(served, {"verb": "status"}) is not None
+        assert len(json.loads(file.readline())["much"]) == 1 << 22
+
+
+def test_a_caller_who_is_dropped_in_the_turn_in_which_he_speaks_harms_nobody(
+    tmp_path: Path,
+) -> None:
+    selector = selectors.DefaultSelector()
+    control = Control(tmp_path / "control.sock", selector, answer)
+    callers = []
+    for _ in range(40):
+        callers.append(connect(tmp_path / "control.sock"))
+        for each in callers:
+            with suppress(BrokenPipeError):
+                each.send(b"half a line")
+        serve(selector)
+    with callers[-1].makefile("rb") as file:
+        callers[-1].sendall(b" {}\n")
+        serve(selector)
+        assert "error" in json.loads(file.readline())
+    control.close()
+    selector.close()
+    for caller in callers:
+        caller.close()
+
+
 def test_nobody_listens_where_no_daemon_runs(tmp_path: Path) -> None:
     assert ask(tmp_path / "control.sock", {"verb": "status"}) is None
+
+
+@pytest.mark.parametrize("reply", [b"", b"\n", b"[]\n", None])
+def test_a_daemon_that_says_nothing_sensible_is_named(tmp_path: Path, reply: bytes | None) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(path))
+        server.listen()
+
+        def hang_up() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(reply or b"")
+
+        thread = threading.Thread(target=hang_up)
+        if reply is not None:
+            thread.start()
+        with pytest.raises(NoAnswer, match=rf"the daemon \(process {os.getpid()}\) (has|does)"):
+            ask(path, {"verb": "status"}, seconds=0.2 if reply is None else 10)
+        if reply is not None:
+            thread.join()
 
 
 @pytest.fixture
@@ -114,6 +221,17 @@ def test_a_job_that_there_is_not_is_told(config: Config, which: str) -> None:
     fill(config)
     with pytest.raises(BadRequest, match="no job"):
         run_errand(config, {"verb": "forget", "jobs": [which]})
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [5, True, None, "1", {}, [True], [None], [[1]], [1.5], ["\ud800"], ["a\0"], [1] * 10_001],
+)
+def test_jobs_that_are_no_jobs_are_refused(config: Config, jobs: object) -> None:
+    fill(config)
+    for verb in ("forget", "cancel", "first", "retry"):
+        with pytest.raises(BadRequest, match=r"^jobs: |^no job"):
+            run_errand(config, {"verb": verb, "jobs": jobs})
 
 
 def test_before_the_first_start_there_is_nothing_to_ask(config: Config) -> None:

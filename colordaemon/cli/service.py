@@ -188,11 +188,12 @@ def _named(job: str) -> str:
 
 def _ask(config: Path, request: dict[str, Any]) -> Reply:
     with exit_codes():
+        from colordaemon.service.control import NoAnswer
         from colordaemon.service.errand import run_errand
 
         try:
             return run_errand(load_config(config), request)
-        except BadRequest as error:
+        except (BadRequest, NoAnswer) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(FAILED) from None
     raise typer.Exit(CONFIGURATION)

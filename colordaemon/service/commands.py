@@ -17,6 +17,7 @@ from colordaemon.service.records import Records
 
 Reply = dict[str, Any]
 LISTED = 1000  # jobs in one reply
+MOST = 10_000  # jobs in one request: looking them up takes half a second
 
 
 class BadRequest(Exception):
@@ -49,34 +50,46 @@ class Commands:
             self._journal.note("paused", "yes" if verb == "pause" else "")
             return {"paused": verb == "pause"}
         if verb == "retry":
-            ids = self._ids(which) if which else None
-            return {"count": self._journal.retry(self._wall(), ids)}
+            return {"count": self._journal.retry(self._wall(), self._ids(which) or None)}
         if verb == "forget":
             return {"count": self._journal.forget(self._ids(which))}
         if verb == "first":
             return {"count": self._journal.put_first(self._ids(which))}
         if verb == "cancel":
             return {"count": self._cancel(self._ids(which))}
-        raise BadRequest(f"unknown verb {verb!r}")
+        raise BadRequest(f"unknown verb {_shown(repr(verb))}")
 
     def _cancel(self, ids: Sequence[int]) -> int:
         running = sum(self._cancel_running(number) for number in ids)
         return running + self._journal.cancel(ids, self._wall())
 
-    def _ids(self, which: Sequence[object]) -> list[int]:
+    def _ids(self, which: object) -> list[int]:
         """Numbers of jobs; a path stands for the latest job of that file."""
+        if not isinstance(which, list):
+            raise BadRequest(f"jobs: expected a list, found {_shown(which)}")
+        if len(which) > MOST:
+            raise BadRequest(f"jobs: found {len(which)}, expected at most {MOST} in one request")
         return [self._id(one) for one in which]
 
     def _id(self, one: object) -> int:
-        if isinstance(one, int) or (isinstance(one, str) and one.isdecimal()):
-            try:
+        if isinstance(one, bool) or not isinstance(one, int | str):
+            raise BadRequest(f"jobs: expected numbers and paths, found {_shown(one)}")
+        try:
+            if isinstance(one, int) or one.isdecimal():
                 return self._journal.job(int(one)).id
-            except (KeyError, OverflowError):
-                raise BadRequest(f"no job {one}") from None
-        jobs = self._journal.of_source(Path(os.path.realpath(str(one))))
-        if not jobs:
-            raise BadRequest(f"no job for {one}")
-        return jobs[0].id
+            # Looked up by its name alone: a path that a caller makes up may lead to a disk that
+            # hangs, and whoever asks has resolved it.
+            return self._journal.of_source(Path(os.path.abspath(one)))[0].id  # noqa: PTH100
+        except (KeyError, OverflowError):
+            raise BadRequest(f"no job {_shown(one)}") from None
+        except (IndexError, ValueError):  # ValueError: what can be the name of no file
+            raise BadRequest(f"no job for {_shown(one)}") from None
+
+
+def _shown(value: object) -> str:
+    """As much of what somebody has sent as is worth repeating."""
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def status(records: Records) -> Reply:

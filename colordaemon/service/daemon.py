@@ -136,6 +136,7 @@ class Daemon:
         self._pause_or_go_on()
         self._dispatcher.turn(now, wall)
         self._herald.turn(now)
+        self._control.turn(now)
         self._tell_systemd(now)
 
     def _take_in(self, now: float, wall: float) -> None:
@@ -186,7 +187,10 @@ class Daemon:
         self._listening.follow(self._dispatcher.worker)
         now, wall = time.monotonic(), time.time()
         due = min(
-            self._inboxes.next_due, self._dispatcher.next_due(now, wall), self._drain.next_due
+            self._inboxes.next_due,
+            self._dispatcher.next_due(now, wall),
+            self._control.next_due,
+            self._drain.next_due,
         )
         self._listening.wait(min(max(0.0, due - now), self._longest_turn()))
 

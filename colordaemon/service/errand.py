@@ -17,7 +17,7 @@ _LOOKING = {"status": status, "queue": queue}
 
 
 def run_errand(config: Config, request: Reply) -> Reply:
-    """Raises BadRequest, and ConfigError where there is neither a daemon nor a journal."""
+    """Raises BadRequest, NoAnswer, and ConfigError where neither a daemon nor a journal is."""
     places = find_places(config)[0]  # control and journal are the same for all inboxes
     if (reply := ask(places.control, request)) is not None:
         return reply
