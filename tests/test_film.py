@@ -38,12 +38,23 @@ from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, Interrupted
 from colordaemon.film.film import color_film, plan_film
 from colordaemon.media.decode import Frame
+from colordaemon.media.orientation import Orientation
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
 
 UNEVEN = (0, 40, 41, 120, 700, 733, 1900, 1901, 1940, 2600, 2601, 2700)
 SLOWER = (0, 16, 33, 50, 66, 500, 1000, 1500, 2000, 2016, 2033, 2050)
 B_FRAMES = {"qp": "0", "bf": "3", "b-adapt": "0"}
+
+
+ONE = 1 << 16
+# a, b, c, d, x, y of display matrices: left to right, upside down, and along both diagonals.
+MIRRORING = [
+    (-ONE, 0, 0, ONE, 64 * ONE, 0),
+    (ONE, 0, 0, -ONE, 0, 48 * ONE),
+    (0, ONE, ONE, 0, 0, 0),
+    (0, -ONE, -ONE, 0, 48 * ONE, 64 * ONE),
+]
 
 
 def channel_means(frame: VideoFrame) -> np.ndarray:
@@ -170,6 +181,32 @@ def test_a_turned_film_is_seen_upright_and_stays_turned(
     assert done.rotation == decode(source)[0].rotation == rotation
     # As shown, a (so Cr) rises to the right and b (so -Cb) to the bottom.
     cb, cr = np.rot90(channel_means(done), rotation // 90, axes=(1, 2))
+    assert (cr[:, 1] > cr[:, 0] + 5).all()
+    assert (cb[1] < cb[0] - 5).all()
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize("matrix", MIRRORING)
+def test_a_mirrored_film_is_seen_as_shown_and_stays_mirrored(
+    tmp_path: Path, suffix: str, matrix: tuple[int, ...]
+) -> None:
+    whole = (matrix[0], matrix[1], 0, matrix[2], matrix[3], 0, *matrix[4:], 1 << 30)
+
+    def mirror(stream: VideoStream) -> None:
+        stream.set_display_matrix(whole)
+
+    source = make_film(tmp_path / f"film.{suffix}", 2, prepare=mirror)
+    done = decode(color(source))[0]
+    assert Orientation.of(done) == Orientation.of(decode(source)[0])
+    if suffix != "mkv":  # which knows no more than turned and mirrored
+        assert Orientation.of(done).matrix == whole
+    # By the numbers of the matrix itself: where each quarter of the stored picture is shown.
+    stored, shown = channel_means(done), np.zeros((2, 2, 2))
+    for row, column in np.ndindex(2, 2):
+        x, y = column - 0.5, row - 0.5
+        across, down = matrix[0] * x + matrix[2] * y, matrix[1] * x + matrix[3] * y
+        shown[:, int(down > 0), int(across > 0)] = stored[:, row, column]
+    cb, cr = shown
     assert (cr[:, 1] > cr[:, 0] + 5).all()
     assert (cb[1] < cb[0] - 5).all()
 

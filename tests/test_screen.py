@@ -24,6 +24,7 @@ from colordaemon.color import rgb_to_lab
 from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError
 from colordaemon.media.decode import FilmReader
+from colordaemon.media.orientation import Orientation
 from colordaemon.media.probe import probe_film
 from colordaemon.screening import board
 from colordaemon.screening.screen import screen
@@ -31,6 +32,7 @@ from colordaemon.screening.strip import EvenSample, Strip, paint
 from colordaemon.screening.truth import ColorFrame, color_frames, open_clip, true_lab
 from colordaemon.screening.ways import FilmTable, screen_clip
 
+COUNTERCLOCKWISE = Orientation((0, -65536, 0, 65536, 0, 0, 0, 64 << 16, 1 << 30))
 # Any colors will do that are not too near to gray or to the limits of sRGB.
 BANDS = np.array([(180, 90, 80), (90, 150, 90), (80, 100, 170)], np.uint8)
 
@@ -108,7 +110,7 @@ def test_the_truth_turns_with_the_picture(tmp_path: Path) -> None:
         frame = next(iter(reader))
         gray = np.full((32, 42), 0.5, np.float32)
         lying = true_lab(frame, gray, info)
-        upright = true_lab(frame, np.rot90(gray), replace(info, rotation=90))
+        upright = true_lab(frame, np.rot90(gray), replace(info, orientation=COUNTERCLOCKWISE))
     torch.testing.assert_close(upright, torch.rot90(lying, 1, (1, 2)), atol=1e-4, rtol=0)
 
 

@@ -51,7 +51,6 @@ def seen_frames(
     holds: whether the full ones come along. judges: whether own color matters.
     """
     info, detector = reader.info, CutDetector()
-    quarter_turns = info.rotation // 90 % 4
     shape = (info.height, info.width * float(info.sample_aspect))
     height, width = colorizer.network_size(*shape)
     number = 0  # within its shot
@@ -59,7 +58,7 @@ def seen_frames(
     for frame in reader:
         small = cv2.resize(frame.luma, (width, height), interpolation=cv2.INTER_AREA)
         gray = (small.astype(np.float32) - info.code.black) / info.code.luma_span
-        gray = np.rot90(gray, quarter_turns).clip(0.0, 1.0)
+        gray = info.orientation.upright(gray).clip(0.0, 1.0)
         codes = gray * 255
         cut = detector.is_cut(codes)
         number = 0 if cut else number + 1

@@ -155,14 +155,13 @@ def colored_frames(
     playback: Playback, task: SegmentTask, device: torch.device
 ) -> Iterator[Colored]:
     """The frames of a task with their final colors."""
-    quarter_turns = task.source.rotation // 90 % 4
     for seen, ab in playback.colored(task):
         frame = playback.full(seen)
         if ab is None:
             yield Colored(frame, own_chroma(frame, task.encoder), seen.cut, kept=True)
             continue
-        turned = torch.from_numpy(np.rot90(ab, -quarter_turns, axes=(-2, -1)).copy())
-        chroma = frame_chroma(frame, turned.to(device), task.encoder.code_of(frame.fields))
+        stored = torch.from_numpy(task.source.orientation.as_stored(ab).copy())
+        chroma = frame_chroma(frame, stored.to(device), task.encoder.code_of(frame.fields))
         yield Colored(frame, chroma, seen.cut, kept=False)
 
 

@@ -334,8 +334,8 @@ def _declare_streams(
         copy: Stream
         if way is None:
             film = encoder.add_to(container)
-            if info.rotation:
-                film.set_display_rotation(info.rotation)  # lost in silence after the header
+            if info.orientation:
+                film.set_display_matrix(info.orientation.matrix)  # lost in silence after the header
             copy = film
         else:
             copy = declare(container, stream, way)

@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from colordaemon.color import Matrix, PixelCode, Siting
 from colordaemon.errors import MediaError
 from colordaemon.media.fields import FieldOrder, FieldReader, film_order
+from colordaemon.media.orientation import Orientation
 from colordaemon.media.pixels import Layout, layout_of
 from colordaemon.media.tint import ExistingColor, existing_color
 
@@ -57,7 +58,8 @@ class FilmInfo:
     """Everything about the film stream that later steps need; plain and picklable.
 
     rate: frames per second, for encoders that want one, never for time. sample_aspect: width of a
-    pixel over its height. rotation: degrees counterclockwise that a player turns the picture.
+    pixel over its height. orientation: how a player turns and mirrors
+    the picture.
     has_own_fields: each picture says its field order itself; else the film's is that of all.
     duration_seconds: of the film stream, container_seconds: of the longest stream, each as a header
     declares it and None where it does not.
@@ -74,7 +76,7 @@ class FilmInfo:
     time_base: Fraction
     rate: Fraction
     sample_aspect: Fraction
-    rotation: int
+    orientation: Orientation
     field_order: FieldOrder
     has_own_fields: bool
     tags: ColorTags
@@ -184,7 +186,7 @@ def probe_film(path: Path) -> FilmInfo:
             time_base=tick(stream),
             rate=_fraction(rate) if rate else Fraction(25),
             sample_aspect=_fraction(stream.sample_aspect_ratio or 1),
-            rotation=round(frame.rotation),
+            orientation=Orientation.of(frame),
             field_order=field_order,
             has_own_fields=has_own_fields,
             tags=ColorTags(

@@ -72,8 +72,7 @@ def color_frames(
 
 def true_lab(frame: Frame, gray: np.ndarray, info: FilmInfo) -> Tensor:
     """Lab (3, h, w) of a frame whose luma, as the network sees it, is `gray` (2h, 2w)."""
-    turns = info.rotation // 90 % 4
-    size = gray.shape[::-1] if turns % 2 == 0 else gray.shape  # width, height as it lies
+    size = info.orientation.as_stored(gray).shape[::-1]  # width, height as it lies
     code = info.code
     planes = [gray]
     for plane in _chroma(frame):
@@ -81,7 +80,7 @@ def true_lab(frame: Frame, gray: np.ndarray, info: FilmInfo) -> Tensor:
         shrinks = plane.shape[1] >= size[0] and plane.shape[0] >= size[1]
         way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         small = cv2.resize(plane.astype(np.float32), size, interpolation=way)
-        planes.append(np.rot90((small - code.neutral) / code.chroma_span, turns))
+        planes.append(info.orientation.upright((small - code.neutral) / code.chroma_span))
     rgb = ycbcr_to_rgb(torch.from_numpy(np.stack(planes)), code.matrix).clamp(0, 1)
     lab: Tensor = functional.avg_pool2d(rgb_to_lab(rgb, code.matrix), 2)
     return lab
