@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 from films import (
+    LOSSLESS,
     color_and_report,
     frame_of,
     luma_of,
@@ -176,3 +179,29 @@ def test_sound_that_goes_on_behind_the_film_does_not_make_it_truncated(tmp_path:
     assert info.duration_seconds == pytest.approx(0.2)
     assert info.container_seconds == pytest.approx(2.0, abs=0.1)
     assert len(read(path)) == 5
+
+
+@pytest.mark.parametrize("empty", [b"\0\0\0\0", b"\0", b""])
+def test_samples_without_a_picture_are_no_damage_and_move_no_time(
+    tmp_path: Path, empty: bytes
+) -> None:
+    whole = make_film(tmp_path / "whole.mp4", 30, options=LOSSLESS | {"bf": "0"})
+    path = tmp_path / "film.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as container:
+        copy = container.add_stream_from_template(source.streams.video[0])
+        number = 0
+        for packet in source.demux():
+            if not packet.size:
+                continue
+            if number % 2:
+                hollow: Any = av.Packet(empty)
+                hollow.pts, hollow.dts, hollow.duration = packet.pts, packet.dts, packet.duration
+                hollow.time_base, packet = packet.time_base, hollow
+            packet.stream = copy
+            container.mux(packet)
+            number += 1
+    info = probe_film(path)
+    with FilmReader(info) as reader:
+        shown = [frame.pts * info.time_base for frame in reader]
+        assert reader.damage.damaged == 0
+    assert shown == [Fraction(2 * number, 25) for number in range(15)]

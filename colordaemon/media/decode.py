@@ -33,6 +33,7 @@ from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, open_
 from colordaemon.media.seek import Entry, begin_before, from_keyframe
 
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
+_MOST_EMPTY_BYTES = 16  # a length of no bytes, once or a few times
 MATRIX_709, RANGE_FULL = 1, 2  # FFmpeg's numbers
 
 
@@ -172,7 +173,7 @@ class FilmReader:
                 self._clock.steady(packet)
                 self.damage.jumps = self._clock.jumps
             self._count(packet)
-            if packet.stream is self._stream:
+            if packet.stream is self._stream and not _is_empty(packet):
                 yield packet
 
     def _count(self, packet: Packet[Stream]) -> None:
@@ -256,6 +257,11 @@ class FilmReader:
                 dst_color_range=RANGE_FULL,
             )
         return self._reformatter.reformat(picture, format=layout.planar)
+
+
+def _is_empty(packet: Packet[Stream]) -> bool:
+    """Whether a packet holds no picture: the one before is shown on, as zeros or no bytes say."""
+    return 0 < packet.size <= _MOST_EMPTY_BYTES and not any(bytes(packet))
 
 
 def _describe(width: int, height: int, pix_fmt: str) -> str:
