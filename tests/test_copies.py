@@ -161,9 +161,9 @@ def test_text_of_mp4_becomes_srt_in_matroska(tmp_path: Path) -> None:
 def test_a_film_that_would_lose_its_sound_fails_unless_that_is_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from colordaemon.media import mux
+    from colordaemon.media import target
 
-    monkeypatch.setattr(mux, "ways_of", lambda stream, *_: iter(()))
+    monkeypatch.setattr(target, "ways_of", lambda stream, *_: iter(()))
     source = make_film(tmp_path / "film.mp4", extras=[sound()])
     with pytest.raises(MediaError, match=r"audio stream 1 \(aac\) eng left out: no container"):
         plan_film(source, EXACT)

@@ -23,8 +23,8 @@ from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.decode import Frame
 from colordaemon.media.holdings import side_data
 from colordaemon.media.inventory import Inventory, grave_losses
-from colordaemon.media.mux import Target, choose_target
 from colordaemon.media.probe import FilmInfo, film_color, probe_film
+from colordaemon.media.target import Target, choose_target
 from colordaemon.media.tint import ExistingColor
 from colordaemon.network.colorizer import Colorizer
 

@@ -21,9 +21,10 @@ from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
 from colordaemon.film.plan import FilmPlan, SegmentResult
-from colordaemon.media.mux import TRANSPORT, FilmMuxer, Target, film_of
+from colordaemon.media.mux import FilmMuxer, film_of
 from colordaemon.media.probe import open_film, tick
 from colordaemon.media.seek import from_keyframe
+from colordaemon.media.target import TRANSPORT, Target
 
 
 def join(

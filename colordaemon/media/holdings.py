@@ -15,13 +15,8 @@ from colordaemon.media.copies import CONVERTING, Descriptions, Way, stream_name
 from colordaemon.media.frames import all_side_data
 from colordaemon.media.inventory import KIND_OF_STREAM, Entry, Inventory, Kind
 from colordaemon.media.probe import FilmInfo, open_film
+from colordaemon.media.tags import is_stale
 
-# Tags that describe the old file or the old encoding.
-_STALE_TAGS = frozenset(
-    ("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps",
-     "number_of_frames", "number_of_bytes", "_statistics_tags", "_statistics_writing_app",
-     "_statistics_writing_date_utc")
-)  # fmt: skip
 # FFmpeg's side data that is part of how packets are decoded, and not of what is shown.
 _TECHNICAL = frozenset(
     ("cpb_properties", "skip_samples", "new_extradata", "param_change", "mpegts_stream_id",
@@ -82,11 +77,6 @@ def take_stock(
     ]
     count = len(source.chapters())
     return (*streams, *tags, *([Entry("chapters", f"{count} chapters")] if count else []))
-
-
-def is_stale(key: str) -> bool:
-    """Whether a tag describes the old file."""
-    return key.lower().removesuffix("-eng") in _STALE_TAGS or key.lower() == "timecode"
 
 
 def is_timecode(stream: Stream) -> bool:

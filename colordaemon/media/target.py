@@ -1,0 +1,185 @@
+"""Which container holds a finished film, and what of the source it takes.
+
+Found out by writing headers to memory, before any work is spent.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import av.error
+from av.container import InputContainer, OutputContainer
+from av.stream import Stream
+
+from colordaemon.errors import MediaError
+from colordaemon.media.codec import EncoderSettings
+from colordaemon.media.copies import (
+    Descriptions,
+    Way,
+    declare,
+    descriptions_of,
+    stream_name,
+    ways_of,
+)
+from colordaemon.media.holdings import is_timecode, take_stock
+from colordaemon.media.inventory import Inventory, grave_losses
+from colordaemon.media.probe import FilmInfo, open_film
+from colordaemon.media.tags import is_stale
+
+MATROSKA, TRANSPORT = "matroska", "mpegts"
+_SUFFIXES = {MATROSKA: ".mkv", "webm": ".webm", "mov": ".mov", "mp4": ".mp4", TRANSPORT: ".ts"}
+_OTHER_SUFFIXES = {"mp4": (".m4v",), TRANSPORT: (".m2ts", ".mts", ".m2t", ".trp")}
+_TITLES = {
+    MATROSKA: "Matroska",
+    "webm": "WebM",
+    "mov": "QuickTime",
+    "mp4": "MP4",
+    TRANSPORT: "an MPEG transport stream",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """The container to write.
+
+    ways: of the source's streams in it, by index and in order; None for the film itself.
+    inventory: what becomes of all that stands in the source's headers. remarks: what else is to be
+    said.
+    """
+
+    format: str
+    suffix: str
+    ways: tuple[tuple[int, Way | None], ...]
+    inventory: Inventory
+    remarks: tuple[str, ...]
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Indexes of the source's streams in it, in order."""
+        return tuple(index for index, _ in self.ways)
+
+    def origin(self, info: FilmInfo) -> Fraction:
+        """By how much times are moved; a transport stream keeps its own clock."""
+        return Fraction(0) if self.format == TRANSPORT else info.origin_seconds
+
+
+def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
+    """The source's own container if it can hold everything, else the one that holds the most.
+
+    Found out by writing headers to memory, before any work is spent. Raises MediaError when
+    none can hold the film stream itself.
+    """
+    # RFC 9043 lets FFV1 into MP4 too, but archives and their tools expect it in Matroska.
+    native = MATROSKA if encoder.codec == "ffv1" else _native_format(info)
+    candidates = [*dict.fromkeys((native, MATROSKA, "mov"))]  # DNxHR fits only into the last
+    if info.container == TRANSPORT and encoder.codec in ("h264", "hevc"):
+        candidates.append(TRANSPORT)  # holds what only broadcasts have, as teletext
+    with open_film(info.path) as source:
+        described = descriptions_of(source, info.path)
+        fits = {name: _fitting(name, source, info, encoder, described) for name in candidates}
+        lists = {name: take_stock(source, info, ways, described) for name, ways in fits.items()}
+        names = {s.index: stream_name(s, described.names) for s in source.streams}
+    names[info.stream_index] = encoder.codec
+
+    def badness(name: str) -> tuple[bool, int, int]:
+        lost = sum(entry.fate == "left out" for entry in lists[name])
+        return info.stream_index not in fits[name], len(grave_losses(lists[name])), lost
+
+    choice = min(candidates, key=badness)
+    if info.stream_index not in fits[choice]:
+        raise MediaError(f"{info.path}: none of {', '.join(candidates)} can hold {encoder.codec}")
+    suffix = info.path.suffix.lower()
+    keeps_suffix = suffix in _OTHER_SUFFIXES.get(choice, ())
+    remarks = []
+    if choice != native:
+        lost = [index for index in fits[choice] if index not in fits[native]]
+        blamed = [info.stream_index] if info.stream_index in lost else lost
+        reason = ", ".join(names[index] for index in blamed)
+        remarks.append(f"writing {_TITLES[choice]}, because {native} cannot hold {reason}")
+    elif not keeps_suffix and suffix != _SUFFIXES[choice]:
+        remarks.append(f"writing {_TITLES[choice]} instead of {suffix or info.container}")
+    if choice == MATROSKA and encoder.codec == "ffv1" and info.sample_aspect != 1:
+        # FFmpeg takes Matroska's own from a field of the stream that PyAV does not set.
+        aspect = f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
+        remarks.append(f"only the frames, not the container, say that pixels are {aspect}")
+    return Target(
+        choice,
+        suffix if keeps_suffix else _SUFFIXES[choice],
+        tuple(sorted(fits[choice].items())),
+        lists[choice],
+        tuple(remarks),
+    )
+
+
+def _native_format(info: FilmInfo) -> str:
+    if info.container == MATROSKA:
+        return "webm" if info.path.suffix.lower() == ".webm" else MATROSKA
+    if info.container == "mov":
+        return "mov" if info.path.suffix.lower() in (".mov", ".qt") else "mp4"
+    return MATROSKA
+
+
+def _fitting(
+    name: str,
+    source: InputContainer,
+    info: FilmInfo,
+    encoder: EncoderSettings,
+    described: Descriptions,
+) -> dict[int, Way | None]:
+    """The streams that a container takes into its header, each with the way it takes."""
+
+    def takes(ways: Mapping[int, Way | None]) -> bool:
+        try:
+            with av.open(io.BytesIO(), "w", format=name) as trial:
+                declare_streams(trial, source, info, encoder, ways)
+                trial.start_encoding()
+        except (av.error.FFmpegError, ValueError):
+            return False
+        return True
+
+    film: dict[int, Way | None] = {info.stream_index: None}
+    others = {
+        stream.index: [*ways_of(stream, name, described)]
+        for stream in source.streams
+        if stream.index != info.stream_index and not is_timecode(stream)
+    }
+    first: dict[int, Way | None] = {index: ways[0] for index, ways in others.items() if ways}
+    if takes(film | first):
+        return film | first
+    if not takes(film):
+        return {}
+    for index, ways in others.items():
+        fitting = [way for way in ways if takes({info.stream_index: None, index: way})][:1]
+        film |= dict.fromkeys([index], fitting[0]) if fitting else {}
+    return film
+
+
+def declare_streams(
+    container: OutputContainer,
+    source: InputContainer,
+    info: FilmInfo,
+    encoder: EncoderSettings,
+    ways: Mapping[int, Way | None],
+) -> dict[int, Stream]:
+    """Declare the kept streams in their order; returns them by the source's index."""
+    declared: dict[int, Stream] = {}
+    for index, way in sorted(ways.items()):
+        stream = source.streams[index]
+        copy: Stream
+        if way is None:
+            film = encoder.add_to(container)
+            if info.orientation:
+                film.set_display_matrix(info.orientation.matrix)  # lost in silence after the header
+            copy = film
+        else:
+            copy = declare(container, stream, way)
+        copy.metadata.update(
+            {k: v for k, v in stream.metadata.items() if way is not None or not is_stale(k)}
+        )
+        copy.disposition = stream.disposition
+        declared[stream.index] = copy
+    return declared
