@@ -24,6 +24,7 @@ from colordaemon.media.decode import Frame
 from colordaemon.media.holdings import side_data
 from colordaemon.media.inventory import Inventory, grave_losses
 from colordaemon.media.probe import FilmInfo, film_color, probe_film
+from colordaemon.media.provenance import Maker
 from colordaemon.media.target import Target, choose_target
 from colordaemon.media.tint import ExistingColor
 from colordaemon.network.colorizer import Colorizer
@@ -112,6 +113,7 @@ def color_film(
     *,
     work: Path | None = None,
     made_by: str = "",
+    maker: Maker | None = None,
     on_frame: Callable[[Frame], None] = lambda frame: None,
     on_segment: Callable[[int], None] = lambda count: None,
     on_work: Callable[[], None] = lambda: None,
@@ -122,6 +124,7 @@ def color_film(
     work: a folder for finished segments. The caller removes it; until then another call with the
     same job and folder goes on after the last of them, if it is made by the same model as well.
     None: a folder beside `partial`, which is removed.
+    maker: what the film says of its colors; without it, the built-in model's.
     on_segment: told how many segments are finished, whenever one more is. on_work: called now and
     then while work goes on that finishes no frame.
     Raises MediaError, OSError, and Interrupted when a stop is asked for.
@@ -139,7 +142,7 @@ def color_film(
 
             with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
                 plan = run_segments(job, folder, executor, stride, done=done, on_result=keep)
-            left_out = join(plan, job.target, partial, on_work)
+            left_out = join(plan, job.target, partial, maker, on_work)
             verify(plan, job.target, partial, on_work)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -23,20 +23,26 @@ from colordaemon.errors import MediaError
 from colordaemon.film.plan import FilmPlan, SegmentResult
 from colordaemon.media.mux import FilmMuxer, film_of
 from colordaemon.media.probe import open_film, tick
+from colordaemon.media.provenance import Maker
 from colordaemon.media.seek import from_keyframe
 from colordaemon.media.target import TRANSPORT, Target
 
 
 def join(
-    plan: FilmPlan, target: Target, path: Path, on_work: Callable[[], None] = lambda: None
+    plan: FilmPlan,
+    target: Target,
+    path: Path,
+    maker: Maker | None = None,
+    on_work: Callable[[], None] = lambda: None,
 ) -> int:
     """Write the film to `path`, which is not checked yet; see `verify`.
 
-    on_work: called for every packet, as a sign of life. Returns how many packets of the other
-    streams were too damaged to be copied.
+    maker: what is said of the colors; None: of the built-in model. on_work: called for every
+    packet, as a sign of life. Returns how many packets of the other streams were too damaged to be
+    copied.
     """
     with open_film(plan.source.path) as source:
-        muxer = FilmMuxer(path, source, plan.source, target, plan.encoder)
+        muxer = FilmMuxer(path, source, plan.source, target, plan.encoder, maker or Maker())
         try:
             muxer.write(_film_packets(plan, target, on_work))
         except (av.error.ArgumentError, av.error.InvalidDataError) as error:

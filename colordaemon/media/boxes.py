@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
 
+import numpy as np
+
 from colordaemon.errors import MediaError
 
 _PARENTS = frozenset((b"moov", b"trak", b"mdia", b"minf", b"stbl"))
+_BLOCK = 1 << 24  # bytes that are moved at once
 _MOST_BYTES = 1 << 29  # of a table of contents; a film of 24 hours has about 1 << 26
-# Of a track, what says what its samples are: handler, media header, data references, descriptions.
-_DESCRIBING = (b"mdia hdlr", b"mdia minf", b"mdia minf stbl stsd")
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Box:
         """Raises MediaError for boxes that do not fit into each other."""
         if kind not in _PARENTS:
             return cls(kind, data)
-        return cls(kind, children=[cls.parse(name, part) for name, part in _split(data)])
+        return cls(kind, children=[cls.parse(name, part) for name, part in split(data)])
 
     def __bytes__(self) -> bytes:
         data = b"".join(map(bytes, self.children)) if self.kind in _PARENTS else self.data
@@ -79,15 +80,70 @@ def read_contents(path: Path) -> Contents | None:
     return None
 
 
-def write_contents(path: Path, contents: Contents) -> None:
-    """Put a changed table of contents in place of the old one, which ends the file."""
+def write_contents(
+    path: Path, contents: Contents, behind: bytes = b"", *, first: bool = False
+) -> None:
+    """Put a changed table of contents in place of the old one, which ends the file.
+
+    behind: other boxes that follow it. first: both ahead of the media, so that a film plays before
+    all of it has arrived; whatever stands there is moved within the file.
+    """
     with path.open("r+b") as file:
-        file.seek(0, 2)
-        if contents.offset + contents.size != file.tell():
+        if contents.offset + contents.size != file.seek(0, 2):
             raise MediaError(f"{path}: its table of contents does not end the file")
-        file.seek(contents.offset)
-        file.write(bytes(contents.moov))
-        file.truncate()
+        if not first:
+            file.seek(contents.offset)
+            file.write(bytes(contents.moov) + behind)
+            file.truncate()
+            return
+        place = next(offset for kind, offset, _, _ in top_level(file) if kind != b"ftyp")
+        room = _move_samples(contents.moov, len(behind))
+        _move_up(file, place, contents.offset, room)
+        file.seek(place)
+        file.write(bytes(contents.moov) + behind)
+        file.truncate(contents.offset + room)
+
+
+def plays_early(path: Path) -> bool:
+    """Whether the table of contents stands ahead of the media. Raises OSError."""
+    with path.open("rb") as file:
+        kinds = [kind for kind, *_ in top_level(file) if kind in (b"moov", b"mdat")]
+    return kinds[:1] == [b"moov"]
+
+
+def _move_samples(moov: Box, more: int) -> int:
+    """Say that all samples stand further behind, by a table of contents and `more` bytes; returns
+    how many that are."""
+    tables = [box for box in moov.all("trak mdia minf stbl stco") if len(box.data) > 8]
+    highest = max((int(_offsets(box).max(initial=0)) for box in tables), default=0)
+    room = len(bytes(moov)) + more
+    if highest + room + 4 * sum(len(box.data) for box in tables) >> 32:
+        for box in tables:
+            box.kind, box.data = b"co64", box.data[:8] + _offsets(box).astype(">u8").tobytes()
+        room = len(bytes(moov)) + more
+    for box in (*moov.all("trak mdia minf stbl stco"), *moov.all("trak mdia minf stbl co64")):
+        moved = _offsets(box) + room
+        box.data = box.data[:8] + moved.astype(_offset_type(box)).tobytes()
+    return room
+
+
+def _offsets(box: Box) -> np.ndarray:
+    return np.frombuffer(box.data, _offset_type(box), offset=8).astype(np.int64)
+
+
+def _offset_type(box: Box) -> str:
+    return ">u8" if box.kind == b"co64" else ">u4"
+
+
+def _move_up(file: BinaryIO, start: int, end: int, by: int) -> None:
+    """Move bytes of a file towards its end, the last ones first."""
+    while end > start:
+        size = min(_BLOCK, end - start)
+        end -= size
+        file.seek(end)
+        data = file.read(size)
+        file.seek(end + by)
+        file.write(data)
 
 
 def track_number(track: Box) -> int:
@@ -98,7 +154,7 @@ def track_number(track: Box) -> int:
 
 def sample_entries(track: Box) -> list[tuple[bytes, bytes]]:
     """FourCC and bytes of each sample description."""
-    return list(_split(track.only("mdia minf stbl stsd").data[8:]))
+    return list(split(track.only("mdia minf stbl stsd").data[8:]))
 
 
 def describe_as(track: Box, source: Box) -> None:
@@ -116,6 +172,18 @@ def describe_as(track: Box, source: Box) -> None:
     _copy_volume(track.only("tkhd"), source.only("tkhd"))
 
 
+def language(track: Box) -> str:
+    """What the box for languages of BCP 47 says, if a track has one."""
+    found = track.all("mdia elng")
+    return found[0].data[4:].rstrip(b"\0").decode("ascii", "replace") if found else ""
+
+
+def set_language(track: Box, tag: str) -> None:
+    media = track.only("mdia")
+    rest = [child for child in media.children if child.kind != b"elng"]
+    media.children = [*rest[:1], Box(b"elng", bytes(4) + tag.encode() + b"\0"), *rest[1:]]
+
+
 def _copy_volume(header: Box, source: Box) -> None:
     """Layer, alternate group and volume: eight bytes behind the duration and two reserved words."""
     here, there = (44 if box.data[0] else 32 for box in (header, source))
@@ -130,7 +198,7 @@ def _own_data(box: Box) -> Box:
     return Box(box.kind, struct.pack(">I4s", 8 + len(dref), b"dref") + dref)
 
 
-def _split(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def split(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     position = 0
     while position + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, position)

@@ -29,6 +29,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from colordaemon.media import boxes, ebml, transport
+from colordaemon.media.originals import Original
 
 MATROSKA = "matroska"
 # A subtitle codec that each container takes; its stream is then told what it really is.
@@ -66,22 +67,22 @@ class Descriptions:
     tracks: Mapping[int, boxes.Box | ebml.Element]
 
 
-def descriptions_of(source: InputContainer, path: Path) -> Descriptions:
-    """Look at streams without a decoder, and at those that FFmpeg reads but does not write.
+def descriptions_of(source: InputContainer, path: Path, original: Original) -> Descriptions:
+    """Of streams without a decoder, and of those that FFmpeg reads but does not write."""
+    foreign = {s.index for s in source.streams if not s.codec_context and s.type != "attachment"}
+    tracks = {index: track for index, track in original.tracks.items() if index in foreign}
+    names = {index: name for index, track in tracks.items() if (name := _codec_in(track))}
+    if foreign and source.format.name == "mpegts":
+        known = transport.stream_names(path)
+        names = {s.index: known[s.id] for s in source.streams if s.id in known}
+    return Descriptions(names, tracks)
 
-    Raises MediaError for a header that cannot be read, where FFmpeg has read it.
-    """
-    family = source.format.name.split(",")[0]
-    if all(s.codec_context or s.type == "attachment" for s in source.streams):
-        return Descriptions({}, {})
-    if family == "mov":
-        return _in_mp4(source, path)
-    if family == MATROSKA:
-        return _in_matroska(source, path)
-    if family == "mpegts":
-        names = transport.stream_names(path)
-        return Descriptions({s.index: names[s.id] for s in source.streams if s.id in names}, {})
-    return Descriptions({}, {})
+
+def _codec_in(track: boxes.Box | ebml.Element) -> str:
+    if isinstance(track, ebml.Element):
+        return track.child(ebml.CODEC_ID).rstrip(b"\0").decode("latin-1")
+    entries = boxes.sample_entries(track)
+    return entries[0][0].decode("latin-1") if entries else ""
 
 
 def codec_name(stream: Stream, names: dict[int, str]) -> str:
@@ -162,6 +163,8 @@ class Converter:
             return []
         if self._way is Way.SRT:
             return self._as_text(packet)
+        if _is_pause(packet):
+            return []
         packets, self._ahead, self._begun = [*self._ahead, packet], [], True
         for each in packets:
             each.stream = self._copy
@@ -209,6 +212,12 @@ class Converter:
         return [made]
 
 
+def _is_pause(packet: Packet[Stream]) -> bool:
+    """Whether a packet only ends the text before it, which FFmpeg does by itself."""
+    context = packet.stream.codec_context
+    return context is not None and context.name == "mov_text" and bytes(packet) == b"\0\0"
+
+
 def plain_text(packet: Packet[Any]) -> bytes:
     """A packet of text as SRT has it: italics and the like as tags, lines by line feeds."""
     lines = []
@@ -252,32 +261,3 @@ def _become_data(copy: Stream) -> None:
     buffer.seek(0)
     with av.open(buffer) as other:
         BitStreamFilterContext("null", in_stream=other.streams[0], out_stream=copy)
-
-
-def _in_mp4(source: InputContainer, path: Path) -> Descriptions:
-    contents = boxes.read_contents(path)
-    tracks = {boxes.track_number(t): t for t in contents.tracks} if contents else {}
-    names, found = {}, {}
-    for stream in source.streams:
-        track = tracks.get(stream.id)
-        if track is None or stream.codec_context:
-            continue
-        if entries := boxes.sample_entries(track):
-            names[stream.index] = entries[0][0].decode("latin-1")
-        found[stream.index] = track
-    return Descriptions(names, found)
-
-
-def _in_matroska(source: InputContainer, path: Path) -> Descriptions:
-    kinds = {b"\x01": "video", b"\x02": "audio", b"\x11": "subtitle", b"\x21": "data"}
-    tracks = [
-        (kinds[t.child(ebml.TRACK_TYPE)], t)
-        for t in ebml.read_header(path).tracks
-        if t.child(ebml.TRACK_TYPE) in kinds
-    ]
-    names, found = {}, {}
-    for stream, (kind, track) in zip(source.streams, tracks, strict=False):
-        if stream.type == kind and not stream.codec_context:
-            names[stream.index] = track.child(ebml.CODEC_ID).rstrip(b"\0").decode("latin-1")
-            found[stream.index] = track
-    return Descriptions(names, found)

@@ -7,7 +7,7 @@ that the pictures and sound behind the header stay where they are.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ INFO, CUES = b"\x15\x49\xa9\x66", b"\x1c\x53\xbb\x6b"
 CHAPTERS, ATTACHMENTS = b"\x10\x43\xa7\x70", b"\x19\x41\xa4\x69"
 SEEK, SEEK_ID, SEEK_POSITION = b"\x4d\xbb", b"\x53\xab", b"\x53\xac"
 TRACK, TRACK_NUMBER, TRACK_UID, TRACK_TYPE = b"\xae", b"\xd7", b"\x73\xc5", b"\x83"
+LANGUAGE, LANGUAGE_BCP47 = b"\x22\xb5\x9c", b"\x22\xb5\x9d"
+EDITION, EDITION_ORDERED = b"\x45\xb9", b"\x45\xdd"
+ATOM, ATOM_START, DISPLAY = b"\xb6", b"\x91", b"\x80"
 CODEC_ID, ENCODINGS = b"\x86", b"\x6d\x80"
 TAG, SIMPLE_TAG, TAG_NAME = b"\x73\x73", b"\x67\xc8", b"\x45\xa3"
 CRC, VOID = b"\xbf", b"\xec"
@@ -91,14 +94,35 @@ def describe_as(track: Element, source: Element) -> Element:
     return Element(TRACK, b"".join(bytes(Element(c.id, own.get(c.id, c.data))) for c in parts))
 
 
-def with_tracks(header: Header, tracks: list[Element]) -> list[Element]:
-    """The elements of a header with other tracks, and without the room that was left for them."""
-    body = b"".join(map(bytes, tracks))
-    return [
-        Element(TRACKS, body) if e.id == TRACKS else _without_room(e)
-        for e in header.elements
-        if e.id != VOID
-    ]
+def with_language(track: Element, language: str) -> Element:
+    """A track with a language as BCP 47 writes it, beside the word of three letters."""
+    rest = [bytes(c) for c in track.children if c.id not in (LANGUAGE_BCP47, CRC)]
+    return Element(TRACK, b"".join(rest) + bytes(Element(LANGUAGE_BCP47, language.encode())))
+
+
+def with_parts(header: Header, parts: Mapping[bytes, Element]) -> list[Element]:
+    """The elements of a header with others in their places, or behind them, and without the room
+    that was left for them."""
+    kept = [parts.get(e.id) or _without_room(e) for e in header.elements if e.id not in (VOID, CRC)]
+    names = {e.id for e in header.elements}
+    return [*kept, *(part for name, part in parts.items() if name not in names)]
+
+
+def part_of(path: Path, header: Header, name: bytes) -> Element | None:
+    """A part of a file, in its header or where that says. Raises MediaError, OSError."""
+    for element in header.elements:
+        if element.id == name:
+            return element
+    for found, place in _places(header.elements):
+        if found == name:
+            with path.open("rb") as file:
+                file.seek(header.start + place)
+                _, start, size = head(start_bytes := file.read(16))
+                if size is None or size > _HEADER_BYTES or not start_bytes.startswith(name):
+                    return None
+                file.seek(header.start + place + start)
+                return Element(name, file.read(size))
+    return None
 
 
 def elements(data: bytes) -> Iterator[Element]:
@@ -146,9 +170,13 @@ def _laid_out(changed: list[Element], room: int, path: Path) -> bytes:
 def _later_places(changed: list[Element], rest: list[Element]) -> list[tuple[bytes, int]]:
     """What the old index says of elements that do not stand in the header, as the cues."""
     here = {e.id for e in rest}
-    seeks = [s for e in changed if e.id == SEEK_HEAD for s in e.children if s.id == SEEK]
-    places = [(s.child(SEEK_ID), int.from_bytes(s.child(SEEK_POSITION), "big")) for s in seeks]
-    return [(name, place) for name, place in places if name not in here]
+    return [(name, place) for name, place in _places(changed) if name not in here]
+
+
+def _places(header: list[Element]) -> list[tuple[bytes, int]]:
+    """What the index says: names of parts, and where they begin behind the segment's head."""
+    seeks = [s for e in header if e.id == SEEK_HEAD for s in e.children if s.id == SEEK]
+    return [(s.child(SEEK_ID), int.from_bytes(s.child(SEEK_POSITION), "big")) for s in seeks]
 
 
 def _index(places: list[tuple[bytes, int]]) -> Element:

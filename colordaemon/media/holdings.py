@@ -13,9 +13,11 @@ from av.video.stream import VideoStream
 from colordaemon.media.captions import CARRIED, CARRYING_CODECS
 from colordaemon.media.copies import CONVERTING, Descriptions, Way, stream_name
 from colordaemon.media.frames import all_side_data
-from colordaemon.media.inventory import KIND_OF_STREAM, Entry, Inventory, Kind
+from colordaemon.media.inventory import KIND_OF_STREAM, OLD, Entry, Fate, Inventory, Kind
+from colordaemon.media.originals import Original
 from colordaemon.media.probe import FilmInfo, open_film
 from colordaemon.media.tags import is_stale
+from colordaemon.media.userdata import unread_parts
 
 # FFmpeg's side data that is part of how packets are decoded, and not of what is shown.
 _TECHNICAL = frozenset(
@@ -57,26 +59,62 @@ _SIDE_DATA: dict[str, tuple[Kind, str]] = {
     "ICC_PROFILE": ("side data", "ICC profile"),
 }
 _KEPT = frozenset(("DISPLAYMATRIX",))
+_TRANSPORT_TAGS = frozenset(("service_name", "service_provider"))
 _SAMPLES, _FRAMES_EACH = 6, 3
 
 
 def take_stock(
     source: InputContainer,
     info: FilmInfo,
+    format_name: str,
     ways: Mapping[int, Way | None],
     described: Descriptions,
+    original: Original,
 ) -> Inventory:
     """What becomes of all that stands in a source's headers, in a container that takes its streams
     in these ways."""
     streams = [_stream(s, info, ways.get(s.index), described) for s in source.streams]
-    tags = [
-        Entry("tags", f"tag {key}", "left out", "it describes the old file")
-        if is_stale(key)
-        else Entry("tags", f"tag {key}")
-        for key in source.metadata
-    ]
+    tags = [_tag(key, format_name) for key in source.metadata]
+    return (*streams, *tags, *_chapters(source, format_name, original),
+            *_beside(format_name, original))  # fmt: skip
+
+
+def _tag(key: str, format_name: str) -> Entry:
+    if is_stale(key):
+        return Entry("tags", f"tag {key}", "left out", OLD)
+    if format_name == "mpegts" and key not in _TRANSPORT_TAGS:
+        return Entry("tags", f"tag {key}", "left out", "a transport stream has no place for it")
+    return Entry("tags", f"tag {key}")
+
+
+def _chapters(source: InputContainer, format_name: str, original: Original) -> Iterator[Entry]:
     count = len(source.chapters())
-    return (*streams, *tags, *([Entry("chapters", f"{count} chapters")] if count else []))
+    if original.has_deep_chapters():
+        what = "chapters that are nested, ordered or in several editions"
+        fits = format_name == "matroska"
+        reason = "" if fits else f"{format_name} holds one plain list of them"
+        yield Entry("chapters", what, "kept" if fits else "left out", reason)
+    elif count and format_name == "mpegts":
+        reason = "a transport stream has no place for them"
+        yield Entry("chapters", f"{count} chapters", "left out", reason)
+    elif count:
+        yield Entry("chapters", f"{count} chapters")
+
+
+def _beside(format_name: str, original: Original) -> Iterator[Entry]:
+    """What FFmpeg does not read, and what is said of the colors."""
+    is_mp4 = format_name in ("mov", "mp4")
+    reason = "" if is_mp4 else f"{format_name} has no place for it"
+    fate: Fate = "kept" if is_mp4 else "left out"
+    if original.xmp:
+        yield Entry("tags", "XMP", fate, reason)
+    for name in unread_parts(original.moov) if original.moov else []:
+        yield Entry("tags", f"user data {name}", fate, reason)
+    for language in original.languages().values():
+        fits = is_mp4 or format_name in ("matroska", "webm")
+        yield Entry("tags", f"language {language}", "kept" if fits else "left out", reason)
+    if format_name == "mpegts":
+        yield Entry("tags", "what the result says of its colors", "left out", reason)
 
 
 def is_timecode(stream: Stream) -> bool:

@@ -16,6 +16,7 @@ Kind = Literal[
     "chapters", "tags", "side data", "shape", "time",
 ]  # fmt: skip
 Fate = Literal["kept", "converted", "left out"]
+OLD = "it describes the old file"
 # Who loses these has lost the film: it fails, unless the loss is accepted.
 GRAVE: frozenset[Kind] = frozenset(("sound", "subtitles", "captions"))
 KIND_OF_STREAM: dict[str, Kind] = {
@@ -54,7 +55,7 @@ def remarks(entries: Iterable[Entry]) -> list[str]:
 
 def _is_told(entry: Entry) -> bool:
     if entry.fate == "left out":
-        return entry.kind != "tags"
+        return entry.how != OLD
     return entry.fate == "converted" and entry.kind in GRAVE
 
 

@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import av.error
@@ -22,12 +21,15 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
-from colordaemon.media import boxes, ebml
 from colordaemon.media.clock import Clock
 from colordaemon.media.codec import EncoderSettings
-from colordaemon.media.copies import Converter, Way, descriptions_of
+from colordaemon.media.copies import Converter, descriptions_of
+from colordaemon.media.finish_matroska import MatroskaFinish
+from colordaemon.media.finish_mp4 import finish_mp4
+from colordaemon.media.originals import original_of
 from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, tick
-from colordaemon.media.tags import describe
+from colordaemon.media.provenance import Maker
+from colordaemon.media.tags import tags_of_result
 from colordaemon.media.target import MATROSKA, TRANSPORT, Target, declare_streams
 
 # Negative dts are left alone: moving them would move every stream against the clock.
@@ -37,7 +39,6 @@ _OPTIONS = {
     TRANSPORT: {"mpegts_copyts": "1"},
 }
 _FINEST_TIMESCALE = (1 << 31) - 1  # players count long films in 64 bits
-_HEADER_ROOM = 4096  # bytes, for lengths that are written longer than FFmpeg does
 
 
 class FilmMuxer:
@@ -49,12 +50,15 @@ class FilmMuxer:
 
     def __init__(
         self, path: Path, source: InputContainer, info: FilmInfo, target: Target,
-        encoder: EncoderSettings,
+        encoder: EncoderSettings, maker: Maker,
     ) -> None:  # fmt: skip
         self._source, self._info, self._path, self._target = source, info, path, target
+        self._maker = maker
         self.left_out = 0
         self._origin = target.origin(info)
-        self._described = descriptions_of(source, info.path)
+        self._original = original_of(source, info.path)
+        self._described = descriptions_of(source, info.path, self._original)
+        self._tags = tags_of_result(source, maker, target.format)
         self._next_dts: dict[int, int] = {}
         self._least_step = 0 if target.format in (MATROSKA, "webm") else 1
         options = _OPTIONS.get(target.format, {})
@@ -67,8 +71,12 @@ class FilmMuxer:
             for index, way in target.ways
             if way is not None
         }
-        describe(self._container, source)
-        self._leave_room()
+        self._container.metadata.update(self._tags)
+        self._container.set_chapters(source.chapters())
+        self._matroska: MatroskaFinish | None = None
+        if target.format in (MATROSKA, "webm"):
+            self._matroska = MatroskaFinish(target, self._original, self._described)
+            self._container.metadata.update(self._matroska.tags())
         self.film = self.streams[info.stream_index]
         self._container.start_encoding()
 
@@ -80,34 +88,14 @@ class FilmMuxer:
 
         Raises MediaError, OSError.
         """
-        numbers = {index: number for number, index in enumerate(self._target.kept)}
-        tracks = {numbers[index]: track for index, track in self._own_descriptions().items()}
-        if tracks and self._target.format == MATROSKA:
-            header = ebml.read_header(self._path)
-            new = [
-                ebml.describe_as(track, tracks[number]) if number in tracks else track
-                for number, track in enumerate(header.tracks)
-            ]
-            ebml.write_header(self._path, header, ebml.with_tracks(header, new))
-        elif tracks:
-            contents = boxes.read_contents(self._path)
-            if contents is None:
-                raise MediaError(f"{self._path}: no table of contents")
-            for number, track in enumerate(contents.tracks):
-                if number in tracks:
-                    boxes.describe_as(track, tracks[number])
-            boxes.write_contents(self._path, contents)
-
-    def _own_descriptions(self) -> dict[int, Any]:
-        """Descriptions of the source that are put in, by the source's index."""
-        tracks = self._described.tracks
-        return {index: tracks[index] for index, way in self._target.ways if way is Way.DESCRIBED}
-
-    def _leave_room(self) -> None:
-        own = self._own_descriptions()
-        if own and self._target.format == MATROSKA:
-            size = _HEADER_ROOM + sum(len(bytes(track)) for track in own.values())
-            self._container.metadata[ebml.ROOM_TAG] = " " * size
+        target, path = self._target, self._path
+        if target.format in ("mov", "mp4"):
+            finish_mp4(
+                path, self._info.path, target, self._original, self._described, self._tags,
+                self._maker,
+            )  # fmt: skip
+        elif self._matroska:
+            self._matroska.write(path)
 
     def write(self, film_packets: Iterator[Packet[Stream]]) -> None:
         """Write everything. film_packets: in decoding order, time base and pts of the source."""

@@ -20,6 +20,7 @@ _BY_US = ("colordaemon: synthetic colors", "Colors are synthetic, made by colord
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+OUR_TAG = "COLORDAEMON_"
 OURS = "urn:colordaemon:1.0/"
 
 # What the source said of its own origin is no longer true; a second value would be no valid XMP.
@@ -37,6 +38,11 @@ class Maker:
         """Names and values in our own vocabulary, the same in photos and films."""
         facts = {"Software": f"colordaemon {__version__}", "Model": self.model}
         return facts | ({"ModelSHA256": self.sha256} if self.sha256 else {})
+
+    def tags(self) -> dict[str, str]:
+        """The same as tags, for containers that have no place for XMP."""
+        own = {f"{OUR_TAG}{name.upper()}": value for name, value in self.facts().items()}
+        return {"DIGITAL_SOURCE_TYPE": SOURCE_TYPE} | own
 
 
 def is_ours(*texts: str | bytes) -> bool:

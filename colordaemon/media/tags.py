@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from av.container import InputContainer, OutputContainer
+from av.container import InputContainer
 
-from colordaemon.media.provenance import SENTENCE
+from colordaemon.media.provenance import OUR_TAG, SENTENCE, Maker, is_ours
 
 # Tags that describe the old file or the old encoding.
 _STALE_TAGS = frozenset(
@@ -19,21 +19,33 @@ def is_stale(key: str) -> bool:
     return key.lower().removesuffix("-eng") in _STALE_TAGS or key.lower() == "timecode"
 
 
-def describe(container: OutputContainer, source: InputContainer) -> None:
-    metadata = {k: v for k, v in source.metadata.items() if not is_stale(k)}
-    timecode = find_timecode(source)
+def tags_of_result(source: InputContainer, maker: Maker, format_name: str) -> dict[str, str]:
+    """Those of the source that are still true, its timecode, and what is said of the colors.
+
+    Matroska has no place for XMP, which says it for machines elsewhere.
+    """
+    tags = {k: v for k, v in source.metadata.items() if not is_stale(k)}
+    timecode = find_tag(source, "timecode")
     if timecode:
-        metadata["timecode"] = timecode
-    comment = metadata.get("comment", metadata.get("COMMENT"))
-    metadata["comment"] = f"{comment}; {SENTENCE}" if comment else SENTENCE
-    container.metadata.update(metadata)
-    container.set_chapters(source.chapters())
+        tags["timecode"] = timecode
+    comment = tags.get("comment", tags.get("COMMENT"))
+    if not comment or not is_ours(comment):  # as is one that is colored again
+        tags["comment"] = f"{comment}; {SENTENCE}" if comment else SENTENCE
+    if format_name in ("matroska", "webm"):
+        tags |= maker.tags()
+    return tags
 
 
-def find_timecode(source: InputContainer) -> str | None:
-    """The film's start timecode (HH:MM:SS:FF), wherever its container keeps it."""
+def is_result(source: InputContainer) -> bool:
+    """Whether a film says that it is a result of ours."""
+    own = any(key.upper().startswith(OUR_TAG) for key in source.metadata)
+    return own or is_ours(*source.metadata.values())
+
+
+def find_tag(source: InputContainer, name: str) -> str | None:
+    """A tag as the start timecode (HH:MM:SS:FF), wherever its container keeps it."""
     for metadata in (source.metadata, *(stream.metadata for stream in source.streams)):
-        for key in ("timecode", "TIMECODE"):
+        for key in (name, name.upper()):
             if key in metadata:
                 return metadata[key]
     return None

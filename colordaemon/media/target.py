@@ -27,8 +27,9 @@ from colordaemon.media.copies import (
 )
 from colordaemon.media.holdings import is_timecode, take_stock
 from colordaemon.media.inventory import Inventory, grave_losses
+from colordaemon.media.originals import original_of
 from colordaemon.media.probe import FilmInfo, open_film
-from colordaemon.media.tags import is_stale
+from colordaemon.media.tags import find_tag, is_stale
 
 MATROSKA, TRANSPORT = "matroska", "mpegts"
 _SUFFIXES = {MATROSKA: ".mkv", "webm": ".webm", "mov": ".mov", "mp4": ".mp4", TRANSPORT: ".ts"}
@@ -79,9 +80,13 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
     if info.container == TRANSPORT and encoder.codec in ("h264", "hevc"):
         candidates.append(TRANSPORT)  # holds what only broadcasts have, as teletext
     with open_film(info.path) as source:
-        described = descriptions_of(source, info.path)
+        original = original_of(source, info.path)
+        described = descriptions_of(source, info.path, original)
         fits = {name: _fitting(name, source, info, encoder, described) for name in candidates}
-        lists = {name: take_stock(source, info, ways, described) for name, ways in fits.items()}
+        lists = {
+            name: take_stock(source, info, name, ways, described, original)
+            for name, ways in fits.items()
+        }
         names = {s.index: stream_name(s, described.names) for s in source.streams}
     names[info.stream_index] = encoder.codec
 
@@ -172,6 +177,10 @@ def declare_streams(
         copy: Stream
         if way is None:
             film = encoder.add_to(container)
+            if encoder.codec == "hevc" and container.format.name in ("mov", "mp4"):
+                film.codec_context.codec_tag = "hvc1"  # players of Apple know no hev1
+            if reel := find_tag(source, "reel_name"):
+                film.metadata["reel_name"] = reel  # for the timecode track
             if info.orientation:
                 film.set_display_matrix(info.orientation.matrix)  # lost in silence after the header
             copy = film

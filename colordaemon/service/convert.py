@@ -15,11 +15,13 @@ from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.film import color_film, plan_film
 from colordaemon.media.decode import Frame
 from colordaemon.media.inventory import Inventory, remarks
+from colordaemon.media.originals import original_of
 from colordaemon.media.photo import color_photo, is_photo, output_suffix
 from colordaemon.media.photo_file import picture_name
 from colordaemon.media.probe import open_film
 from colordaemon.media.provenance import Maker, is_ours
 from colordaemon.media.stills import READ
+from colordaemon.media.tags import is_result
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.service.publish import partial_for, publish, seal, target_for
 
@@ -195,6 +197,7 @@ def _color_film(
             colorizer,
             work=place.work,
             made_by=model.name,
+            maker=model.maker(),
             on_frame=on_frame,
             on_segment=on_segment,
             on_work=on_work,
@@ -212,7 +215,7 @@ def _color_film(
 def _refuse_our_own(source: Path) -> None:
     """Raises AlreadyColor for a film that carries our mark."""
     with open_film(source) as container:
-        if is_ours(*container.metadata.values()):
+        if is_result(container) or is_ours(original_of(container, source).xmp):
             raise AlreadyColor(f"{source}: is a result of colordaemon; expected a source")
 
 
