@@ -185,3 +185,40 @@ def test_films_of_any_name_come_out_and_those_of_one_name_beside_each_other(star
     assert {"same.color.mkv", "same.color (2).mkv"} < {*daemon.results}
     for name in names[:2]:
         check_film(daemon.inbox / name, daemon.outbox / f"{Path(name).stem}.color.mp4")
+
+
+def test_dates_names_and_paths_that_nothing_else_can_hold_end_nobodys_work(start: Start) -> None:
+    daemon = start()
+    daemon.start()
+    daemon.wait_ready()
+    far = arrive(daemon, "far.png")
+    os.utime(far, (10_413_792_000, 10_413_792_000))  # the year 2300: too large for SQLite
+    nameless = daemon.inbox / os.fsdecode(b"caf\xe9.png")  # no UTF-8
+    nameless.write_bytes(far.read_bytes()[:200])
+    here = os.open(daemon.inbox, os.O_RDONLY)
+    try:
+        for _ in range(25):  # folders, one inside the other, until no path leads to the last
+            os.mkdir("d" * 200, dir_fd=here)
+            there = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = there
+        os.close(os.open("unreachable.png", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    finally:
+        os.close(here)
+    daemon.wait_for_ends(1)
+    arrive(daemon, "last.png")
+    daemon.wait(lambda: len(daemon.jobs(State.DONE)) == 2)
+    daemon.wait(lambda: daemon.jobs(State.FAILED))
+    assert daemon.stop() == 0
+    said = daemon.said()
+    assert said.count("File name too long") == 1
+    assert [name for name in daemon.results if name.endswith(".png")] == [
+        "far.color.png",
+        "last.color.png",
+    ]
+    assert (daemon.outbox / "far.color.png").stat().st_mtime_ns == far.stat().st_mtime_ns
+    daemon.start()
+    daemon.wait(lambda: daemon.said().count("ready on") == 2)
+    assert daemon.stop() == 0
+    (failed,) = daemon.jobs(State.FAILED)
+    assert failed.source == nameless

@@ -71,6 +71,13 @@ def test_any_name_comes_back_as_it_is(journal: Journal, name: str) -> None:
     assert [job.source.name for job in journal.of_source(Path("/in") / name)] == [name]
 
 
+def test_a_reason_may_name_a_file_whose_name_is_no_text(journal: Journal) -> None:
+    journal.add([photo()], 1.0)
+    reason = f"Permission denied ({os.fsdecode(b'caf\xe9.png')})"
+    journal.set_aside(claim(journal), State.FAILED, 2.0, code="", reason=reason)
+    assert [job.reason for job in journal.jobs()] == [r"Permission denied (caf\udce9.png)"]
+
+
 def test_an_attempt_is_counted_before_the_work_begins(journal: Journal, tmp_path: Path) -> None:
     journal.add([photo()], 1.0)
     assert claim(journal).attempts == 1

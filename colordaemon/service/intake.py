@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from colordaemon.service.journal import Journal
 from colordaemon.service.scan import rank_of
 from colordaemon.service.settle import Signature
 from colordaemon.service.watch import Settled
+
+log = logging.getLogger(__name__)
 
 
 class Intake:
@@ -30,10 +33,12 @@ class Intake:
         """Queue what has settled in one inbox; returns how many are new."""
         if not settled:
             return 0
-        found = [self._found(each) for each in settled]
-        for each in found:
-            for job in self._journal.supersede(each.path, each.size, each.mtime_ns, wall):
-                ends.clean(job)
+        found = []
+        for path, signature in ((each.path, each.signature) for each in settled):
+            try:
+                found.append(self._found(path, signature, ends, wall))
+            except (OSError, ValueError, OverflowError) as error:
+                log.warning("not taken: %s: %s", path, error)
         added = self._journal.add(found, wall)
         for each in found:
             if not each.size:
@@ -46,7 +51,9 @@ class Intake:
         self._priority_of = priority_of
         self._journal.prioritize(priority_of)
 
-    def _found(self, settled: Settled) -> Found:
-        path, signature = settled.path, settled.signature
+    def _found(self, path: Path, signature: Signature, ends: Ends, wall: float) -> Found:
+        """What goes into the queue, in place of what waits there for older content."""
+        for job in self._journal.supersede(path, signature.size, signature.mtime_ns, wall):
+            ends.clean(job)
         priority = self._priority_of(path)
         return Found(path, signature.size, signature.mtime_ns, rank_of(path), priority)

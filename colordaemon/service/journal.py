@@ -32,6 +32,7 @@ from typing import Any
 
 from colordaemon.media.inventory import Inventory, as_plain
 from colordaemon.service.job import Found, Job, Partial, State, job_of
+from colordaemon.service.printable import printable
 from colordaemon.service.records import ABSENT, FIRST, Records, below
 from colordaemon.service.schema import upgrade
 
@@ -255,6 +256,8 @@ class Journal(Records):
     def _set(self, job: Job, state: State, now: float | None = None, **values: Any) -> None:
         if now is not None:
             values["changed"] = now
+        if "reason" in values:  # it may name a file whose name is no text, which SQLite refuses
+            values["reason"] = printable(values["reason"])
         values["state"] = state
         columns = ", ".join(f"{name} = ?" for name in values)
         query = f"UPDATE jobs SET {columns} WHERE id = ?"  # noqa: S608  (our own names)

@@ -5,7 +5,6 @@ The scan is the truth and events are hints: of 10,000 files created at once, wat
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,8 +13,6 @@ from pathlib import Path
 
 from colordaemon.service.settle import Signature, signature_from
 from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
-
-log = logging.getLogger(__name__)
 
 TRASH = ".Trash-colordaemon"
 
@@ -63,7 +60,7 @@ def scan(
             if here == folder:
                 raise
             if not isinstance(error, FileNotFoundError):
-                log.warning("cannot look into %s: %s", here, error.strerror)
+                pass_over(str(here), f"it cannot be looked into: {error.strerror}")
             continue
         with entries:
             for entry in entries:

@@ -38,9 +38,14 @@ def signature_of(path: Path) -> Signature | None:
 
 
 def signature_from(found: os.stat_result) -> Signature:
-    return Signature(
-        found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-    )
+    times = _in_64_bits(found.st_mtime_ns), _in_64_bits(found.st_ctime_ns)
+    return Signature(found.st_dev, found.st_ino, found.st_size, *times)
+
+
+def _in_64_bits(nanoseconds: int) -> int:
+    """A time as the journal can hold it: SQLite's integers end in the year 2262, and file systems
+    go on. It only has to tell one state of a file from another."""
+    return (nanoseconds + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def quiet_seconds(path: Path, wall: float) -> float:

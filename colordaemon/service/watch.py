@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
@@ -138,12 +140,13 @@ class Watch:
             self._scan(now)
         elif not self.is_gone:
             for path, is_folder in hinted.items():
-                self._follow(path, is_folder, now)
+                with self._of_one_file(path):
+                    self._follow(path, is_folder, now)
         return [] if self.is_gone else [*self._settled(now)]
 
     def _follow(self, path: Path, is_folder: bool, now: float) -> None:
         """A hint: the file, or all that came with the folder, begins to settle."""
-        if not path.is_relative_to(self.inbox) or path.is_symlink():
+        if not path.is_relative_to(self.inbox) or os.path.islink(path):  # noqa: PTH114  (never raises)
             return
         if is_folder:
             self._look_into(path, now)
@@ -154,15 +157,24 @@ class Watch:
 
     def _look_into(self, folder: Path, now: float) -> None:
         try:
-            for path, signature in scan(folder):
+            for path, signature in scan(folder, self._ignored.notice):
                 if is_candidate(path, self.inbox):
                     self._notice(path, signature, now)
         except OSError:  # gone, or unreadable: the next scan will say so
             pass
 
     def _notice(self, path: Path, signature: Signature, now: float) -> None:
-        if not self._known(path, signature):
-            self._tracker.notice(path, signature, now)
+        with self._of_one_file(path):
+            if not self._known(path, signature):
+                self._tracker.notice(path, signature, now)
+
+    @contextmanager
+    def _of_one_file(self, path: Path) -> Iterator[None]:
+        """What a file's own facts bring about is said once, and keeps nobody from other files."""
+        try:
+            yield
+        except (OSError, ValueError, OverflowError) as error:
+            self._ignored.notice(str(path), f"it cannot be looked at: {error}")
 
     def _scan(self, now: float) -> None:
         try:
