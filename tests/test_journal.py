@@ -75,7 +75,7 @@ def test_a_reason_may_name_a_file_whose_name_is_no_text(journal: Journal) -> Non
     journal.add([photo()], 1.0)
     reason = f"Permission denied ({os.fsdecode(bytes([0xE9]))}.png)"
     journal.set_aside(claim(journal), State.FAILED, 2.0, code="", reason=reason)
-    assert [job.reason for job in journal.jobs()] == [r"Permission denied (\udce9.png)"]
+    assert [job.reason for job in journal.jobs(State.FAILED)] == [r"Permission denied (\udce9.png)"]
 
 
 def test_an_attempt_is_counted_before_the_work_begins(journal: Journal, tmp_path: Path) -> None:
