@@ -23,6 +23,7 @@ from films import (
     times,
 )
 
+from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
 from colordaemon.film.film import plan_film
 from colordaemon.media.probe import probe_film
@@ -193,7 +194,18 @@ def test_quicktime_takes_over_for_dnxhr(tmp_path: Path) -> None:
     source = make_film(tmp_path / "film.mkv", 2, size=(256, 128), extras=[sound()])
     job = plan_film(source, EXACT.model_copy(update={"codec": "dnxhr", "encoder_options": {}}))
     assert job.target.suffix == ".mov"
-    assert "writing QuickTime, because matroska cannot hold dnxhr" in job.remarks
+    assert "writing QuickTime instead of .mkv" in job.remarks
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_prores_goes_into_quicktime_unless_subtitles_would_be_lost(
+    tmp_path: Path, suffix: str
+) -> None:
+    settings = FilmSettings(codec="prores")
+    source = make_film(tmp_path / f"film.{suffix}", 2, extras=[sound()])
+    assert plan_film(source, settings).target.suffix == ".mov"
+    with_text = make_film(tmp_path / "text.mkv", 2, extras=[subtitles()])
+    assert plan_film(with_text, settings).target.suffix == ".mkv"
 
 
 @pytest.mark.parametrize(

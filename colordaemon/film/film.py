@@ -21,7 +21,7 @@ from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.stride import StrideSetting
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.decode import Frame
-from colordaemon.media.holdings import side_data
+from colordaemon.media.holdings import side_data, transparency
 from colordaemon.media.inventory import Inventory, grave_losses
 from colordaemon.media.probe import FilmInfo, film_color, probe_film
 from colordaemon.media.provenance import Maker
@@ -99,7 +99,11 @@ def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> Fil
     encoder, remarks = choose_encoder(source, settings)
     target = choose_target(source, encoder)
     told = (*remarks, *target.remarks)
-    inventory = (*target.inventory, *side_data(source, encoder.codec))
+    inventory = (
+        *target.inventory,
+        *side_data(source, encoder.codec),
+        *transparency(source, encoder.pix_fmt, encoder.codec),
+    )
     if not settings.accept_loss and (lost := grave_losses(inventory)):
         reasons = "; ".join(map(str, lost))
         raise MediaError(f"{path}: {reasons}; --accept-loss colors it without")

@@ -24,6 +24,7 @@ from colordaemon.film.playback import Playback, frames_ahead
 from colordaemon.film.prefetch import prefetch
 from colordaemon.media.decode import Frame
 from colordaemon.media.encode import SegmentWriter, own_chroma
+from colordaemon.media.pixels import at_depth
 from colordaemon.network.colorizer import Colorizer
 
 log = logging.getLogger(__name__)
@@ -168,8 +169,6 @@ def colored_frames(
 @torch.inference_mode()
 def frame_chroma(frame: Frame, ab: Tensor, code: PixelCode) -> np.ndarray:
     """Chroma planes (2, H', W') for a frame from its ab (2, h, w); runs where ab is."""
-    luma = frame.luma
-    if code.depth > 8:
-        luma = luma.astype(np.uint16) << (code.depth - frame.depth)
+    luma = at_depth(frame.luma, frame.depth, code.depth)
     planes = torch.from_numpy(luma)[None, None].to(ab.device)
     return chroma_planes(planes, ab[None], code)[0].cpu().numpy()  # the GPU has to wait here

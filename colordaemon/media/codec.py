@@ -23,11 +23,13 @@ from colordaemon.color import Matrix, PixelCode
 from colordaemon.config import FilmSettings
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.media.fields import FieldOrder
-from colordaemon.media.pixels import layout_of, planar_name
+from colordaemon.media.pixels import layout_of, planar_name, with_alpha
 from colordaemon.media.probe import ColorTags, FilmInfo
 
 THREADS = 4  # enough for 1080p; pinned, because the count may change what an encoder writes
 
+_DEPTHS = (8, 10, 12, 16)
+_WITH_ALPHA = frozenset(("prores", "ffv1"))  # that of x265 is read by nobody
 # FFmpeg's numbers for (matrix, primaries, transfer).
 _TAGS = {Matrix.BT601: (6, 6, 6), Matrix.BT709: (1, 1, 1), Matrix.BT2020: (9, 9, 14)}
 _UNSPECIFIED = 2
@@ -77,7 +79,8 @@ class EncoderSettings:
     """Everything an encoder is told; plain and picklable, the same for all segments of a film.
 
     source_depth: bits of the luma that comes in. It is shifted up to the depth of `pix_fmt` where
-    a codec knows only deeper ones, which moves no limited-range level.
+    a codec knows only deeper ones, which moves no limited-range level; what was ProRes before is
+    rounded to the bits that ProRes is encoded from.
     """
 
     codec: str
@@ -92,6 +95,10 @@ class EncoderSettings:
     tags: ColorTags
     code: PixelCode
     options: tuple[tuple[str, str], ...]
+
+    @property
+    def keeps_alpha(self) -> bool:
+        return layout_of(self.pix_fmt).has_alpha
 
     @property
     def segment_format(self) -> str:
@@ -139,7 +146,7 @@ def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSetti
     does not start with.
     """
     _check_options(_ENCODERS[settings.codec].name, settings.encoder_options)
-    remarks = ["the transparency is dropped"] if info.layout.has_alpha else []
+    remarks: list[str] = []
     interlaced = info.field_order != "progressive"
     kind = "interlaced " if interlaced else ""
     picture = f"{kind}{info.layout.depth}-bit {info.width}x{info.height}"
@@ -248,12 +255,13 @@ def _format_for(info: FilmInfo, codec: str) -> str | None:
         choices = [s for s in choices if info.width % s[0] == 0 and info.height % s[1] == 0]
     if interlaced and codec == "h264":
         choices = [s for s in choices if info.height % (2 * s[1]) == 0] or choices
-    for depth in [d for d in (8, 10, 12, 16) if d >= layout.depth]:
-        for subsampling in choices:
-            name = planar_name(subsampling, depth)
-            if name in known:
-                return name
-    return None
+    depths = [depth for depth in _DEPTHS if depth >= layout.depth]
+    if codec == info.codec == "prores" and layout.depth == 12:
+        depths = [10]  # decoded to more bits than it is encoded from
+    names = [planar_name(subsampling, depth) for depth in depths for subsampling in choices]
+    if layout.has_alpha and codec in _WITH_ALPHA:
+        names = [*map(with_alpha, names), *names]
+    return next((name for name in names if name in known), None)
 
 
 def _output_tags(info: FilmInfo, code: PixelCode) -> ColorTags:

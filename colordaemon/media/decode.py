@@ -28,7 +28,7 @@ from colordaemon.media.ending import ends_whole, lacks_bytes
 from colordaemon.media.fields import FieldOrder, FieldReader
 from colordaemon.media.frames import messages_of
 from colordaemon.media.order import in_order
-from colordaemon.media.pixels import plane_array
+from colordaemon.media.pixels import alpha_of, plane_array
 from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, open_film, tick
 from colordaemon.media.seek import Entry, begin_before, from_keyframe
 
@@ -43,6 +43,7 @@ class Frame:
 
     pts and duration count in the film's time base; duration is 0 where the container knows none.
     messages: captions and the like that come with the picture. fields: of this one picture.
+    alpha: how opaque it is, of the depth of the luma, if the source says.
     """
 
     picture: VideoFrame
@@ -51,6 +52,7 @@ class Frame:
     duration: int
     messages: Messages = ()
     fields: FieldOrder = "progressive"
+    alpha: np.ndarray | None = None
 
     @property
     def luma(self) -> np.ndarray:
@@ -129,7 +131,8 @@ class FilmReader:
         for picture, pts in in_order(self._pictures(), first, step, self._count_retimed):
             messages, duration = messages_of(picture), picture.duration or 0
             order, planar = self._order(picture), self._planar(picture)
-            yield Frame(planar, self._layout.depth, pts, duration, messages, order)
+            alpha = alpha_of(picture) if self._layout.has_alpha else None
+            yield Frame(planar, self._layout.depth, pts, duration, messages, order, alpha)
 
     def _from_entry(self, frames: Iterator[Frame], entry: Entry) -> Iterator[Frame]:
         before, frame = None, next(frames, None)

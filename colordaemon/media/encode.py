@@ -15,7 +15,7 @@ from colordaemon.media.captions import CARRYING_CODECS, Messages, with_messages
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.decode import Frame
 from colordaemon.media.fields import FrameMarker
-from colordaemon.media.pixels import plane_array
+from colordaemon.media.pixels import alpha_at_depth, at_depth, plane_array
 
 
 class SegmentWriter:
@@ -88,23 +88,24 @@ class SegmentWriter:
 
 def merge_planes(frame: Frame, chroma: np.ndarray, settings: EncoderSettings) -> VideoFrame:
     """A picture of the frame's luma and new chroma; the luma buffer is shared where FFmpeg can."""
-    shift = settings.code.depth - settings.source_depth
+    depth, source_depth = settings.code.depth, settings.source_depth
     luma_plane = frame.picture.planes[0]
     odd = (
         settings.width % settings.code.subsampling[0]
         or settings.height % settings.code.subsampling[1]
     )
-    if not shift and not odd and luma_plane.line_size > 0:
+    plain = depth == source_depth and not settings.keeps_alpha
+    if plain and not odd and luma_plane.line_size > 0:
         planes = (luma_plane, *(np.ascontiguousarray(plane) for plane in chroma))
         return VideoFrame.from_dlpack(
             planes, format=settings.pix_fmt, width=settings.width, height=settings.height
         )
     picture = VideoFrame(settings.width, settings.height, settings.pix_fmt)
-    luma = frame.luma
-    if settings.code.depth > 8:
-        luma = luma.astype(np.uint16) << shift
-    for plane, samples in zip(picture.planes, (luma, *chroma), strict=True):
-        target = plane_array(plane, settings.code.depth)
+    parts = [at_depth(frame.luma, source_depth, depth), *chroma]
+    if settings.keeps_alpha and frame.alpha is not None:
+        parts.append(alpha_at_depth(frame.alpha, source_depth, depth))
+    for plane, samples in zip(picture.planes, parts, strict=True):
+        target = plane_array(plane, depth)
         target.setflags(write=True)
         target[:] = samples
     return picture

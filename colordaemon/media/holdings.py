@@ -15,6 +15,7 @@ from colordaemon.media.copies import CONVERTING, Descriptions, Way, stream_name
 from colordaemon.media.frames import all_side_data
 from colordaemon.media.inventory import KIND_OF_STREAM, OLD, Entry, Fate, Inventory, Kind
 from colordaemon.media.originals import Original
+from colordaemon.media.pixels import layout_of
 from colordaemon.media.probe import FilmInfo, open_film
 from colordaemon.media.tags import is_stale
 from colordaemon.media.userdata import unread_parts
@@ -131,6 +132,22 @@ def side_data(info: FilmInfo, codec: str) -> Inventory:
         assert isinstance(stream, VideoStream)
         names = sorted(_side_data_of(source, stream))
     return tuple(_side_entry(name, codec) for name in names)
+
+
+def transparency(info: FilmInfo, pix_fmt: str, codec: str) -> Inventory:
+    """What becomes of it in pictures of a codec that are encoded from this format."""
+    with open_film(info.path) as source:
+        stream = source.streams[info.stream_index]
+        beside = stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1"
+    what = "transparency"
+    if beside and not info.layout.has_alpha:  # a second picture in the packets, as of VP9
+        return (Entry("video", what, "left out", f"FFmpeg does not read that of {info.codec}"),)
+    if not info.layout.has_alpha:
+        return ()
+    if layout_of(pix_fmt).has_alpha:
+        return (Entry("video", what),)
+    reason = f"{codec} holds none; ffv1 does, and prores in limited range"
+    return (Entry("video", what, "left out", reason),)
 
 
 def _side_entry(name: str, codec: str) -> Entry:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
+from av.video.frame import VideoFrame
 
 from colordaemon.errors import MediaError
 
@@ -71,6 +72,11 @@ def planar_name(subsampling: tuple[int, int], depth: int) -> str:
     return f"yuv{_SUBSAMPLING_NAMES[subsampling]}p" + ("" if depth == 8 else f"{depth}le")
 
 
+def with_alpha(pix_fmt: str) -> str:
+    """The same planar format with a plane for transparency; it need not exist."""
+    return pix_fmt.replace("yuv", "yuva", 1)
+
+
 def _gray_name(depth: int) -> str:
     return "gray" if depth == 8 else f"gray{depth}le"
 
@@ -81,3 +87,35 @@ def plane_array(plane: av.video.plane.VideoPlane, depth: int) -> np.ndarray:
     dtype = np.dtype(np.uint8 if depth == 8 else "<u2")
     samples: np.ndarray = np.frombuffer(memoryview(plane), dtype)
     return samples.reshape(-1, plane.line_size // dtype.itemsize)[: plane.height, : plane.width]
+
+
+def at_depth(luma: np.ndarray, depth: int, wanted: int) -> np.ndarray:
+    """Luma codes in more bits, which moves no level, or rounded to fewer."""
+    if wanted < depth:
+        half = 1 << (depth - wanted - 1)
+        rounded: np.ndarray = np.minimum((luma + half) >> (depth - wanted), (1 << wanted) - 1)
+        return rounded
+    return luma.astype(np.uint16) << (wanted - depth) if wanted > 8 else luma
+
+
+def alpha_of(picture: VideoFrame) -> np.ndarray:
+    """How opaque a picture is, (H, W) uint8 or uint16, in the bits of its own format."""
+    name, depth = picture.format.name, layout_of(picture.format.name).depth
+    if name.startswith("ya"):  # gray and alpha by turns
+        order = ">" if name.endswith("be") else "<"
+        samples = np.frombuffer(memoryview(picture.planes[0]), f"{order}u{1 if depth == 8 else 2}")
+        pairs = samples.reshape(picture.height, -1)[:, : 2 * picture.width]
+        return pairs[:, 1::2].astype(np.uint8 if depth == 8 else np.uint16)
+    if not name.startswith(("yuva", "gbrap")):  # packed; to Y'CbCr, FFmpeg would change a few
+        picture = picture.reformat(format="gbrap" if depth == 8 else "gbrap16le")
+    elif name.endswith("be"):
+        picture = picture.reformat(format=f"{name[:-2]}le")
+    return plane_array(picture.planes[3], depth)
+
+
+def alpha_at_depth(alpha: np.ndarray, depth: int, wanted: int) -> np.ndarray:
+    """Opaque stays opaque: the upper bits are repeated below."""
+    if wanted <= depth:
+        return alpha >> (depth - wanted)
+    wide = alpha.astype(np.uint16) << (wanted - depth)
+    return wide | wide >> depth

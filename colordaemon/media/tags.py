@@ -10,7 +10,7 @@ from colordaemon.media.provenance import OUR_TAG, SENTENCE, Maker, is_ours
 _STALE_TAGS = frozenset(
     ("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "bps",
      "number_of_frames", "number_of_bytes", "_statistics_tags", "_statistics_writing_app",
-     "_statistics_writing_date_utc")
+     "_statistics_writing_date_utc", "alpha_mode")
 )  # fmt: skip
 
 

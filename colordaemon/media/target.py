@@ -34,6 +34,9 @@ from colordaemon.media.tags import find_tag, is_stale
 MATROSKA, TRANSPORT = "matroska", "mpegts"
 _SUFFIXES = {MATROSKA: ".mkv", "webm": ".webm", "mov": ".mov", "mp4": ".mp4", TRANSPORT: ".ts"}
 _OTHER_SUFFIXES = {"mp4": (".m4v",), TRANSPORT: (".m2ts", ".mts", ".m2t", ".trp")}
+# RFC 9043 lets FFV1 into MP4 too, but archives and their tools expect it in Matroska, as those of
+# editing systems expect ProRes and DNxHR in QuickTime.
+_USUAL = {"ffv1": MATROSKA, "prores": "mov", "dnxhr": "mov"}
 _TITLES = {
     MATROSKA: "Matroska",
     "webm": "WebM",
@@ -74,9 +77,8 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
     Found out by writing headers to memory, before any work is spent. Raises MediaError when
     none can hold the film stream itself.
     """
-    # RFC 9043 lets FFV1 into MP4 too, but archives and their tools expect it in Matroska.
-    native = MATROSKA if encoder.codec == "ffv1" else _native_format(info)
-    candidates = [*dict.fromkeys((native, MATROSKA, "mov"))]  # DNxHR fits only into the last
+    native = _USUAL.get(encoder.codec) or _native_format(info)
+    candidates = [*dict.fromkeys((native, MATROSKA, "mov"))]
     if info.container == TRANSPORT and encoder.codec in ("h264", "hevc"):
         candidates.append(TRANSPORT)  # holds what only broadcasts have, as teletext
     with open_film(info.path) as source:
