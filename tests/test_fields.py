@@ -132,9 +132,12 @@ def test_fields_never_become_pictures_of_their_own_in_hevc(
     assert any("because hevc suits it badly" in remark for remark in job.remarks)
 
 
-def test_av1_cannot_say_fields_and_leaves_it_to_the_container(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", ["av1", "dnxhr"])
+def test_codecs_that_cannot_say_fields_leave_it_to_the_container(
+    tmp_path: Path, codec: str
+) -> None:
     source = make_interlaced(tmp_path / "film.mov", "top first", codec="libx264")
-    settings = FilmSettings(codec="av1", preset="12")
+    settings = FilmSettings(codec=codec, preset="12" if codec == "av1" else None)
     assert any("only the container" in remark for remark in plan_film(source, settings).remarks)
     with av.open(str(color(source, settings))) as container:
         assert container.streams.video[0].codec_context.field_order in (2, 5)

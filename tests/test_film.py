@@ -224,7 +224,7 @@ def test_the_shape_of_pixels_is_kept(tmp_path: Path, suffix: str) -> None:
 def test_ffv1_in_matroska_keeps_the_shape_of_pixels_in_its_frames(tmp_path: Path) -> None:
     source = make_film(tmp_path / "film.mkv", 2, sample_aspect_ratio=Fraction(16, 15))
     job = plan_film(source, ARCHIVE)
-    assert any("16:15" in remark for remark in job.remarks)
+    assert not job.remarks
     color_film(job, tmp_path / "done.mkv", Painter())
     frame = decode(tmp_path / "done.mkv")[0]
     graph = av.filter.Graph()

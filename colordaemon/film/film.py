@@ -101,7 +101,7 @@ def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> Fil
     told = (*remarks, *target.remarks)
     inventory = (
         *target.inventory,
-        *side_data(source, encoder.codec),
+        *side_data(source, encoder.codec, target.shape.covered),
         *transparency(source, encoder.pix_fmt, encoder.codec),
     )
     if not settings.accept_loss and (lost := grave_losses(inventory)):

@@ -7,7 +7,7 @@ makes the whole file invalid. So the source's own boxes are put in once FFmpeg i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -18,6 +18,7 @@ from colordaemon.errors import MediaError
 
 _PARENTS = frozenset((b"moov", b"trak", b"mdia", b"minf", b"stbl"))
 _BLOCK = 1 << 24  # bytes that are moved at once
+_VIDEO_ENTRY = 78  # bytes of a sample description of video before its boxes
 _MOST_BYTES = 1 << 29  # of a table of contents; a film of 24 hours has about 1 << 26
 
 
@@ -155,6 +156,24 @@ def track_number(track: Box) -> int:
 def sample_entries(track: Box) -> list[tuple[bytes, bytes]]:
     """FourCC and bytes of each sample description."""
     return list(split(track.only("mdia minf stbl stsd").data[8:]))
+
+
+def entry_boxes(track: Box) -> list[Box]:
+    """The boxes in the first sample description of a video track."""
+    entries = sample_entries(track)
+    return [Box(*part) for part in split(entries[0][1][_VIDEO_ENTRY:])] if entries else []
+
+
+def add_to_entry(track: Box, boxes: Iterable[Box]) -> None:
+    """Put boxes into the first sample description of a video track, but for kinds that are in."""
+    table = track.only("mdia minf stbl stsd")
+    (kind, data), *others = sample_entries(track)
+    present = entry_boxes(track)
+    end = _VIDEO_ENTRY + sum(len(bytes(box)) for box in present)
+    new = [box for box in boxes if box.kind not in {old.kind for old in present}]
+    data = data[:end] + b"".join(map(bytes, new)) + data[end:]  # QuickTime may end it with a zero
+    entries = [Box(kind, data), *(Box(*other) for other in others)]
+    table.data = table.data[:8] + b"".join(map(bytes, entries))
 
 
 def describe_as(track: Box, source: Box) -> None:

@@ -187,6 +187,7 @@ def _applicable(settings: FilmSettings, codec: str) -> FilmSettings:
 def _pin(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> EncoderSettings:
     layout = layout_of(pix_fmt)
     code = replace(info.code, depth=layout.depth, subsampling=layout.subsampling)
+    stretch = info.orientation.stretch
     return EncoderSettings(
         codec=codec,
         pix_fmt=pix_fmt,
@@ -195,7 +196,8 @@ def _pin(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> En
         height=info.height,
         time_base=info.time_base,
         rate=info.rate,
-        sample_aspect=info.sample_aspect,
+        # FFmpeg takes it from the display matrix if that stretches, and the matrix stays.
+        sample_aspect=Fraction(1) if info.sample_aspect == stretch else info.sample_aspect,
         field_order=info.field_order,
         tags=_output_tags(info, code),
         code=code,

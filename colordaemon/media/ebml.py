@@ -7,7 +7,7 @@ that the pictures and sound behind the header stay where they are.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,10 @@ TRACK, TRACK_NUMBER, TRACK_UID, TRACK_TYPE = b"\xae", b"\xd7", b"\x73\xc5", b"\x
 LANGUAGE, LANGUAGE_BCP47 = b"\x22\xb5\x9c", b"\x22\xb5\x9d"
 EDITION, EDITION_ORDERED = b"\x45\xb9", b"\x45\xdd"
 ATOM, ATOM_START, DISPLAY = b"\xb6", b"\x91", b"\x80"
+VIDEO, STEREO_MODE = b"\xe0", b"\x53\xb8"
+DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = b"\x54\xb0", b"\x54\xba", b"\x54\xb2"
+PIXEL_CROP = (b"\x54\xcc", b"\x54\xbb", b"\x54\xdd", b"\x54\xaa")  # left, top, right, bottom
+PROJECTION, PROJECTION_TYPE = b"\x76\x70", b"\x76\x71"
 CODEC_ID, ENCODINGS = b"\x86", b"\x6d\x80"
 TAG, SIMPLE_TAG, TAG_NAME = b"\x73\x73", b"\x67\xc8", b"\x45\xa3"
 CRC, VOID = b"\xbf", b"\xec"
@@ -47,6 +51,12 @@ class Element:
     def child(self, name: bytes) -> bytes:
         """The data of the first child of that name, empty if there is none."""
         return next((c.data for c in self.children if c.id == name), b"")
+
+    def with_child(self, name: bytes, children: Iterable[Element]) -> Element:
+        """The same with other elements in its first child of that name."""
+        child = Element(name, b"".join(map(bytes, children)))
+        parts = [child if c.id == name else c for c in self.children]
+        return Element(self.id, b"".join(map(bytes, parts)))
 
 
 @dataclass(frozen=True)

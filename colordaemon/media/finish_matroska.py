@@ -1,7 +1,8 @@
 """What is put into the header of a Matroska file when FFmpeg is done with it.
 
 FFmpeg copies neither the source's own description of streams that it does not know, nor languages
-in full, nor chapters that are nested, ordered, or in several editions.
+in full, nor chapters that are nested, ordered, or in several editions; and PyAV gives it no shape
+of the pictures.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ class MatroskaFinish:
             if index in numbers and numbers[index] not in self._tracks
         }
         self._chapters = original.chapters if target.format == MATROSKA else None
+        self._film = next(numbers[index] for index, way in target.ways if way is None)
+        self._shape = target.shape if target.shape.is_incomplete_in(target.format) else None
         parts = [*self._tracks.values(), *([self._chapters] if self._chapters else [])]
         self._room = sum(len(bytes(part)) for part in parts)
-        if parts or self._languages:
+        if parts or self._languages or self._shape:
             self._room += _SPARE + 64 * len(self._languages)
 
     def tags(self) -> dict[str, str]:
@@ -54,6 +57,8 @@ class MatroskaFinish:
         ebml.write_header(path, header, ebml.with_parts(header, parts))
 
     def _finished(self, number: int, track: Element) -> Element:
+        if number == self._film and self._shape:
+            track = self._shape.in_matroska(track)
         if number in self._tracks:
             return ebml.describe_as(track, self._tracks[number])
         if number in self._languages:

@@ -1,7 +1,8 @@
 """What is put into an mp4 or mov file when FFmpeg is done with it.
 
 FFmpeg copies neither the source's own description of streams that it does not know, nor user data,
-keys and languages in full; and it puts the table of contents at the end.
+keys and languages in full; PyAV gives it no shape of the pictures; and it puts the table of
+contents at the end.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def finish_mp4(
         raise MediaError(f"{path}: no table of contents")
     languages = original.languages()
     for track, (index, way) in zip(contents.tracks, target.ways, strict=False):
+        if way is None:
+            target.shape.in_mp4(track, target.format)
         theirs = described.tracks.get(index) if way is Way.DESCRIBED else None
         if isinstance(theirs, Box):
             boxes.describe_as(track, theirs)

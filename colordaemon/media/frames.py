@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any, cast
 
 from av.sidedata.sidedata import SideData
@@ -9,9 +10,23 @@ from av.video.frame import VideoFrame
 
 from colordaemon.media.captions import CARRIED, Messages
 
+# FFmpeg's type of stereoscopic pictures and whether the right view comes first, as Matroska's mode.
+_STEREO_MODES = {
+    (1, 0): 1, (1, 1): 11, (2, 0): 3, (2, 1): 2, (3, 0): 13, (3, 1): 14,
+    (4, 0): 5, (4, 1): 4, (6, 0): 7, (6, 1): 6, (7, 0): 9, (7, 1): 8,
+}  # fmt: skip
+
+_PAN_SCAN_MOVES = slice(12, 24)  # of AVPanScan: three pairs of 16 bits
+
 
 def all_side_data(picture: VideoFrame) -> list[SideData]:
     return list(cast(Any, picture.side_data))  # PyAV's types take all of it for one
+
+
+def is_void(data: SideData) -> bool:
+    """Whether it says nothing: decoders of MPEG-2 give every picture a pan and scan that moves
+    nothing."""
+    return data.type.name == "PANSCAN" and not any(bytes(data)[_PAN_SCAN_MOVES])
 
 
 def messages_of(picture: VideoFrame) -> Messages:
@@ -21,3 +36,12 @@ def messages_of(picture: VideoFrame) -> Messages:
         for side in all_side_data(picture)
         if side.type.name in CARRIED
     )
+
+
+def stereo_mode_of(picture: VideoFrame) -> int:
+    """Matroska's number of how two views share a picture; 0 where they do not, -1 for others."""
+    for side in all_side_data(picture):
+        if side.type.name == "STEREO3D":
+            kind, flags = struct.unpack_from("=2i", bytes(side))
+            return _STEREO_MODES.get((kind, flags & 1), -1 if kind else 0)
+    return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import av.error
 from av.container import InputContainer
@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from colordaemon.media.captions import CARRIED, CARRYING_CODECS
 from colordaemon.media.copies import CONVERTING, Descriptions, Way, stream_name
-from colordaemon.media.frames import all_side_data
+from colordaemon.media.frames import all_side_data, is_void
 from colordaemon.media.inventory import KIND_OF_STREAM, OLD, Entry, Fate, Inventory, Kind
 from colordaemon.media.originals import Original
 from colordaemon.media.pixels import layout_of
@@ -45,9 +45,7 @@ _NAMES = {
 _SIDE_DATA: dict[str, tuple[Kind, str]] = {
     "A53_CC": ("captions", "closed captions in the pictures (EIA-608/708)"),
     "AFD": ("shape", "active format description"),
-    "DISPLAYMATRIX": ("shape", "display matrix"),
     "PANSCAN": ("shape", "pan and scan"),
-    "STEREO3D": ("shape", "marks of stereoscopic pictures"),
     "SPHERICAL": ("shape", "marks of spherical pictures"),
     "GOP_TIMECODE": ("timecode", "timecode of groups of pictures"),
     "S12M_TIMECODE": ("timecode", "timecode of each picture (SMPTE 12M)"),
@@ -59,7 +57,6 @@ _SIDE_DATA: dict[str, tuple[Kind, str]] = {
     "FILM_GRAIN_PARAMS": ("side data", "parameters of film grain, which is in the pictures now"),
     "ICC_PROFILE": ("side data", "ICC profile"),
 }
-_KEPT = frozenset(("DISPLAYMATRIX",))
 _TRANSPORT_TAGS = frozenset(("service_name", "service_provider"))
 _SAMPLES, _FRAMES_EACH = 6, 3
 
@@ -122,15 +119,15 @@ def is_timecode(stream: Stream) -> bool:
     return stream.type == "data" and "timecode" in stream.metadata
 
 
-def side_data(info: FilmInfo, codec: str) -> Inventory:
+def side_data(info: FilmInfo, codec: str, covered: Collection[str]) -> Inventory:
     """What becomes of what comes with the film's packets and frames, found in samples all over it.
 
-    codec: that the film is going to be in.
+    codec: that the film is going to be in. covered: names of what is accounted for elsewhere.
     """
     with open_film(info.path) as source:
         stream = source.streams[info.stream_index]
         assert isinstance(stream, VideoStream)
-        names = sorted(_side_data_of(source, stream))
+        names = sorted(_side_data_of(source, stream) - {*covered})
     return tuple(_side_entry(name, codec) for name in names)
 
 
@@ -152,7 +149,7 @@ def transparency(info: FilmInfo, pix_fmt: str, codec: str) -> Inventory:
 
 def _side_entry(name: str, codec: str) -> Entry:
     kind, what = _SIDE_DATA.get(name, ("side data", name.lower().replace("_", " ")))
-    if name in _KEPT or (name in CARRIED and codec in CARRYING_CODECS):
+    if name in CARRIED and codec in CARRYING_CODECS:
         return Entry(kind, what)
     return Entry(kind, what, "left out", f"it cannot be put into {codec}")
 
@@ -181,7 +178,7 @@ def _sampled(source: InputContainer, stream: VideoStream) -> Iterator[set[str]]:
         for frame in packet.decode():
             assert isinstance(frame, VideoFrame)
             frames += 1
-            names = (side.type.name for side in all_side_data(frame))
+            names = (side.type.name for side in all_side_data(frame) if not is_void(side))
             yield {*names} - _TECHNICAL_OF_FRAMES
         if frames >= _FRAMES_EACH:
             return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Self
 
 import numpy as np
@@ -35,6 +37,13 @@ class Orientation:
     def __bool__(self) -> bool:
         """Whether it changes anything."""
         return self != Orientation()
+
+    @property
+    def stretch(self) -> Fraction:
+        """By how much more it scales across than down."""
+        a, b, _, c, d = self.matrix[:5]
+        across, down = round(math.hypot(a, b)), round(math.hypot(c, d))
+        return Fraction(across, down) if across and down else Fraction(1)
 
     def upright(self, pictures: np.ndarray) -> np.ndarray:
         """Pictures (*, H, W) as a viewer sees them, in whole quarter turns; a view."""

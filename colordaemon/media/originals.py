@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,6 @@ from colordaemon.media import boxes, ebml, userdata
 from colordaemon.media.boxes import Box, Contents
 from colordaemon.media.ebml import Element, Header
 
-log = logging.getLogger(__name__)
 _KINDS = {b"\x01": "video", b"\x02": "audio", b"\x11": "subtitle", b"\x21": "data"}
 
 
@@ -23,13 +21,14 @@ class Original:
     """The header of a source, as mp4 or as Matroska; neither where it is in another container.
 
     tracks: what it says of each stream, by FFmpeg's index. chapters: of Matroska.
-    xmp: of mp4, empty if there is none.
+    xmp: of mp4, empty if there is none. problem: why the header cannot be read, though FFmpeg has.
     """
 
     header: Contents | Header | None = None
     tracks: Mapping[int, Box | Element] = field(default_factory=dict)
     chapters: Element | None = None
     xmp: bytes = b""
+    problem: str = ""
 
     def languages(self) -> dict[int, str]:
         """Of streams, as BCP 47 writes them ("pt-BR"), where the source says more than a word of
@@ -59,7 +58,7 @@ def original_of(source: InputContainer, path: Path) -> Original:
         if family == "matroska":
             return _in_matroska(source, path)
     except MediaError as error:
-        log.warning("%s: nothing can be taken from its header as it is: %s", path, error)
+        return Original(problem=str(error))
     return Original()
 
 
@@ -74,14 +73,15 @@ def _in_mp4(source: InputContainer, path: Path) -> Original:
 
 def _in_matroska(source: InputContainer, path: Path) -> Original:
     header = ebml.read_header(path)
-    tracks = [
+    tracks = ebml.part_of(path, header, ebml.TRACKS)
+    named = [
         (_KINDS[t.child(ebml.TRACK_TYPE)], t)
-        for t in header.tracks
-        if t.child(ebml.TRACK_TYPE) in _KINDS
+        for t in (tracks.children if tracks else ())
+        if t.id == ebml.TRACK and t.child(ebml.TRACK_TYPE) in _KINDS
     ]
     found = {
         stream.index: track
-        for stream, (kind, track) in zip(source.streams, tracks, strict=False)
+        for stream, (kind, track) in zip(source.streams, named, strict=False)
         if stream.type == kind
     }
     return Original(header, found, ebml.part_of(path, header, ebml.CHAPTERS))

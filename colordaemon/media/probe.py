@@ -6,9 +6,11 @@ text that calls itself .mp4 can otherwise be a playlist that reads any file of t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -23,6 +25,7 @@ from av.video.stream import VideoStream
 from colordaemon.color import Matrix, PixelCode, Siting
 from colordaemon.errors import MediaError
 from colordaemon.media.fields import FieldOrder, FieldReader, film_order
+from colordaemon.media.frames import stereo_mode_of
 from colordaemon.media.orientation import Orientation
 from colordaemon.media.pixels import Layout, layout_of
 from colordaemon.media.tint import ExistingColor, existing_color
@@ -60,7 +63,9 @@ class FilmInfo:
     rate: frames per second, for encoders that want one, never for time. sample_aspect: width of a
     pixel over its height. orientation: how a player turns and mirrors
     the picture.
+    stereo_mode: Matroska's number, 0 for none.
     has_own_fields: each picture says its field order itself; else the film's is that of all.
+    other_aspects: that the film has elsewhere. is_steady: the orientation is the same all over it.
     duration_seconds: of the film stream, container_seconds: of the longest stream, each as a header
     declares it and None where it does not.
     origin_seconds: what a floating clock shows at the start, else 0.
@@ -77,8 +82,11 @@ class FilmInfo:
     rate: Fraction
     sample_aspect: Fraction
     orientation: Orientation
+    stereo_mode: int
     field_order: FieldOrder
     has_own_fields: bool
+    other_aspects: tuple[Fraction, ...]
+    is_steady: bool
     tags: ColorTags
     duration_seconds: float | None
     container_seconds: float | None
@@ -173,8 +181,18 @@ def probe_film(path: Path) -> FilmInfo:
         declares = container_name in _DECLARING
         floating = container_name in FLOATING_CLOCKS and container.start_time
         declared, fields = context.field_order, FieldReader()
-        orders = [fields.order(picture) for picture in (frame, *_samples(container, stream))]
+        aspect = _fraction(stream.sample_aspect_ratio or 1)
+        orders, aspects, orientations = zip(
+            *(
+                (fields.order(picture), context.sample_aspect_ratio, Orientation.of(picture))
+                for picture in chain([frame], _samples(container, stream))
+            ),
+            strict=True,
+        )
         field_order, has_own_fields = film_order(orders, context.name, declared)
+        said = Counter(_fraction(found) for found in aspects if found)
+        if aspect in said:  # and the container says nothing else
+            aspect = said.most_common(1)[0][0]
         info = FilmInfo(
             path=path,
             container=container_name,
@@ -185,10 +203,13 @@ def probe_film(path: Path) -> FilmInfo:
             height=frame.height,
             time_base=tick(stream),
             rate=_fraction(rate) if rate else Fraction(25),
-            sample_aspect=_fraction(stream.sample_aspect_ratio or 1),
+            sample_aspect=aspect,
             orientation=Orientation.of(frame),
+            stereo_mode=stereo_mode_of(frame),
             field_order=field_order,
             has_own_fields=has_own_fields,
+            other_aspects=tuple(sorted(set(said) - {aspect})) if aspect in said else (),
+            is_steady=len({*orientations}) == 1,
             tags=ColorTags(
                 int(frame.color_range),
                 int(frame.colorspace),
@@ -240,20 +261,19 @@ def frame_color(frame: VideoFrame) -> ExistingColor:
     return existing_color(samples[0], samples[1:] - 128.0)
 
 
-def _samples(container: InputContainer, stream: VideoStream) -> list[VideoFrame]:
-    """Frames spread over the film; where it cannot be searched, its first one."""
+def _samples(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Frames spread over the film; where it cannot be searched, its next ones."""
     total = stream.duration
     if not total and container.duration:
         total = int(container.duration / (av.time_base * tick(stream)))
-    start, frames = stream.start_time or 0, []
+    start = stream.start_time or 0
     for part in range(_SAMPLES):
         try:
             if total:
                 container.seek(start + total * part // _SAMPLES, stream=stream)
-            frames.append(next(container.decode(stream)))
+            yield next(container.decode(stream))
         except (av.error.FFmpegError, StopIteration):
             continue
-    return frames
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:

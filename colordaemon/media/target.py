@@ -29,6 +29,7 @@ from colordaemon.media.holdings import is_timecode, take_stock
 from colordaemon.media.inventory import Inventory, grave_losses
 from colordaemon.media.originals import original_of
 from colordaemon.media.probe import FilmInfo, open_film
+from colordaemon.media.shape import Shape, changes_of, shape_of
 from colordaemon.media.tags import find_tag, is_stale
 
 MATROSKA, TRANSPORT = "matroska", "mpegts"
@@ -51,13 +52,14 @@ class Target:
     """The container to write.
 
     ways: of the source's streams in it, by index and in order; None for the film itself.
-    inventory: what becomes of all that stands in the source's headers. remarks: what else is to be
-    said.
+    shape: in which its pictures are shown. inventory: what becomes of all that stands in the
+    source's headers. remarks: what else is to be said.
     """
 
     format: str
     suffix: str
     ways: tuple[tuple[int, Way | None], ...]
+    shape: Shape
     inventory: Inventory
     remarks: tuple[str, ...]
 
@@ -90,6 +92,7 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
             for name, ways in fits.items()
         }
         names = {s.index: stream_name(s, described.names) for s in source.streams}
+        shape = shape_of(info, original)
     names[info.stream_index] = encoder.codec
 
     def badness(name: str) -> tuple[bool, int, int]:
@@ -109,15 +112,12 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
         remarks.append(f"writing {_TITLES[choice]}, because {native} cannot hold {reason}")
     elif not keeps_suffix and suffix != _SUFFIXES[choice]:
         remarks.append(f"writing {_TITLES[choice]} instead of {suffix or info.container}")
-    if choice == MATROSKA and encoder.codec == "ffv1" and info.sample_aspect != 1:
-        # FFmpeg takes Matroska's own from a field of the stream that PyAV does not set.
-        aspect = f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
-        remarks.append(f"only the frames, not the container, say that pixels are {aspect}")
     return Target(
         choice,
         suffix if keeps_suffix else _SUFFIXES[choice],
         tuple(sorted(fits[choice].items())),
-        lists[choice],
+        shape,
+        (*lists[choice], *shape.entries(choice), *changes_of(info)),
         tuple(remarks),
     )
 
