@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -237,15 +238,39 @@ def test_other_containers_become_matroska(
     assert max(moved) - min(moved) <= Fraction(1, 1000)
 
 
-def test_a_raw_dv_tape_keeps_its_fields_and_the_shape_of_its_pixels(tmp_path: Path) -> None:
-    size, source = (720, 576), tmp_path / "tape.dv"
+def avi_of_type_1(frames: list[bytes], size: tuple[int, int]) -> bytes:
+    """An AVI file with one stream, that of whole DV frames, sound and all."""
+
+    def chunk(kind: bytes, *parts: bytes) -> bytes:
+        data = b"".join(parts)
+        return kind + struct.pack("<I", len(data)) + data
+
+    count, length = len(frames), len(frames[0])
+    main = struct.pack("<14I", 40000, 0, 0, 0, count, 0, 1, length, *size, 0, 0, 0, 0)
+    header = struct.pack("<8s3I6I2H4H", b"iavsdvsd", 0, 0, 0, 1, 25, 0, count, length, 0, 0, 0,
+                         0, 0, *size)  # fmt: skip
+    stream = chunk(b"LIST", b"strl", chunk(b"strh", header), chunk(b"strf", bytes(32)))
+    return chunk(
+        b"RIFF",
+        b"AVI ",
+        chunk(b"LIST", b"hdrl", chunk(b"avih", main), stream),
+        chunk(b"LIST", b"movi", *(chunk(b"00__", frame) for frame in frames)),
+    )
+
+
+@pytest.mark.parametrize("container", ["dv", "avi"])
+def test_a_dv_tape_keeps_its_rate_its_fields_and_the_shape_of_its_pixels(
+    tmp_path: Path, container: str
+) -> None:
+    size, source = (720, 576), tmp_path / f"film.{container}"
     tape = make_film(
         tmp_path / "tape.avi", 2, codec="dvvideo", size=size, time_base=Fraction(1, 25),
         sample_aspect_ratio=Fraction(64, 45),
     )  # fmt: skip
-    source.write_bytes(b"".join(packets(tape, 0)))  # a tape is its frames behind each other
+    frames = packets(tape, 0)
+    source.write_bytes(b"".join(frames) if container == "dv" else avi_of_type_1(frames, size))
     before = probe_film(source)
-    assert (before.container, before.rate, before.field_order) == ("dv", 25, "bottom first")
+    assert (before.container, before.rate, before.field_order) == (container, 25, "bottom first")
     done = color(source)
     after = probe_film(done)
     for name in ("width", "height", "field_order", "sample_aspect"):

@@ -176,7 +176,8 @@ def probe_film(path: Path) -> FilmInfo:
         container_name = container.format.name.split(",")[0]
         frame = _first_frame(container, stream, path)
         context = stream.codec_context
-        average = None if container_name == "dv" else stream.average_rate  # DV says its tick there
+        # Where FFmpeg takes DV apart itself (raw, AVI of type 1), it says its tick there.
+        average = None if context.name == "dvvideo" else stream.average_rate
         rate = average or stream.guessed_rate or stream.base_rate
         declares = container_name in _DECLARING
         floating = container_name in FLOATING_CLOCKS and container.start_time
