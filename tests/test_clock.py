@@ -6,8 +6,21 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import pytest
-from films import color_and_report, luma_differences, make_film, pictures, sound, times
+from films import (
+    EXACT,
+    color,
+    color_and_report,
+    luma_differences,
+    make_film,
+    pictures,
+    sound,
+    times,
+)
+
+from colordaemon.film.film import plan_film
+from colordaemon.media.inventory import remarks
 
 
 def joined(tmp_path: Path, suffix: str, starts: tuple[str, ...]) -> Path:
@@ -71,3 +84,18 @@ def test_a_program_stream_whose_pictures_have_no_times_begins_with_its_sound(
 def test_a_recording_in_one_piece_has_no_jumps(tmp_path: Path) -> None:
     source = joined(tmp_path, "ts", ("5",))
     assert color_and_report(source)[1].jumps == 0
+
+
+@pytest.mark.parametrize("timecode", ["", "10:20:30:12"])
+def test_a_timecode_of_groups_of_pictures_becomes_the_containers(
+    tmp_path: Path, timecode: str
+) -> None:
+    source = make_film(
+        tmp_path / "film.mpg", 6, codec="mpeg2video", time_base=Fraction(1, 25),
+        options={"gop_timecode": timecode} if timecode else {}, extras=[sound("mp2")],
+    )  # fmt: skip
+    told = remarks(plan_film(source, EXACT).inventory)
+    assert told == []  # neither of an empty timecode nor of an empty pan and scan
+    with av.open(str(color(source))) as container:
+        found = {key.lower(): value for key, value in container.metadata.items()}
+    assert found.get("timecode", "") == timecode

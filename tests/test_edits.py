@@ -11,8 +11,10 @@ import pytest
 from films import ARCHIVE, EXACT, color, luma_differences, make_film, sound, times
 
 from colordaemon.config import FilmSettings
+from colordaemon.film.film import plan_film
 from colordaemon.media import boxes
 from colordaemon.media.boxes import Box
+from colordaemon.media.inventory import remarks
 
 
 def cut(path: Path, *edits: tuple[Fraction, Fraction]) -> Path:
@@ -29,7 +31,7 @@ def cut(path: Path, *edits: tuple[Fraction, Fraction]) -> Path:
         ]
         elst = struct.pack(">II", 0, len(entries)) + b"".join(entries)
         kept = [child for child in track.children if child.kind != b"edts"]
-        edts = Box(b"edts", struct.pack(">I4s", 8 + len(elst), b"elst") + elst)
+        edts = Box(b"edts", children=[Box(b"elst", elst)])
         track.children = [kept[0], edts, *kept[1:]]
     boxes.write_contents(path, contents)
     return path
@@ -41,7 +43,7 @@ def heard_samples(path: Path) -> int:
 
 
 def two_edits(path: Path) -> Path:
-    make_film(path, 30, pts=range(30), time_base=Fraction(1, 25), extras=[sound("aac", 1.2)])
+    make_film(path, 30, time_base=Fraction(1, 25), extras=[sound("aac", 1.2)])
     return cut(path, (Fraction(1, 5), Fraction(3, 10)), (Fraction(4, 5), Fraction(3, 10)))
 
 
@@ -50,6 +52,14 @@ def test_sound_that_an_edit_list_cuts_away_does_not_return(tmp_path: Path) -> No
     done = color(source)
     assert heard_samples(done) == heard_samples(source) < 0.7 * 48000
     assert luma_differences(source, done) == [0] * len(times(done))
+
+
+def test_what_an_edit_list_cuts_away_is_named(tmp_path: Path) -> None:
+    source = two_edits(tmp_path / "film.mp4")
+    told = remarks(plan_film(source, EXACT).inventory)
+    assert "0.6 s that an edit list cuts away left out: they are neither shown nor heard" in told
+    whole = make_film(tmp_path / "whole.mp4", 30, extras=[sound("aac", 1.2)])
+    assert remarks(plan_film(whole, EXACT).inventory) == []
 
 
 def test_in_matroska_only_the_packet_that_leads_into_an_edit_is_left(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def join(
             ) from error
         finally:
             muxer.close()
-        muxer.complete()
+        muxer.complete(on_work)
         return muxer.left_out
 
 

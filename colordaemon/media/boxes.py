@@ -7,7 +7,7 @@ makes the whole file invalid. So the source's own boxes are put in once FFmpeg i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -16,7 +16,7 @@ import numpy as np
 
 from colordaemon.errors import MediaError
 
-_PARENTS = frozenset((b"moov", b"trak", b"mdia", b"minf", b"stbl"))
+_PARENTS = frozenset((b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl"))
 _BLOCK = 1 << 24  # bytes that are moved at once
 _VIDEO_ENTRY = 78  # bytes of a sample description of video before its boxes
 _MOST_BYTES = 1 << 29  # of a table of contents; a film of 24 hours has about 1 << 26
@@ -82,12 +82,18 @@ def read_contents(path: Path) -> Contents | None:
 
 
 def write_contents(
-    path: Path, contents: Contents, behind: bytes = b"", *, first: bool = False
+    path: Path,
+    contents: Contents,
+    behind: bytes = b"",
+    *,
+    first: bool = False,
+    on_work: Callable[[], None] = lambda: None,
 ) -> None:
     """Put a changed table of contents in place of the old one, which ends the file.
 
     behind: other boxes that follow it. first: both ahead of the media, so that a film plays before
-    all of it has arrived; whatever stands there is moved within the file.
+    all of it has arrived; whatever stands there is moved within the file. on_work: called now and
+    then meanwhile.
     """
     with path.open("r+b") as file:
         if contents.offset + contents.size != file.seek(0, 2):
@@ -99,7 +105,8 @@ def write_contents(
             return
         place = next(offset for kind, offset, _, _ in top_level(file) if kind != b"ftyp")
         room = _move_samples(contents.moov, len(behind))
-        _move_up(file, place, contents.offset, room)
+        for _ in _move_up(file, place, contents.offset, room):
+            on_work()
         file.seek(place)
         file.write(bytes(contents.moov) + behind)
         file.truncate(contents.offset + room)
@@ -136,8 +143,8 @@ def _offset_type(box: Box) -> str:
     return ">u8" if box.kind == b"co64" else ">u4"
 
 
-def _move_up(file: BinaryIO, start: int, end: int, by: int) -> None:
-    """Move bytes of a file towards its end, the last ones first."""
+def _move_up(file: BinaryIO, start: int, end: int, by: int) -> Iterator[None]:
+    """Move bytes of a file towards its end, the last ones first, in steps."""
     while end > start:
         size = min(_BLOCK, end - start)
         end -= size
@@ -145,6 +152,7 @@ def _move_up(file: BinaryIO, start: int, end: int, by: int) -> None:
         data = file.read(size)
         file.seek(end + by)
         file.write(data)
+        yield
 
 
 def track_number(track: Box) -> int:
@@ -189,6 +197,30 @@ def describe_as(track: Box, source: Box) -> None:
             child.children = minf
     media.children = [theirs.only("hdlr") if c.kind == b"hdlr" else c for c in media.children]
     _copy_volume(track.only("tkhd"), source.only("tkhd"))
+
+
+def seconds_cut_away(track: Box, moov: Box) -> float:
+    """How much of a track its edit list does not show."""
+    lists = track.all("edts elst")
+    if not lists:
+        return 0.0
+    try:
+        media, ticks = _duration(track.only("mdia mdhd").data)
+        _, movie_ticks = _duration(moov.only("mvhd").data)
+        data, wide = lists[0].data, lists[0].data[0] == 1
+        edits = struct.iter_unpack(">QqI" if wide else ">IiI", data[8:])
+        shown = sum(length for length, start, _ in edits if start >= 0)
+        return max(0.0, media / ticks - shown / movie_ticks) if shown else 0.0
+    except (struct.error, IndexError, ZeroDivisionError, MediaError):
+        return 0.0
+
+
+def _duration(header: bytes) -> tuple[int, int]:
+    """Ticks that a film or track lasts, and how many a second has."""
+    scale, length = struct.unpack_from(
+        ">IQ" if header[0] else ">II", header, 20 if header[0] else 12
+    )
+    return length, scale
 
 
 def language(track: Box) -> str:

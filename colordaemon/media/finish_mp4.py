@@ -7,7 +7,7 @@ contents at the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import av
@@ -30,8 +30,12 @@ def finish_mp4(
     described: Descriptions,
     tags: Mapping[str, str],
     maker: Maker,
+    on_work: Callable[[], None],
 ) -> None:
-    """tags: those that the file should have. Raises MediaError, OSError."""
+    """tags: those that the file should have. on_work: called while the file is written anew.
+
+    Raises MediaError, OSError.
+    """
     contents = boxes.read_contents(path)
     if contents is None:
         raise MediaError(f"{path}: no table of contents")
@@ -54,7 +58,7 @@ def finish_mp4(
         _add_items(contents.moov, userdata.text_items(missing), target)
     xmp = packet(maker, original.xmp)
     early = original.moov is not None and boxes.plays_early(source)
-    boxes.write_contents(path, contents, userdata.xmp_box(xmp), first=early)
+    boxes.write_contents(path, contents, userdata.xmp_box(xmp), first=early, on_work=on_work)
 
 
 def _keep_words(holder: Box, source: Box, missing: Mapping[str, str], target: Target) -> None:

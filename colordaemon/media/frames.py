@@ -45,3 +45,17 @@ def stereo_mode_of(picture: VideoFrame) -> int:
             kind, flags = struct.unpack_from("=2i", bytes(side))
             return _STEREO_MODES.get((kind, flags & 1), -1 if kind else 0)
     return 0
+
+
+def timecode_of(picture: VideoFrame) -> str:
+    """When the group of pictures that begins here begins, HH:MM:SS:FF; empty where it counts from
+    zero, as encoders do that know no timecode. FFmpeg hands out the bits of MPEG's header."""
+    for side in all_side_data(picture):
+        if side.type.name == "GOP_TIMECODE":
+            bits = int.from_bytes(bytes(side)[:8], "little")
+            parts = [bits >> 19 & 0x1F, bits >> 13 & 0x3F, bits >> 6 & 0x3F, bits & 0x3F]
+            mark = ";" if bits >> 24 & 1 else ":"
+            hours, minutes, seconds, frames = parts
+            if any(parts):
+                return f"{hours:02}:{minutes:02}:{seconds:02}{mark}{frames:02}"
+    return ""

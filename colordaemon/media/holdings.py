@@ -58,6 +58,7 @@ _SIDE_DATA: dict[str, tuple[Kind, str]] = {
     "ICC_PROFILE": ("side data", "ICC profile"),
 }
 _TRANSPORT_TAGS = frozenset(("service_name", "service_provider"))
+_MOST_PRIMING_SECONDS = 0.25  # what decoders of sound and pictures need to begin
 _SAMPLES, _FRAMES_EACH = 6, 3
 
 
@@ -106,6 +107,9 @@ def _beside(format_name: str, original: Original) -> Iterator[Entry]:
     fate: Fate = "kept" if is_mp4 else "left out"
     if original.xmp:
         yield Entry("tags", "XMP", fate, reason)
+    if (hidden := original.hidden_seconds()) > _MOST_PRIMING_SECONDS:
+        what = f"{hidden:.1f} s that an edit list cuts away"
+        yield Entry("time", what, "left out", "they are neither shown nor heard")
     for name in unread_parts(original.moov) if original.moov else []:
         yield Entry("tags", f"user data {name}", fate, reason)
     for language in original.languages().values():
@@ -128,6 +132,8 @@ def side_data(info: FilmInfo, codec: str, covered: Collection[str]) -> Inventory
         stream = source.streams[info.stream_index]
         assert isinstance(stream, VideoStream)
         names = sorted(_side_data_of(source, stream) - {*covered})
+    if not info.start_timecode:  # it counts from zero, as where there is none
+        names = [name for name in names if name != "GOP_TIMECODE"]
     return tuple(_side_entry(name, codec) for name in names)
 
 
@@ -149,6 +155,8 @@ def transparency(info: FilmInfo, pix_fmt: str, codec: str) -> Inventory:
 
 def _side_entry(name: str, codec: str) -> Entry:
     kind, what = _SIDE_DATA.get(name, ("side data", name.lower().replace("_", " ")))
+    if name == "GOP_TIMECODE":
+        return Entry(kind, what, "converted", "the first one is the container's")
     if name in CARRIED and codec in CARRYING_CODECS:
         return Entry(kind, what)
     return Entry(kind, what, "left out", f"it cannot be put into {codec}")

@@ -9,7 +9,7 @@ metadata.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class FilmMuxer:
         self._origin = target.origin(info)
         self._original = original_of(source, info.path)
         self._described = descriptions_of(source, info.path, self._original)
-        self._tags = tags_of_result(source, maker, target.format)
+        self._tags = tags_of_result(source, info.start_timecode, maker, target.format)
         self._next_dts: dict[int, int] = {}
         self._least_step = 0 if target.format in (MATROSKA, "webm") else 1
         options = _OPTIONS.get(target.format, {})
@@ -83,16 +83,16 @@ class FilmMuxer:
     def close(self) -> None:
         self._container.close()
 
-    def complete(self) -> None:
+    def complete(self, on_work: Callable[[], None]) -> None:
         """Put in what FFmpeg cannot write; to be called when the file is closed.
 
-        Raises MediaError, OSError.
+        on_work: called now and then, as a sign of life. Raises MediaError, OSError.
         """
         target, path = self._target, self._path
         if target.format in ("mov", "mp4"):
             finish_mp4(
                 path, self._info.path, target, self._original, self._described, self._tags,
-                self._maker,
+                self._maker, on_work,
             )  # fmt: skip
         elif self._matroska:
             self._matroska.write(path)

@@ -36,6 +36,13 @@ class Original:
         found = {index: _language(track) for index, track in self.tracks.items()}
         return {index: language for index, language in found.items() if language}
 
+    def hidden_seconds(self) -> float:
+        """How much of its longest cut stream an edit list of mp4 cuts away."""
+        moov, tracks = self.moov, [t for t in self.tracks.values() if isinstance(t, Box)]
+        if moov is None:
+            return 0.0
+        return max((boxes.seconds_cut_away(track, moov) for track in tracks), default=0.0)
+
     def has_deep_chapters(self) -> bool:
         """Whether its chapters are more than one list with a name each."""
         editions = (

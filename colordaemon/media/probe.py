@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 from colordaemon.color import Matrix, PixelCode, Siting
 from colordaemon.errors import MediaError
 from colordaemon.media.fields import FieldOrder, FieldReader, film_order
-from colordaemon.media.frames import stereo_mode_of
+from colordaemon.media.frames import stereo_mode_of, timecode_of
 from colordaemon.media.orientation import Orientation
 from colordaemon.media.pixels import Layout, layout_of
 from colordaemon.media.tint import ExistingColor, existing_color
@@ -68,7 +68,8 @@ class FilmInfo:
     other_aspects: that the film has elsewhere. is_steady: the orientation is the same all over it.
     duration_seconds: of the film stream, container_seconds: of the longest stream, each as a header
     declares it and None where it does not.
-    origin_seconds: what a floating clock shows at the start, else 0.
+    origin_seconds: what a floating clock shows at the start, else 0. start_timecode: that the first
+    group of pictures says, empty if none.
     """
 
     path: Path
@@ -91,6 +92,7 @@ class FilmInfo:
     duration_seconds: float | None
     container_seconds: float | None
     origin_seconds: Fraction
+    start_timecode: str
 
     @property
     def layout(self) -> Layout:
@@ -226,6 +228,7 @@ def probe_film(path: Path) -> FilmInfo:
             origin_seconds=Fraction(container.start_time or 0, av.time_base)
             if floating
             else Fraction(0),
+            start_timecode=timecode_of(frame),
         )
     try:
         info.layout  # noqa: B018  (raises for formats without luma)

@@ -19,13 +19,16 @@ def is_stale(key: str) -> bool:
     return key.lower().removesuffix("-eng") in _STALE_TAGS or key.lower() == "timecode"
 
 
-def tags_of_result(source: InputContainer, maker: Maker, format_name: str) -> dict[str, str]:
+def tags_of_result(
+    source: InputContainer, start_timecode: str, maker: Maker, format_name: str
+) -> dict[str, str]:
     """Those of the source that are still true, its timecode, and what is said of the colors.
 
-    Matroska has no place for XMP, which says it for machines elsewhere.
+    start_timecode: that its pictures say; the container's own goes before. Matroska has no place
+    for XMP, which says of the colors elsewhere what machines read.
     """
     tags = {k: v for k, v in source.metadata.items() if not is_stale(k)}
-    timecode = find_tag(source, "timecode")
+    timecode = find_tag(source, "timecode") or start_timecode
     if timecode:
         tags["timecode"] = timecode
     comment = tags.get("comment", tags.get("COMMENT"))
