@@ -8,6 +8,7 @@
     │   └── AlreadyColor     nothing is wrong: the file has real color already
     ├── TargetExists     the operator moves a file or asks to overwrite it
     ├── TargetTaken      the operator gives two sources different folders or names
+    ├── SourceChanged    nobody: what was queued is gone or another file, which is found anew
     ├── WorkerLost       the machine: no worker process can be kept alive
     └── Interrupted      a stop was asked for; the work may be done again
 
@@ -46,6 +47,10 @@ class TargetExists(ColordaemonError):
 
 class TargetTaken(ColordaemonError):
     """The output file was made a moment ago, in the same call, from another source."""
+
+
+class SourceChanged(ColordaemonError):
+    """The file that was queued is not there any more, or another one stands in its place."""
 
 
 class WorkerLost(ColordaemonError):

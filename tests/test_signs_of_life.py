@@ -29,6 +29,7 @@ from colordaemon.service.messages import (
     Segment,
     Working,
 )
+from colordaemon.service.settle import signature_of
 
 
 def words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list[FromWorker]:
@@ -44,7 +45,9 @@ def words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list
     said: list[FromWorker] = []
     with ours, theirs, ThreadPoolExecutor(1) as executor:
         running = executor.submit(worker.Worker(theirs, config).run)
-        ours.send(Order(1, source, outbox, ".job"))
+        queued = signature_of(source)
+        assert queued is not None
+        ours.send(Order(1, source, outbox, ".job", source.parent, outbox, queued))
         while not said or not isinstance(said[-1], Finished | Refused):
             said.append(ours.recv())
         ours.close()

@@ -170,7 +170,7 @@ class FilmReader:
 
     def _packets(self) -> Iterator[Packet[Stream]]:
         """The film's packets, then the flushing one."""
-        packets = all_packets(self._container, self._count_unreadable)
+        packets = all_packets(self._container, self.info.path, self._count_unreadable)
         for packet in from_keyframe(packets, self._stream) if self.sought else packets:
             if self._clock:
                 self._clock.steady(packet)

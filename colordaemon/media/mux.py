@@ -114,7 +114,7 @@ class FilmMuxer:
 
     def _copied_packets(self) -> Iterator[Packet[Stream]]:
         clock = Clock() if self._info.container in JUMPING_CLOCKS else None
-        for packet in all_packets(self._source, self._count_left_out):
+        for packet in all_packets(self._source, self._info.path, self._count_left_out):
             if clock:
                 clock.steady(packet)
             index = packet.stream.index

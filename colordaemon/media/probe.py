@@ -6,6 +6,7 @@ text that calls itself .mp4 can otherwise be a playlist that reads any file of t
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def open_film(path: Path) -> InputContainer:
             raise MediaError(f"{path}: the file is empty")
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
-        return av.open(str(path.absolute()), options=options)
+        return av.open(os.path.abspath(path), options=options)  # noqa: PTH100  (may be a descriptor)
     except av.error.FFmpegError as error:
         reason = "no film container that colordaemon opens"
         if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
@@ -129,7 +130,7 @@ def open_film(path: Path) -> InputContainer:
 
 
 def all_packets(
-    container: InputContainer, on_error: Callable[[av.error.FFmpegError], None]
+    container: InputContainer, path: Path, on_error: Callable[[av.error.FFmpegError], None]
 ) -> Iterator[Packet[Stream]]:
     """The packets of all streams, then a flushing one for each; goes on behind a bad stretch.
 
@@ -146,7 +147,7 @@ def all_packets(
             in_a_row += 1
             if in_a_row > UNREADABLE_IN_A_ROW:
                 raise MediaError(
-                    f"{container.name}: nothing can be read behind a bad stretch ({error.strerror})"
+                    f"{path}: nothing can be read behind a bad stretch ({error.strerror})"
                 ) from error
             on_error(error)
 

@@ -24,6 +24,7 @@ from colordaemon.media.stills import READ
 from colordaemon.media.tags import is_result
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.service.publish import partial_for, publish, seal, target_for
+from colordaemon.service.source import opened
 
 
 class Progress(Protocol):
@@ -98,6 +99,19 @@ def convert(
     made: results of the same call, which are not replaced, and their sources; see `target_for`.
     Raises MediaError, AlreadyColor, TargetExists, TargetTaken, OSError, and Interrupted on request.
     """
+    with opened(source) as opened_source:
+        return _convert(opened_source, config, model, progress, made, force, should_stop)
+
+
+def _convert(
+    source: Path,
+    config: Config,
+    model: Model,
+    progress: Progress,
+    made: Mapping[Path, Path],
+    force: bool,
+    should_stop: Callable[[], bool],
+) -> Converted:
 
     def find_place(suffix: str) -> Place:
         target = target_for(source, suffix, config.output, made)
@@ -132,11 +146,10 @@ def color(
     find_place: told the suffix of the result. on_work: called now and then while work goes on that
     finishes no frame. Raises what `convert` does; no partial is left then.
     """
-    if source.is_file():
-        if is_photo(source):
-            return _color_photo(source, config, model, find_place, force, on_work)
-        if name := picture_name(source):  # which FFmpeg may open as a film of one frame
-            raise MediaError(f"{source}: found {name}, expected a {READ} picture or a film")
+    if is_photo(source):
+        return _color_photo(source, config, model, find_place, force, on_work)
+    if name := picture_name(source):  # which FFmpeg may open as a film of one frame
+        raise MediaError(f"{source}: found {name}, expected a {READ} picture or a film")
     return _color_film(
         source, config, model, progress, find_place, force, on_segment, on_work, should_stop
     )

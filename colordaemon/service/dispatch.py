@@ -217,12 +217,16 @@ class Dispatcher:
     def _order(self, job: Job, now: float, wall: float) -> None:
         ends = self.ends_of(job.source)
         assert ends is not None and self.worker is not None
-        if not self._outcomes.is_still_there(job, ends, wall):
+        if not self._outcomes.is_still_there(job, ends, wall) or not ends.is_quiet(job, wall):
             return
-        folder = (ends.places.outbox / ends.places.relative(job.source)).parent
+        job, places = self._journal.job(job.id), ends.places
+        folder = (places.outbox / places.relative(job.source)).parent
+        tag = tag_of(self._journal.token, job.id)
         self.hands.take(job, ends)
         self._keeper.attend(now)
-        self.worker.send(Order(job.id, job.source, folder, tag_of(self._journal.token, job.id)))
+        self.worker.send(
+            Order(job.id, job.source, folder, tag, places.inbox, places.outbox, job.queued)
+        )
 
     def _served(self, source: Path) -> Ends | None:
         """How jobs of its inbox end, if that is there: with it, its outbox may be gone as well."""

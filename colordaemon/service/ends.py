@@ -7,6 +7,7 @@ from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.media.inventory import Inventory
+from colordaemon.service.beneath import look_beneath
 from colordaemon.service.checksum import sha256, write_checksum
 from colordaemon.service.deliver import Tell, deliver, deliver_again
 from colordaemon.service.identity import is_there
@@ -17,12 +18,13 @@ from colordaemon.service.places import Places
 from colordaemon.service.presets import Presets
 from colordaemon.service.reasons import reason_path, remove_reason, write_reason
 from colordaemon.service.retire import retire
-from colordaemon.service.settle import quiet_seconds, signature_of
+from colordaemon.service.settle import quiet_seconds
 from colordaemon.service.workfiles import remove_work, tag_of
 
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 3600.0  # seconds between two tries
+QUIET_SECONDS = 5.0  # since a file was last touched, before it is opened
 GONE_SECONDS = 10.0  # between two looks for a file whose inbox is gone
 
 
@@ -40,16 +42,32 @@ class Ends:
 
         Where the whole inbox is gone, as with a share that is not mounted, it waits instead.
         """
-        found = signature_of(job.source)
+        found = look_beneath(self.places.inbox, job.source)
         if found is None and not self.inbox_is_there():
             self.give_back(job, "inbox", "the inbox is gone", wall, wait_seconds=GONE_SECONDS)
         elif found is None:
             self.set_aside(job, State.CANCELLED, "gone", "the file is gone", wall)
-        elif (found.size, found.mtime_ns) != (job.size, job.mtime_ns):
+        elif not found.is_same(job.queued):
             self.set_aside(job, State.CANCELLED, "changed", "the file has changed since", wall)
         else:
             return True
         return False
+
+    def is_quiet(self, job: Job, wall: float) -> bool:
+        """Whether nothing is being done to a job's source. If its mode was changed, for instance,
+        after it was queued, it has to be quiet once more, like a new file."""
+        found = look_beneath(self.places.inbox, job.source)
+        if found is None:  # gone in this moment
+            self.give_back(job, "touched", "", wall, wait_seconds=QUIET_SECONDS)
+            return False
+        if not found.is_untouched(job.queued):
+            wait = QUIET_SECONDS - (wall - found.ctime_ns / 1e9)
+            if 0 < wait <= QUIET_SECONDS:
+                reason = "something was done to the file; waiting until it is quiet"
+                self.give_back(job, "touched", reason, wall, wait_seconds=wait)
+                return False
+            self._journal.touched(job, found.ctime_ns)
+        return True
 
     def may_be_half(self, job: Job, reason: str, wall: float) -> bool:
         """Whether a file that looks damaged may be a copy that stalls. It is tried once more after
@@ -182,7 +200,7 @@ class Ends:
     def _retire(self, job: Job, action: str) -> None:
         if not self.inbox_is_there():
             return  # it is due until the inbox is back
-        retire(job.source, job.size, job.mtime_ns, action, self.places.inbox, self.places.archive)
+        retire(job.source, job.queued, action, self.places.inbox, self.places.archive)
         self._journal.retired(job)
 
     def _may_replace(self, target: Path, source: Path) -> bool:

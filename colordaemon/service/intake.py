@@ -56,4 +56,13 @@ class Intake:
         for job in self._journal.supersede(path, signature.size, signature.mtime_ns, wall):
             ends.clean(job)
         priority = self._priority_of(path)
-        return Found(path, signature.size, signature.mtime_ns, rank_of(path), priority)
+        return Found(
+            path,
+            signature.size,
+            signature.mtime_ns,
+            rank_of(path),
+            priority,
+            signature.device,
+            signature.inode,
+            signature.ctime_ns,
+        )

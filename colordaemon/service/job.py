@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from colordaemon.service.settle import Signature
+
 
 class State(StrEnum):
     """Of a job. Settling comes before; the last four are ends."""
@@ -24,13 +26,30 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Found:
-    """A settled file. rank: 0 for photos, 1 for films, which wait for all photos."""
+    """A settled file. rank: 0 for photos, 1 for films, which wait for all photos. device, inode,
+    ctime_ns: see `Signature`; they do not tell files apart, but whether one has been replaced."""
 
     path: Path
     size: int
     mtime_ns: int
     rank: int = 0
     priority: int = 0
+    device: int = 0
+    inode: int = 0
+    ctime_ns: int = 0
+
+    def columns(self) -> dict[str, Any]:
+        """As the journal keeps it; `job_of` reads it back."""
+        return {
+            "source": os.fsencode(self.path),
+            "size": self.size,
+            "mtime_ns": self.mtime_ns,
+            "rank": self.rank,
+            "priority": self.priority,
+            "device": _signed(self.device),
+            "inode": _signed(self.inode),
+            "ctime_ns": self.ctime_ns,
+        }
 
 
 @dataclass(frozen=True)
@@ -97,6 +116,14 @@ class Job:
     retire: str
     announce: bool
     inventory: str
+    device: int
+    inode: int
+    ctime_ns: int
+
+    @property
+    def queued(self) -> Signature:
+        """Which file it was when it was queued."""
+        return Signature(self.device, self.inode, self.size, self.mtime_ns, self.ctime_ns)
 
 
 def job_of(row: sqlite3.Row) -> Job:
@@ -128,6 +155,9 @@ def job_of(row: sqlite3.Row) -> Job:
         retire=row["retire"],
         announce=bool(row["announce"]),
         inventory=row["inventory"],
+        device=_unsigned(row["device"]),
+        inode=_unsigned(row["inode"]),
+        ctime_ns=row["ctime_ns"],
     )
 
 

@@ -14,7 +14,8 @@ no row: the scan finds it again after any crash, so nothing needs to be remember
 | after the source is dealt with | row done, nothing due          | nothing                |
 
 A file is known by its path, size and mtime. Not by its inode: a share that is mounted anew gives
-other numbers to all files, and the whole archive would be colored a second time.
+other numbers to all files, and the whole archive would be colored a second time. The numbers are
+written down all the same, so that nothing is read or deleted in place of what was queued.
 
 WAL with synchronous=FULL: with NORMAL the last commits before a power failure may be gone, and a
 file would be published twice. WAL does not work on a network file system.
@@ -63,14 +64,17 @@ class Journal(Records):
         added = 0
         with self._transaction():
             for file in files:
-                values = os.fsencode(file.path), file.size, file.mtime_ns, file.rank, file.priority
+                columns = file.columns()
                 added += self._db.execute(
-                    "INSERT INTO jobs (source, size, mtime_ns, rank, priority, state, changed)"  # noqa: S608
-                    " VALUES (?, ?, ?, ?, ?, 'queued', ?) ON CONFLICT DO UPDATE"
+                    f"INSERT INTO jobs ({', '.join(columns)}, state, changed)"  # noqa: S608
+                    f" VALUES ({', '.join('?' * len(columns))}, 'queued', ?)"
+                    " ON CONFLICT DO UPDATE"
                     " SET state = 'queued', priority = excluded.priority, code = '', reason = '',"
-                    " attempts = 0, crashes = 0, changed = excluded.changed"
+                    " attempts = 0, crashes = 0, changed = excluded.changed,"
+                    " device = excluded.device, inode = excluded.inode,"
+                    " ctime_ns = excluded.ctime_ns"
                     f" WHERE state = 'cancelled' AND code IN {ABSENT}",
-                    (*values, now),
+                    (*columns.values(), now),
                 ).rowcount
         return added
 
@@ -108,6 +112,10 @@ class Journal(Records):
             (now, now, most_rank, least_priority, *folders),
         ).fetchone()
         return job_of(row) if row else None
+
+    def touched(self, job: Job, ctime_ns: int) -> None:
+        """A queued file has another mode or another link, say, and is the same for all that."""
+        self._db.execute("UPDATE jobs SET ctime_ns = ? WHERE id = ?", (ctime_ns, job.id))
 
     def progress(self, job: Job) -> None:
         """Some of the work is safe, so that earlier failures count no more."""

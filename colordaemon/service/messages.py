@@ -7,18 +7,26 @@ from enum import StrEnum
 from pathlib import Path
 
 from colordaemon.media.inventory import Inventory
+from colordaemon.service.settle import Signature
 
 # To the worker
 
 
 @dataclass(frozen=True)
 class Order:
-    """Color a file. folder: where its result goes; tag: the beginning of all work files' names."""
+    """Color a file. folder: where its result goes; tag: the beginning of all work files' names.
+
+    inbox, outbox: the folders that the source and the result lie in, or below. queued: which file
+    the source was.
+    """
 
     job: int
     source: Path
     folder: Path
     tag: str
+    inbox: Path
+    outbox: Path
+    queued: Signature
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,7 @@ class Fault(StrEnum):
     COLOR = "color"  # skipped
     SPACE = "space"  # all work waits
     SETTINGS = "settings"  # all work waits for the operator
+    CHANGED = "changed"  # it is not what was queued
     MACHINE = "machine"  # once more, later
     UNFORESEEN = "unforeseen"  # once more at once, then never again
     STOPPED = "stopped"  # once more, at any time

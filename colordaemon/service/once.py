@@ -19,6 +19,7 @@ from colordaemon.errors import (
 )
 from colordaemon.service.convert import Converted, Progress, convert
 from colordaemon.service.models import Models
+from colordaemon.service.source import told_of
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +93,8 @@ def _log_failure(source: Path, error: Exception) -> None:
     if isinstance(error, ColordaemonError):
         log.error("failed: %s", error)
     elif isinstance(error, OSError):
-        reason = error.strerror or error
-        where = f" ({error.filename})" if error.filename not in (None, str(source)) else ""
+        reason, name = error.strerror or error, told_of(error, source)
+        where = "" if name == str(source) else f" ({name})"
         log.error("failed: %s: %s%s", source, reason, where)
     else:
         log.error("failed: %s: unexpected %r", source, error, exc_info=error)

@@ -113,9 +113,9 @@ class Outcomes:
             pass  # whatever was said of it is explained
         elif said.fault is Fault.UNFORESEEN:
             ends.stumbled(job, reason, wall)
-        elif said.fault is Fault.MACHINE:
+        elif said.fault in (Fault.MACHINE, Fault.CHANGED):  # which by now it is no more
             ends.failed_here(job, reason, wall)
-            if self._holds.failed(job.id, now):
+            if said.fault is Fault.MACHINE and self._holds.failed(job.id, now):
                 log.error("work is paused: %s", self._holds.reason(now))
         elif said.fault is Fault.MEDIA and ends.may_be_half(job, reason, wall):
             pass

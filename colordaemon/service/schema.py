@@ -6,7 +6,7 @@ import sqlite3
 
 from colordaemon.errors import ConfigError
 
-VERSION = 3
+VERSION = 4
 _SCHEMA = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY,
@@ -41,6 +41,11 @@ UPGRADES: dict[int, str] = {
     0: _SCHEMA,
     1: "ALTER TABLE jobs ADD COLUMN partial_sha256 TEXT NOT NULL DEFAULT '';",
     2: "ALTER TABLE jobs ADD COLUMN inventory TEXT NOT NULL DEFAULT '[]';",
+    # Which file it is, for jobs that were queued before: unknown.
+    3: "ALTER TABLE jobs ADD COLUMN device INTEGER NOT NULL DEFAULT 0;"
+    " ALTER TABLE jobs ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;"
+    " ALTER TABLE jobs ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0;"
+    " ALTER TABLE jobs ADD COLUMN partial_mtime_ns INTEGER NOT NULL DEFAULT 0;",
 }
 
 

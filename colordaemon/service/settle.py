@@ -19,13 +19,31 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Signature:
-    """All that changes when a file does. ctime tells even of a copy that sets the old mtime."""
+    """All that changes when a file does. ctime tells even of a copy that sets the old mtime.
+
+    inode: 0 where a journal of an older version has not written it down.
+    """
 
     device: int
     inode: int
     size: int
     mtime_ns: int
     ctime_ns: int
+
+    def is_same(self, queued: Signature) -> bool:
+        """Whether this is the file that was queued.
+
+        A disk that was mounted anew has another device number, and a share other inodes as well:
+        there size and mtime decide.
+        """
+        if (self.size, self.mtime_ns) != (queued.size, queued.mtime_ns):
+            return False
+        return self.device != queued.device or not queued.inode or self.inode == queued.inode
+
+    def is_untouched(self, queued: Signature) -> bool:
+        """Whether nothing has been done to it since, which a new mode or a new link is, too."""
+        known = queued.inode and self.device == queued.device
+        return self.is_same(queued) and (not known or self.ctime_ns == queued.ctime_ns)
 
 
 def signature_of(path: Path) -> Signature | None:

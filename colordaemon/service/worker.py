@@ -30,6 +30,7 @@ from colordaemon.errors import (
     Interrupted,
     MediaError,
     ModelError,
+    SourceChanged,
 )
 from colordaemon.network.colorizer import overlooks_gpu
 from colordaemon.service.checksum import sha256
@@ -53,6 +54,7 @@ from colordaemon.service.messages import (
 from colordaemon.service.models import Models, Shelf
 from colordaemon.service.presets import Presets
 from colordaemon.service.publish import fitting_name, seal
+from colordaemon.service.source import OpenedSource, opened_beneath, told_of
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,15 @@ _OF_THE_MACHINE = _NO_SPACE | {
     errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT, errno.ETIMEDOUT, errno.EAGAIN,
 }  # fmt: skip
 _PR_SET_PDEATHSIG = 1
+# What each error on purpose means; the first that fits.
+_FAULTS: dict[type[Exception], Fault] = {
+    AlreadyColor: Fault.COLOR,
+    MediaError: Fault.MEDIA,
+    SourceChanged: Fault.CHANGED,
+    ConfigError: Fault.SETTINGS,
+    ModelError: Fault.SETTINGS,
+    Interrupted: Fault.STOPPED,
+}
 
 
 class Worker:
@@ -103,23 +114,17 @@ class Worker:
         self._say(Begun(order.job))
         try:
             self._color(order)
-        except AlreadyColor as reason:
-            self._refuse(order, Fault.COLOR, reason)
-        except MediaError as reason:
-            self._refuse(order, Fault.MEDIA, reason)
-        except (ConfigError, ModelError) as reason:
-            self._refuse(order, Fault.SETTINGS, reason)
-        except Interrupted as reason:
-            self._refuse(order, Fault.STOPPED, reason)
+        except tuple(_FAULTS) as reason:
+            fault = next(fault for kind, fault in _FAULTS.items() if isinstance(reason, kind))
+            self._refuse(order, fault, reason)
         except OSError as error:
             if not _is_of_the_machine(error):
                 log.exception("%s: unexpected", order.source)
                 self._refuse(order, Fault.UNFORESEEN, repr(error))
                 return
             fault = Fault.SPACE if error.errno in _NO_SPACE else Fault.MACHINE
-            self._refuse(
-                order, fault, f"{error.strerror or error} ({error.filename or order.source})"
-            )
+            where = told_of(error, order.source)
+            self._refuse(order, fault, f"{error.strerror or error} ({where})")
         except SystemExit:  # a photo between two segments has ruined this process, and not the film
             self._refuse(order, Fault.STOPPED, "the worker has to start anew")
             raise
@@ -133,6 +138,11 @@ class Worker:
             raise SystemExit(1) from error
 
     def _color(self, order: Order) -> None:
+        with opened_beneath(order.inbox, order.source, order.queued) as source:
+            finished = self._colored(order, source)
+        self._say(finished)
+
+    def _colored(self, order: Order, source: OpenedSource) -> Finished:
         config = self._presets.config_for(order.source)
 
         def find_place(suffix: str) -> Place:
@@ -146,7 +156,7 @@ class Worker:
 
         reporter = _Reporter(order.job, self._say)
         colored = color(
-            order.source,
+            source,
             config,
             self._models[id(config)].model_for(order.source),
             reporter,
@@ -157,19 +167,17 @@ class Worker:
         )
         place = colored.place
         # Here, so that gigabytes on their way to the disk never keep the daemon from other duties.
-        seal(place.partial, order.source)
+        seal(place.partial, source)
         digest = sha256(place.partial, reporter.work) if config.after.checksum else ""
-        self._say(
-            Finished(
-                order.job,
-                place.partial,
-                place.target,
-                digest,
-                colored.summary,
-                colored.warnings,
-                colored.inventory,
-                colored.is_whole,
-            )
+        return Finished(
+            order.job,
+            place.partial,
+            place.target,
+            digest,
+            colored.summary,
+            colored.warnings,
+            colored.inventory,
+            colored.is_whole,
         )
 
     def _between_segments(self, order: Order, count: int) -> None:
