@@ -4,8 +4,10 @@ The only module that knows matrices, ranges and sitings. Functions take any lead
 on the device of their input. Everything runs in float32: in float16 these formulas tint pure grays
 by up to 0.24 ab units.
 
+Colors are those that a viewer sees: of SDR film with the curve of sRGB, of HDR film with its own.
+
 Sources: sRGB transfer IEC 61966-2-1; Lab CIE 15:2004 with the D65 white of sRGB; luma coefficients
-ITU-R BT.601-7, BT.709-6 and BT.2020-2.
+ITU-R BT.601-7, BT.709-6 and BT.2020-2, those of FCC and SMPTE 240M ITU-T H.273, table 4.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from functools import cache, lru_cache, reduce
 
 import torch
 from torch import Tensor
+
+from colordaemon.transfer import Transfer, gray_to_light, light_to_rgb
 
 AB_LIMIT = 110.0  # Lab a and b of real sRGB colors stay within ±110
 
@@ -44,6 +48,7 @@ _709_FROM_XYZ = torch.linalg.inv(_XYZ_FROM_709)
 _2020_FROM_XYZ = torch.linalg.inv(_XYZ_FROM_2020)
 _EPSILON = 216 / 24389  # CIE: below this Y/Yn the cube root becomes a straight line
 _KAPPA = 24389 / 27
+_HDR_STEPS = 2  # chroma is within 1 of what was asked for; a third changes nothing
 
 
 class Matrix(Enum):
@@ -52,6 +57,8 @@ class Matrix(Enum):
     BT601 = (0.299, 0.114)
     BT709 = (0.2126, 0.0722)
     BT2020 = (0.2627, 0.0593)
+    FCC = (0.30, 0.11)
+    SMPTE240M = (0.212, 0.087)
 
 
 class Siting(Enum):
@@ -63,11 +70,12 @@ class Siting(Enum):
     LEFT = (0.0, 0.5)  # MPEG-2, H.264, HEVC by default
     CENTER = (0.5, 0.5)  # JPEG, MPEG-1
     TOP_LEFT = (0.0, 0.0)  # BT.2020
+    TOP = (0.5, 0.0)
 
 
 @dataclass(frozen=True)
 class PixelCode:
-    """How integers stand for Y'CbCr: matrix, bits per sample, range and chroma layout.
+    """How integers stand for Y'CbCr: matrix, bits per sample, range, chroma layout and curve.
 
     subsampling: luma samples per chroma sample, (horizontal, vertical); (2, 2) is 4:2:0.
     interlaced: chroma lines belong to the top and the bottom field in turn, as luma lines do.
@@ -79,6 +87,7 @@ class PixelCode:
     subsampling: tuple[int, int] = (2, 2)
     siting: Siting = Siting.LEFT
     interlaced: bool = False
+    transfer: Transfer = Transfer.SDR
 
     @property
     def black(self) -> int:
@@ -122,8 +131,7 @@ def rgb_to_lab(rgb: Tensor, matrix: Matrix = Matrix.BT709) -> Tensor:
     """
     primaries = _XYZ_FROM_2020 if matrix is Matrix.BT2020 else _XYZ_FROM_709
     xyz = _mix(primaries, srgb_to_linear(rgb))
-    f = torch.where(xyz > _EPSILON, xyz.clamp(min=_EPSILON) ** (1 / 3), (_KAPPA * xyz + 16) / 116)
-    fx, fy, fz = f.unbind(dim=-3)
+    fx, fy, fz = _root(xyz).unbind(dim=-3)
     return torch.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), dim=-3)
 
 
@@ -177,15 +185,35 @@ def decode_luma(codes: Tensor, code: PixelCode) -> Tensor:
     return (codes.to(torch.float32) - code.black) / code.luma_span
 
 
-def ab_to_cbcr(gray: Tensor, ab: Tensor, matrix: Matrix) -> Tensor:
+def ab_to_cbcr(
+    gray: Tensor, ab: Tensor, matrix: Matrix, transfer: Transfer = Transfer.SDR
+) -> Tensor:
     """The (Cb, Cr) that a pixel of this gray takes on when it gets this color.
 
     gray: (*, 1, H, W) gamma-coded 0..1. ab: (*, 2, H, W) Lab units. Returns (*, 2, H, W) in ±0.5,
     not yet fitted to the gamut.
     """
+    if transfer is not Transfer.SDR:
+        return _hdr_cbcr(gray, ab, matrix, transfer)
     a, b = ab.unbind(dim=-3)
     linear = _lab_to_linear(_lightness_root(gray).squeeze(-3), a, b, matrix)
     return rgb_to_ycbcr(linear_to_srgb(linear), matrix)[..., 1:, :, :]
+
+
+def _hdr_cbcr(gray: Tensor, ab: Tensor, matrix: Matrix, transfer: Transfer) -> Tensor:
+    """As `ab_to_cbcr`, through light. Lab goes on above its white, as the light of HDR does.
+
+    A color of the same luminance as a gray has another luma, on these curves by far. It is made
+    darker or brighter until it has the pixel's own luma, which stays.
+    """
+    a, b = ab.unbind(dim=-3)
+    wanted = gray
+    for _ in range(_HDR_STEPS):
+        light = gray_to_light(wanted, transfer)
+        linear = _lab_to_linear(_root(light).squeeze(-3), a, b, matrix)
+        ycbcr = rgb_to_ycbcr(light_to_rgb(linear, light, transfer), matrix)
+        wanted = (wanted + gray - ycbcr[..., :1, :, :]).clamp(0, 1)
+    return ycbcr[..., 1:, :, :]
 
 
 def fit_to_gamut(low: Tensor, high: Tensor, cbcr: Tensor, matrix: Matrix) -> Tensor:
@@ -214,7 +242,7 @@ def chroma_planes(luma: Tensor, ab: Tensor, code: PixelCode) -> Tensor:
     """
     mean, low, high = (decode_luma(x, code) for x in _blocks(luma, code))
     ab = resample_ab(ab, luma.shape[-2:], code)
-    cbcr = fit_to_gamut(low, high, ab_to_cbcr(mean, ab, code.matrix), code.matrix)
+    cbcr = fit_to_gamut(low, high, ab_to_cbcr(mean, ab, code.matrix, code.transfer), code.matrix)
     return (cbcr * code.chroma_span + code.neutral).round_().to(luma.dtype)
 
 
@@ -308,7 +336,11 @@ def _rgb_differences(cb: Tensor, cr: Tensor, matrix: Matrix) -> tuple[Tensor, Te
 
 def _lightness_root(gray: Tensor) -> Tensor:
     """f(Y/Yn) of CIE Lab, which is (L + 16) / 116, of a gamma-coded gray."""
-    linear = srgb_to_linear(gray)
+    return _root(srgb_to_linear(gray))
+
+
+def _root(linear: Tensor) -> Tensor:
+    """f of CIE Lab: of relative X, Y or Z."""
     return torch.where(
         linear > _EPSILON, linear.clamp(min=_EPSILON) ** (1 / 3), (_KAPPA * linear + 16) / 116
     )

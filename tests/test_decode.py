@@ -162,7 +162,7 @@ def test_a_probe_tells_what_a_film_is(tmp_path: Path) -> None:
     assert (info.container, info.codec, info.pix_fmt) == ("mov", "h264", "yuvj420p")
     assert (info.width, info.height, info.sample_aspect) == (64, 48, Fraction(4, 3))
     assert info.rate == 25
-    assert (info.code.matrix, info.code.siting) == (Matrix.BT2020, Siting.TOP_LEFT)
+    assert (info.code.matrix, info.code.siting) == (Matrix.BT2020, Siting.LEFT)
     assert info.code.full_range
 
 

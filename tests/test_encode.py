@@ -51,7 +51,8 @@ def test_every_codec_makes_a_film_with_the_same_times(
 @pytest.mark.parametrize("pix_fmt", ["yuv420p10le", "yuv422p10le", "gray10le"])
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"])
 def test_ten_bits_in_are_ten_bits_out(tmp_path: Path, codec: str, pix_fmt: str) -> None:
-    source = make_film(tmp_path / "f.mkv", 2, size=(256, 128), codec="ffv1", pix_fmt=pix_fmt)
+    limited = {"size": (256, 128), "pix_fmt": pix_fmt, "color_range": 1}
+    source = make_film(tmp_path / "f.mkv", 2, codec="ffv1", **limited)
     done = color(source, FilmSettings(codec=codec, preset=TINY.get(codec)))
     assert all("10le" in frame.format.name for frame in decode(done))
     assert codec_name(done) == ("hevc" if codec == "h264" else NAMES.get(codec, codec))
@@ -95,14 +96,14 @@ def test_parameters_of_the_user_go_beside_ours(tmp_path: Path) -> None:
     assert options["x265-params"] == "lossless=1:open-gop=0:log-level=error"
 
 
-@pytest.mark.parametrize(("lines", "matrix"), [(576, 6), (720, 1)])
+@pytest.mark.parametrize(("lines", "tags"), [(576, (5, 5, 6)), (720, (1, 1, 1))])
 def test_a_film_without_color_tags_gets_those_that_its_size_implies(
-    tmp_path: Path, lines: int, matrix: int
+    tmp_path: Path, lines: int, tags: tuple[int, int, int]
 ) -> None:
     source = make_film(tmp_path / "film.mp4", 1, size=(64, lines))
     assert decode(source)[0].colorspace == 2
     frame = decode(color(source))[0]
-    assert (frame.colorspace, frame.color_primaries, frame.color_trc) == (matrix, matrix, matrix)
+    assert (frame.colorspace, frame.color_primaries, frame.color_trc) == tags
     assert frame.color_range == 1
 
 

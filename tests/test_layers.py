@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "colordaemon"
-COMMON = {"errors", "config", "color", "suffixes"}
+COMMON = {"errors", "config", "color", "transfer", "suffixes"}
 MAY_IMPORT = {
     "errors": set[str](),
     "config": set[str](),
     "config_file": {"errors", "config"},
-    "color": set[str](),
+    "transfer": set[str](),
+    "color": {"transfer"},
     "suffixes": set[str](),
     "network": COMMON,
     "media": COMMON,

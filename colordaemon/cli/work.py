@@ -39,6 +39,18 @@ def once(
     accept_loss: Annotated[
         bool, typer.Option(help="Color films whose sound or subtitles cannot be kept.")
     ] = False,
+    assume_range: Annotated[
+        Literal["limited", "full"] | None,
+        typer.Option(help="What luma codes of films mean, whatever they say."),
+    ] = None,
+    assume_matrix: Annotated[
+        Literal["bt601", "bt709", "bt2020"] | None,
+        typer.Option(help="The color matrix of films, whatever they say."),
+    ] = None,
+    assume_transfer: Annotated[
+        Literal["sdr", "pq", "hlg"] | None,
+        typer.Option(help="The transfer curve of films, whatever they say."),
+    ] = None,
     model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Another model than the bundled one.")
     ] = None,
@@ -62,6 +74,9 @@ def once(
             film={
                 "damaged_percent": 100.0 if accept_damaged else None,
                 "accept_loss": accept_loss or None,
+                "assume_range": assume_range,
+                "assume_matrix": assume_matrix,
+                "assume_transfer": assume_transfer,
                 "codec": codec,
             },
             photo={"accept_damaged": accept_damaged or None},

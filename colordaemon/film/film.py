@@ -20,6 +20,7 @@ from colordaemon.film.record import Record, identity_of, segment_name
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.stride import StrideSetting
 from colordaemon.media.codec import EncoderSettings, choose_encoder
+from colordaemon.media.colorspace import color_holdings
 from colordaemon.media.decode import Frame
 from colordaemon.media.holdings import side_data, transparency
 from colordaemon.media.inventory import Inventory, grave_losses
@@ -93,7 +94,8 @@ def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> Fil
     Raises MediaError for a file that is no film or would lose its sound or subtitles, AlreadyColor
     for one with real color unless `force`, ConfigError for encoder options that do not exist.
     """
-    source = probe_film(path)
+    found = probe_film(path)
+    source = replace(found, tags=found.tags.assumed(settings))
     if not force and film_color(source) is ExistingColor.COLOR:
         raise AlreadyColor(f"{path}: has real color already; --force replaces it")
     encoder, remarks = choose_encoder(source, settings)
@@ -103,6 +105,7 @@ def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> Fil
         *target.inventory,
         *side_data(source, encoder.codec, target.shape.covered),
         *transparency(source, encoder.pix_fmt, encoder.codec),
+        *color_holdings(source.tags, source.code, encoder.code, encoder.codec),
     )
     if not settings.accept_loss and (lost := grave_losses(inventory)):
         reasons = "; ".join(map(str, lost))

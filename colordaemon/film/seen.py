@@ -16,6 +16,7 @@ from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.probe import frame_color
 from colordaemon.media.tint import ExistingColor
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.transfer import Transfer, shown_gray
 
 # Frames of a shot, counted from its first, whose own color is judged. One alone may be a flash or a
 # scratch; all of a shot that has color have it.
@@ -53,11 +54,15 @@ def seen_frames(
     info, detector = reader.info, CutDetector()
     shape = (info.height, info.width * float(info.sample_aspect))
     height, width = colorizer.network_size(*shape)
+    black, span, transfer = info.code.black, info.code.luma_span, info.code.transfer
+    shown = None
+    if transfer is not Transfer.SDR:
+        shown = shown_gray(info.code.depth, black, span, transfer)
     number = 0  # within its shot
     last: Frame | None = None
     for frame in reader:
         small = cv2.resize(frame.luma, (width, height), interpolation=cv2.INTER_AREA)
-        gray = (small.astype(np.float32) - info.code.black) / info.code.luma_span
+        gray = (small.astype(np.float32) - black) / span if shown is None else shown[small]
         gray = info.orientation.upright(gray).clip(0.0, 1.0)
         codes = gray * 255
         cut = detector.is_cut(codes)

@@ -25,6 +25,7 @@ from colordaemon.film.prefetch import prefetch
 from colordaemon.media.decode import Frame
 from colordaemon.media.encode import SegmentWriter, own_chroma
 from colordaemon.media.pixels import at_depth
+from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
 
 log = logging.getLogger(__name__)
@@ -159,11 +160,21 @@ def colored_frames(
     for seen, ab in playback.colored(task):
         frame = playback.full(seen)
         if ab is None:
+            _check_own_color(task.source)
             yield Colored(frame, own_chroma(frame, task.encoder), seen.cut, kept=True)
             continue
         stored = torch.from_numpy(task.source.orientation.as_stored(ab).copy())
         chroma = frame_chroma(frame, stored.to(device), task.encoder.code_of(frame.fields))
         yield Colored(frame, chroma, seen.cut, kept=False)
+
+
+def _check_own_color(source: FilmInfo) -> None:
+    """Own chroma passes as it is, which a matrix that the result does not have would not bear."""
+    if source.tags.strange_matrix:
+        raise MediaError(
+            f"{source.path}: has shots in color, and its color matrix is "
+            f"{source.tags.strange_matrix}, expected one of Y'CbCr; --force colors them anew"
+        )
 
 
 @torch.inference_mode()

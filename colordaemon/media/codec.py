@@ -19,20 +19,18 @@ import av.error
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from colordaemon.color import Matrix, PixelCode
+from colordaemon.color import PixelCode
 from colordaemon.config import FilmSettings
 from colordaemon.errors import ConfigError, MediaError
+from colordaemon.media.colorspace import ColorTags, written_code, written_tags
 from colordaemon.media.fields import FieldOrder
 from colordaemon.media.pixels import layout_of, planar_name, with_alpha
-from colordaemon.media.probe import ColorTags, FilmInfo
+from colordaemon.media.probe import FilmInfo
 
 THREADS = 4  # enough for 1080p; pinned, because the count may change what an encoder writes
 
 _DEPTHS = (8, 10, 12, 16)
 _WITH_ALPHA = frozenset(("prores", "ffv1"))  # that of x265 is read by nobody
-# FFmpeg's numbers for (matrix, primaries, transfer).
-_TAGS = {Matrix.BT601: (6, 6, 6), Matrix.BT709: (1, 1, 1), Matrix.BT2020: (9, 9, 14)}
-_UNSPECIFIED = 2
 # AVFieldOrder
 _FIELD_ORDERS: dict[FieldOrder, int] = {"progressive": 1, "top first": 2, "bottom first": 3}
 
@@ -118,8 +116,9 @@ class EncoderSettings:
 
     def add_to(self, container: OutputContainer) -> VideoStream:
         """Declare the film stream in a container, with these settings."""
+        siting = {"chroma_sample_location": str(self.tags.siting)}
         stream = container.add_stream(
-            _ENCODERS[self.codec].name, rate=self.rate, options=dict(self.options)
+            _ENCODERS[self.codec].name, rate=self.rate, options=siting | dict(self.options)
         )
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
@@ -186,7 +185,7 @@ def _applicable(settings: FilmSettings, codec: str) -> FilmSettings:
 
 def _pin(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> EncoderSettings:
     layout = layout_of(pix_fmt)
-    code = replace(info.code, depth=layout.depth, subsampling=layout.subsampling)
+    code = written_code(info.code, layout, codec)
     stretch = info.orientation.stretch
     return EncoderSettings(
         codec=codec,
@@ -199,7 +198,7 @@ def _pin(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> En
         # FFmpeg takes it from the display matrix if that stretches, and the matrix stays.
         sample_aspect=Fraction(1) if info.sample_aspect == stretch else info.sample_aspect,
         field_order=info.field_order,
-        tags=_output_tags(info, code),
+        tags=written_tags(info.tags, code, info.height, info.rate),
         code=code,
         options=tuple(sorted(_options(info, codec, pix_fmt, settings).items())),
     )
@@ -264,22 +263,6 @@ def _format_for(info: FilmInfo, codec: str) -> str | None:
     if layout.has_alpha and codec in _WITH_ALPHA:
         names = [*map(with_alpha, names), *names]
     return next((name for name in names if name in known), None)
-
-
-def _output_tags(info: FilmInfo, code: PixelCode) -> ColorTags:
-    """The source's own tags; what it leaves open is said now, because now colors depend on it."""
-    matrix, primaries, transfer = _TAGS[code.matrix]
-    tags = info.tags
-
-    def known(tag: int, otherwise: int) -> int:
-        return tag if tag not in (0, _UNSPECIFIED) else otherwise
-
-    return ColorTags(
-        range=2 if code.full_range else 1,
-        matrix=known(tags.matrix, matrix) if code.matrix is not Matrix.BT709 else 1,
-        primaries=known(tags.primaries, primaries),
-        transfer=known(tags.transfer, transfer),
-    )
 
 
 def _add_interlacing(options: dict[str, str], codec: str, order: FieldOrder) -> None:

@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from colordaemon.errors import MediaError
 from colordaemon.media.captions import Messages
 from colordaemon.media.clock import Clock
+from colordaemon.media.colorspace import matrix_tag, range_name, untagged
 from colordaemon.media.damage import Damage
 from colordaemon.media.ending import ends_whole, lacks_bytes
 from colordaemon.media.fields import FieldOrder, FieldReader
@@ -165,6 +166,7 @@ class FilmReader:
                 self.damage.damaged += 1
             for picture in pictures:
                 assert isinstance(picture, VideoFrame)
+                self._check_range(picture)
                 self._check_size(picture)
                 yield picture
 
@@ -202,10 +204,20 @@ class FilmReader:
                 f"{self.info.path}: {consecutive} packets in a row do not decode ({error.strerror})"
             ) from error
 
+    def _check_range(self, picture: VideoFrame) -> None:
+        tags, found = self.info.tags, int(picture.color_range)
+        if tags.range_is_assumed or found == tags.range or 0 in (found, tags.range):
+            return
+        raise MediaError(
+            f"{self.info.path}: luma changes from {range_name(tags.range)} to {range_name(found)} "
+            f"range at {picture.time or 0:.3f} s; split the film there, or say with --assume-range "
+            "which one is true"
+        )
+
     def _check_size(self, picture: VideoFrame) -> None:
         found = (picture.width, picture.height, picture.format.name)
         expected = (self.info.width, self.info.height, self.info.pix_fmt)
-        if found != expected:
+        if _without_range(*found) != _without_range(*expected):
             raise MediaError(
                 f"{self.info.path}: the picture changes from {_describe(*expected)} to "
                 f"{_describe(*found)} at {picture.time or 0:.3f} s; split the film there"
@@ -254,17 +266,21 @@ class FilmReader:
             return picture
         if layout.is_rgb:
             return self._reformatter.reformat(
-                picture,
+                untagged(picture),
                 format=layout.planar,
-                dst_colorspace=MATRIX_709,
+                dst_colorspace=matrix_tag(self.info.code.matrix),
                 dst_color_range=RANGE_FULL,
             )
-        return self._reformatter.reformat(picture, format=layout.planar)
+        return self._reformatter.reformat(untagged(picture), format=layout.planar)
 
 
 def _is_empty(packet: Packet[Stream]) -> bool:
     """Whether a packet holds no picture: the one before is shown on, as zeros or no bytes say."""
     return 0 < packet.size <= _MOST_EMPTY_BYTES and not any(bytes(packet))
+
+
+def _without_range(width: int, height: int, pix_fmt: str) -> tuple[int, int, str]:
+    return width, height, pix_fmt.replace("yuvj", "yuv")
 
 
 def _describe(width: int, height: int, pix_fmt: str) -> str:

@@ -75,14 +75,18 @@ class Header:
 def read_header(path: Path) -> Header:
     """Raises MediaError where a file has none that can be read, OSError."""
     with path.open("rb") as file:
-        data = file.read(_HEADER_BYTES)
+        return parse_header(file.read(_HEADER_BYTES), str(path))
+
+
+def parse_header(data: bytes, name: str) -> Header:
+    """As `read_header`, from the first bytes of a file of that name."""
     position = 0
     while position < len(data):
-        name, start, size = _head(data, position)
-        if name == SEGMENT:
+        kind, start, size = _head(data, position)
+        if kind == SEGMENT:
             return _header_of(data, start)
         position = start + size
-    raise MediaError(f"{path}: no Matroska segment in its first {len(data)} bytes")
+    raise MediaError(f"{name}: no Matroska segment in its first {len(data)} bytes")
 
 
 def write_header(path: Path, header: Header, changed: list[Element]) -> None:

@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 
 from colordaemon.media.captions import CARRYING_CODECS, Messages, with_messages
 from colordaemon.media.codec import EncoderSettings
+from colordaemon.media.colorspace import untagged
 from colordaemon.media.decode import Frame
 from colordaemon.media.fields import FrameMarker
 from colordaemon.media.pixels import alpha_at_depth, at_depth, plane_array
@@ -118,5 +119,5 @@ def own_chroma(frame: Frame, settings: EncoderSettings) -> np.ndarray:
     """
     picture, code = frame.picture, settings.code
     if picture.format.name.replace("yuvj", "yuv") != settings.pix_fmt:
-        picture = picture.reformat(format=settings.pix_fmt)
+        picture = untagged(picture).reformat(format=settings.pix_fmt)
     return np.stack([plane_array(plane, code.depth) for plane in picture.planes[1:3]])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 Kind = Literal[
     "film", "sound", "subtitles", "captions", "video", "data", "attachment", "timecode",
-    "chapters", "tags", "side data", "shape", "time",
+    "chapters", "tags", "side data", "shape", "color", "time",
 ]  # fmt: skip
 Fate = Literal["kept", "converted", "left out"]
 OLD = "it describes the old file"
@@ -56,7 +56,7 @@ def remarks(entries: Iterable[Entry]) -> list[str]:
 def _is_told(entry: Entry) -> bool:
     if entry.fate == "left out":
         return entry.how != OLD
-    return entry.fate == "converted" and entry.kind in GRAVE
+    return entry.fate == "converted" and entry.kind in (*GRAVE, "color")
 
 
 def as_plain(entries: Iterable[Entry]) -> list[dict[str, Any]]:

@@ -23,11 +23,13 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from colordaemon.color import Matrix, PixelCode, Siting
+from colordaemon.color import PixelCode
 from colordaemon.errors import MediaError
+from colordaemon.media.colorspace import ColorTags, code_of, tags_of, untagged
 from colordaemon.media.fields import FieldOrder, FieldReader, film_order
 from colordaemon.media.frames import stereo_mode_of, timecode_of
 from colordaemon.media.orientation import Orientation
+from colordaemon.media.parameters import parameters_of
 from colordaemon.media.pixels import Layout, layout_of
 from colordaemon.media.tint import ExistingColor, existing_color
 
@@ -45,16 +47,6 @@ _DECLARING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf", "nut"})
 
 _SAMPLES = 12
 UNREADABLE_IN_A_ROW = 64  # attempts; a demuxer that gets no further would be asked forever
-
-
-@dataclass(frozen=True)
-class ColorTags:
-    """FFmpeg's numbers for range, matrix, primaries and transfer; 2 means unspecified."""
-
-    range: int
-    matrix: int
-    primaries: int
-    transfer: int
 
 
 @dataclass(frozen=True)
@@ -102,14 +94,7 @@ class FilmInfo:
     @property
     def code(self) -> PixelCode:
         """How this film's own luma codes are to be read."""
-        layout = self.layout
-        return PixelCode(
-            matrix=Matrix.BT709 if layout.is_rgb else _matrix(self.tags.matrix, self.height),
-            depth=layout.depth,
-            full_range=layout.full_range or self.tags.range == 2,
-            subsampling=layout.subsampling,
-            siting=Siting.TOP_LEFT if self.tags.matrix in (9, 10) else Siting.LEFT,
-        )
+        return code_of(self.tags, self.layout, self.codec, self.height)
 
 
 def open_film(path: Path) -> InputContainer:
@@ -214,12 +199,7 @@ def probe_film(path: Path) -> FilmInfo:
             has_own_fields=has_own_fields,
             other_aspects=tuple(sorted(set(said) - {aspect})) if aspect in said else (),
             is_steady=len({*orientations}) == 1,
-            tags=ColorTags(
-                int(frame.color_range),
-                int(frame.colorspace),
-                int(frame.color_primaries),
-                int(frame.color_trc),
-            ),
+            tags=tags_of(frame, parameters_of(stream).siting),
             duration_seconds=float(stream.duration * tick(stream))
             if declares and stream.duration
             else None,
@@ -261,7 +241,7 @@ def frame_color(frame: VideoFrame) -> ExistingColor:
     """Which color a decoded picture has already."""
     shrink = max(1.0, max(frame.width, frame.height) / 256)
     width, height = max(2, int(frame.width / shrink)), max(2, int(frame.height / shrink))
-    planes = frame.reformat(width=width, height=height, format="yuv444p").to_ndarray()
+    planes = untagged(frame).reformat(width=width, height=height, format="yuv444p").to_ndarray()
     samples = planes.astype(np.float32)
     return existing_color(samples[0], samples[1:] - 128.0)
 
@@ -290,11 +270,6 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
         except av.error.FFmpegError:
             continue  # damage is counted when the film is decoded
     raise MediaError(f"{path}: the video stream ({stream.codec_context.name}) has no whole frame")
-
-
-def _matrix(tag: int, height: int) -> Matrix:
-    known = {1: Matrix.BT709, 5: Matrix.BT601, 6: Matrix.BT601, 9: Matrix.BT2020}
-    return known.get(tag, Matrix.BT709 if height >= 720 else Matrix.BT601)
 
 
 def _fraction(rational: Fraction | int) -> Fraction:

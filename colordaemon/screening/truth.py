@@ -27,6 +27,7 @@ from colordaemon.media.pixels import layout_of, plane_array
 from colordaemon.media.probe import FilmInfo, film_color, probe_film
 from colordaemon.media.tint import ExistingColor
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.transfer import Transfer
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ def open_clip(path: Path) -> FilmInfo:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     info = probe_film(path)
+    if info.code.transfer is not Transfer.SDR:
+        raise MediaError(
+            f"{path}: is {info.code.transfer.value} film, expected SDR to compare with"
+        )
     found = film_color(info)
     if found is not ExistingColor.COLOR:
         what = "is black and white" if found is ExistingColor.NONE else "is tinted in one color"

@@ -1,0 +1,66 @@
+"""What FFmpeg knows of a video stream's codec parameters, and PyAV does not show.
+
+FFmpeg writes all of it into the header of a Matroska file, so it is asked for one.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import av
+import av.error
+from av.video.stream import VideoStream
+
+from colordaemon.errors import MediaError
+from colordaemon.media import ebml
+
+_VIDEO, _COLOR = b"\xe0", b"\x55\xb0"
+_SITING_ACROSS, _SITING_DOWN = b"\x55\xb7", b"\x55\xb8"
+_STEREO, _PROJECTION, _PROJECTION_TYPE = b"\x53\xb8", b"\x76\x70", b"\x76\x71"
+_MAPPING, _MAPPING_TYPE = b"\x41\xe4", b"\x41\xe7"
+_DOLBY_VISION = frozenset((b"dvcC", b"dvvC", b"dvwC"))
+# 1 is the first luma sample under a chroma sample, 2 the middle; to AVChromaLocation. Matroska has
+# no word for the last one, nor does anybody use it.
+_SITINGS = {(1, 2): 1, (2, 2): 2, (1, 1): 3, (2, 1): 4}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """siting: FFmpeg's number for that of chroma samples, 0 where it is unknown. side_data: of the
+    stream, by the names that FFmpeg has for those of frames."""
+
+    siting: int = 0
+    side_data: frozenset[str] = frozenset()
+
+
+def parameters_of(stream: VideoStream) -> Parameters:
+    buffer = io.BytesIO()
+    try:
+        with av.open(buffer, "w", format="matroska") as container:
+            container.add_stream_from_template(stream)
+            container.start_encoding()
+        tracks = ebml.parse_header(buffer.getvalue(), stream.container.name).tracks
+    except (av.error.FFmpegError, ValueError, MediaError):
+        return Parameters()  # a codec that Matroska does not hold
+    return _read(tracks[0]) if tracks else Parameters()
+
+
+def _read(track: ebml.Element) -> Parameters:
+    video = ebml.Element(_VIDEO, track.child(_VIDEO))
+    color = ebml.Element(_COLOR, video.child(_COLOR))
+    across, down = (_number(color.child(name)) for name in (_SITING_ACROSS, _SITING_DOWN))
+    found = set()
+    if _number(video.child(_STEREO)):
+        found.add("STEREO3D")
+    projection = ebml.Element(_PROJECTION, video.child(_PROJECTION))
+    if _number(projection.child(_PROJECTION_TYPE)):  # 0 is a plain, perhaps turned, picture
+        found.add("SPHERICAL")
+    mappings = [part for part in track.children if part.id == _MAPPING]
+    if any(part.child(_MAPPING_TYPE) in _DOLBY_VISION for part in mappings):
+        found.add("DOVI_METADATA")
+    return Parameters(_SITINGS.get((across, down), 0), frozenset(found))
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "big")
