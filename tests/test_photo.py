@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -73,7 +74,7 @@ def with_alpha(gray: np.ndarray, bands: int) -> np.ndarray:
 def test_every_format_comes_back_colored_in_its_own_format(tmp_path: Path, suffix: str) -> None:
     source = save(tmp_path / f"old{suffix}", ramp())
     report = color(source)
-    assert report == PhotoReport(WIDTH, HEIGHT, 1, 8, ())
+    assert replace(report, inventory=()) == PhotoReport(WIDTH, HEIGHT, 1, 8, ())
     assert_colored(result(source))
     assert photo_file.photo_format(partial_of(source)) == photo_file.photo_format(source)
     assert output_suffix(source, KEEP) == suffix

@@ -83,11 +83,6 @@ def test_heic_keeps_what_it_says_of_itself(tmp_path: Path) -> None:
     assert b"1950:01:01" in info["exif"] and b"DigitalSourceType" in info["xmp"]
 
 
-def test_several_pictures_in_one_heic_are_refused_rather_than_lost(tmp_path: Path) -> None:
-    source = heic(tmp_path / "burst.heic", ramp(), ramp() // 2)
-    assert_refused(source, MediaError, "2 pictures in one HEIC file, expected one")
-
-
 def test_a_still_gif_becomes_a_png_and_says_so(tmp_path: Path) -> None:
     source = gif(tmp_path / "still.gif", 1)
     assert output_suffix(source, PhotoSettings()) == ".png"

@@ -24,6 +24,7 @@ from colordaemon.cli.common import (
     override,
     stop_on_signals,
 )
+from colordaemon.service.printable import printable
 
 
 @app.command()
@@ -51,6 +52,9 @@ def once(
         Literal["sdr", "pq", "hlg"] | None,
         typer.Option(help="The transfer curve of films, whatever they say."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would become of all they hold.")
+    ] = False,
     model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Another model than the bundled one.")
     ] = None,
@@ -89,17 +93,24 @@ def once(
         )
         if model is not None:  # meant for all files, whatever the configuration says of some
             settings = settings.model_copy(update={"models": {}})
-        from colordaemon.service.once import color_files  # torch takes seconds to import
+        from colordaemon.service.once import color_files, plan_files  # torch takes seconds
         from colordaemon.service.progress import BarProgress, LineProgress
 
-        progress = BarProgress(console) if console.is_terminal else LineProgress()
-        tally = color_files(files, settings, progress, force=force, stop=stop)
+        if dry_run:
+            tally = plan_files(files, settings, _say, force=force, stop=stop)
+        else:
+            progress = BarProgress(console) if console.is_terminal else LineProgress()
+            tally = color_files(files, settings, progress, force=force, stop=stop)
         if tally.interrupted:
             raise typer.Exit(INTERRUPTED)
         if tally.failed:
             raise typer.Exit(FAILED)
         if not tally.done:
             raise typer.Exit(NOTHING_TO_DO)
+
+
+def _say(line: str) -> None:
+    typer.echo(printable(line))
 
 
 @app.command()

@@ -39,7 +39,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def read(path: Path) -> Found:
-    """Decode the picture. Raises MediaError for what is damaged or holds several."""
+    """Decode the picture that is shown, of several. Raises MediaError for what is damaged."""
     file = _open(path)
     try:
         pixels: NDArray[Any] = np.asarray(file)
@@ -68,9 +68,7 @@ def _open(path: Path) -> Any:
         if isinstance(error, OSError) and error.errno:
             raise
         raise MediaError(f"{path}: {error}, expected a sound HEIC picture") from error
-    if len(file) != 1:
-        raise MediaError(f"{path}: {len(file)} pictures in one HEIC file, expected one")
-    return file
+    return file[file.primary_index]
 
 
 def _remarks(info: dict[str, Any]) -> list[str]:

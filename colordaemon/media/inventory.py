@@ -1,4 +1,4 @@
-"""What a film holds, and what becomes of each part of it.
+"""What a film or photo holds, and what becomes of each part of it.
 
 This is the one list of it: made before work begins, shown in the log, the journal and to hooks.
 Whoever finds out that something is kept, converted or left out adds an entry; nothing is left out
@@ -14,6 +14,7 @@ from typing import Any, Literal
 Kind = Literal[
     "film", "sound", "subtitles", "captions", "video", "data", "attachment", "timecode",
     "chapters", "tags", "side data", "shape", "color", "time",
+    "photo", "pictures", "planes", "profile",
 ]  # fmt: skip
 Fate = Literal["kept", "converted", "left out"]
 OLD = "it describes the old file"

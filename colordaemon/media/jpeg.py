@@ -35,6 +35,14 @@ class Segment:
     def is_application(self) -> bool:
         return 0xE0 <= self.marker <= 0xEF
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        if self.marker == _COMMENT:
+            return "comment"
+        mark = self.payload.split(b"\0")[0][:32].decode("ascii", "replace")
+        return f"segment APP{self.marker - 0xE0} {mark}".strip()
+
     def encoded(self) -> bytes:
         return struct.pack(">BBH", 0xFF, self.marker, len(self.payload) + 2) + self.payload
 
@@ -130,6 +138,10 @@ def _is_kept(segment: Segment) -> bool:
         and not is_signature
         and not segment.payload.startswith(anew.get(segment.marker, ()) or b"\xff\xff never")
     )
+
+
+def has_profile(parts: Parts) -> bool:
+    return bool(parts.payloads(_APP2, b"ICC_PROFILE"))
 
 
 def holds_signature(parts: Parts) -> bool:

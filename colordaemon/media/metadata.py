@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from colordaemon.media import exif, jpeg, png, tiff, webp
+from colordaemon.media import exif, gif, jpeg, png, tiff, webp
 from colordaemon.media.provenance import is_ours, without_property
 from colordaemon.media.stills import PhotoFormat
 
@@ -79,7 +79,7 @@ def mapped(path: Path) -> Iterator[mmap.mmap]:
 
 
 def read_metadata(path: Path, kind: PhotoFormat, tags: tiff.Tags) -> Metadata:
-    """What a JPEG, PNG, TIFF, WebP or BMP says. HEIF's comes from its decoder, GIF says nothing.
+    """What a JPEG, PNG, TIFF, WebP, BMP or GIF says. HEIF's comes from its decoder.
 
     tags: those of the TIFF page.
     """
@@ -95,6 +95,9 @@ def read_metadata(path: Path, kind: PhotoFormat, tags: tiff.Tags) -> Metadata:
         case PhotoFormat.WEBP:
             with mapped(path) as data:
                 found = _of_webp(webp.take_apart(data))
+        case PhotoFormat.GIF:
+            with mapped(path) as data:
+                found = _of_gif(data)
         case PhotoFormat.BMP:
             with mapped(path) as data:
                 found = Metadata(is_ours=is_ours(data[-64:]))
@@ -144,6 +147,7 @@ def _of_jpeg(parts: jpeg.Parts, size: int) -> Metadata:
 
 
 _PADDING = 4096  # bytes; some programs fill up blocks, and a picture is larger
+SIGNATURE_LOST = "it holds only for the source"
 _SIGNED = "its signature (C2PA) holds only for the source and is left out"
 
 
@@ -169,6 +173,12 @@ def _of_png(parts: png.Parts) -> Metadata:
         remarks=tuple(remarks),
         is_whole=parts.trailing <= _PADDING,
     )
+
+
+def _of_gif(data: mmap.mmap) -> Metadata:
+    """Its comments as a PNG has them, which is what it becomes."""
+    kept = (png.Chunk(b"tEXt", b"Comment\0" + comment) for comment in gif.comments_of(data))
+    return Metadata(xmp=gif.xmp_of(data), kept=tuple(kept))
 
 
 def _of_webp(chunks: list[tuple[bytes, bytes]]) -> Metadata:
@@ -236,6 +246,16 @@ def _resources(data: bytes) -> Iterator[tuple[int, bytes]]:
         end = start + 4 + size + size % 2
         yield code, data[position:end].ljust(end - position, b"\0")
         position = end
+
+
+def numbered_resources(data: bytes) -> list[int]:
+    """The numbers of all image resources."""
+    return [code for code, _ in _resources(data) if code >= 0]
+
+
+def is_old_picture(code: int) -> bool:
+    """Whether an image resource shows the gray picture or describes its pixels."""
+    return code in _OLD_PIXELS
 
 
 def _resource(code: int, data: bytes) -> bytes:

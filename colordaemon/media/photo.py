@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -24,8 +25,10 @@ from torch import Tensor
 from colordaemon.color import Matrix, rgb_to_lab, rgb_to_ycbcr
 from colordaemon.config import PhotoSettings
 from colordaemon.errors import AlreadyColor, MediaError
+from colordaemon.media.inventory import Inventory
 from colordaemon.media.metadata import Metadata
 from colordaemon.media.photo_file import Page, PhotoFile, is_lossless_webp, photo_format, reading
+from colordaemon.media.photo_holdings import take_stock
 from colordaemon.media.photo_pixels import Codes, Kept, colored_pixels, gray_of, preview
 from colordaemon.media.photo_write import (
     PhotoWriter,
@@ -38,6 +41,7 @@ from colordaemon.media.provenance import Maker
 from colordaemon.media.stills import PhotoFormat
 from colordaemon.media.tint import ExistingColor, Marks, colored_marks, existing_color
 
+_Read = TypeVar("_Read")
 PredictAb = Callable[[Tensor], Tensor]
 
 _THUMBNAIL_SIDE = 256
@@ -60,7 +64,8 @@ _UPRIGHT = {
 @dataclass(frozen=True)
 class PhotoReport:
     """What was written. Width, height and depth (bits) are those of the first page. is_whole:
-    whether every picture of the source is in it."""
+    whether every picture of the source is in it. inventory: all that the source holds, and what
+    became of it."""
 
     width: int
     height: int
@@ -68,6 +73,7 @@ class PhotoReport:
     depth: int
     warnings: tuple[str, ...]
     is_whole: bool = True
+    inventory: Inventory = ()
 
 
 def is_photo(path: Path) -> bool:
@@ -80,6 +86,20 @@ def output_suffix(source: Path, settings: PhotoSettings) -> str:
     kind = _target(PhotoFile(source).kind, settings)
     own = source.suffix
     return own if own.lower() in kind.value else kind.value[0]
+
+
+def plan_photo(source: Path, settings: PhotoSettings, *, force: bool = False) -> Inventory:
+    """What would become of all that a photo holds. Raises what `color_photo` does."""
+    file = PhotoFile(source, accept_damaged=settings.accept_damaged)
+    target = _target(file.kind, settings)
+    _check_pages(file, target)
+    if not force:
+        _refuse_our_own(file)
+    pages = range(file.pages)
+    unchanged = [i for i in pages if file.is_mask(i) or not (force or _is_gray(file, i))]
+    if len(unchanged) == file.pages:
+        raise _already_color(source)
+    return take_stock(file, target).after(unchanged, {}).inventory
 
 
 def color_photo(
@@ -103,15 +123,14 @@ def color_photo(
     file = PhotoFile(source, accept_damaged=settings.accept_damaged)
     count = file.pages
     kind = _target(file.kind, settings)
-    if count > 1 and kind is not PhotoFormat.TIFF:
-        raise MediaError(f"{source}: {count} pages, expected one for {kind.name}")
+    _check_pages(file, kind)
     raw_bytes = 0
     for index in range(count):  # everything that can be refused is, before the network runs
         page = file.open_page(index)
         check_size(source, kind, page.image.width, page.image.height)
         raw_bytes += page.image.width * page.image.height * (3 + len(page.extras)) * page.depth // 8
-    if not force and all(file.metadata(index).is_ours for index in range(count)):
-        raise AlreadyColor(f"{source}: is a result of colordaemon; expected a source")
+    if not force:
+        _refuse_our_own(file)
     writer = PhotoWriter(
         file,
         partial,
@@ -124,11 +143,54 @@ def color_photo(
     try:
         job = _Job(file, kind, predict_ab, force, maker or Maker(), on_work)
         report = job.run(writer, count)
-        writer.close()
+        try:
+            job.stock.check(writer.close())
+        except MediaError as error:
+            raise MediaError(f"{source}: {error}") from error
     except BaseException:
         writer.abandon()
         raise
     return report
+
+
+def _check_pages(file: PhotoFile, target: PhotoFormat) -> None:
+    if file.pages > 1 and target is not PhotoFormat.TIFF:
+        raise MediaError(f"{file.path}: {file.pages} pages, expected one for {target.name}")
+
+
+def _refuse_our_own(file: PhotoFile) -> None:
+    if all(file.metadata(index).is_ours for index in range(file.pages)):
+        raise AlreadyColor(f"{file.path}: is a result of colordaemon; expected a source")
+
+
+def _already_color(path: Path) -> AlreadyColor:
+    return AlreadyColor(
+        f"{path}: has color already (chroma that does not follow its tones);"
+        " expected black and white or one tint"
+    )
+
+
+def _is_gray(file: PhotoFile, index: int) -> bool:
+    """Whether a page has no color but a tint, or marks."""
+
+    def judge() -> bool:
+        found, _ = _judge(*preview(file.open_page(index), lambda: None))
+        return found is not ExistingColor.COLOR
+
+    return _patiently(file, judge)
+
+
+def _patiently(file: PhotoFile, read: Callable[[], _Read]) -> _Read:
+    """Read pixels, and where they are damaged once more in every more patient way."""
+    while True:
+        try:
+            with reading(file.path):
+                return read()
+        except AlreadyColor:
+            raise
+        except MediaError:
+            if not file.trust_less():
+                raise
 
 
 def _target(stored: PhotoFormat, settings: PhotoSettings) -> PhotoFormat:
@@ -152,46 +214,40 @@ class _Job:
         self._file, self._target = file, target
         self._predict_ab, self._force, self._on_work = predict_ab, force, on_work
         self._maker = maker
+        self.stock = take_stock(file, target)
         self._warnings: dict[str, None] = {}  # a set that keeps its order
         self._is_whole = True
 
     def run(self, writer: PhotoWriter, count: int) -> PhotoReport:
         first: Sheet | None = None
-        colored = passed = 0
+        colored, unchanged = 0, []
         for index in range(count):
             sheet, is_new = self._sheet(index)
             colored += is_new
-            passed += not is_new and not self._file.is_mask(index)
+            if not is_new:
+                unchanged.append(index)
             first = first or sheet
             if is_new or count > 1:
                 writer.add(sheet)
         if not colored or first is None:
-            raise AlreadyColor(
-                f"{self._file.path}: has color already (chroma that does not follow its tones);"
-                " expected black and white or one tint"
-            )
-        if passed:
+            raise _already_color(self._file.path)
+        if passed := sum(not self._file.is_mask(index) for index in unchanged):
             self._warn(f"{passed} of {count} pages have color and stay as they are")
         for warning in (*self._file.remarks, *writer.remarks):
             self._warn(warning)
+        self.stock = self.stock.after(unchanged, writer.lost)
         width, height, _, codes = first.shape
         depth = 8 if codes == "uchar" else 16
-        return PhotoReport(width, height, count, depth, tuple(self._warnings), self._is_whole)
+        return PhotoReport(
+            width, height, count, depth, tuple(self._warnings), self._is_whole, self.stock.inventory
+        )
 
     def _warn(self, text: str) -> None:
         self._warnings[text] = None
 
     def _sheet(self, index: int) -> tuple[Sheet, bool]:
         """A page as it will be written, and whether it was colored."""
-        while True:
-            try:
-                with reading(self._file.path):
-                    return self._read_sheet(index)
-            except AlreadyColor:
-                raise
-            except MediaError:
-                if not self._file.trust_less():
-                    raise
+        return _patiently(self._file, lambda: self._read_sheet(index))
 
     def _read_sheet(self, index: int) -> tuple[Sheet, bool]:
         page, said = self._file.open_page(index), self._file.metadata(index)

@@ -21,6 +21,7 @@ import pyvips
 
 from colordaemon.errors import MediaError
 from colordaemon.media import heif, jpeg, packing, png, tiff
+from colordaemon.media.heif_items import items_of
 from colordaemon.media.icc import Coding, coding_of_cicp, coding_of_gamma, profile
 from colordaemon.media.metadata import Metadata, finished, mapped, read_metadata
 from colordaemon.media.stills import READ, PhotoFormat, moving_name, other_name, photo_kind
@@ -158,9 +159,13 @@ class PhotoFile:
             raise MediaError(
                 f"{self.path}: animated WebP of {pages} frames, expected a still picture"
             )
-        if self.kind is PhotoFormat.AVIF and pages > 1:
-            raise MediaError(f"{self.path}: {pages} pictures in one AVIF file, expected one")
-        return pages
+        return 1 if self.kind is PhotoFormat.AVIF else pages
+
+    @cached_property
+    def _further_pictures(self) -> tuple[str, ...]:
+        """A remark on the pictures of a HEIF file beside the one that is shown."""
+        count = len(items_of(self.path).further_pictures())
+        return (f"{count} further picture(s) in it are left out",) if count else ()
 
     def open_image(self, page: int) -> pyvips.Image:
         """A page as stored; checks the header only, the pixels follow as they are read."""
@@ -180,6 +185,13 @@ class PhotoFile:
     def _heic(self) -> heif.Found:
         return heif.read(self.path)
 
+    @cached_property
+    def _shown(self) -> int:
+        """Which of the pictures of an AVIF file is the one to show."""
+        with self.path.open("rb") as file:
+            image = pyvips.Image.heifload_source(pyvips.Source.new_from_descriptor(file.fileno()))
+        return int(image.get("heif-primary")) if image.get_typeof("heif-primary") else 0
+
     def _load(self, page: int) -> pyvips.Image:
         load = {
             PhotoFormat.JPEG: pyvips.Image.jpegload_source,
@@ -192,6 +204,8 @@ class PhotoFile:
         options: dict[str, object] = {"access": "sequential", "fail_on": self._ways[0]}
         if self.kind in (PhotoFormat.TIFF, PhotoFormat.AVIF, PhotoFormat.JPEG, PhotoFormat.PNG):
             options["unlimited"] = True  # our own bound on pixels holds; tags may be large
+        if self.kind is PhotoFormat.AVIF:
+            options["page"] = self._shown
         if self.kind is PhotoFormat.TIFF:
             self._pack_anew(page)
             options["page"] = 0 if page in self._repaired else page
@@ -203,7 +217,7 @@ class PhotoFile:
     def _pack_anew(self, page: int) -> None:
         if page in self._repaired:
             return
-        tags = self._tags(page)
+        tags = self.tags(page)
         try:
             packing.check_compression(tags)
             if packing.needs_packing(tags):
@@ -215,10 +229,9 @@ class PhotoFile:
     def metadata(self, page: int) -> Metadata:
         if self.kind is PhotoFormat.HEIC:
             heic = self._heic
+            remarks = (*heic.remarks, *self._further_pictures)
             told = finished(
-                Metadata(
-                    exif=heic.exif, xmp=heic.xmp, remarks=heic.remarks, is_whole=not heic.remarks
-                )
+                Metadata(exif=heic.exif, xmp=heic.xmp, remarks=remarks, is_whole=not remarks)
             )
             return replace(told, orientation=1)  # the decoder has turned it upright
         if self.kind is PhotoFormat.AVIF:
@@ -227,9 +240,17 @@ class PhotoFile:
                 image.get(name) if image.get_typeof(name) else b""
                 for name in ("exif-data", "xmp-data")
             )
-            told = finished(Metadata(exif=exif.removeprefix(jpeg.EXIF), xmp=xmp))
+            remarks = self._further_pictures
+            told = finished(
+                Metadata(
+                    exif=exif.removeprefix(jpeg.EXIF),
+                    xmp=xmp,
+                    remarks=remarks,
+                    is_whole=not remarks,
+                )
+            )
             return replace(told, orientation=1)
-        tags = self._tags(page) if self.kind is PhotoFormat.TIFF else {}
+        tags = self.tags(page) if self.kind is PhotoFormat.TIFF else {}
         found = read_metadata(self.path, self.kind, tags)
         if self.kind is PhotoFormat.BMP:
             image = self.open_image(page)
@@ -237,7 +258,7 @@ class PhotoFile:
             found = replace(found, density=(2, *dots) if image.get_typeof(_DENSITY) else None)
         return found
 
-    def _tags(self, page: int) -> tiff.Tags:
+    def tags(self, page: int) -> tiff.Tags:
         """The tags of a TIFF page; some are as large as the picture, and are read once."""
         if page not in self._known_tags:
             self._known_tags = {page: tiff.file_tags(self.path, page)}
@@ -247,13 +268,13 @@ class PhotoFile:
         """Whether a page belongs to another, as infrared planes and masks do."""
         if self.kind is not PhotoFormat.TIFF:
             return False
-        tag = self._tags(page).get(tiff.NEW_SUBFILE_TYPE)
+        tag = self.tags(page).get(tiff.NEW_SUBFILE_TYPE)
         return bool(tag and tag.numbers and tag.numbers[0] & _MASK)
 
     def open_page(self, page: int) -> Page:
         """A page with its color profile applied. Raises MediaError for what is not gray or RGB."""
         image = self.open_image(page)
-        tags = self._tags(page) if self.kind is PhotoFormat.TIFF else {}
+        tags = self.tags(page) if self.kind is PhotoFormat.TIFF else {}
         _check_samples(self.path, image, tags)
         colors = _colors(image, tags)
         extras = _extras(image.bands - colors, tags)

@@ -121,6 +121,7 @@ class PhotoWriter:
         self._big = big
         self._written: list[tuple[int, int, int, str]] = []
         self.remarks: tuple[str, ...] = ()
+        self.lost: dict[str, str] = {}  # what turned out to have no room, and why
 
     def add(self, sheet: Sheet) -> None:
         if self._pages and sheet.copied is not None and self._copies(self._pages, sheet.copied):
@@ -159,8 +160,8 @@ class PhotoWriter:
     def _remark(self, remarks: tuple[str, ...]) -> None:
         self.remarks = (*self.remarks, *remarks)
 
-    def close(self) -> None:
-        """Flush to disk, then read the file back and compare it with what was meant."""
+    def close(self) -> PhotoFile:
+        """Flush to disk, then read the file back, compare it with what was meant, and return it."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -172,6 +173,7 @@ class PhotoWriter:
             raise OSError(f"{name} is unreadable after writing: {error}") from error
         if found != self._written:
             raise OSError(f"{name} reads back as {found}, expected {self._written}")
+        return written
 
     def abandon(self) -> None:
         with suppress(OSError):  # closing flushes, and a full disk is still full
@@ -212,9 +214,11 @@ class PhotoWriter:
             block = self._block(sheet, None)
         if len(block) > exif.LONGEST_IN_JPEG:
             self._remark(("its EXIF is too long for a JPEG and is left out",))
+            self.lost["EXIF"] = "it is too long for a JPEG"
             block = exif_block(Metadata(), software(said), said.orientation, (0, 0), b"")
         if len(xmp) > jpeg.LONGEST - len(jpeg.XMP):
             self._remark(("its XMP is too long for a JPEG and is left out",))
+            self.lost["XMP"] = "it is too long for a JPEG"
             xmp = packet(sheet.maker or Maker())
         return jpeg.put_together(
             encoded,

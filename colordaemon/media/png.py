@@ -35,6 +35,10 @@ class Chunk:
         return struct.pack(">I", len(self.data)) + body + struct.pack(">I", zlib.crc32(body))
 
     @property
+    def is_text(self) -> bool:
+        return self.name in _TEXTS
+
+    @property
     def is_measure(self) -> bool:
         """Whether it tells a size or time that other formats have a place of their own for."""
         return self.name in (b"pHYs", b"tIME")

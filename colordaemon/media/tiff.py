@@ -57,7 +57,7 @@ _STORAGE = frozenset(
      519, 520, 521, 529, 530, 531, 532, 559, 32953, 32995, 32996, 32997, 32998, 34675, 65563)
 )  # fmt: skip
 # ... and what points elsewhere in the file or shows the gray picture once more, which is said.
-_LOST = {
+LOST = {
     330: "further pictures of the page (SubIFDs)",
     351: "a proxy of another picture (OPIProxy)",
     400: "a table of profiles (GlobalParametersIFD)",
@@ -164,13 +164,18 @@ def descriptive(tags: Tags) -> Tags:
     return kept | nested
 
 
+def is_descriptive(code: int) -> bool:
+    """Whether a tag is one that EXIF blocks may hold too."""
+    return code in (*_DESCRIPTIVE, _EXIF, _GPS)
+
+
 def kept_tags(tags: Tags) -> tuple[Tags, tuple[str, ...]]:
     """The tags that stay when a page is colored, and the names of what is lost with others."""
     kept: Tags = {}
     lost = []
     for code, tag in tags.items():
-        if code in _LOST:
-            lost.append(_LOST[code])
+        if code in LOST:
+            lost.append(LOST[code])
         elif tag.type == _DIRECTORY and tag.children is None:
             lost.append(f"a directory that is not known (tag {code})")
         elif code not in _STORAGE and tag.children != {}:

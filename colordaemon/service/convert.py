@@ -16,7 +16,7 @@ from colordaemon.film.film import color_film, plan_film
 from colordaemon.media.decode import Frame
 from colordaemon.media.inventory import Inventory, remarks
 from colordaemon.media.originals import original_of
-from colordaemon.media.photo import color_photo, is_photo, output_suffix
+from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
 from colordaemon.media.photo_file import picture_name
 from colordaemon.media.probe import open_film
 from colordaemon.media.provenance import Maker, is_ours
@@ -72,6 +72,16 @@ class Converted:
     summary: str
     warnings: tuple[str, ...]
     inventory: Inventory = ()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Where the result of a file would go, what would become of all that the file holds, and what
+    else its owner should know."""
+
+    target: Path
+    inventory: Inventory
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,13 +156,37 @@ def color(
     find_place: told the suffix of the result. on_work: called now and then while work goes on that
     finishes no frame. Raises what `convert` does; no partial is left then.
     """
-    if is_photo(source):
+    if _is_photo(source):
         return _color_photo(source, config, model, find_place, force, on_work)
-    if name := picture_name(source):  # which FFmpeg may open as a film of one frame
-        raise MediaError(f"{source}: found {name}, expected a {READ} picture or a film")
     return _color_film(
         source, config, model, progress, find_place, force, on_segment, on_work, should_stop
     )
+
+
+def plan(source: Path, config: Config, *, force: bool = False) -> Planned:
+    """What `convert` would do with a file, found out without the network.
+
+    Raises MediaError, AlreadyColor, TargetExists, OSError.
+    """
+    with opened(source) as file:
+        if _is_photo(file):
+            suffix = output_suffix(file, config.photo)
+            told = plan_photo(file, config.photo, force=force)
+            return Planned(target_for(file, suffix, config.output, {}), told)
+        if not force:
+            _refuse_our_own(file)
+        job = plan_film(file, config.film, force=force)
+        target = target_for(file, job.target.suffix, config.output, {})
+        return Planned(target, job.inventory, job.remarks)
+
+
+def _is_photo(source: Path) -> bool:
+    """Raises MediaError for a picture of a kind that is not read."""
+    if is_photo(source):
+        return True
+    if name := picture_name(source):  # which FFmpeg may open as a film of one frame
+        raise MediaError(f"{source}: found {name}, expected a {READ} picture or a film")
+    return False
 
 
 def _color_photo(
@@ -176,7 +210,7 @@ def _color_photo(
     )
     pages = f", {report.pages} pages" if report.pages > 1 else ""
     summary = f"{report.width}x{report.height}, {report.depth} bit{pages}"
-    return Colored(place, summary, report.warnings, is_whole=report.is_whole)
+    return Colored(place, summary, report.warnings, report.inventory, report.is_whole)
 
 
 def _color_film(

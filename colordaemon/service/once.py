@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -17,7 +17,7 @@ from colordaemon.errors import (
     ModelError,
     TargetExists,
 )
-from colordaemon.service.convert import Converted, Progress, convert
+from colordaemon.service.convert import Converted, Progress, convert, plan
 from colordaemon.service.models import Models
 from colordaemon.service.source import told_of
 
@@ -47,23 +47,59 @@ def color_files(
     Raises ModelError and ConfigError, because they concern all files.
     """
     stop = stop or Event()
-    tally = Tally()
     made: dict[Path, Path] = {}
     models = Models(config)
+
+    def color_one(source: Path) -> None:
+        done = convert(
+            source,
+            config,
+            models.model_for(source),
+            progress,
+            made,
+            force=force,
+            should_stop=stop.is_set,
+        )
+        _log_success(source, done)
+        made[done.target.resolve()] = source
+
+    return _each(sources, color_one, stop)
+
+
+def plan_files(
+    sources: Sequence[Path],
+    config: Config,
+    say: Callable[[str], None],
+    *,
+    force: bool = False,
+    stop: Event | None = None,
+) -> Tally:
+    """Say of files what would be done with them, and with everything that they hold.
+
+    Raises ConfigError.
+    """
+
+    def plan_one(source: Path) -> None:
+        planned = plan(source, config, force=force)
+        say(f"{source} -> {planned.target}")
+        for entry in planned.inventory:
+            how = f" ({entry.how})" if entry.how else ""
+            say(f"  {entry.fate:<9}  {entry.what}{how}")
+        for remark in planned.remarks:
+            say(f"  remark     {remark}")
+
+    return _each(sources, plan_one, stop or Event())
+
+
+def _each(sources: Sequence[Path], act: Callable[[Path], None], stop: Event) -> Tally:
+    """Do something with every file, and say what hinders it."""
+    tally = Tally()
     for source in dict.fromkeys(sources):  # a name given twice is meant once
         if stop.is_set():
             tally.interrupted = True
             break
         try:
-            done = convert(
-                source,
-                config,
-                models.model_for(source),
-                progress,
-                made,
-                force=force,
-                should_stop=stop.is_set,
-            )
+            act(source)
         except (ConfigError, ModelError):
             raise  # the next file would meet it too
         except Interrupted as reason:
@@ -76,9 +112,7 @@ def color_files(
             _log_failure(source, error)
             tally.failed.append(source)
         else:
-            _log_success(source, done)
             tally.done.append(source)
-            made[done.target.resolve()] = source
     return tally
 
 
