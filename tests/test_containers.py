@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -270,3 +271,15 @@ def test_subtitles_survive_the_move_of_the_table_of_contents(tmp_path: Path) -> 
     done = color(source)
     assert packets(done, 2) == packets(source, 2)
     assert times(done, 2) == times(source, 2)
+
+
+def test_tags_that_are_no_utf8_are_read_as_windows_wrote_them(tmp_path: Path) -> None:
+    path = make_film(
+        tmp_path / "film.avi", codec="mpeg4", time_base=Fraction(1, 25),
+        metadata={"title": "K@se 1953", "artist": "Zoë"},
+    )  # fmt: skip
+    data = path.read_bytes()
+    assert data.count(b"K@se") == 1
+    path.write_bytes(data.replace(b"K@se", b"K\xe4se"))
+    found = {key.lower(): value for key, value in metadata(color(path)).items()}
+    assert (found["title"], found["artist"]) == ("Käse 1953", "Zoë")

@@ -6,6 +6,7 @@ text that calls itself .mp4 can otherwise be a playlist that reads any file of t
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -47,6 +48,21 @@ _DECLARING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf", "nut"})
 
 _SAMPLES = 12
 UNREADABLE_IN_A_ROW = 64  # attempts; a demuxer that gets no further would be asked forever
+
+
+def _as_western(error: UnicodeError) -> tuple[str, int]:
+    """Read as Windows wrote it what is no UTF-8, as in the tags of old AVI files."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    part = error.object[error.start : error.end]
+    try:
+        return part.decode("cp1252"), error.end
+    except UnicodeDecodeError:
+        return part.decode("latin-1"), error.end
+
+
+_WESTERN = "colordaemon.western"
+codecs.register_error(_WESTERN, _as_western)
 
 
 @dataclass(frozen=True)
@@ -106,7 +122,8 @@ def open_film(path: Path) -> InputContainer:
             raise MediaError(f"{path}: the file is empty")
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
-        return av.open(os.path.abspath(path), options=options)  # noqa: PTH100  (may be a descriptor)
+        name = os.path.abspath(path)  # noqa: PTH100  (may be a descriptor)
+        return av.open(name, options=options, metadata_errors=_WESTERN)
     except av.error.FFmpegError as error:
         reason = "no film container that colordaemon opens"
         if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
