@@ -25,7 +25,7 @@ from colordaemon.media.mux import FilmMuxer, film_of
 from colordaemon.media.probe import open_film, tick
 from colordaemon.media.provenance import Maker
 from colordaemon.media.seek import from_keyframe
-from colordaemon.media.target import TRANSPORT, Target
+from colordaemon.media.target import MXF, TRANSPORT, Target
 
 
 def join(
@@ -41,6 +41,11 @@ def join(
     packet, as a sign of life. Returns how many packets of the other streams were too damaged to be
     copied.
     """
+    if target.format == MXF and len({*np.diff(plan.pts()).tolist()}) > 1:
+        raise MediaError(
+            f"{plan.source.path}: pictures are missing in it, and MXF holds only those at a steady "
+            "rate; --codec ffv1 writes Matroska"
+        )
     with open_film(plan.source.path) as source:
         muxer = FilmMuxer(path, source, plan.source, target, plan.encoder, maker or Maker())
         try:
@@ -98,9 +103,10 @@ def _film_packets(
     durations = dict(
         zip(times.tolist(), [*np.diff(times).tolist(), max(0, end - int(times[-1]))], strict=True)
     )
+    repeats = target.format in (TRANSPORT, MXF) and plan.encoder.codec in ("h264", "hevc")
     number, header = 0, _header_of(plan.segments[0])
     for segment in plan.segments:
-        for packet, pts in _segment_packets(segment, header, target.format == TRANSPORT):
+        for packet, pts in _segment_packets(segment, header, repeats):
             early = number - depth
             packet.pts, packet.dts = pts, int(times[0]) + step * early
             if early >= 0:

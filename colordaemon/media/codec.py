@@ -102,6 +102,11 @@ class EncoderSettings:
     def segment_format(self) -> str:
         return _ENCODERS[self.codec].segment_format
 
+    @property
+    def reorders(self) -> bool:
+        """Whether pictures may be coded in another order than they are shown."""
+        return self.codec in ("h264", "hevc") and dict(self.options).get("bf") != "0"
+
     def order_of(self, order: FieldOrder) -> FieldOrder:
         """What the result says of a picture that has this field order."""
         if self.codec == "ffv1":  # holds whole pictures and interlaced ones side by side
@@ -215,6 +220,8 @@ def _options(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -
         options["profile"] = _dnxhr_profile(pix_fmt)
     if codec == "prores" and "444" in pix_fmt:
         options["profile"] = "4444"
+    if codec == "h264" and info.container == "mxf":
+        options["bf"] = "0"  # FFmpeg does not write into MXF in which order pictures are shown
     _add_interlacing(options, codec, info.field_order)
     if "qp" in settings.encoder_options:
         options.pop("crf", None)  # x264 would heed crf alone

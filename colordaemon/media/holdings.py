@@ -93,8 +93,8 @@ def _chapters(source: InputContainer, format_name: str, original: Original) -> I
         fits = format_name == "matroska"
         reason = "" if fits else f"{format_name} holds one plain list of them"
         yield Entry("chapters", what, "kept" if fits else "left out", reason)
-    elif count and format_name == "mpegts":
-        reason = "a transport stream has no place for them"
+    elif count and format_name in ("mpegts", "mxf"):
+        reason = f"{format_name} has no place for them"
         yield Entry("chapters", f"{count} chapters", "left out", reason)
     elif count:
         yield Entry("chapters", f"{count} chapters")

@@ -12,6 +12,7 @@ _STALE_TAGS = frozenset(
      "number_of_frames", "number_of_bytes", "_statistics_tags", "_statistics_writing_app",
      "_statistics_writing_date_utc", "alpha_mode")
 )  # fmt: skip
+_COMMENTS = ("comment", "COMMENT", "comment_comment")  # the last in MXF
 
 
 def is_stale(key: str) -> bool:
@@ -24,19 +25,26 @@ def tags_of_result(
 ) -> dict[str, str]:
     """Those of the source that are still true, its timecode, and what is said of the colors.
 
-    start_timecode: that its pictures say; the container's own goes before. Matroska has no place
-    for XMP, which says of the colors elsewhere what machines read.
+    start_timecode: that its pictures say; the container's own goes before. Matroska and MXF have no
+    place for XMP, which says of the colors elsewhere what machines read.
     """
     tags = {k: v for k, v in source.metadata.items() if not is_stale(k)}
     timecode = find_tag(source, "timecode") or start_timecode
     if timecode:
         tags["timecode"] = timecode
-    comment = tags.get("comment", tags.get("COMMENT"))
+    comment = next((tags[key] for key in _COMMENTS if key in tags), None)
     if not comment or not is_ours(comment):  # as is one that is colored again
         tags["comment"] = f"{comment}; {SENTENCE}" if comment else SENTENCE
-    if format_name in ("matroska", "webm"):
+    if format_name in ("matroska", "webm", "mxf"):
         tags |= maker.tags()
+    if format_name == "mxf":
+        tags = {key if _is_of_mxf(key) else f"comment_{key}": text for key, text in tags.items()}
     return tags
+
+
+def _is_of_mxf(key: str) -> bool:
+    """Whether FFmpeg writes it into MXF as it is; all others only as comments with a name."""
+    return key in ("timecode", "reel_name") or key.startswith("comment_")
 
 
 def is_result(source: InputContainer) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -32,18 +33,21 @@ from colordaemon.media.probe import FilmInfo, open_film
 from colordaemon.media.shape import Shape, changes_of, shape_of
 from colordaemon.media.tags import find_tag, is_stale
 
-MATROSKA, TRANSPORT = "matroska", "mpegts"
-_SUFFIXES = {MATROSKA: ".mkv", "webm": ".webm", "mov": ".mov", "mp4": ".mp4", TRANSPORT: ".ts"}
+MATROSKA, TRANSPORT, MXF = "matroska", "mpegts", "mxf"
+_SUFFIXES = {MATROSKA: ".mkv", "webm": ".webm", "mov": ".mov", "mp4": ".mp4", TRANSPORT: ".ts",
+             MXF: ".mxf"}  # fmt: skip
 _OTHER_SUFFIXES = {"mp4": (".m4v",), TRANSPORT: (".m2ts", ".mts", ".m2t", ".trp")}
 # RFC 9043 lets FFV1 into MP4 too, but archives and their tools expect it in Matroska, as those of
 # editing systems expect ProRes and DNxHR in QuickTime.
 _USUAL = {"ffv1": MATROSKA, "prores": "mov", "dnxhr": "mov"}
+_IN_MXF = frozenset(("h264", "prores", "dnxhr"))
 _TITLES = {
     MATROSKA: "Matroska",
     "webm": "WebM",
     "mov": "QuickTime",
     "mp4": "MP4",
     TRANSPORT: "an MPEG transport stream",
+    MXF: "MXF (OP1a)",
 }
 
 
@@ -79,7 +83,7 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
     Found out by writing headers to memory, before any work is spent. Raises MediaError when
     none can hold the film stream itself.
     """
-    native = _USUAL.get(encoder.codec) or _native_format(info)
+    native = _native_format(info, encoder)
     candidates = [*dict.fromkeys((native, MATROSKA, "mov"))]
     if info.container == TRANSPORT and encoder.codec in ("h264", "hevc"):
         candidates.append(TRANSPORT)  # holds what only broadcasts have, as teletext
@@ -122,12 +126,24 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
     )
 
 
-def _native_format(info: FilmInfo) -> str:
+def _native_format(info: FilmInfo, encoder: EncoderSettings) -> str:
+    if info.container == MXF and _goes_into_mxf(encoder):
+        return MXF
+    if encoder.codec in _USUAL:
+        return _USUAL[encoder.codec]
     if info.container == MATROSKA:
         return "webm" if info.path.suffix.lower() == ".webm" else MATROSKA
     if info.container == "mov":
         return "mov" if info.path.suffix.lower() in (".mov", ".qt") else "mp4"
     return MATROSKA
+
+
+def _goes_into_mxf(encoder: EncoderSettings) -> bool:
+    """As FFmpeg writes it: without the order in which pictures are shown, and for DNxHR without
+    fields."""
+    has_fields = encoder.field_order != "progressive"
+    is_silent = encoder.codec == "dnxhr" and has_fields
+    return encoder.codec in _IN_MXF and not encoder.reorders and not is_silent
 
 
 def _fitting(
@@ -140,12 +156,15 @@ def _fitting(
     """The streams that a container takes into its header, each with the way it takes."""
 
     def takes(ways: Mapping[int, Way | None]) -> bool:
+        trial = av.open(io.BytesIO(), "w", format=name)
         try:
-            with av.open(io.BytesIO(), "w", format=name) as trial:
-                declare_streams(trial, source, info, encoder, ways)
-                trial.start_encoding()
+            declare_streams(trial, source, info, encoder, ways)
+            trial.start_encoding()
         except (av.error.FFmpegError, ValueError):
             return False
+        finally:
+            with suppress(av.error.UnknownError):  # of MXF, which wants one packet at least
+                trial.close()
         return True
 
     film: dict[int, Way | None] = {info.stream_index: None}
