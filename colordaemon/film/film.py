@@ -19,10 +19,11 @@ from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask
 from colordaemon.film.record import Record, identity_of, segment_name
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.stride import StrideSetting
+from colordaemon.media.beside import side_data, side_entries
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.colorspace import color_holdings
 from colordaemon.media.decode import Frame
-from colordaemon.media.holdings import side_data, transparency
+from colordaemon.media.holdings import transparency
 from colordaemon.media.inventory import Inventory, grave_losses
 from colordaemon.media.probe import FilmInfo, film_color, probe_film
 from colordaemon.media.provenance import Maker
@@ -58,6 +59,7 @@ class FilmReport:
     of order. jumps: of the film's clock, behind which everything was moved. overdeclared: seconds
     that its header promised beyond what is there. left_out: packets of other streams, too damaged
     to be copied. misshown: frames that are interlaced in a way that the result does not say.
+    found_later: what came with frames, and was not seen in the samples that the job knows of.
     """
 
     frames: int
@@ -71,6 +73,7 @@ class FilmReport:
     left_out: int
     kept: int
     misshown: int
+    found_later: Inventory
 
     def remarks(self) -> list[str]:
         """What the film's owner should know, in words."""
@@ -170,7 +173,14 @@ def color_film(
         left_out=left_out,
         kept=sum(segment.kept for segment in plan.segments),
         misshown=sum(segment.misshown for segment in plan.segments),
+        found_later=_found_later(job, plan),
     )
+
+
+def _found_later(job: FilmJob, plan: FilmPlan) -> Inventory:
+    names = {name for segment in plan.segments for name in segment.beside}
+    entries = side_entries(names - job.target.shape.covered, job.source, job.encoder.codec)
+    return tuple(entry for entry in entries if entry not in job.inventory)
 
 
 def stride_for(settings: FilmSettings, device: torch.device) -> StrideSetting:
@@ -198,6 +208,7 @@ def run_segments(
         damaged_percent=job.settings.damaged_percent,
         smoothing=job.settings.smoothing,
         stride=stride,
+        accept_loss=job.settings.accept_loss,
         keep_color=job.keep_color and not job.source.layout.is_gray,
     )
     while (task := _following(first, plan)) is not None:

@@ -28,7 +28,8 @@ class SegmentTask:
     start: where it begins, None for the film's beginning. damage: what was counted before that.
     end_pts: pts of the first frame after it; None lets the segment end by rule, at the first cut
     after SHORTEST_SECONDS or after longest_seconds.
-    keep_color: shots that have real color already pass as they are.
+    keep_color: shots that have real color already pass as they are. accept_loss: whether captions
+    may be lost.
     """
 
     index: int
@@ -43,6 +44,7 @@ class SegmentTask:
     smoothing: Mode = "motion"
     stride: StrideSetting = 1
     keep_color: bool = False
+    accept_loss: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class SegmentResult:
     next: where the next segment begins, None at the film's end. cuts: pts of the frames that begin
     a shot. damage: counted from the film's beginning to the next segment's first frame. kept: how
     many of its frames passed with their own color. misshown: how many are interlaced in a way that
-    the result does not say.
+    the result does not say. beside: FFmpeg's names of what came with its frames beside the pixels.
     """
 
     index: int
@@ -65,6 +67,7 @@ class SegmentResult:
     damage: Damage
     kept: int = 0
     misshown: int = 0
+    beside: tuple[str, ...] = ()
 
 
 @dataclass

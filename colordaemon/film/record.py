@@ -100,6 +100,7 @@ class Record:
                 packet_pts=tuple(values.pop("packet_pts")),
                 next=Edge(**following) if following else None,
                 cuts=tuple(values.pop("cuts")),
+                beside=tuple(values.pop("beside")),
                 damage=Damage(**values.pop("damage")),
                 **values,
             )

@@ -22,8 +22,10 @@ from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.playback import Playback, frames_ahead
 from colordaemon.film.prefetch import prefetch
+from colordaemon.media.beside import side_entries
 from colordaemon.media.decode import Frame
 from colordaemon.media.encode import SegmentWriter, own_chroma
+from colordaemon.media.inventory import grave_losses
 from colordaemon.media.pixels import at_depth
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
@@ -63,6 +65,7 @@ class SegmentWorker:
         playback = self._playback_at(task)
         cuts: list[int] = []
         kept, misshown = 0, 0
+        beside: set[str] = set()
         last: Frame | None = None
         waiting = prefetch(
             colored_frames(playback, task, self.colorizer.device),
@@ -75,6 +78,9 @@ class SegmentWorker:
                     if self.should_stop():
                         raise Interrupted(f"{task.source.path}: stopped")
                     last = colored.frame
+                    if new := last.beside - beside:
+                        beside |= new
+                        _check_losses(task, new)
                     writer.write(last, colored.chroma)
                     self.on_frame(last)
                     kept += colored.kept
@@ -100,6 +106,7 @@ class SegmentWorker:
             damage=damage,
             kept=kept,
             misshown=misshown,
+            beside=tuple(sorted(beside)),
         )
 
     def _playback_at(self, task: SegmentTask) -> Playback:
@@ -175,6 +182,14 @@ def _check_own_color(source: FilmInfo) -> None:
             f"{source.path}: has shots in color, and its color matrix is "
             f"{source.tags.strange_matrix}, expected one of Y'CbCr; --force colors them anew"
         )
+
+
+def _check_losses(task: SegmentTask, names: set[str] | frozenset[str]) -> None:
+    """Raises MediaError for captions that nobody saw when the film was planned, from samples."""
+    lost = grave_losses(side_entries(names, task.source, task.encoder.codec))
+    if lost and not task.accept_loss:
+        reasons = "; ".join(map(str, lost))
+        raise MediaError(f"{task.source.path}: {reasons}; --accept-loss colors it without")
 
 
 @torch.inference_mode()

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 
 Messages = tuple[tuple[str, bytes], ...]  # FFmpeg's name of the side data, and its bytes
-CARRIED = ("A53_CC", "AFD")
-CARRYING_CODECS = frozenset(("h264", "hevc"))
+CARRIED_IN = {"h264": frozenset(("A53_CC", "AFD")), "hevc": frozenset(("A53_CC", "AFD"))}
+CARRIED = frozenset[str]().union(*CARRIED_IN.values())
 
 _ATSC = b"\xb5\x00\x31"  # ITU-T T.35: the United States, ATSC
 _MOST_TRIPLETS = 31

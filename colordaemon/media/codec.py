@@ -223,6 +223,8 @@ def _options(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -
     if codec == "h264" and info.container == "mxf":
         options["bf"] = "0"  # FFmpeg does not write into MXF in which order pictures are shown
     _add_interlacing(options, codec, info.field_order)
+    for name, value in info.light.option(codec).items():
+        options[name] = ":".join(filter(None, (options.get(name), value)))
     if "qp" in settings.encoder_options:
         options.pop("crf", None)  # x264 would heed crf alone
     for name, value in settings.encoder_options.items():

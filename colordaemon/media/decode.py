@@ -21,6 +21,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
+from colordaemon.media.beside import names_beside
 from colordaemon.media.captions import Messages
 from colordaemon.media.clock import Clock
 from colordaemon.media.colorspace import matrix_tag, range_name, untagged
@@ -43,7 +44,8 @@ class Frame:
     """One frame: the decoder's picture in a planar format, first plane luma, and when it is shown.
 
     pts and duration count in the film's time base; duration is 0 where the container knows none.
-    messages: captions and the like that come with the picture. fields: of this one picture.
+    messages: captions and the like that come with the picture. fields: of this one picture. beside:
+    FFmpeg's names of all that comes with it.
     alpha: how opaque it is, of the depth of the luma, if the source says.
     """
 
@@ -54,6 +56,7 @@ class Frame:
     messages: Messages = ()
     fields: FieldOrder = "progressive"
     alpha: np.ndarray | None = None
+    beside: frozenset[str] = frozenset()
 
     @property
     def luma(self) -> np.ndarray:
@@ -133,7 +136,8 @@ class FilmReader:
             messages, duration = messages_of(picture), picture.duration or 0
             order, planar = self._order(picture), self._planar(picture)
             alpha = alpha_of(picture) if self._layout.has_alpha else None
-            yield Frame(planar, self._layout.depth, pts, duration, messages, order, alpha)
+            beside = names_beside(picture)
+            yield Frame(planar, self._layout.depth, pts, duration, messages, order, alpha, beside)
 
     def _from_entry(self, frames: Iterator[Frame], entry: Entry) -> Iterator[Frame]:
         before, frame = None, next(frames, None)

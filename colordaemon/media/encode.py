@@ -11,7 +11,7 @@ import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from colordaemon.media.captions import CARRYING_CODECS, Messages, with_messages
+from colordaemon.media.captions import CARRIED_IN, Messages, with_messages
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.colorspace import untagged
 from colordaemon.media.decode import Frame
@@ -62,8 +62,9 @@ class SegmentWriter:
         )
         picture.pts, picture.time_base = frame.pts, self.settings.time_base
         picture.duration = frame.duration
-        if frame.messages and self.settings.codec in CARRYING_CODECS:
-            self._messages[frame.pts] = frame.messages
+        carried = CARRIED_IN.get(self.settings.codec, ())
+        if messages := tuple(m for m in frame.messages if m[0] in carried):
+            self._messages[frame.pts] = messages
         self.settings.tag(picture)
         self._encode(picture)
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-import av.error
 from av.container import InputContainer
 from av.stream import Stream
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
-from colordaemon.media.captions import CARRIED, CARRYING_CODECS
 from colordaemon.media.copies import CONVERTING, Descriptions, Way, stream_name
-from colordaemon.media.frames import all_side_data, is_void
 from colordaemon.media.inventory import KIND_OF_STREAM, OLD, Entry, Fate, Inventory, Kind
 from colordaemon.media.originals import Original
 from colordaemon.media.pixels import layout_of
@@ -20,46 +15,8 @@ from colordaemon.media.probe import FilmInfo, open_film
 from colordaemon.media.tags import is_stale
 from colordaemon.media.userdata import unread_parts
 
-# FFmpeg's side data that is part of how packets are decoded, and not of what is shown.
-_TECHNICAL = frozenset(
-    ("cpb_properties", "skip_samples", "new_extradata", "param_change", "mpegts_stream_id",
-     "quality_stats", "strings_metadata", "palette", "matroska_block_additional", "prft")
-)  # fmt: skip
-_TECHNICAL_OF_FRAMES = frozenset(("MOTION_VECTORS", "VIDEO_ENC_PARAMS", "SEI_UNREGISTERED",
-                                  "VIDEO_HINT", "SKIP_SAMPLES"))  # fmt: skip
-# Side data of packets that frames have under another name.
-_NAMES = {
-    "a53_cc": "A53_CC",
-    "afd": "AFD",
-    "display_matrix": "DISPLAYMATRIX",
-    "stereo_3d": "STEREO3D",
-    "mastering_display_metadata": "MASTERING_DISPLAY_METADATA",
-    "content_light_level": "CONTENT_LIGHT_LEVEL",
-    "dovi_conf": "DOVI_METADATA",
-    "dynamic_hdr10_plus": "DYNAMIC_HDR_PLUS",
-    "s12m_timecode": "S12M_TIMECODE",
-    "spherical": "SPHERICAL",
-    "icc_profile": "ICC_PROFILE",
-    "ambient_viewing_environment": "AMBIENT_VIEWING_ENVIRONMENT",
-}
-_SIDE_DATA: dict[str, tuple[Kind, str]] = {
-    "A53_CC": ("captions", "closed captions in the pictures (EIA-608/708)"),
-    "AFD": ("shape", "active format description"),
-    "PANSCAN": ("shape", "pan and scan"),
-    "SPHERICAL": ("shape", "marks of spherical pictures"),
-    "GOP_TIMECODE": ("timecode", "timecode of groups of pictures"),
-    "S12M_TIMECODE": ("timecode", "timecode of each picture (SMPTE 12M)"),
-    "MASTERING_DISPLAY_METADATA": ("side data", "HDR10 mastering display"),
-    "CONTENT_LIGHT_LEVEL": ("side data", "HDR10 content light level"),
-    "DYNAMIC_HDR_PLUS": ("side data", "HDR10+ dynamic metadata"),
-    "DOVI_METADATA": ("side data", "Dolby Vision metadata"),
-    "DOVI_RPU_BUFFER": ("side data", "Dolby Vision metadata of each picture"),
-    "FILM_GRAIN_PARAMS": ("side data", "parameters of film grain, which is in the pictures now"),
-    "ICC_PROFILE": ("side data", "ICC profile"),
-}
 _TRANSPORT_TAGS = frozenset(("service_name", "service_provider"))
 _MOST_PRIMING_SECONDS = 0.25  # what decoders of sound and pictures need to begin
-_SAMPLES, _FRAMES_EACH = 6, 3
 
 
 def take_stock(
@@ -123,20 +80,6 @@ def is_timecode(stream: Stream) -> bool:
     return stream.type == "data" and "timecode" in stream.metadata
 
 
-def side_data(info: FilmInfo, codec: str, covered: Collection[str]) -> Inventory:
-    """What becomes of what comes with the film's packets and frames, found in samples all over it.
-
-    codec: that the film is going to be in. covered: names of what is accounted for elsewhere.
-    """
-    with open_film(info.path) as source:
-        stream = source.streams[info.stream_index]
-        assert isinstance(stream, VideoStream)
-        names = sorted(_side_data_of(source, stream) - {*covered})
-    if not info.start_timecode:  # it counts from zero, as where there is none
-        names = [name for name in names if name != "GOP_TIMECODE"]
-    return tuple(_side_entry(name, codec) for name in names)
-
-
 def transparency(info: FilmInfo, pix_fmt: str, codec: str) -> Inventory:
     """What becomes of it in pictures of a codec that are encoded from this format."""
     with open_film(info.path) as source:
@@ -151,45 +94,6 @@ def transparency(info: FilmInfo, pix_fmt: str, codec: str) -> Inventory:
         return (Entry("video", what),)
     reason = f"{codec} holds none; ffv1 does, and prores in limited range"
     return (Entry("video", what, "left out", reason),)
-
-
-def _side_entry(name: str, codec: str) -> Entry:
-    kind, what = _SIDE_DATA.get(name, ("side data", name.lower().replace("_", " ")))
-    if name == "GOP_TIMECODE":
-        return Entry(kind, what, "converted", "the first one is the container's")
-    if name in CARRIED and codec in CARRYING_CODECS:
-        return Entry(kind, what)
-    return Entry(kind, what, "left out", f"it cannot be put into {codec}")
-
-
-def _side_data_of(source: InputContainer, stream: VideoStream) -> set[str]:
-    """Names of the side data of a film's packets and frames, from samples all over it."""
-    found: set[str] = set()
-    start, total = stream.start_time or 0, stream.duration or 0
-    for part in range(_SAMPLES if total else 1):
-        try:
-            if part:
-                source.seek(start + total * part // _SAMPLES, stream=stream)
-            for names in _sampled(source, stream):
-                found |= names
-        except av.error.FFmpegError:
-            continue
-    return found
-
-
-def _sampled(source: InputContainer, stream: VideoStream) -> Iterator[set[str]]:
-    frames = 0
-    for packet in source.demux(stream):
-        yield {
-            _NAMES.get(data.data_type, data.data_type) for data in packet.iter_sidedata()
-        } - _TECHNICAL
-        for frame in packet.decode():
-            assert isinstance(frame, VideoFrame)
-            frames += 1
-            names = (side.type.name for side in all_side_data(frame) if not is_void(side))
-            yield {*names} - _TECHNICAL_OF_FRAMES
-        if frames >= _FRAMES_EACH:
-            return
 
 
 def _stream(stream: Stream, info: FilmInfo, way: Way | None, described: Descriptions) -> Entry:

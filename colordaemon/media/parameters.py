@@ -15,9 +15,8 @@ from av.video.stream import VideoStream
 from colordaemon.errors import MediaError
 from colordaemon.media import ebml
 
-_VIDEO, _COLOR = b"\xe0", b"\x55\xb0"
+_COLOR = b"\x55\xb0"
 _SITING_ACROSS, _SITING_DOWN = b"\x55\xb7", b"\x55\xb8"
-_STEREO, _PROJECTION, _PROJECTION_TYPE = b"\x53\xb8", b"\x76\x70", b"\x76\x71"
 _MAPPING, _MAPPING_TYPE = b"\x41\xe4", b"\x41\xe7"
 _DOLBY_VISION = frozenset((b"dvcC", b"dvvC", b"dvwC"))
 # 1 is the first luma sample under a chroma sample, 2 the middle; to AVChromaLocation. Matroska has
@@ -28,7 +27,7 @@ _SITINGS = {(1, 2): 1, (2, 2): 2, (1, 1): 3, (2, 1): 4}
 @dataclass(frozen=True)
 class Parameters:
     """siting: FFmpeg's number for that of chroma samples, 0 where it is unknown. side_data: of the
-    stream, by the names that FFmpeg has for those of frames."""
+    stream and not of its pictures, by the names that FFmpeg has for those of pictures."""
 
     siting: int = 0
     side_data: frozenset[str] = frozenset()
@@ -47,19 +46,13 @@ def parameters_of(stream: VideoStream) -> Parameters:
 
 
 def _read(track: ebml.Element) -> Parameters:
-    video = ebml.Element(_VIDEO, track.child(_VIDEO))
+    video = ebml.Element(ebml.VIDEO, track.child(ebml.VIDEO))
     color = ebml.Element(_COLOR, video.child(_COLOR))
     across, down = (_number(color.child(name)) for name in (_SITING_ACROSS, _SITING_DOWN))
-    found = set()
-    if _number(video.child(_STEREO)):
-        found.add("STEREO3D")
-    projection = ebml.Element(_PROJECTION, video.child(_PROJECTION))
-    if _number(projection.child(_PROJECTION_TYPE)):  # 0 is a plain, perhaps turned, picture
-        found.add("SPHERICAL")
-    mappings = [part for part in track.children if part.id == _MAPPING]
-    if any(part.child(_MAPPING_TYPE) in _DOLBY_VISION for part in mappings):
-        found.add("DOVI_METADATA")
-    return Parameters(_SITINGS.get((across, down), 0), frozenset(found))
+    mappings = [part.child(_MAPPING_TYPE) for part in track.children if part.id == _MAPPING]
+    has_dolby_vision = not _DOLBY_VISION.isdisjoint(mappings)
+    side_data = frozenset(("DOVI_METADATA",) if has_dolby_vision else ())
+    return Parameters(_SITINGS.get((across, down), 0), side_data)
 
 
 def _number(data: bytes) -> int:

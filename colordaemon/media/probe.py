@@ -29,6 +29,7 @@ from colordaemon.errors import MediaError
 from colordaemon.media.colorspace import ColorTags, code_of, tags_of, untagged
 from colordaemon.media.fields import FieldOrder, FieldReader, film_order
 from colordaemon.media.frames import stereo_mode_of, timecode_of
+from colordaemon.media.light import Light, light_of
 from colordaemon.media.orientation import Orientation
 from colordaemon.media.parameters import parameters_of
 from colordaemon.media.pixels import Layout, layout_of
@@ -98,6 +99,7 @@ class FilmInfo:
     other_aspects: tuple[Fraction, ...]
     is_steady: bool
     tags: ColorTags
+    light: Light
     duration_seconds: float | None
     container_seconds: float | None
     origin_seconds: Fraction
@@ -217,6 +219,7 @@ def probe_film(path: Path) -> FilmInfo:
             other_aspects=tuple(sorted(set(said) - {aspect})) if aspect in said else (),
             is_steady=len({*orientations}) == 1,
             tags=tags_of(frame, parameters_of(stream).siting),
+            light=light_of(frame),
             duration_seconds=float(stream.duration * tick(stream))
             if declares and stream.duration
             else None,

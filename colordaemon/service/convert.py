@@ -252,11 +252,12 @@ def _color_film(
         )
     finally:
         progress.end()
-    warnings = [*job.remarks, *remarks(job.inventory), *report.remarks()]
+    inventory = (*job.inventory, *report.found_later)
+    warnings = [*job.remarks, *remarks(inventory), *report.remarks()]
     summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
     if report.resumed:
         summary += f", {report.resumed} of {report.segments} segments from before"
-    return Colored(place, summary, tuple(warnings), job.inventory)
+    return Colored(place, summary, tuple(warnings), inventory)
 
 
 def _refuse_our_own(source: Path) -> None:

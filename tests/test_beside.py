@@ -1,0 +1,140 @@
+"""What comes with pictures beside the pixels is carried by the codec, or its loss is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import pytest
+from films import ARCHIVE, EXACT, color, color_and_report, decode, make_film
+from films import luma_differences as differences
+
+from colordaemon.config import FilmSettings
+from colordaemon.errors import MediaError
+from colordaemon.film.film import plan_film
+from colordaemon.media.captions import with_messages
+from colordaemon.media.frames import all_side_data
+from colordaemon.media.inventory import Entry
+from colordaemon.media.light import light_of
+
+DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+HDR = {"colorspace": 9, "color_primaries": 9, "color_trc": 16, "color_range": 1}
+HEVC = FilmSettings(codec="hevc", encoder_options={"x265-params": "lossless=1"})
+AV1 = FilmSettings(codec="av1", preset="12")
+
+
+def hdr10(path: Path, params: str = f"master-display={DISPLAY}:max-cll=1000,400") -> Path:
+    options = {"x265-params": f"log-level=error:{params}", "preset": "ultrafast"}
+    size, pix_fmt = (128, 96), "yuv420p10le"
+    return make_film(path, 4, codec="libx265", size=size, pix_fmt=pix_fmt, options=options, **HDR)
+
+
+def said(path: Path, name: str) -> list[bytes]:
+    """The side data of that name of all pictures."""
+    return [bytes(s) for f in decode(path) for s in all_side_data(f) if s.type.name == name]
+
+
+def of_side_data(entries: tuple[Entry, ...]) -> dict[str, str]:
+    return {entry.what: entry.fate for entry in entries if entry.kind == "side data"}
+
+
+@pytest.mark.parametrize("settings", [HEVC, AV1, EXACT])
+def test_the_light_of_hdr10_is_carried(tmp_path: Path, settings: FilmSettings) -> None:
+    source = hdr10(tmp_path / "film.mkv")
+    job = plan_film(source, settings)
+    assert of_side_data(job.inventory) == {
+        "HDR10 mastering display": "kept",
+        "HDR10 content light level": "kept",
+    }
+    light = light_of(decode(color(source, settings))[0])
+    red_green_blue_white = (34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450)
+    # AV1 counts in 1/65536 and in 1/16384 cd/m².
+    assert light.display[:8] == pytest.approx(red_green_blue_white, abs=1)
+    assert light.display[8:] == pytest.approx((50, 10000000), abs=1)
+    assert light.content == (1000, 400)
+
+
+def test_in_hevc_it_comes_through_to_the_last_digit_with_every_key_frame(tmp_path: Path) -> None:
+    source = hdr10(tmp_path / "film.mkv")
+    done = color(source, HEVC)
+    for name in ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"):
+        assert said(done, name)[0] == said(source, name)[0]
+    assert differences(source, done) == [0] * 4
+
+
+def test_light_that_a_codec_cannot_say_is_told(tmp_path: Path) -> None:
+    job = plan_film(hdr10(tmp_path / "film.mkv"), ARCHIVE)
+    assert set(of_side_data(job.inventory).values()) == {"left out"}
+
+
+def test_parameters_of_the_user_stand_beside_those_of_light(tmp_path: Path) -> None:
+    source = hdr10(tmp_path / "film.mkv", "max-cll=700,300")
+    job = plan_film(source, HEVC)
+    options = dict(job.encoder.options)
+    assert options["x265-params"].startswith("lossless=1:")
+    assert options["x265-params"].endswith(":max-cll=700,300")
+
+
+def captioned_at(path: Path, number: int, count: int = 60) -> Path:
+    """Key frames only, one of which has a caption."""
+    bare = make_film(path.with_name("bare.ts"), count, options={"qp": "0", "g": "1", "bf": "0"})
+    with av.open(str(bare)) as film, av.open(str(path), "w") as out:
+        stream = film.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for index, packet in enumerate(p for p in film.demux(stream) if p.size):
+            told = (("A53_CC", b"\xfc\x94\x2c"),) if index == number else ()
+            new = av.Packet(with_messages(bytes(packet), told, "h264"))
+            new.pts, new.dts, new.time_base = packet.pts, packet.dts, packet.time_base
+            new.is_keyframe, new.stream = True, copy
+            out.mux(new)
+    return path
+
+
+def test_a_caption_that_samples_miss_is_not_lost_in_silence(tmp_path: Path) -> None:
+    source = captioned_at(tmp_path / "film.ts", 5)
+    assert not any(e.kind == "captions" for e in plan_film(source, ARCHIVE).inventory)
+    with pytest.raises(MediaError, match=r"closed captions .* left out: .*--accept-loss"):
+        color(source, ARCHIVE)
+    accepting = ARCHIVE.model_copy(update={"accept_loss": True})
+    report = color_and_report(source, accepting)[1]
+    assert [(e.kind, e.fate) for e in report.found_later] == [("captions", "left out")]
+
+
+def test_a_caption_that_samples_miss_is_kept_where_it_can_be(tmp_path: Path) -> None:
+    source = captioned_at(tmp_path / "film.ts", 5)
+    done, report = color_and_report(source, EXACT)
+    assert said(done, "A53_CC") == [b"\xfc\x94\x2c"]
+    assert [(e.kind, e.fate) for e in report.found_later] == [("captions", "kept")]
+
+
+def with_box(path: Path, box: bytes) -> Path:
+    """The mp4 with a box more in the description of its first stream; its moov comes last."""
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"hvc1") - 4
+    end = entry + int.from_bytes(data[entry : entry + 4], "big")
+    data[end:end] = box
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"hvc1"):
+        place = data.rindex(kind, 0, end) - 4
+        size = int.from_bytes(data[place : place + 4], "big") + len(box)
+        data[place : place + 4] = size.to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
+
+
+def test_dolby_vision_is_told_when_it_goes(tmp_path: Path) -> None:
+    film = hdr10(tmp_path / "plain.mkv")
+    source = tmp_path / "film.mp4"
+    with av.open(str(film)) as plain, av.open(str(source), "w") as out:
+        copy = out.add_stream_from_template(plain.streams.video[0])
+        copy.codec_context.codec_tag = "hvc1"
+        for packet in plain.demux(plain.streams.video[0]):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    # Version 1.0, profile 8, level 6, with metadata and base layer, compatible with HDR10.
+    body = bytes([1, 0, 16, 13, 16]) + bytes(19)
+    with_box(source, (8 + len(body)).to_bytes(4, "big") + b"dvvC" + body)
+    assert decode(source)
+    entries = [e for e in plan_film(source, HEVC).inventory if "Dolby Vision" in e.what]
+    assert [entry.fate for entry in entries] == ["left out"]
+    assert entries[0].how == "it describes the colors of the old pictures"
