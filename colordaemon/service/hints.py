@@ -106,7 +106,8 @@ class EventSource:
         self._overflow = _Overflow(hints)
 
     def start(self) -> None:
-        """Raises OSError when the inbox cannot be watched, for instance for want of watches."""
+        """Raises OSError when the inbox cannot be watched, for instance for want of watches, and
+        RecursionError for folders that lie too deep for Python 3.11's os.walk."""
         observer = Observer()
         handler = _Handler(self._inbox, self._hints)
         observer.schedule(handler, str(self._inbox), recursive=True, event_filter=_EVENTS)

@@ -15,6 +15,7 @@ from colordaemon.service.settle import Signature, signature_from
 from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
 
 TRASH = ".Trash-colordaemon"
+DEEPEST = 100  # folders inside each other; much of what works on paths calls itself for each
 
 # Files that browsers, rsync, torrent and sync clients have not finished, and folders of systems.
 _IGNORED = (
@@ -35,7 +36,7 @@ def is_candidate(path: Path, inbox: Path) -> bool:
     """Whether a path may be a photo or film to color, by the names on the way from the inbox."""
     parts = path.relative_to(inbox).parts
     known = path.suffix.lower() in PHOTO_SUFFIXES | FILM_SUFFIXES
-    return known and not any(map(is_ignored, parts))
+    return known and len(parts) <= DEEPEST and not any(map(is_ignored, parts))
 
 
 def rank_of(path: Path) -> int:
@@ -51,9 +52,9 @@ def scan(
     pass_over: told of every other file, and why it is none; hidden ones are nobody's business.
     Raises OSError if the folder itself cannot be read; one below it is told, and left out.
     """
-    folders = [folder]
+    folders = [(folder, 1)]
     while folders:
-        here = folders.pop()
+        here, depth = folders.pop()
         try:
             entries = os.scandir(here)
         except OSError as error:
@@ -67,19 +68,29 @@ def scan(
                 if is_ignored(entry.name):
                     if not entry.name.startswith("."):
                         pass_over(entry.path, "its name is one of unfinished or private files")
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
+                elif _is_folder(entry):
+                    if depth < DEEPEST:
+                        folders.append((Path(entry.path), depth + 1))
+                    else:
+                        pass_over(entry.path, f"it lies more than {DEEPEST} folders deep")
                 elif signature := _candidate(entry):
                     yield Path(entry.path), signature
                 else:
                     pass_over(entry.path, _why_not(entry))
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:  # file systems that do not say what an entry is have to be asked
+        return False
+
+
 def _why_not(entry: os.DirEntry[str]) -> str:
     """Why an entry is no candidate."""
-    if entry.is_symlink():
-        return "it is a symbolic link, and those are not followed"
     try:
+        if entry.is_symlink():
+            return "it is a symbolic link, and those are not followed"
         if not entry.is_file(follow_symlinks=False):
             return "it is no file but a pipe, a socket or a device"
     except OSError:

@@ -227,12 +227,12 @@ class Watch:
         events = EventSource(self.inbox, self._hints)
         try:
             events.start()
-        except OSError as error:
+        except (OSError, RecursionError) as error:
             log.warning(
                 "no events of %s (%s); looking every %g s instead (is "
                 "fs.inotify.max_user_watches too low?)",
                 self.inbox,
-                error.strerror or error,
+                getattr(error, "strerror", None) or error,
                 self._settings.poll_seconds,
             )
             return
