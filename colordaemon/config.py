@@ -54,7 +54,9 @@ class FilmSettings(Settings):
     smoothing: Literal["off", "ema", "motion"] = "motion"
     stride: Annotated[int, Field(ge=1, le=16)] | Literal["auto"] = "auto"
     segment_seconds: float = Field(default=10.0, ge=2.0, le=600.0)
-    damaged_percent: float = Field(default=2.0, ge=0.0, le=100.0)  # share of video packets
+    damaged_percent: float = Field(
+        default=2.0, ge=0.0, le=100.0
+    )  # share of packets of video, and of those of all else
     accept_loss: bool = False  # of sound, subtitles or captions
     assume_range: Literal["limited", "full"] | None = None  # None: what the film says
     assume_matrix: Literal["bt601", "bt709", "bt2020"] | None = None

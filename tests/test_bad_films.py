@@ -206,6 +206,27 @@ def test_a_full_folder_of_work_is_gone_after_success(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.color.mp4", "film.mp4"]
 
 
+def with_broken_sound(path: Path, every: int) -> Path:
+    """A recording with bad reception: the headers of so many packets of AAC are damaged."""
+    make_film(path, 50, extras=[sound("aac", 2.0)])
+    data, at, count = bytearray(path.read_bytes()), 0, 0
+    while (at := data.find(b"\xff\xf1\x4c", at)) >= 0:
+        data[at] = 0 if count % every == every - 1 else 0xFF
+        at, count = at + 3, count + 1
+    assert count > every
+    path.write_bytes(data)
+    return path
+
+
+def test_damaged_sound_is_left_out_aloud_up_to_a_limit(tmp_path: Path) -> None:
+    path = with_broken_sound(tmp_path / "film.ts", 2)
+    with pytest.raises(MediaError, match="packets of sound or subtitles are too damaged"):
+        color(path)
+    assert [left.name for left in tmp_path.iterdir()] == [path.name]
+    _, report = color_and_report(path, EXACT.model_copy(update={"damaged_percent": 100.0}))
+    assert any("of sound or subtitles are left out" in remark for remark in report.remarks())
+
+
 @pytest.mark.parametrize(
     ("suffix", "codec", "audio"),
     [("mkv", "libx264", "aac"), ("mp4", "libx264", "aac"), ("ts", "libx264", "aac"),

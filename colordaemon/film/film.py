@@ -152,7 +152,13 @@ def color_film(
 
             with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
                 plan = run_segments(job, folder, executor, stride, done=done, on_result=keep)
-            left_out = join(plan, job.target, partial, maker, on_work)
+            others = join(plan, job.target, partial, maker, on_work)
+            if others.exceeds(job.settings.damaged_percent):
+                raise MediaError(
+                    f"{job.source.path}: {others.damaged} of {others.packets} packets of sound or "
+                    "subtitles are too damaged to be copied, more than "
+                    f"{job.settings.damaged_percent:g} %; --accept-damaged leaves them out"
+                )
             verify(plan, job.target, partial, on_work)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -170,7 +176,7 @@ def color_film(
         retimed=damage.retimed,
         jumps=damage.jumps,
         overdeclared=max(0.0, damage.overdeclared),
-        left_out=left_out,
+        left_out=others.damaged,
         kept=sum(segment.kept for segment in plan.segments),
         misshown=sum(segment.misshown for segment in plan.segments),
         found_later=_found_later(job, plan),

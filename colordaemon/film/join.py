@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
 from colordaemon.film.plan import FilmPlan, SegmentResult
+from colordaemon.media.damage import Damage
 from colordaemon.media.mux import FilmMuxer, film_of
 from colordaemon.media.probe import open_film, tick
 from colordaemon.media.provenance import Maker
@@ -34,12 +35,12 @@ def join(
     path: Path,
     maker: Maker | None = None,
     on_work: Callable[[], None] = lambda: None,
-) -> int:
+) -> Damage:
     """Write the film to `path`, which is not checked yet; see `verify`.
 
     maker: what is said of the colors; None: of the built-in model. on_work: called for every
-    packet, as a sign of life. Returns how many packets of the other streams were too damaged to be
-    copied.
+    packet, as a sign of life. Returns how many packets the other streams have, and how many of them
+    were too damaged to be copied.
     """
     if target.format == MXF and len({*np.diff(plan.pts()).tolist()}) > 1:
         raise MediaError(
@@ -57,7 +58,7 @@ def join(
         finally:
             muxer.close()
         muxer.complete(on_work)
-        return muxer.left_out
+        return muxer.others
 
 
 def verify(

@@ -8,6 +8,7 @@ metadata.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -24,6 +25,7 @@ from colordaemon.errors import MediaError
 from colordaemon.media.clock import Clock
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.copies import Converter, descriptions_of
+from colordaemon.media.damage import Damage
 from colordaemon.media.finish_matroska import MatroskaFinish
 from colordaemon.media.finish_mp4 import finish_mp4
 from colordaemon.media.originals import original_of
@@ -45,7 +47,7 @@ class FilmMuxer:
     """Writes a finished film: the film stream's packets come from outside, all others from the
     source, interleaved by time.
 
-    left_out: packets of the others that are too damaged to be read or copied.
+    others: how many packets the others have, and how many are too damaged to be read or copied.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class FilmMuxer:
     ) -> None:  # fmt: skip
         self._source, self._info, self._path, self._target = source, info, path, target
         self._maker = maker
-        self.left_out = 0
+        self.others = Damage()
         self._origin = target.origin(info)
         self._original = original_of(source, info.path)
         self._described = descriptions_of(source, info.path, self._original)
@@ -119,6 +121,7 @@ class FilmMuxer:
                 clock.steady(packet)
             index = packet.stream.index
             if packet.size and index in self._converters:
+                self.others.packets += 1
                 if packet.dts is None:
                     packet.dts = packet.pts
                 self._shift(packet)
@@ -131,11 +134,13 @@ class FilmMuxer:
     def _copy(self, packet: Packet[Stream]) -> None:
         try:
             self._container.mux(packet)
-        except av.error.InvalidDataError as error:  # a filter that repacks AAC cannot read it
-            self._count_left_out(error)
+        except av.error.FFmpegError as error:
+            if error.errno in errno.errorcode:  # of the disk, or of a muxer that refuses the packet
+                raise
+            self._count_left_out(error)  # a filter that repacks AAC cannot read it
 
     def _count_left_out(self, error: av.error.FFmpegError) -> None:
-        self.left_out += 1
+        self.others.damaged += 1
 
     def _let_dts_rise(self, packet: Packet[Stream]) -> None:
         """Damaged files have dts that fall, which muxers refuse; these wait for the last one."""

@@ -282,7 +282,9 @@ def _samples(container: InputContainer, stream: VideoStream) -> Iterator[VideoFr
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    for packet in container.demux(stream):
+    for packet in all_packets(container, path, lambda error: None):
+        if packet.stream is not stream:
+            continue
         try:
             for frame in packet.decode():
                 assert isinstance(frame, VideoFrame)

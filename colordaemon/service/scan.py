@@ -44,39 +44,55 @@ def rank_of(path: Path) -> int:
     return 0 if path.suffix.lower() in PHOTO_SUFFIXES else 1
 
 
+PassOver = Callable[[str, str], None]
+
+
 def scan(
-    folder: Path, pass_over: Callable[[str, str], None] = lambda path, reason: None
+    folder: Path, pass_over: PassOver = lambda path, reason: None
 ) -> Iterator[tuple[Path, Signature]]:
     """Candidates below a folder; symbolic links are not followed.
 
     pass_over: told of every other file, and why it is none; hidden ones are nobody's business.
     Raises OSError if the folder itself cannot be read; one below it is told, and left out.
     """
+    return (found for found in walk(folder, pass_over) if found is not None)
+
+
+def walk(folder: Path, pass_over: PassOver) -> Iterator[tuple[Path, Signature] | None]:
+    """As `scan`, with None for any other entry, so that whoever walks can stop at each."""
     folders = [(folder, 1)]
     while folders:
         here, depth = folders.pop()
         try:
-            entries = os.scandir(here)
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    found = _look_at(entry, pass_over)
+                    if not isinstance(found, Path):
+                        yield found
+                    elif depth < DEEPEST:
+                        folders.append((found, depth + 1))
+                        yield None
+                    else:
+                        pass_over(entry.path, f"it lies more than {DEEPEST} folders deep")
         except OSError as error:
             if here == folder:
                 raise
             if not isinstance(error, FileNotFoundError):
                 pass_over(str(here), f"it cannot be looked into: {error.strerror}")
-            continue
-        with entries:
-            for entry in entries:
-                if is_ignored(entry.name):
-                    if not entry.name.startswith("."):
-                        pass_over(entry.path, "its name is one of unfinished or private files")
-                elif _is_folder(entry):
-                    if depth < DEEPEST:
-                        folders.append((Path(entry.path), depth + 1))
-                    else:
-                        pass_over(entry.path, f"it lies more than {DEEPEST} folders deep")
-                elif signature := _candidate(entry):
-                    yield Path(entry.path), signature
-                else:
-                    pass_over(entry.path, _why_not(entry))
+
+
+def _look_at(entry: os.DirEntry[str], pass_over: PassOver) -> tuple[Path, Signature] | Path | None:
+    """A candidate, a folder to look into, or neither."""
+    if is_ignored(entry.name):
+        if not entry.name.startswith("."):
+            pass_over(entry.path, "its name is one of unfinished or private files")
+    elif _is_folder(entry):
+        return Path(entry.path)
+    elif signature := _candidate(entry):
+        return Path(entry.path), signature
+    else:
+        pass_over(entry.path, _why_not(entry))
+    return None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
