@@ -105,7 +105,7 @@ def with_fields(
 
 def field_orders(path: Path) -> list[FieldOrder]:
     """What each decoded picture says."""
-    reader = FieldReader()
+    reader = FieldReader("")
     return [reader.order(picture) for picture in decode(path)]
 
 

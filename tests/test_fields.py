@@ -95,7 +95,19 @@ def test_a_film_is_interlaced_whose_leader_is_not(tmp_path: Path) -> None:
     orders: list[FieldOrder] = ["progressive"] * 20 + ["top first"]
     source = make_interlaced(tmp_path / "film.mkv", *orders, count=40)
     assert plan_film(source, EXACT).encoder.field_order == "top first"
-    assert field_orders(color(source)) == ["top first"] * 40
+    done, report = color_and_report(source)
+    assert field_orders(done) == ["top first"] * 40
+    assert report.misshown == 20
+    assert "20 frames have another field order than is said of them" in report.remarks()
+
+
+def test_a_few_interlaced_pictures_make_no_interlaced_film(tmp_path: Path) -> None:
+    source = make_interlaced(tmp_path / "film.mkv", *["progressive"] * 35, "top first", count=40)
+    assert plan_film(source, EXACT).encoder.field_order == "progressive"
+    done, report = color_and_report(source)
+    assert field_orders(done) == ["progressive"] * 40
+    assert report.misshown == 5
+    assert field_orders(color(source, ARCHIVE)) == field_orders(source)
 
 
 def test_interlaced_pictures_that_were_not_foreseen_are_counted(tmp_path: Path) -> None:
@@ -130,6 +142,19 @@ def test_fields_never_become_pictures_of_their_own_in_hevc(
     job = plan_film(source, FilmSettings(codec="hevc"))
     assert (job.encoder.codec, job.encoder.pix_fmt) == (codec, pix_fmt)
     assert any("because hevc suits it badly" in remark for remark in job.remarks)
+
+
+def test_pictures_that_are_single_fields_stay_whole_pictures(tmp_path: Path) -> None:
+    """As broadcasts in HEVC have them, and as x265 writes them."""
+    source = make_film(
+        tmp_path / "film.mkv", 4, codec="libx265", size=SIZE,
+        options={"x265-params": "interlace=tff:log-level=error", "preset": "ultrafast"},
+    )  # fmt: skip
+    assert {*field_orders(source)} == {"top first", "bottom first"}
+    job = plan_film(source, EXACT)
+    assert job.encoder.field_order == "progressive"
+    assert any("each picture is a single field left out" in str(e) for e in job.inventory)
+    assert {*field_orders(color(source))} == {"progressive"}
 
 
 @pytest.mark.parametrize("codec", ["av1", "dnxhr"])

@@ -26,7 +26,7 @@ from colordaemon.media import boxes, ebml
 from colordaemon.media.inventory import Entry
 from colordaemon.media.originals import original_of
 from colordaemon.media.probe import open_film, probe_film
-from colordaemon.media.shape import Shape, shape_of
+from colordaemon.media.shape import Crop, Shape, shape_of
 
 CROP = (Fraction(6), Fraction(2), Fraction(4), Fraction(0))
 WIDTH, HEIGHT = SIZE
@@ -219,3 +219,27 @@ def joined(path: Path, parts: list[Path]) -> Path:
                     out.mux(packet)
                 shift += len(found) * 40
     return path
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [(Fraction(-8), Fraction(0), Fraction(0), Fraction(0)),
+     (Fraction(1, 4_000_000_000), Fraction(0), Fraction(1, 3_999_999_999), Fraction(0))],
+    ids=["negative", "too many digits"],
+)  # fmt: skip
+def test_a_crop_that_makes_no_sense_ends_no_film(tmp_path: Path, crop: Crop) -> None:
+    shape = dataclasses.replace(shape_in(make_film(tmp_path / "film.mkv", 1)), crop=crop)
+    for container in ("matroska", "mp4", "mpegts"):
+        (entry,) = shape.entries(container)
+        assert entry.fate == "left out" or shape.is_incomplete_in(container)
+
+
+def test_apertures_of_quicktime_are_kept(tmp_path: Path) -> None:
+    sizes = struct.pack(">III", 0, 60 << 16, 48 << 16)
+    kinds = (b"clef", b"prof", b"enof")
+    aperture = boxes.Box(b"tapt", b"".join(bytes(boxes.Box(kind, sizes)) for kind in kinds))
+    source = make_shaped(tmp_path / "film.mov", aperture=aperture)
+    assert shape_in(source).aperture == aperture
+    assert lost_shape(source) == []
+    assert shape_in(color(source)).aperture == aperture
+    assert [entry.what for entry in lost_shape(source, ARCHIVE)] == ["apertures of QuickTime"]

@@ -58,7 +58,7 @@ class FilmReport:
     color. damaged: video packets that did not decode. retimed: frames whose time was missing or out
     of order. jumps: of the film's clock, behind which everything was moved. overdeclared: seconds
     that its header promised beyond what is there. left_out: packets of other streams, too damaged
-    to be copied. misshown: frames that are interlaced in a way that the result does not say.
+    to be copied. misshown: frames that have another field order than the result says.
     found_later: what came with frames, and was not seen in the samples that the job knows of.
     """
 

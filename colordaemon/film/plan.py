@@ -54,8 +54,9 @@ class SegmentResult:
     packet_pts: pts of its packets in decoding order. end_pts: when its last frame stops showing.
     next: where the next segment begins, None at the film's end. cuts: pts of the frames that begin
     a shot. damage: counted from the film's beginning to the next segment's first frame. kept: how
-    many of its frames passed with their own color. misshown: how many are interlaced in a way that
-    the result does not say. beside: FFmpeg's names of what came with its frames beside the pixels.
+    many of its frames passed with their own color. misshown: how many have another field
+    order than the result says. beside: FFmpeg's names of what came with its frames beside the
+    pixels.
     """
 
     index: int

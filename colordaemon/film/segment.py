@@ -84,10 +84,7 @@ class SegmentWorker:
                     writer.write(last, colored.chroma)
                     self.on_frame(last)
                     kept += colored.kept
-                    misshown += last.fields not in (
-                        "progressive",
-                        task.encoder.order_of(last.fields),
-                    )
+                    misshown += last.fields != task.encoder.order_of(last.fields)
                     if colored.cut:
                         cuts.append(last.pts)
         finally:

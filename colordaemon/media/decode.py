@@ -90,7 +90,7 @@ class FilmReader:
         self._damaged_percent = damaged_percent
         self._layout = info.layout
         self._reformatter = VideoReformatter()  # one for all: PyAV would keep one per frame
-        self._fields = FieldReader()
+        self._fields = FieldReader(info.codec)
         self._open()
         self._entry = entry
         if entry and not begin_before(self._container, self._stream, entry.before_pts):

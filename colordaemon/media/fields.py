@@ -29,17 +29,22 @@ _DECLARED: dict[int, FieldOrder] = {
 }
 # What decoders of these say of each picture is final. Of others only the container may know.
 _SAYING = frozenset(("h264", "hevc", "mpeg1video", "mpeg2video", "vc1", "dvvideo", "prores"))
+_MOSTLY = 0.75  # of the pictures
 
 
 class FieldReader:
-    """Tells the field order of decoded pictures."""
+    """Tells the field order of decoded pictures of a codec.
 
-    def __init__(self) -> None:
+    are_pictures: its decoder makes a picture of each field, and calls only those interlaced.
+    """
+
+    def __init__(self, codec: str) -> None:
+        self.are_pictures = codec == "hevc"
         self._graph: Graph | None = None
         self._shape: tuple[int, int, str] | None = None
 
     def order(self, picture: VideoFrame) -> FieldOrder:
-        if not picture.interlaced_frame:
+        if self.are_pictures or not picture.interlaced_frame:
             return "progressive"
         shape = (picture.width, picture.height, picture.format.name)
         if self._graph is None or shape != self._shape:
@@ -79,9 +84,12 @@ def film_order(orders: Iterable[FieldOrder], codec: str, declared: int) -> tuple
 
     orders: of pictures from all over it. declared: AVFieldOrder of the container or codec.
     """
-    interlaced = Counter(order for order in orders if order != "progressive")
+    counts = Counter(orders)
+    interlaced = [order for order, _ in counts.most_common() if order != "progressive"]
     if interlaced:
-        return interlaced.most_common(1)[0][0], True
+        # Combs hurt more than pictures that are taken apart needlessly.
+        is_mostly_whole = counts["progressive"] > _MOSTLY * counts.total()
+        return "progressive" if is_mostly_whole else interlaced[0], True
     if codec in _SAYING:
         return "progressive", True
     return _DECLARED.get(declared, "progressive"), False

@@ -71,15 +71,13 @@ class FilmInfo:
     """Everything about the film stream that later steps need; plain and picklable.
 
     rate: frames per second, for encoders that want one, never for time. sample_aspect: width of a
-    pixel over its height. orientation: how a player turns and mirrors
-    the picture.
-    stereo_mode: Matroska's number, 0 for none.
-    has_own_fields: each picture says its field order itself; else the film's is that of all.
-    other_aspects: that the film has elsewhere. is_steady: the orientation is the same all over it.
+    pixel over its height. orientation: how a player turns and mirrors the picture. stereo_mode:
+    Matroska's number, 0 for none. has_own_fields: each picture says its field order itself; else
+    the film's is that of all. other_aspects: that the film has elsewhere. is_steady: the
+    orientation is the same all over it. is_field_coded: each picture is a single field.
     duration_seconds: of the film stream, container_seconds: of the longest stream, each as a header
-    declares it and None where it does not.
-    origin_seconds: what a floating clock shows at the start, else 0. start_timecode: that the first
-    group of pictures says, empty if none.
+    declares it and None where it does not. origin_seconds: what a floating clock shows at the
+    start, else 0. start_timecode: that the first group of pictures says, empty if none.
     """
 
     path: Path
@@ -98,6 +96,7 @@ class FilmInfo:
     has_own_fields: bool
     other_aspects: tuple[Fraction, ...]
     is_steady: bool
+    is_field_coded: bool
     tags: ColorTags
     light: Light
     duration_seconds: float | None
@@ -183,24 +182,9 @@ def probe_film(path: Path) -> FilmInfo:
         container_name = container.format.name.split(",")[0]
         frame = _first_frame(container, stream, path)
         context = stream.codec_context
-        # Where FFmpeg takes DV apart itself (raw, AVI of type 1), it says its tick there.
-        average = None if context.name == "dvvideo" else stream.average_rate
-        rate = average or stream.guessed_rate or stream.base_rate
         declares = container_name in _DECLARING
         floating = container_name in FLOATING_CLOCKS and container.start_time
-        declared, fields = context.field_order, FieldReader()
-        aspect = _fraction(stream.sample_aspect_ratio or 1)
-        orders, aspects, orientations = zip(
-            *(
-                (fields.order(picture), context.sample_aspect_ratio, Orientation.of(picture))
-                for picture in chain([frame], _samples(container, stream))
-            ),
-            strict=True,
-        )
-        field_order, has_own_fields = film_order(orders, context.name, declared)
-        said = Counter(_fraction(found) for found in aspects if found)
-        if aspect in said:  # and the container says nothing else
-            aspect = said.most_common(1)[0][0]
+        shown = _shown(container, stream, frame)
         info = FilmInfo(
             path=path,
             container=container_name,
@@ -210,14 +194,15 @@ def probe_film(path: Path) -> FilmInfo:
             width=frame.width,
             height=frame.height,
             time_base=tick(stream),
-            rate=_fraction(rate) if rate else Fraction(25),
-            sample_aspect=aspect,
+            rate=_rate(stream),
+            sample_aspect=shown.aspects[0],
             orientation=Orientation.of(frame),
             stereo_mode=stereo_mode_of(frame),
-            field_order=field_order,
-            has_own_fields=has_own_fields,
-            other_aspects=tuple(sorted(set(said) - {aspect})) if aspect in said else (),
-            is_steady=len({*orientations}) == 1,
+            field_order=shown.field_order,
+            has_own_fields=shown.has_own_fields,
+            other_aspects=shown.aspects[1:],
+            is_steady=shown.is_steady,
+            is_field_coded=shown.is_field_coded,
             tags=tags_of(frame, parameters_of(stream).siting),
             light=light_of(frame),
             duration_seconds=float(stream.duration * tick(stream))
@@ -236,6 +221,45 @@ def probe_film(path: Path) -> FilmInfo:
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from None
     return info
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """How pictures from all over a film are to be shown. aspects: of pixels, the usual first."""
+
+    field_order: FieldOrder
+    has_own_fields: bool
+    is_field_coded: bool
+    aspects: tuple[Fraction, ...]
+    is_steady: bool
+
+
+def _shown(container: InputContainer, stream: VideoStream, first: VideoFrame) -> _Shown:
+    context = stream.codec_context
+    declared, fields = context.field_order, FieldReader(context.name)
+    aspect = _fraction(stream.sample_aspect_ratio or 1)
+    orders, aspects, orientations = [], [], set()
+    for picture in chain([first], _samples(container, stream)):
+        orders.append(fields.order(picture))
+        aspects.append(context.sample_aspect_ratio)
+        orientations.add(Orientation.of(picture))
+    field_order, has_own_fields = film_order(orders, context.name, declared)
+    said = Counter(_fraction(found) for found in aspects if found)
+    return _Shown(
+        field_order,
+        has_own_fields,
+        fields.are_pictures and first.interlaced_frame,
+        # What only the container says is said of the whole film.
+        tuple(found for found, _ in said.most_common()) if aspect in said else (aspect,),
+        len(orientations) == 1,
+    )
+
+
+def _rate(stream: VideoStream) -> Fraction:
+    # Where FFmpeg takes DV apart itself (raw, AVI of type 1), it says its tick as the average.
+    average = None if stream.codec_context.name == "dvvideo" else stream.average_rate
+    rate = average or stream.guessed_rate or stream.base_rate
+    return _fraction(rate) if rate else Fraction(25)
 
 
 def film_color(info: FilmInfo) -> ExistingColor:

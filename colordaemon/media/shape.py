@@ -53,7 +53,7 @@ class Shape:
 
     order: of fields. stereo: Matroska's mode, 0 for none. display: elements of Matroska, in its own
     units. spherical: boxes of mp4 or elements of Matroska, which only the like can hold.
-    problem: why the header could not be read.
+    aperture: QuickTime's sizes of what is shown. problem: why the header could not be read.
     """
 
     width: int
@@ -65,6 +65,7 @@ class Shape:
     crop: Crop = NO_CROP
     display: tuple[Element, ...] = ()
     spherical: tuple[Box | Element, ...] = ()
+    aperture: Box | None = None
     problem: str = ""
 
     @property
@@ -108,6 +109,7 @@ class Shape:
              container in KNOWN and holds_stereo),
             ("marks of spherical pictures", bool(self.spherical),
              bool(self._spherical_in(container))),
+            ("apertures of QuickTime", bool(self.aperture), container == "mov"),
             ("crop and marks of the container", bool(self.problem), False),
         )  # fmt: skip
         reason = self.problem or f"{container} cannot hold it"
@@ -120,7 +122,7 @@ class Shape:
     def is_incomplete_in(self, container: str) -> bool:
         """Whether FFmpeg alone does not write all of it."""
         if container in MP4:
-            return bool(self._boxes(container))
+            return bool(self._boxes(container) or self.aperture)
         return container in MATROSKA and bool(self._elements())
 
     def in_matroska(self, track: Element) -> Element:
@@ -133,7 +135,10 @@ class Shape:
 
     def in_mp4(self, track: Box, container: str) -> None:
         """Let a track say what FFmpeg has not said."""
-        add_to_entry(track, self._boxes(container))
+        if parts := self._boxes(container):
+            add_to_entry(track, parts)
+        if self.aperture and container == "mov":
+            track.children.insert(1, self.aperture)  # behind the track's header
 
     def _elements(self) -> list[Element]:
         mode = [_number(STEREO_MODE, self.stereo)] if self.stereo > 0 else []
@@ -168,8 +173,9 @@ class Shape:
         if self.crop == NO_CROP:
             return []
         if container in MP4:
-            return [_clap(self.width, self.height, self.crop)]
-        if container in MATROSKA and all(side.denominator == 1 for side in self.crop):
+            return _clap(self.width, self.height, self.crop)
+        is_plain = all(side >= 0 and side.denominator == 1 for side in self.crop)
+        if container in MATROSKA and is_plain:
             return [_number(n, int(side)) for n, side in zip(PIXEL_CROP, self.crop, strict=True)]
         return []
 
@@ -192,7 +198,8 @@ def shape_of(info: FilmInfo, original: Original) -> Shape:
     track = original.tracks.get(info.stream_index)
     try:
         if isinstance(track, Box):
-            return shape.as_in_mp4(entry_boxes(track))
+            aperture = next(iter(track.all("tapt")), None)
+            return replace(shape.as_in_mp4(entry_boxes(track)), aperture=aperture)
         if track is not None:
             return shape.as_in_matroska(Element(VIDEO, track.child(VIDEO)).children)
     except MediaError as error:  # FFmpeg has read it, and is less strict
@@ -207,6 +214,9 @@ def changes_of(info: FilmInfo) -> Inventory:
         others = ", ".join(map(_ratio, info.other_aspects))
         reason = f"all of it is said to have {_ratio(info.sample_aspect)}"
         found.append(Entry("shape", f"pixels of {others} in parts of the film", "left out", reason))
+    if info.is_field_coded:
+        reason = "each comes out as a whole picture"
+        found.append(Entry("shape", "that each picture is a single field", "left out", reason))
     if not info.is_steady:
         reason = "all of it has that of the first picture"
         found.append(Entry("shape", "changes of the display matrix", "left out", reason))
@@ -217,12 +227,15 @@ def _ratio(aspect: Fraction) -> str:
     return f"{aspect.numerator}:{aspect.denominator}"
 
 
-def _clap(width: int, height: int, crop: Crop) -> Box:
-    """Size of what is shown, and how far its middle lies from the picture's."""
+def _clap(width: int, height: int, crop: Crop) -> list[Box | Element]:
+    """Size of what is shown, and how far its middle lies from the picture's; nothing where that
+    needs more digits than there are."""
     left, top, right, bottom = crop
     numbers = (width - left - right, height - top - bottom, (left - right) / 2, (top - bottom) / 2)
-    pairs = ((number.numerator, number.denominator) for number in numbers)
-    return Box(b"clap", b"".join(struct.pack(">iI", *pair) for pair in pairs))
+    pairs = [(number.numerator, number.denominator) for number in numbers]
+    if max(max(abs(above), below) for above, below in pairs) >= 1 << 31:
+        return []
+    return [Box(b"clap", b"".join(struct.pack(">iI", *pair) for pair in pairs))]
 
 
 def _crop_of(clap: bytes, width: int, height: int) -> Crop:
