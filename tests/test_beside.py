@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import av
@@ -14,6 +15,7 @@ from colordaemon.errors import MediaError
 from colordaemon.film.film import plan_film
 from colordaemon.media.captions import with_messages
 from colordaemon.media.frames import all_side_data
+from colordaemon.media.hdr10plus import t35_of
 from colordaemon.media.inventory import Entry
 from colordaemon.media.light import light_of
 
@@ -105,6 +107,92 @@ def test_a_caption_that_samples_miss_is_kept_where_it_can_be(tmp_path: Path) -> 
     done, report = color_and_report(source, EXACT)
     assert said(done, "A53_CC") == [b"\xfc\x94\x2c"]
     assert [(e.kind, e.fate) for e in report.found_later] == [("captions", "kept")]
+
+
+def with_unit(source: Path, path: Path, payloads: list[tuple[int, bytes]]) -> Path:
+    """An HEVC film with an SEI message more for each of its pictures, in the order of decoding."""
+    with av.open(str(source)) as film, av.open(str(path), "w") as out:
+        stream = film.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        packets = [packet for packet in film.demux(stream) if packet.size]
+        for packet, (kind, payload) in zip(packets, payloads, strict=True):
+            body = bytes([kind, len(payload)]) + payload + b"\x80"
+            escaped = re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", body)
+            new = av.Packet(b"\0\0\0\1\x4e\x01" + escaped + bytes(packet))
+            new.pts, new.dts, new.time_base = packet.pts, packet.dts, packet.time_base
+            new.is_keyframe, new.stream = packet.is_keyframe, copy
+            out.mux(new)
+    return path
+
+
+def packed(*fields: tuple[int, int]) -> bytes:
+    """Values of so many bits, most significant bit first."""
+    bits = "".join(f"{value:0{width}b}" for value, width in fields)
+    bits += "0" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+def bare_hevc(path: Path, rate: int = 25) -> Path:
+    """Without B-pictures; a transport stream keeps start codes."""
+    options = {"x265-params": "log-level=error:bframes=0", "preset": "ultrafast"}
+    more = {"size": (128, 96), "pix_fmt": "yuv420p10le", "rate": rate}
+    return make_film(path, 4, codec="libx265", options=options, **more, **HDR)
+
+
+def hdr10_plus(brightness: int, peaks: bool) -> bytes:
+    """ST 2094-40 for one window, with a tone curve of three anchors and a saturation weight."""
+    rows = [(1, 1), (2, 5), (3, 5), *((n, 4) for n in (1, 2, 3, 4, 5, 15))] if peaks else [(0, 1)]
+    return b"\xb5\0\x3c\0\1\4" + packed(
+        (1, 8), (1, 2), (400, 27), *rows,
+        (brightness, 17), (2000, 17), (3000, 17), (1234, 17),
+        (3, 4), (1, 7), (17, 17), (50, 7), (5000, 17), (99, 7), (99999, 17), (250, 10),
+        (0, 1), (1, 1), (1000, 12), (2000, 12), (3, 4), (100, 10), (500, 10), (1023, 10),
+        (1, 1), (33, 6),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("peaks", [False, True])
+def test_hdr10_plus_stays_with_its_pictures(tmp_path: Path, peaks: bool) -> None:
+    messages = [hdr10_plus(1000 * number, peaks) for number in range(1, 5)]
+    film = bare_hevc(tmp_path / "bare.ts")
+    source = with_unit(film, tmp_path / "film.ts", [(4, message) for message in messages])
+    before = said(source, "DYNAMIC_HDR_PLUS")
+    assert len(before) == 4 and [t35_of(data) for data in before] == messages
+    done, report = color_and_report(source, HEVC)
+    assert said(done, "DYNAMIC_HDR_PLUS") == before
+    assert not report.found_later
+    assert of_side_data(plan_film(source, HEVC).inventory) == {"HDR10+ dynamic metadata": "kept"}
+    assert of_side_data(plan_film(source, AV1).inventory) == {"HDR10+ dynamic metadata": "left out"}
+
+
+def time_code(hours: int, minutes: int, seconds: int, frames: int, dropping: bool) -> bytes:
+    return packed(
+        (1, 2), (1, 1), (0, 1), (4 * dropping, 5), (1, 1), (0, 1), (dropping, 1),
+        (frames, 9), (seconds, 6), (minutes, 6), (hours, 5), (0, 5), (1, 1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("rate", "dropping"), [(25, False), (30, True), (50, False), (60, False)])
+def test_timecodes_stay_with_their_pictures(tmp_path: Path, rate: int, dropping: bool) -> None:
+    codes = [time_code(13, 59, 58, rate - 4 + number, dropping) for number in range(3)]
+    codes.append(time_code(10, 0, 0, 7, dropping))  # they jump where the tape was stopped
+    film = bare_hevc(tmp_path / "bare.ts", rate)
+    source = with_unit(film, tmp_path / "film.ts", [(136, code) for code in codes])
+    used = slice(8)  # a count of one and its timecode; FFmpeg does not fill the room behind it
+    before = [data[used] for data in said(source, "S12M_TIMECODE")]
+    assert len({*before}) == 4
+    assert [data[used] for data in said(color(source, HEVC), "S12M_TIMECODE")] == before
+
+
+def test_where_pictures_hold_no_timecode_the_container_has_the_first(tmp_path: Path) -> None:
+    film = bare_hevc(tmp_path / "bare.ts")
+    codes = [(136, time_code(13, 59, 58, 20 + number, False)) for number in range(4)]
+    source = with_unit(film, tmp_path / "film.ts", codes)
+    entries = [e for e in plan_film(source, ARCHIVE).inventory if e.kind == "timecode"]
+    assert [entry.fate for entry in entries] == ["converted"]
+    with av.open(str(color(source, ARCHIVE))) as done:
+        tags = {**done.metadata, **done.streams.video[0].metadata}
+    assert "13:59:58:20" in {value for key, value in tags.items() if key.lower() == "timecode"}
 
 
 def with_box(path: Path, box: bytes) -> Path:

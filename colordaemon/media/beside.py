@@ -58,6 +58,7 @@ _REASONS = {
     "DOVI_RPU_BUFFER": "it describes the colors of the old pictures",
     "FILM_GRAIN_PARAMS": "another grain would come on top of it",
 }
+_TIMECODES = frozenset(("GOP_TIMECODE", "S12M_TIMECODE"))
 _SAMPLES, _FRAMES_EACH = 6, 3
 
 
@@ -75,8 +76,8 @@ def side_data(info: FilmInfo, codec: str, covered: Collection[str]) -> Inventory
 
 def side_entries(names: Collection[str], info: FilmInfo, codec: str) -> Inventory:
     """What becomes of side data with these names of FFmpeg."""
-    if not info.start_timecode:  # it counts from zero, as where there is none
-        names = {*names} - {"GOP_TIMECODE"}
+    if not info.start_timecode:  # they count from zero, as where there are none
+        names = {*names} - _TIMECODES
     return tuple(_entry(name, info, codec) for name in sorted(names))
 
 
@@ -88,10 +89,10 @@ def names_beside(picture: VideoFrame) -> frozenset[str]:
 
 def _entry(name: str, info: FilmInfo, codec: str) -> Entry:
     kind, what = _SIDE_DATA.get(name, ("side data", name.lower().replace("_", " ")))
-    if name == "GOP_TIMECODE":
-        return Entry(kind, what, "converted", "the first one is the container's")
     if name in CARRIED_IN.get(codec, ()) or (name in info.light.names and codec in LIGHT_CODECS):
         return Entry(kind, what)
+    if name in _TIMECODES:
+        return Entry(kind, what, "converted", "the first one is the container's")
     return Entry(kind, what, "left out", _REASONS.get(name, f"it cannot be put into {codec}"))
 
 

@@ -81,7 +81,9 @@ class SegmentWriter:
             self._container.mux(packet)
 
     def _with_messages(self, packet: Packet[Any], messages: Messages) -> Packet[Any]:
-        carrying: Packet[Any] = Packet(with_messages(bytes(packet), messages, self.settings.codec))
+        carrying: Packet[Any] = Packet(
+            with_messages(bytes(packet), messages, self.settings.codec, self.settings.rate)
+        )
         carrying.time_base, carrying.stream = packet.time_base, packet.stream
         carrying.is_keyframe = packet.is_keyframe
         carrying.duration = packet.duration

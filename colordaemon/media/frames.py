@@ -8,7 +8,7 @@ from typing import Any, cast
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 
-from colordaemon.media.captions import CARRIED, Messages
+from colordaemon.media.captions import CARRIED, Messages, is_dropping, time_parts
 
 # FFmpeg's type of stereoscopic pictures and whether the right view comes first, as Matroska's mode.
 _STEREO_MODES = {
@@ -49,13 +49,22 @@ def stereo_mode_of(picture: VideoFrame) -> int:
 
 def timecode_of(picture: VideoFrame) -> str:
     """When the group of pictures that begins here begins, HH:MM:SS:FF; empty where it counts from
-    zero, as encoders do that know no timecode. FFmpeg hands out the bits of MPEG's header."""
+    zero, as encoders do that know no timecode. FFmpeg hands out the bits of MPEG's header, and of
+    other codecs those of SMPTE 12M."""
     for side in all_side_data(picture):
         if side.type.name == "GOP_TIMECODE":
             bits = int.from_bytes(bytes(side)[:8], "little")
             parts = [bits >> 19 & 0x1F, bits >> 13 & 0x3F, bits >> 6 & 0x3F, bits & 0x3F]
             mark = ";" if bits >> 24 & 1 else ":"
-            hours, minutes, seconds, frames = parts
             if any(parts):
-                return f"{hours:02}:{minutes:02}:{seconds:02}{mark}{frames:02}"
+                return _timecode(parts, mark)
+        if side.type.name == "S12M_TIMECODE":
+            word = int.from_bytes(bytes(side)[4:8], "little")
+            if any(parts := time_parts(word)):
+                return _timecode(parts, ";" if is_dropping(word) else ":")
     return ""
+
+
+def _timecode(parts: list[int], mark: str) -> str:
+    hours, minutes, seconds, frames = parts
+    return f"{hours:02}:{minutes:02}:{seconds:02}{mark}{frames:02}"
