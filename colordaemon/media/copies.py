@@ -177,8 +177,9 @@ class Converter:
         if packet.stream.type == "video":
             self._ahead = [packet] if packet.is_keyframe else [*self._ahead, packet]
         elif packet.stream.type == "audio" and not self._begun:
-            lead = _LEADING_PACKETS.get(codec.name if codec else "", 1)
-            self._ahead = [*self._ahead, packet][-lead:]
+            name = codec.name if codec else ""
+            lead = 0 if name.startswith("pcm_") else _LEADING_PACKETS.get(name, 1)
+            self._ahead = [*self._ahead, packet][-lead:] if lead else []
 
     def _as_pcm(self, packet: Packet[Any]) -> list[Packet[Stream]]:
         assert isinstance(self._copy, AudioStream)

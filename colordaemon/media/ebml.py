@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from colordaemon.errors import MediaError
 
@@ -30,6 +31,7 @@ CODEC_ID, ENCODINGS = b"\x86", b"\x6d\x80"
 TAG, SIMPLE_TAG, TAG_NAME = b"\x73\x73", b"\x67\xc8", b"\x45\xa3"
 CRC, VOID = b"\xbf", b"\xec"
 ROOM_TAG = "COLORDAEMON_ROOM"
+_HEAD_BYTES = 16  # at most, of an id and a size
 _HEADER_BYTES = 1 << 26  # a header that is longer, by its attachments, is left alone
 
 
@@ -75,18 +77,17 @@ class Header:
 def read_header(path: Path) -> Header:
     """Raises MediaError where a file has none that can be read, OSError."""
     with path.open("rb") as file:
-        return parse_header(file.read(_HEADER_BYTES), str(path))
+        return parse_header(file, str(path))
 
 
-def parse_header(data: bytes, name: str) -> Header:
-    """As `read_header`, from the first bytes of a file of that name."""
-    position = 0
-    while position < len(data):
-        kind, start, size = _head(data, position)
-        if kind == SEGMENT:
-            return _header_of(data, start)
-        position = start + size
-    raise MediaError(f"{name}: no Matroska segment in its first {len(data)} bytes")
+def parse_header(file: BinaryIO, name: str) -> Header:
+    """As `read_header`, from a file of that name."""
+    start = _segment_start(file, name)
+    found, position = [], start
+    while position - start < _HEADER_BYTES and (element := _element_at(file, position)):
+        found.append(element)
+        position = file.tell()
+    return Header(found, start, position)
 
 
 def write_header(path: Path, header: Header, changed: list[Element]) -> None:
@@ -127,16 +128,10 @@ def part_of(path: Path, header: Header, name: bytes) -> Element | None:
     for element in header.elements:
         if element.id == name:
             return element
-    for found, place in _places(header.elements):
-        if found == name:
-            with path.open("rb") as file:
-                file.seek(header.start + place)
-                _, start, size = head(start_bytes := file.read(16))
-                if size is None or size > _HEADER_BYTES or not start_bytes.startswith(name):
-                    return None
-                file.seek(header.start + place + start)
-                return Element(name, file.read(size))
-    return None
+    places = [header.start + place for found, place in _places(header.elements) if found == name]
+    with path.open("rb") as file:
+        elements = (_element_at(file, place) for place in places)
+        return next((element for element in elements if element and element.id == name), None)
 
 
 def elements(data: bytes) -> Iterator[Element]:
@@ -150,15 +145,32 @@ def elements(data: bytes) -> Iterator[Element]:
         position = start + size
 
 
-def _header_of(data: bytes, start: int) -> Header:
-    found, position = [], start
-    while position < len(data):
-        name, begin, size = _head(data, position)
-        if name == CLUSTER or begin + size > len(data):
+def _segment_start(file: BinaryIO, name: str) -> int:
+    """Where the contents of the segment begin, in which everything is."""
+    position = 0
+    while position < _HEADER_BYTES:
+        file.seek(position)
+        if not (data := file.read(_HEAD_BYTES)):
             break
-        found.append(Element(name, data[begin : begin + size], position))
-        position = begin + size
-    return Header(found, start, position)
+        kind, start, size = head(data)
+        if kind == SEGMENT:
+            return position + start
+        position += start + (size or 0)
+    raise MediaError(f"{name}: no Matroska segment in its first {position} bytes")
+
+
+def _element_at(file: BinaryIO, position: int) -> Element | None:
+    """The whole element that begins there; None for a cluster, and where none fits."""
+    file.seek(position)
+    data = file.read(_HEAD_BYTES)
+    if not data:
+        return None
+    name, start, size = head(data)
+    if name == CLUSTER or size is None or size > _HEADER_BYTES:
+        return None
+    file.seek(position + start)
+    body = file.read(size)
+    return Element(name, body, position) if len(body) == size else None
 
 
 def _laid_out(changed: list[Element], room: int, path: Path) -> bytes:

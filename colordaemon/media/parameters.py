@@ -39,7 +39,7 @@ def parameters_of(stream: VideoStream) -> Parameters:
         with av.open(buffer, "w", format="matroska") as container:
             container.add_stream_from_template(stream)
             container.start_encoding()
-        tracks = ebml.parse_header(buffer.getvalue(), stream.container.name).tracks
+        tracks = ebml.parse_header(buffer, stream.container.name).tracks
     except (av.error.FFmpegError, ValueError, MediaError):
         return Parameters()  # a codec that Matroska does not hold
     return _read(tracks[0]) if tracks else Parameters()
