@@ -299,6 +299,34 @@ def test_when_file_after_file_fails_the_rest_is_not_tried(stage: Stage) -> None:
     assert len(stage.names_ordered()) == 3
 
 
+@pytest.mark.logs_errors
+def test_files_with_trouble_of_their_own_pause_nothing(stage: Stage) -> None:
+    stage.drop(*(f"{number}.mp4" for number in range(1, 5)))
+    for number in (1, 2, 3):
+        stage.turn()
+        stage.turn()
+        stage.turn(Begun(number), Refused(number, Fault.FILE, "Permission denied"))
+    stage.turn()
+    assert stage.names_ordered() == [f"{number}.mp4" for number in range(1, 5)]
+    assert stage.dispatcher.holds.reason(stage.now) is None
+    assert stage.job(1).not_before == pytest.approx(stage.now + 60, abs=1)
+
+
+def test_a_film_that_is_too_large_waits_alone(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    order = stage.begin("film.mp4", "b.mp4")
+    stage.turn(Refused(order.job, Fault.ROOM, "1 MiB free, about 9 MiB needed"))
+    stage.turn()
+    assert stage.names_ordered() == ["film.mp4", "b.mp4"]
+    stage.turn(Begun(2), stage.finish(stage.puppet.orders[-1]))
+    for _ in range(3):
+        stage.turn(seconds=301)
+        stage.turn(Begun(1), Refused(1, Fault.ROOM, "1 MiB free, about 9 MiB needed"))
+    assert (stage.job(1).state, stage.job(1).attempts) == (State.QUEUED, 0)
+    assert sum("waits for space, and no other" in line for line in caplog.messages) == 1
+
+
 def test_a_full_disk_pauses_all_work_and_no_file_pays_for_it(stage: Stage) -> None:
     order = stage.begin("film.mp4", "b.mp4")
     stage.turn(Refused(order.job, Fault.SPACE, "No space left on device"))

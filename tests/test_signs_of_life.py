@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +26,7 @@ from colordaemon.service import worker
 from colordaemon.service.messages import (
     Alive,
     Begun,
+    Fault,
     Finished,
     FromWorker,
     Order,
@@ -30,10 +35,17 @@ from colordaemon.service.messages import (
     Working,
 )
 from colordaemon.service.settle import signature_of
+from colordaemon.service.source import read_through
 
 
 def words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list[FromWorker]:
     """All that the worker says about one file if it is never too early to say something."""
+    said = last_words_of(source, model, monkeypatch)
+    assert isinstance(said[-1], Finished)
+    return said
+
+
+def last_words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list[FromWorker]:
     monkeypatch.setattr(worker, "ALIVE_SECONDS", 0.0)
     outbox = source.parent / "out"
     config = Config(
@@ -52,7 +64,7 @@ def words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list
             said.append(ours.recv())
         ours.close()
         assert isinstance(running.exception(), EOFError)
-    assert isinstance(said[0], Begun) and isinstance(said[-1], Finished)
+    assert isinstance(said[0], Begun)
     return said
 
 
@@ -108,3 +120,61 @@ def test_the_way_to_where_a_film_goes_on_tells_too_and_can_be_stopped(
     assert told.index("frame") > 10
     run(10**9)  # all segments are there; each is read, and each packet joined and verified
     assert "frame" not in told and len(told) >= 4 + 200 + 200
+
+
+def test_what_a_disk_cannot_read_is_no_damage_of_the_film(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_film(tmp_path / "film.mp4", 10)
+    film.write_bytes(film.read_bytes()[:-400])  # as FFmpeg sees a film whose end cannot be read
+    said = last_words_of(film, model, monkeypatch)[-1]
+    assert isinstance(said, Refused) and said.fault is Fault.MEDIA
+
+    def broken(file: int, length: int, at: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", broken)
+    said = last_words_of(film, model, monkeypatch)[-1]
+    assert said == Refused(1, Fault.MACHINE, f"Input/output error ({film})")
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+@pytest.mark.logs_errors
+def test_a_file_that_asks_too_much_is_to_blame_where_others_could_be_done(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    def greedy(*_: object, **__: object) -> None:
+        if is_full:
+            (tmp_path / "out").rmdir()
+        raise MemoryError
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(worker, "color", greedy)
+    (tmp_path / "photo.png").write_bytes(b"1")
+    monkeypatch.setattr(worker.Worker, "run", suppressing_exits(worker.Worker.run))
+    said = last_words_of(tmp_path / "photo.png", model, monkeypatch)[-1]
+    assert isinstance(said, Refused)
+    assert said.fault is (Fault.MACHINE if is_full else Fault.FILE)
+
+
+def suppressing_exits(run: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A worker that leaves, as after CUDA errors, has its connection closed with it."""
+
+    def wrapped(self: Any) -> None:
+        try:
+            run(self)
+        except SystemExit:
+            raise EOFError from None
+
+    return wrapped
+
+
+def test_holes_of_a_file_are_not_read(tmp_path: Path) -> None:
+    path, stretches = tmp_path / "film.mp4", list[int]()
+    with path.open("wb") as file:
+        file.write(b"1")
+        file.truncate(1 << 40)
+        file.seek(1 << 39)
+        file.write(b"1")
+    read_through(path, lambda: stretches.append(1))
+    assert 2 <= len(stretches) < 10

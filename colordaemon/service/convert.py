@@ -27,6 +27,10 @@ from colordaemon.service.publish import partial_for, publish, seal, target_for
 from colordaemon.service.source import opened
 
 
+class NoRoom(OSError):
+    """A film needs more space than there is, and nothing was written yet: smaller ones may fit."""
+
+
 class Progress(Protocol):
     """Told how far a file is; shows it somewhere."""
 
@@ -54,13 +58,15 @@ class Place:
 class Colored:
     """A complete, checked file under its partial name, what was done in one line, and what its
     owner should know. inventory: all that the source holds, and what became of it. is_whole:
-    whether every picture of the source is in it."""
+    whether every picture of the source is in it. is_damaged: whether some of it could not be
+    read."""
 
     place: Place
     summary: str
     warnings: tuple[str, ...]
     inventory: Inventory = ()
     is_whole: bool = True
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,7 +216,14 @@ def _color_photo(
     )
     pages = f", {report.pages} pages" if report.pages > 1 else ""
     summary = f"{report.width}x{report.height}, {report.depth} bit{pages}"
-    return Colored(place, summary, report.warnings, report.inventory, report.is_whole)
+    return Colored(
+        place,
+        summary,
+        report.warnings,
+        report.inventory,
+        report.is_whole,
+        is_damaged=not report.is_whole,
+    )
 
 
 def _color_film(
@@ -257,7 +270,8 @@ def _color_film(
     summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
     if report.resumed:
         summary += f", {report.resumed} of {report.segments} segments from before"
-    return Colored(place, summary, tuple(warnings), inventory)
+    is_damaged = bool(report.damaged or report.left_out)
+    return Colored(place, summary, tuple(warnings), inventory, is_damaged=is_damaged)
 
 
 def _refuse_our_own(source: Path) -> None:
@@ -275,4 +289,4 @@ def _check_space(source: Path, place: Place) -> None:
         needed -= sum(path.stat().st_size for path in place.work.iterdir())
     if free < needed:
         reason = f"{free >> 20} MiB free, about {needed >> 20} MiB needed"
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({reason})", str(folder))
+        raise NoRoom(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({reason})", str(folder))

@@ -107,9 +107,11 @@ class Fault(StrEnum):
     MEDIA = "media"  # never again
     COLOR = "color"  # skipped
     SPACE = "space"  # all work waits
+    ROOM = "room"  # this film needs more than there is, and waits alone
     SETTINGS = "settings"  # all work waits for the operator
     CHANGED = "changed"  # it is not what was queued
-    MACHINE = "machine"  # once more, later
+    MACHINE = "machine"  # once more, later; many of them in a row, and all work waits
+    FILE = "file"  # once more, later; the machine is well
     UNFORESEEN = "unforeseen"  # once more at once, then never again
     STOPPED = "stopped"  # once more, at any time
 

@@ -24,6 +24,8 @@ from colordaemon.service.unpublished import Unpublished
 
 log = logging.getLogger(__name__)
 
+ROOM_WAITS = 10  # as long as others wait for space; a look at a film costs seconds
+
 
 class Outcomes:
     """`now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
@@ -105,23 +107,32 @@ class Outcomes:
             wait_seconds = 2 * self._space.wait_seconds
             ends.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
             self._space.wait(ends.places.outbox, reason, now)
+        elif said.fault is Fault.ROOM:
+            wait_seconds = ROOM_WAITS * self._space.wait_seconds
+            if reason != job.reason:
+                log.warning("%s waits for space, and no other: %s", job.source, reason)
+            ends.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
         elif said.fault is Fault.SETTINGS:
             ends.give_back(job, "settings", reason, wall)
             log.error("work waits for other settings: %s", reason)
             self._holds.hold("settings", reason)
-        elif not self.is_still_there(job, ends, wall):
-            pass  # whatever was said of it is explained
-        elif said.fault is Fault.UNFORESEEN:
+        elif self.is_still_there(job, ends, wall):  # else whatever was said of it is explained
+            self._judge(task, said.fault, reason, now, wall)
+
+    def _judge(self, task: Task, fault: Fault, reason: str, now: float, wall: float) -> None:
+        """A file failed, by its own fault or the machine's."""
+        job, ends = task.job, task.ends
+        if fault is Fault.UNFORESEEN:
             ends.stumbled(job, reason, wall)
-        elif said.fault in (Fault.MACHINE, Fault.CHANGED):  # which by now it is no more
+        elif fault in (Fault.MACHINE, Fault.FILE, Fault.CHANGED):  # which by now it is no more
             ends.failed_here(job, reason, wall)
-            if said.fault is Fault.MACHINE and self._holds.failed(job.id, now):
+            if fault is Fault.MACHINE and self._holds.failed(job.id, now):
                 log.error("work is paused: %s", self._holds.reason(now))
-        elif said.fault is Fault.MEDIA and ends.may_be_half(job, reason, wall):
+        elif fault is Fault.MEDIA and ends.may_be_half(job, reason, wall):
             pass
         else:
-            state = State.SKIPPED if said.fault is Fault.COLOR else State.FAILED
-            ends.set_aside(job, state, str(said.fault), reason, wall)
+            state = State.SKIPPED if fault is Fault.COLOR else State.FAILED
+            ends.set_aside(job, state, str(fault), reason, wall)
 
     def _give_back(self, task: Task, wall: float) -> None:
         task.ends.give_back(task.job, "stopped", "", wall)

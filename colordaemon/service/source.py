@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PosixPath
 
@@ -19,6 +19,7 @@ from colordaemon.service.settle import Signature, signature_from
 
 # Opening a FIFO waits for a writer, and a terminal would become ours, without these.
 _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_STRETCH_BYTES = 1 << 22
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV}
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -75,6 +76,23 @@ def opened_beneath(inbox: Path, path: Path, queued: Signature) -> Iterator[Opene
         if not stat.S_ISREG(found.st_mode) or not signature_from(found).is_untouched(queued):
             raise SourceChanged(f"{path}: it is not the file any more that was queued")
         yield source
+
+
+def read_through(path: Path, on_work: Callable[[], None]) -> None:
+    """Read all that a file holds, but for holes, before it is called damaged: FFmpeg takes what a
+    disk or share cannot read for the file's end. on_work: called now and then. Raises OSError."""
+    file = os.open(path, _READING)
+    try:
+        at = 0
+        while at < os.fstat(file).st_size:
+            at = os.lseek(file, at, os.SEEK_DATA)
+            at += len(os.pread(file, _STRETCH_BYTES, at)) or _STRETCH_BYTES
+            on_work()
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # there is nothing but a hole up to the end
+            raise
+    finally:
+        os.close(file)
 
 
 def told_of(error: OSError, path: Path) -> str:

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -32,9 +33,9 @@ from colordaemon.errors import (
     ModelError,
     SourceChanged,
 )
-from colordaemon.network.colorizer import overlooks_gpu
+from colordaemon.network.colorizer import Colorizer, overlooks_gpu
 from colordaemon.service.checksum import sha256
-from colordaemon.service.convert import Place, color
+from colordaemon.service.convert import NoRoom, Place, color
 from colordaemon.service.logs import set_up_logging
 from colordaemon.service.messages import (
     Alive,
@@ -54,15 +55,20 @@ from colordaemon.service.messages import (
 from colordaemon.service.models import Models, Shelf
 from colordaemon.service.presets import Presets
 from colordaemon.service.publish import fitting_name, seal
-from colordaemon.service.source import OpenedSource, opened_beneath, told_of
+from colordaemon.service.source import OpenedSource, opened_beneath, read_through, told_of
 
 log = logging.getLogger(__name__)
 
 ALIVE_SECONDS = 1.0  # between two signs of life
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-_OF_THE_MACHINE = _NO_SPACE | {
-    errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENODEV, errno.ENXIO,
-    errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT, errno.ETIMEDOUT, errno.EAGAIN,
+# Of disks that fail and shares that are down; no file brings these about.
+_OF_DISKS = {
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOTCONN,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO,
+}  # fmt: skip
+_OF_THE_MACHINE = _NO_SPACE | _OF_DISKS | {
+    errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT,
+    errno.EAGAIN,
 }  # fmt: skip
 _PR_SET_PDEATHSIG = 1
 # What each error on purpose means; the first that fits.
@@ -73,6 +79,7 @@ _FAULTS: dict[type[Exception], Fault] = {
     ConfigError: Fault.SETTINGS,
     ModelError: Fault.SETTINGS,
     Interrupted: Fault.STOPPED,
+    NoRoom: Fault.ROOM,
 }
 
 
@@ -92,12 +99,17 @@ class Worker:
 
         Raises ModelError.
         """
-        colorizer = self._models[id(self._presets.all[0])].colorizer_for(Path())
-        side = colorizer.short_side
-        colorizer.predict_ab(torch.zeros(1, 1, side, side))
+        colorizer = self._predict()
         wanted = self._presets.all[0].model.device
         remark = " (CUDA does not find the NVIDIA GPU)" if overlooks_gpu(wanted) else ""
         self._say(Ready(f"{colorizer}{remark}"))
+
+    def _predict(self) -> Colorizer:
+        """Let the first model color a picture."""
+        colorizer = self._models[id(self._presets.all[0])].colorizer_for(Path())
+        side = colorizer.short_side
+        colorizer.predict_ab(torch.zeros(1, 1, side, side))
+        return colorizer
 
     def run(self) -> None:
         """Raises EOFError when the daemon is gone."""
@@ -116,33 +128,62 @@ class Worker:
             self._color(order)
         except tuple(_FAULTS) as reason:
             fault = next(fault for kind, fault in _FAULTS.items() if isinstance(reason, kind))
-            self._refuse(order, fault, reason)
-        except OSError as error:
-            if not _is_of_the_machine(error):
-                log.exception("%s: unexpected", order.source)
-                self._refuse(order, Fault.UNFORESEEN, repr(error))
-                return
-            fault = Fault.SPACE if error.errno in _NO_SPACE else Fault.MACHINE
-            where = told_of(error, order.source)
-            self._refuse(order, fault, f"{error.strerror or error} ({where})")
+            words = reason.strerror if isinstance(reason, NoRoom) else reason
+            self._refuse(order, fault, words)
         except SystemExit:  # a photo between two segments has ruined this process, and not the film
             self._refuse(order, Fault.STOPPED, "the worker has to start anew")
             raise
         except Exception as error:
-            log.exception("%s: unexpected", order.source)
-            if not _is_of_the_machine(error):
-                self._refuse(order, Fault.UNFORESEEN, repr(error))
-                return
+            self._refuse_over(order, error)
+
+    def _refuse_over(self, order: Order, error: Exception) -> None:
+        """What was not raised on purpose is of the disk, of the machine, or of the file alone."""
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _NO_SPACE | _OF_DISKS:
+            fault = Fault.SPACE if number in _NO_SPACE else Fault.MACHINE
+        elif not _is_of_the_machine(error):
+            fault = Fault.UNFORESEEN
+        else:
+            fault = Fault.FILE if self._is_well(order) else Fault.MACHINE
+        reason = repr(error)
+        if isinstance(error, OSError) and fault is not Fault.UNFORESEEN:
+            reason = f"{error.strerror or error} ({told_of(error, order.source)})"
+        else:
+            log.error("%s: unexpected", order.source, exc_info=error)
+        self._refuse(order, fault, reason)
+        if fault is Fault.MACHINE and not isinstance(error, OSError):
             # After a CUDA error no call of this process succeeds; the daemon starts another one.
-            self._refuse(order, Fault.MACHINE, repr(error))
             raise SystemExit(1) from error
+
+    def _is_well(self, order: Order) -> bool:
+        """Whether the machine could have colored another file: the inbox can be read, the outbox
+        can be written to, and the model goes on. Else a few bad files would stop all work."""
+        try:
+            with os.scandir(order.inbox) as entries:
+                next(entries, None)
+            with tempfile.TemporaryFile(dir=order.outbox) as file:
+                file.write(bytes(4096))
+                file.flush()
+                os.fsync(file.fileno())
+            self._predict()
+        except Exception as error:
+            log.warning("the machine is not well: %r", error)
+            return False
+        return True
 
     def _color(self, order: Order) -> None:
         with opened_beneath(order.inbox, order.source, order.queued) as source:
-            finished = self._colored(order, source)
+            reporter = _Reporter(order.job, self._say)
+            try:
+                finished = self._colored(order, source, reporter)
+            except AlreadyColor:
+                raise
+            except MediaError:
+                read_through(source, reporter.work)
+                raise
         self._say(finished)
 
-    def _colored(self, order: Order, source: OpenedSource) -> Finished:
+    def _colored(self, order: Order, source: OpenedSource, reporter: _Reporter) -> Finished:
         config = self._presets.config_for(order.source)
 
         def find_place(suffix: str) -> Place:
@@ -154,7 +195,6 @@ class Worker:
                 tagged.with_name(f"{order.tag}.work"),
             )
 
-        reporter = _Reporter(order.job, self._say)
         colored = color(
             source,
             config,
@@ -165,6 +205,8 @@ class Worker:
             on_work=reporter.work,
             should_stop=self._should_stop,
         )
+        if colored.is_damaged:
+            read_through(source, reporter.work)
         place = colored.place
         # Here, so that gigabytes on their way to the disk never keep the daemon from other duties.
         seal(place.partial, source)
