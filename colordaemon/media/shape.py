@@ -53,7 +53,8 @@ class Shape:
 
     order: of fields. stereo: Matroska's mode, 0 for none. display: elements of Matroska, in its own
     units. spherical: boxes of mp4 or elements of Matroska, which only the like can hold.
-    aperture: QuickTime's sizes of what is shown. problem: why the header could not be read.
+    aperture: QuickTime's sizes of what is
+    shown, which follow from the crop. problem: why the header could not be read.
     """
 
     width: int
@@ -109,7 +110,6 @@ class Shape:
              container in KNOWN and holds_stereo),
             ("marks of spherical pictures", bool(self.spherical),
              bool(self._spherical_in(container))),
-            ("apertures of QuickTime", bool(self.aperture), container == "mov"),
             ("crop and marks of the container", bool(self.problem), False),
         )  # fmt: skip
         reason = self.problem or f"{container} cannot hold it"
@@ -138,7 +138,8 @@ class Shape:
         if parts := self._boxes(container):
             add_to_entry(track, parts)
         if self.aperture and container == "mov":
-            track.children.insert(1, self.aperture)  # behind the track's header
+            header, *others = [c for c in track.children if c.kind != self.aperture.kind]
+            track.children = [header, self.aperture, *others]
 
     def _elements(self) -> list[Element]:
         mode = [_number(STEREO_MODE, self.stereo)] if self.stereo > 0 else []
