@@ -191,8 +191,10 @@ def test_nested_and_ordered_chapters_stay_as_they_are_in_matroska(tmp_path: Path
         editions = [child for child in part.children if child.id == ebml.EDITION]
         assert len(editions) == 1 and editions[0].data.count(b"part ") == 3
     assert packets(done, 1) == packets(source, 1)
-    into_mov = plan_film(source, FilmSettings(codec="dnxhr")).inventory
-    assert any("nested" in told for told in remarks(into_mov))
+    for codec in ("dnxhr", "prores"):
+        job = plan_film(source, FilmSettings(codec=codec))
+        assert job.target.suffix == ".mov"
+        assert any("nested" in told for told in remarks(job.inventory))
 
 
 def speaking(path: Path, language: str) -> Path:

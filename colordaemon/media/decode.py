@@ -35,7 +35,7 @@ from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, open_
 from colordaemon.media.seek import Entry, begin_before, from_keyframe
 
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
-_MOST_EMPTY_BYTES = 16  # a length of no bytes, once or a few times
+_MOST_EMPTY_BYTES = 8  # a length of no bytes
 MATRIX_709, RANGE_FULL = 1, 2  # FFmpeg's numbers
 
 

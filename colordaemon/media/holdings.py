@@ -8,7 +8,7 @@ from av.container import InputContainer
 from av.stream import Stream
 
 from colordaemon.media.copies import CONVERTING, Descriptions, Way, stream_name
-from colordaemon.media.inventory import KIND_OF_STREAM, OLD, Entry, Fate, Inventory, Kind
+from colordaemon.media.inventory import GRAVE, KIND_OF_STREAM, OLD, Entry, Fate, Inventory, Kind
 from colordaemon.media.originals import Original
 from colordaemon.media.pixels import layout_of
 from colordaemon.media.probe import FilmInfo, open_film
@@ -29,7 +29,7 @@ def take_stock(
 ) -> Inventory:
     """What becomes of all that stands in a source's headers, in a container that takes its streams
     in these ways."""
-    streams = [_stream(s, info, ways.get(s.index), described) for s in source.streams]
+    streams = [_stream(s, info, format_name, ways.get(s.index), described) for s in source.streams]
     tags = [_tag(key, format_name) for key in source.metadata]
     return (*streams, *tags, *_chapters(source, format_name, original),
             *_beside(format_name, original))  # fmt: skip
@@ -96,7 +96,9 @@ def transparency(info: FilmInfo, pix_fmt: str, codec: str) -> Inventory:
     return (Entry("video", what, "left out", reason),)
 
 
-def _stream(stream: Stream, info: FilmInfo, way: Way | None, described: Descriptions) -> Entry:
+def _stream(
+    stream: Stream, info: FilmInfo, format_name: str, way: Way | None, described: Descriptions
+) -> Entry:
     name = stream_name(stream, described.names)
     kind: Kind = KIND_OF_STREAM.get(stream.type, "data")
     if stream.index == info.stream_index:
@@ -104,7 +106,9 @@ def _stream(stream: Stream, info: FilmInfo, way: Way | None, described: Descript
     if is_timecode(stream):
         return Entry("timecode", name, "converted", "made anew")
     if way is None:
-        return Entry(kind, name, "left out", "no container holds it")
+        # Where sound would be lost, another container is chosen.
+        reason = "no container holds it" if kind in GRAVE else f"{format_name} cannot hold it"
+        return Entry(kind, name, "left out", reason)
     if way in CONVERTING:
         return Entry(kind, name, "converted", str(way))
     return Entry(kind, name)

@@ -100,7 +100,7 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
     names[info.stream_index] = encoder.codec
 
     def badness(name: str) -> tuple[bool, int, int]:
-        lost = sum(entry.fate == "left out" for entry in lists[name])
+        lost = len(_lost(lists[name])) if name != _USUAL.get(encoder.codec) else 0
         return info.stream_index not in fits[name], len(grave_losses(lists[name])), lost
 
     choice = min(candidates, key=badness)
@@ -112,7 +112,9 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
     if choice != native:
         lost = [index for index in fits[choice] if index not in fits[native]]
         blamed = [info.stream_index] if info.stream_index in lost else lost
-        reason = ", ".join(names[index] for index in blamed)
+        kept = {entry.what for entry in lists[choice] if entry.fate != "left out"}
+        others = [what for what in _lost(lists[native]) if what in kept]
+        reason = ", ".join([names[index] for index in blamed] or others)
         remarks.append(f"writing {_TITLES[choice]}, because {native} cannot hold {reason}")
     elif not keeps_suffix and suffix != _SUFFIXES[choice]:
         remarks.append(f"writing {_TITLES[choice]} instead of {suffix or info.container}")
@@ -124,6 +126,10 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
         (*lists[choice], *shape.entries(choice), *changes_of(info)),
         tuple(remarks),
     )
+
+
+def _lost(inventory: Inventory) -> list[str]:
+    return [entry.what for entry in inventory if entry.fate == "left out"]
 
 
 def _native_format(info: FilmInfo, encoder: EncoderSettings) -> str:
