@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import pytest
+from av.video.stream import VideoStream
 from films import (
     ARCHIVE,
     EXACT,
@@ -24,6 +25,7 @@ from colordaemon.config import FilmSettings
 from colordaemon.film.film import plan_film
 from colordaemon.media import boxes, ebml
 from colordaemon.media.inventory import Entry
+from colordaemon.media.orientation import Orientation
 from colordaemon.media.originals import original_of
 from colordaemon.media.probe import open_film, probe_film
 from colordaemon.media.shape import Crop, Shape, shape_of
@@ -203,6 +205,28 @@ def test_a_shape_of_pixels_that_changes_is_said(tmp_path: Path, settings: FilmSe
     assert [str(entry) for entry in lost_shape(source, settings)] == [
         "pixels of 8:9 in parts of the film left out: all of it is said to have 32:27"
     ]
+
+
+def test_a_matrix_that_stretches_does_so_once(tmp_path: Path) -> None:
+    matrix = (2 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+
+    def stretch(stream: VideoStream) -> None:
+        stream.set_display_matrix(matrix)
+
+    source = make_film(tmp_path / "film.mp4", 2, prepare=stretch)
+    assert aspect_of(source) == 2
+    done = color(source)
+    assert Orientation.of(decode(done)[0]).matrix == matrix
+    assert aspect_of(done) == 2
+    assert decode_aspect(done) in (0, 1)  # and not twice, for players that heed both
+    assert aspect_of(color(source, ARCHIVE)) == 2
+
+
+def decode_aspect(path: Path) -> Fraction:
+    """The shape of pixels that the codec says."""
+    with av.open(str(path)) as container:
+        next(container.decode(video=0))
+        return Fraction(container.streams.video[0].codec_context.sample_aspect_ratio or 0)
 
 
 def joined(path: Path, parts: list[Path]) -> Path:

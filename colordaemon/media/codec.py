@@ -201,7 +201,7 @@ def _pin(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> En
         time_base=info.time_base,
         rate=info.rate,
         # FFmpeg takes it from the display matrix if that stretches, and the matrix stays.
-        sample_aspect=Fraction(1) if info.sample_aspect == stretch else info.sample_aspect,
+        sample_aspect=Fraction(0) if info.sample_aspect == stretch != 1 else info.sample_aspect,
         field_order=info.field_order,
         tags=written_tags(info.tags, code, info.height, info.rate),
         code=code,
