@@ -152,11 +152,15 @@ def test_own_color_of_a_strange_matrix_is_not_passed_off_as_another(tmp_path: Pa
     assert color(source, force=True).exists()
 
 
-def two_ranges(path: Path) -> Path:
-    """A transport stream that says limited range first, and then full range."""
-    parts, tags = [], {"colorspace": 1, "color_primaries": 1}
+def two_ranges(path: Path, *, says: bool = True, count: int = 5) -> Path:
+    """A transport stream of limited range first, and then full range, `count` pictures each. says:
+    whether it says so of the first part."""
+    parts = []
+    tags = {"colorspace": 1, "color_primaries": 1} if says else {}
     for name, tag, pix_fmt in (("one.ts", 1, "yuv420p"), ("two.ts", 2, "yuvj420p")):
-        parts.append(make_film(path.with_name(name), 5, pix_fmt=pix_fmt, **tags, color_range=tag))
+        parts.append(
+            make_film(path.with_name(name), count, pix_fmt=pix_fmt, **tags, color_range=tag)
+        )
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return path
 
@@ -166,6 +170,13 @@ def test_a_change_of_range_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(
         MediaError, match=r"luma changes from limited to full range .*--assume-range"
     ):
+        color(source)
+
+
+def test_a_change_from_what_the_standard_implies_is_refused_too(tmp_path: Path) -> None:
+    source = two_ranges(tmp_path / "film.ts", says=False, count=60)
+    assert probe_film(source).tags.range == 0
+    with pytest.raises(MediaError, match=r"luma changes from limited to full range"):
         color(source)
 
 

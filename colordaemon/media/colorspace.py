@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
 
 from av.video.frame import VideoFrame
 
@@ -169,10 +168,6 @@ def color_holdings(tags: ColorTags, source: PixelCode, written: PixelCode, codec
         how = f"{codec} cannot say it; they are where everybody expects them"
         entries.append(Entry("color", what, "left out", how))
     return tuple(entries)
-
-
-def range_name(tag: int) -> Literal["limited", "full"]:
-    return "full" if tag == _FULL else "limited"
 
 
 def matrix_tag(matrix: Matrix) -> int:

@@ -24,7 +24,7 @@ from colordaemon.errors import MediaError
 from colordaemon.media.beside import names_beside
 from colordaemon.media.captions import Messages
 from colordaemon.media.clock import Clock
-from colordaemon.media.colorspace import matrix_tag, range_name, untagged
+from colordaemon.media.colorspace import matrix_tag, untagged
 from colordaemon.media.damage import Damage
 from colordaemon.media.ending import ends_whole, lacks_bytes
 from colordaemon.media.fields import FieldOrder, FieldReader
@@ -210,13 +210,16 @@ class FilmReader:
 
     def _check_range(self, picture: VideoFrame) -> None:
         tags, found = self.info.tags, int(picture.color_range)
-        if tags.range_is_assumed or found == tags.range or 0 in (found, tags.range):
+        if tags.range_is_assumed or found in (0, tags.range):
             return
-        raise MediaError(
-            f"{self.info.path}: luma changes from {range_name(tags.range)} to {range_name(found)} "
-            f"range at {picture.time or 0:.3f} s; split the film there, or say with --assume-range "
-            "which one is true"
-        )
+        is_full = self.info.code.full_range
+        if (found == RANGE_FULL) != is_full:
+            before, now = ("full", "limited") if is_full else ("limited", "full")
+            raise MediaError(
+                f"{self.info.path}: luma changes from {before} to {now} range at "
+                f"{picture.time or 0:.3f} s; split the film there, or say with --assume-range "
+                "which one is true"
+            )
 
     def _check_size(self, picture: VideoFrame) -> None:
         found = (picture.width, picture.height, picture.format.name)
