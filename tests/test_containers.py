@@ -28,6 +28,7 @@ from colordaemon.media.ebml import Element
 from colordaemon.media.inventory import remarks
 from colordaemon.media.originals import original_of
 from colordaemon.media.probe import open_film
+from colordaemon.media.tags import is_result
 
 WIDE = (256, 128)  # DNxHR begins there
 HEVC = FilmSettings(codec="hevc", encoder_options={"preset": "ultrafast"})
@@ -285,3 +286,16 @@ def test_tags_that_are_no_utf8_are_read_as_windows_wrote_them(tmp_path: Path) ->
     path.write_bytes(data.replace(b"K@se", b"K\xe4se"))
     found = {key.lower(): value for key, value in metadata(color(path)).items()}
     assert (found["title"], found["artist"]) == ("Käse 1953", "Zoë")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_result_is_known_though_its_comment_was_replaced(tmp_path: Path, suffix: str) -> None:
+    source = make_film(tmp_path / f"film.{suffix}")
+    done = color(source)
+    sentence = b"Colors are synthetic, made by colordaemon"
+    data = done.read_bytes()
+    assert data.count(sentence) == 1
+    done.write_bytes(data.replace(sentence, b"x" * len(sentence)))
+    for path, expected in ((source, False), (done, True)):
+        with open_film(path) as container:
+            assert is_result(container, path) is expected

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from av.container import InputContainer
 
+from colordaemon.media.originals import original_of
 from colordaemon.media.provenance import OUR_TAG, SENTENCE, Maker, is_ours
 
 # Tags that describe the old file or the old encoding.
@@ -47,10 +50,10 @@ def _is_of_mxf(key: str) -> bool:
     return key in ("timecode", "reel_name") or key.startswith("comment_")
 
 
-def is_result(source: InputContainer) -> bool:
-    """Whether a film says that it is a result of ours."""
+def is_result(source: InputContainer, path: Path) -> bool:
+    """Whether a film says that it is a result of ours, in its tags or its XMP."""
     own = any(key.upper().startswith(OUR_TAG) for key in source.metadata)
-    return own or is_ours(*source.metadata.values())
+    return own or is_ours(*source.metadata.values(), original_of(source, path).xmp)
 
 
 def find_tag(source: InputContainer, name: str) -> str | None:

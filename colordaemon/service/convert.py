@@ -15,11 +15,10 @@ from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.film import color_film, plan_film
 from colordaemon.media.decode import Frame
 from colordaemon.media.inventory import Inventory, remarks
-from colordaemon.media.originals import original_of
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
 from colordaemon.media.photo_file import picture_name
 from colordaemon.media.probe import open_film
-from colordaemon.media.provenance import Maker, is_ours
+from colordaemon.media.provenance import Maker
 from colordaemon.media.stills import READ
 from colordaemon.media.tags import is_result
 from colordaemon.network.colorizer import Colorizer
@@ -277,7 +276,7 @@ def _color_film(
 def _refuse_our_own(source: Path) -> None:
     """Raises AlreadyColor for a film that carries our mark."""
     with open_film(source) as container:
-        if is_result(container) or is_ours(original_of(container, source).xmp):
+        if is_result(container, source):
             raise AlreadyColor(f"{source}: is a result of colordaemon; expected a source")
 
 
