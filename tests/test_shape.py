@@ -155,6 +155,21 @@ def test_boxes_of_spherical_pictures_are_kept_where_they_can(tmp_path: Path) -> 
     assert [entry.what for entry in lost_shape(source, ARCHIVE)] == ["marks of spherical pictures"]
 
 
+def test_a_result_with_one_view_does_not_claim_two(tmp_path: Path) -> None:
+    """As spatial video of phones has them, the second inside the codec."""
+    source = make_film(tmp_path / "film.mov", 2)
+    contents = boxes.read_contents(source)
+    assert contents is not None
+    views = boxes.Box(b"stri", bytes(4) + b"\x03")
+    eyes = boxes.Box(b"eyes", bytes(views))
+    boxes.add_to_entry(contents.tracks[0], [boxes.Box(b"vexu", bytes(eyes))])
+    boxes.write_contents(source, contents)
+    assert "second views of spatial video" in [entry.what for entry in lost_shape(source)]
+    done = boxes.read_contents(color(source))
+    assert done is not None
+    assert b"vexu" not in [box.kind for box in boxes.entry_boxes(done.tracks[0])]
+
+
 def test_tracks_are_found_behind_the_clusters(tmp_path: Path) -> None:
     """Where an editor puts them if they do not fit any more."""
     source = make_shaped(tmp_path / "film.mkv", crop=CROP)

@@ -42,7 +42,8 @@ _BY_ASPECT = 3  # of Matroska's display units
 _VIEWS = {1: (2, 1), 11: (2, 1), 2: (1, 2), 3: (1, 2)}
 _ST3D = {3: 1, 1: 2}  # of Matroska's modes, what mp4 knows: views above or beside each other
 _MODES = range(1, 15)  # of Matroska
-_SPHERICAL_BOXES = frozenset((b"sv3d", b"vexu", b"hfov"))
+_SPHERICAL_BOX = b"sv3d"
+_VIEWS_BOX = b"vexu"  # of Apple: two views, mostly in one stream, of which FFmpeg decodes one
 # Of the fiel box: two fields, and which is first; as FFmpeg writes it.
 _FIEL: dict[FieldOrder, bytes] = {"top first": b"\x02\x01", "bottom first": b"\x02\x06"}
 
@@ -53,8 +54,8 @@ class Shape:
 
     order: of fields. stereo: Matroska's mode, 0 for none. display: elements of Matroska, in its own
     units. spherical: boxes of mp4 or elements of Matroska, which only the like can hold.
-    aperture: QuickTime's sizes of what is
-    shown, which follow from the crop. problem: why the header could not be read.
+    is_spatial: of Apple's kind. aperture: QuickTime's sizes of what is shown, which follow from the
+    crop. problem: why the header could not be read.
     """
 
     width: int
@@ -66,6 +67,7 @@ class Shape:
     crop: Crop = NO_CROP
     display: tuple[Element, ...] = ()
     spherical: tuple[Box | Element, ...] = ()
+    is_spatial: bool = False
     aperture: Box | None = None
     problem: str = ""
 
@@ -80,8 +82,8 @@ class Shape:
         crop = (
             _crop_of(found[b"clap"].data, self.width, self.height) if b"clap" in found else NO_CROP
         )
-        spherical = tuple(box for kind, box in found.items() if kind in _SPHERICAL_BOXES)
-        return replace(self, crop=crop, spherical=spherical)
+        spherical = tuple(box for kind, box in found.items() if kind == _SPHERICAL_BOX)
+        return replace(self, crop=crop, spherical=spherical, is_spatial=_VIEWS_BOX in found)
 
     def as_in_matroska(self, elements: Iterable[Element]) -> Self:
         """With what the elements of a track's video settings say."""
@@ -102,20 +104,24 @@ class Shape:
         """What becomes of each part in a container."""
         sides = ", ".join(f"{float(pixels):g}" for pixels in self.crop)
         holds_stereo = self.stereo in (_ST3D if container in MP4 else _MODES)
+
+        def unless(is_held: bool) -> str:
+            return "" if is_held else f"{container} cannot hold it"
+
         parts = (
-            ("display matrix", bool(self.orientation), container in KNOWN),
+            ("display matrix", bool(self.orientation), unless(container in KNOWN)),
             (f"crop ({sides} pixels at left, top, right, bottom)", self.crop != NO_CROP,
-             bool(self._crop_in(container))),
+             unless(bool(self._crop_in(container)))),
             ("marks of stereoscopic pictures", bool(self.stereo),
-             container in KNOWN and holds_stereo),
+             unless(container in KNOWN and holds_stereo)),
             ("marks of spherical pictures", bool(self.spherical),
-             bool(self._spherical_in(container))),
-            ("crop and marks of the container", bool(self.problem), False),
+             unless(bool(self._spherical_in(container)))),
+            ("second views of spatial video", self.is_spatial, "FFmpeg decodes the first alone"),
+            ("crop and marks of the container", bool(self.problem), self.problem),
         )  # fmt: skip
-        reason = self.problem or f"{container} cannot hold it"
         return tuple(
-            Entry("shape", what) if is_held else Entry("shape", what, "left out", reason)
-            for what, is_there, is_held in parts
+            Entry("shape", what, "left out" if reason else "kept", reason)
+            for what, is_there, reason in parts
             if is_there
         )
 
