@@ -13,11 +13,13 @@ from films import luma_differences as differences
 from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
 from colordaemon.film.film import plan_film
+from colordaemon.media.beside import side_entries
 from colordaemon.media.captions import with_messages
 from colordaemon.media.frames import all_side_data
 from colordaemon.media.hdr10plus import t35_of
 from colordaemon.media.inventory import Entry
 from colordaemon.media.light import light_of
+from colordaemon.media.probe import probe_film
 
 DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
 HDR = {"colorspace": 9, "color_primaries": 9, "color_trc": 16, "color_range": 1}
@@ -64,9 +66,21 @@ def test_in_hevc_it_comes_through_to_the_last_digit_with_every_key_frame(tmp_pat
     assert differences(source, done) == [0] * 4
 
 
-def test_light_that_a_codec_cannot_say_is_told(tmp_path: Path) -> None:
-    job = plan_film(hdr10(tmp_path / "film.mkv"), ARCHIVE)
-    assert set(of_side_data(job.inventory).values()) == {"left out"}
+@pytest.mark.parametrize("settings", [ARCHIVE, FilmSettings(codec="prores")])
+def test_the_container_says_it_where_the_codec_cannot(
+    tmp_path: Path, settings: FilmSettings
+) -> None:
+    source = hdr10(tmp_path / "film.mkv")
+    done = color(source, settings)
+    assert set(of_side_data(plan_film(source, settings).inventory).values()) == {"kept"}
+    light, ours = light_of(decode(source)[0]), light_of(decode(done)[0])
+    assert ours == light and len(light.display) == 10 and light.content == (1000, 400)
+
+
+def test_light_that_nobody_can_say_is_told(tmp_path: Path) -> None:
+    info = probe_film(hdr10(tmp_path / "film.mkv"))
+    entries = side_entries(info.light.names, info, "ffv1", "mxf")
+    assert [entry.fate for entry in entries] == ["left out", "left out"]
 
 
 def test_parameters_of_the_user_stand_beside_those_of_light(tmp_path: Path) -> None:

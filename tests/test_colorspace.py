@@ -92,7 +92,7 @@ def test_what_is_not_said_follows_from_the_television_system(
     assert (frame.colorspace, frame.color_primaries, frame.color_trc) == expected
 
 
-@pytest.mark.parametrize("settings", [EXACT, LOSSLESS_HEVC])
+@pytest.mark.parametrize("settings", [EXACT, LOSSLESS_HEVC, ARCHIVE])
 @pytest.mark.parametrize("siting", range(1, 5))
 def test_chroma_stays_where_the_source_has_it(
     tmp_path: Path, settings: FilmSettings, siting: int
@@ -112,9 +112,9 @@ def test_mpeg_1_has_its_chroma_in_the_middle(tmp_path: Path) -> None:
 
 
 def test_a_siting_that_the_codec_cannot_say_is_told(tmp_path: Path) -> None:
-    options = {"qp": "0", "chroma_sample_location": "topleft"}
-    source = make_film(tmp_path / "film.mkv", 2, options=options)
-    job = plan_film(source, ARCHIVE)
+    options = {"qp": "0", "chroma_sample_location": "center"}
+    source = make_film(tmp_path / "film.mkv", 2, size=(128, 96), options=options)
+    job = plan_film(source, FilmSettings(codec="av1"))
     assert [e.fate for e in job.inventory if e.kind == "color"] == ["left out"]
     assert job.encoder.code.siting is Siting.LEFT
 

@@ -106,9 +106,9 @@ def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> Fil
     told = (*remarks, *target.remarks)
     inventory = (
         *target.inventory,
-        *side_data(source, encoder.codec, target.shape.covered),
+        *side_data(source, encoder.codec, target.format, target.shape.covered),
         *transparency(source, encoder.pix_fmt, encoder.codec),
-        *color_holdings(source.tags, source.code, encoder.code, encoder.codec),
+        *color_holdings(source.tags, source.code, encoder.code, encoder.codec, target.format),
     )
     if not settings.accept_loss and (lost := grave_losses(inventory)):
         reasons = "; ".join(map(str, lost))
@@ -185,7 +185,9 @@ def color_film(
 
 def _found_later(job: FilmJob, plan: FilmPlan) -> Inventory:
     names = {name for segment in plan.segments for name in segment.beside}
-    entries = side_entries(names - job.target.shape.covered, job.source, job.encoder.codec)
+    entries = side_entries(
+        names - job.target.shape.covered, job.source, job.encoder.codec, job.target.format
+    )
     return tuple(entry for entry in entries if entry not in job.inventory)
 
 

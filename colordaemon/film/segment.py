@@ -183,7 +183,7 @@ def _check_own_color(source: FilmInfo) -> None:
 
 def _check_losses(task: SegmentTask, names: set[str] | frozenset[str]) -> None:
     """Raises MediaError for captions that nobody saw when the film was planned, from samples."""
-    lost = grave_losses(side_entries(names, task.source, task.encoder.codec))
+    lost = grave_losses(side_entries(names, task.source, task.encoder.codec, ""))
     if lost and not task.accept_loss:
         reasons = "; ".join(map(str, lost))
         raise MediaError(f"{task.source.path}: {reasons}; --accept-loss colors it without")

@@ -15,6 +15,7 @@ from colordaemon.media.inventory import Entry, Inventory, Kind
 from colordaemon.media.light import LIGHT_CODECS
 from colordaemon.media.parameters import parameters_of
 from colordaemon.media.probe import FilmInfo, open_film
+from colordaemon.media.shape import KNOWN
 
 # FFmpeg's side data that is part of how packets are decoded, and not of what is shown.
 _TECHNICAL = frozenset(
@@ -62,23 +63,24 @@ _TIMECODES = frozenset(("GOP_TIMECODE", "S12M_TIMECODE"))
 _SAMPLES, _FRAMES_EACH = 6, 3
 
 
-def side_data(info: FilmInfo, codec: str, covered: Collection[str]) -> Inventory:
+def side_data(info: FilmInfo, codec: str, container: str, covered: Collection[str]) -> Inventory:
     """What becomes of what comes with packets and pictures, found in samples all over the film.
 
-    codec: that the film is going to be in. covered: names of what is accounted for elsewhere.
+    codec, container: those that the film is going to be in. covered: names of what is accounted for
+    elsewhere.
     """
     with open_film(info.path) as source:
         stream = source.streams[info.stream_index]
         assert isinstance(stream, VideoStream)
         names = parameters_of(stream).side_data | _names_in_samples(source, stream)
-    return side_entries(names - {*covered}, info, codec)
+    return side_entries(names - {*covered}, info, codec, container)
 
 
-def side_entries(names: Collection[str], info: FilmInfo, codec: str) -> Inventory:
+def side_entries(names: Collection[str], info: FilmInfo, codec: str, container: str) -> Inventory:
     """What becomes of side data with these names of FFmpeg."""
     if not info.start_timecode:  # they count from zero, as where there are none
         names = {*names} - _TIMECODES
-    return tuple(_entry(name, info, codec) for name in sorted(names))
+    return tuple(_entry(name, info, codec, container) for name in sorted(names))
 
 
 def names_beside(picture: VideoFrame) -> frozenset[str]:
@@ -87,9 +89,10 @@ def names_beside(picture: VideoFrame) -> frozenset[str]:
     return frozenset(names) - _TECHNICAL_OF_FRAMES
 
 
-def _entry(name: str, info: FilmInfo, codec: str) -> Entry:
+def _entry(name: str, info: FilmInfo, codec: str, container: str) -> Entry:
     kind, what = _SIDE_DATA.get(name, ("side data", name.lower().replace("_", " ")))
-    if name in CARRIED_IN.get(codec, ()) or (name in info.light.names and codec in LIGHT_CODECS):
+    says_light = codec in LIGHT_CODECS or container in KNOWN
+    if name in CARRIED_IN.get(codec, ()) or (says_light and name in info.light.names):
         return Entry(kind, what)
     if name in _TIMECODES:
         return Entry(kind, what, "converted", "the first one is the container's")

@@ -48,6 +48,7 @@ _SAID_SITINGS = {
     "h264": frozenset(Siting),
     "hevc": frozenset(Siting),
     "av1": frozenset((Siting.LEFT, Siting.TOP_LEFT)),
+    "ffv1": frozenset(Siting),  # in Matroska
 }
 # Here a standard says that a film that says nothing has limited range (H.264 and H.265, E.2.1).
 _LIMITED_BY_STANDARD = frozenset(("h264", "hevc"))
@@ -155,7 +156,9 @@ def written_tags(tags: ColorTags, code: PixelCode, height: int, rate: Fraction) 
     )
 
 
-def color_holdings(tags: ColorTags, source: PixelCode, written: PixelCode, codec: str) -> Inventory:
+def color_holdings(
+    tags: ColorTags, source: PixelCode, written: PixelCode, codec: str, container: str
+) -> Inventory:
     """What becomes of what a film says of its colors, where that is not simply kept."""
     entries = []
     if tags.strange_matrix:
@@ -163,9 +166,11 @@ def color_holdings(tags: ColorTags, source: PixelCode, written: PixelCode, codec
         standard = written.matrix.name.replace("BT", "BT.")
         how = f"to that of {standard}, in which grays have the same codes"
         entries.append(Entry("color", what, "converted", how))
-    if source.siting is not written.siting and source.subsampling == (2, 2) == written.subsampling:
+    is_said = source.siting is written.siting and (codec != "ffv1" or container == "matroska")
+    usual = source.siting is Siting.LEFT or written.subsampling != (2, 2)
+    if not (is_said or usual or source.subsampling != (2, 2)):
         what = f"siting of chroma samples ({source.siting.name.lower().replace('_', ' ')})"
-        how = f"{codec} cannot say it; they are where everybody expects them"
+        how = f"{codec} in {container} cannot say it"
         entries.append(Entry("color", what, "left out", how))
     return tuple(entries)
 

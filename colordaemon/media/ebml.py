@@ -24,6 +24,7 @@ LANGUAGE, LANGUAGE_BCP47 = b"\x22\xb5\x9c", b"\x22\xb5\x9d"
 EDITION, EDITION_ORDERED = b"\x45\xb9", b"\x45\xdd"
 ATOM, ATOM_START, DISPLAY = b"\xb6", b"\x91", b"\x80"
 VIDEO, STEREO_MODE = b"\xe0", b"\x53\xb8"
+COLOR, MOST_LIGHT, MEAN_LIGHT, MASTERING = b"\x55\xb0", b"\x55\xbc", b"\x55\xbd", b"\x55\xd0"
 DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = b"\x54\xb0", b"\x54\xba", b"\x54\xb2"
 PIXEL_CROP = (b"\x54\xcc", b"\x54\xbb", b"\x54\xdd", b"\x54\xaa")  # left, top, right, bottom
 PROJECTION, PROJECTION_TYPE = b"\x76\x70", b"\x76\x71"

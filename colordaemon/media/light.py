@@ -1,7 +1,9 @@
 """Static metadata of HDR10: the display that a film was mastered on, and how bright it gets.
 
-Encoders of H.264, HEVC and AV1 take them as text and put them in front of every key frame.
-Sources: SMPTE ST 2086, CTA-861.3; units as in H.265, D.2.28 and D.2.35.
+Encoders of H.264, HEVC and AV1 take them as text and put them in front of every key frame; mp4, mov
+and Matroska say them for any codec.
+Sources: SMPTE ST 2086, CTA-861.3; units as in H.265, D.2.28 and D.2.35; the boxes mdcv and clli of
+ISO/IEC 14496-12; Matroska, RFC 9559.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from dataclasses import dataclass
 
 from av.video.frame import VideoFrame
 
+from colordaemon.media import ebml
+from colordaemon.media.boxes import Box
+from colordaemon.media.ebml import Element
 from colordaemon.media.frames import all_side_data
 
 MASTERING, LEVEL = "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"
@@ -55,6 +60,39 @@ class Light:
             parts.append(f"{content}={self.content[0]},{self.content[1]}")
         return {_PARAMETERS[codec]: ":".join(parts)} if parts else {}
 
+    def boxes(self) -> list[Box]:
+        """For the sample description of mp4 and mov."""
+        found = []
+        if self.display:
+            red, green, blue, white = (self.display[i : i + 2] for i in range(0, 8, 2))
+            least, most = self.display[8:]
+            numbers = struct.pack(">8H2I", *green, *blue, *red, *white, most, least)
+            found.append(Box(b"mdcv", numbers))
+        if self.content:
+            found.append(Box(b"clli", struct.pack(">2H", *self.content)))
+        return found
+
+    def in_color(self, color: Element) -> Element:
+        """Matroska's description of the colors of a film, with this in it."""
+        ours = []
+        if self.display:
+            units = [_CHROMATICITY] * 8 + [_LUMINANCE] * 2
+            least, most = (8, 9)
+            numbers = [value / unit for value, unit in zip(self.display, units, strict=True)]
+            # Red, green, blue, white; then the greatest luminance goes before the least.
+            order = (*range(8), most, least)
+            parts = [
+                Element(bytes([0x55, 0xD1 + place]), struct.pack(">d", numbers[index]))
+                for place, index in enumerate(order)
+            ]
+            ours.append(Element(ebml.MASTERING, b"".join(map(bytes, parts))))
+        if self.content:
+            levels = zip((ebml.MOST_LIGHT, ebml.MEAN_LIGHT), self.content, strict=True)
+            ours += [Element(name, level.to_bytes(4, "big")) for name, level in levels]
+        names = {element.id for element in ours}
+        kept = [child for child in color.children if child.id not in names]
+        return Element(ebml.COLOR, b"".join(map(bytes, [*kept, *ours])))
+
     def _display_as_text(self, in_units: bool) -> str:
         def number(value: int, unit: int) -> str:
             return f"{value / unit:.5f}" if in_units else str(value)
@@ -63,6 +101,9 @@ class Light:
         least, most = (number(value, _LUMINANCE) for value in self.display[8:])
         red, green, blue, white = (",".join(numbers[i : i + 2]) for i in range(0, 8, 2))
         return f"G({green})B({blue})R({red})WP({white})L({most},{least})"
+
+
+NO_LIGHT = Light()
 
 
 def light_of(picture: VideoFrame) -> Light:

@@ -15,7 +15,6 @@ from av.video.stream import VideoStream
 from colordaemon.errors import MediaError
 from colordaemon.media import ebml
 
-_COLOR = b"\x55\xb0"
 _SITING_ACROSS, _SITING_DOWN = b"\x55\xb7", b"\x55\xb8"
 _MAPPING, _MAPPING_TYPE = b"\x41\xe4", b"\x41\xe7"
 _DOLBY_VISION = frozenset((b"dvcC", b"dvvC", b"dvwC"))
@@ -47,7 +46,7 @@ def parameters_of(stream: VideoStream) -> Parameters:
 
 def _read(track: ebml.Element) -> Parameters:
     video = ebml.Element(ebml.VIDEO, track.child(ebml.VIDEO))
-    color = ebml.Element(_COLOR, video.child(_COLOR))
+    color = ebml.Element(ebml.COLOR, video.child(ebml.COLOR))
     across, down = (_number(color.child(name)) for name in (_SITING_ACROSS, _SITING_DOWN))
     mappings = [part.child(_MAPPING_TYPE) for part in track.children if part.id == _MAPPING]
     has_dolby_vision = not _DOLBY_VISION.isdisjoint(mappings)

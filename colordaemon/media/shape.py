@@ -1,5 +1,5 @@
 """The shape in which a container says that pictures are to be shown, beside the display matrix:
-display size, a crop, and marks of stereoscopic and spherical pictures.
+display size, a crop, and marks of stereoscopic and spherical pictures; and the light of HDR10.
 
 FFmpeg writes none of it from what PyAV can set, so it is put into the finished file.
 """
@@ -15,6 +15,7 @@ from typing import Self
 from colordaemon.errors import MediaError
 from colordaemon.media.boxes import Box, add_to_entry, entry_boxes
 from colordaemon.media.ebml import (
+    COLOR,
     DISPLAY_HEIGHT,
     DISPLAY_UNIT,
     DISPLAY_WIDTH,
@@ -27,6 +28,7 @@ from colordaemon.media.ebml import (
 )
 from colordaemon.media.fields import FieldOrder
 from colordaemon.media.inventory import Entry, Inventory
+from colordaemon.media.light import NO_LIGHT, Light
 from colordaemon.media.orientation import Orientation
 from colordaemon.media.originals import Original
 from colordaemon.media.probe import FilmInfo
@@ -69,6 +71,7 @@ class Shape:
     spherical: tuple[Box | Element, ...] = ()
     is_spatial: bool = False
     aperture: Box | None = None
+    light: Light = NO_LIGHT
     problem: str = ""
 
     @property
@@ -129,15 +132,19 @@ class Shape:
         """Whether FFmpeg alone does not write all of it."""
         if container in MP4:
             return bool(self._boxes(container) or self.aperture)
-        return container in MATROSKA and bool(self._elements())
+        return container in MATROSKA and bool(self._elements() or self.light.names)
 
     def in_matroska(self, track: Element) -> Element:
         """A track that says this shape, in place of what FFmpeg says."""
         ours = self._elements()
         replaced = {element.id for element in ours}
         replaced |= {*_DISPLAY} if DISPLAY_WIDTH in replaced else set()
-        video = Element(VIDEO, track.child(VIDEO)).children
-        return track.with_child(VIDEO, [*(c for c in video if c.id not in replaced), *ours])
+        video = Element(VIDEO, track.child(VIDEO))
+        if self.light.names:
+            ours.append(self.light.in_color(Element(COLOR, video.child(COLOR))))
+            replaced.add(COLOR)
+        kept = [child for child in video.children if child.id not in replaced]
+        return track.with_child(VIDEO, [*kept, *ours])
 
     def in_mp4(self, track: Box, container: str) -> None:
         """Let a track say what FFmpeg has not said."""
@@ -153,7 +160,7 @@ class Shape:
         return [*mode, *(part for part in parts if isinstance(part, Element))]
 
     def _boxes(self, container: str) -> list[Box]:
-        parts = [*self._crop_in("mp4"), *self._spherical_in("mp4")]
+        parts = [*self._crop_in("mp4"), *self._spherical_in("mp4"), *self.light.boxes()]
         if self.stereo in _ST3D:
             parts.append(Box(b"st3d", struct.pack(">IB", 0, _ST3D[self.stereo])))
         if self.order in _FIEL and container == "mov":
@@ -200,6 +207,7 @@ def shape_of(info: FilmInfo, original: Original) -> Shape:
         info.field_order,
         info.orientation,
         info.stereo_mode,
+        light=info.light,
         problem=original.problem,
     )
     track = original.tracks.get(info.stream_index)
