@@ -98,6 +98,8 @@ def _film_packets(
     """The packets of all segments with pts of the source, new dts and durations."""
     times, depth = plan.pts(), plan.reorder_depth
     step = int(times[1] - times[0]) if len(times) > 1 else 1
+    # A damaged file may show its first frame for ages; the steps ahead of it need not be as long.
+    step = min(step, max(1, int(1 / plan.source.time_base)))
     if depth and times[0] >= depth:  # a transport stream knows no time before zero
         step = min(step, int(times[0]) // depth)
     end = plan.segments[-1].end_pts

@@ -68,6 +68,8 @@ def _open(path: Path) -> Any:
         if isinstance(error, OSError) and error.errno:
             raise
         raise MediaError(f"{path}: {error}, expected a sound HEIC picture") from error
+    if not len(file):
+        raise MediaError(f"{path}: no picture in it, expected a sound HEIC picture")
     return file[file.primary_index]
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from colordaemon.errors import MediaError
 from colordaemon.media import exif, heif, jpeg, png, tiff, webp
 from colordaemon.media.metadata import Metadata, exif_block, mapped, page_tags
-from colordaemon.media.photo_file import Page, PhotoFile
+from colordaemon.media.photo_file import Page, PhotoFile, reading
 from colordaemon.media.photo_pixels import told_of
 from colordaemon.media.provenance import NOTE, Maker, packet
 from colordaemon.media.stills import PhotoFormat
@@ -120,11 +120,13 @@ class PhotoWriter:
         self._pages = tiff.TiffWriter(self._file, big) if kind is PhotoFormat.TIFF else None
         self._big = big
         self._written: list[tuple[int, int, int, str]] = []
+        self._copied: set[int] = set()
         self.remarks: tuple[str, ...] = ()
         self.lost: dict[str, str] = {}  # what turned out to have no room, and why
 
     def add(self, sheet: Sheet) -> None:
         if self._pages and sheet.copied is not None and self._copies(self._pages, sheet.copied):
+            self._copied.add(len(self._written))
             self._written.append(sheet.shape)
             return
         try:
@@ -168,12 +170,20 @@ class PhotoWriter:
         name = f"the result for {self._source.path}"
         try:
             written = PhotoFile(self._partial)
-            found = [Sheet(written.open_image(index)).shape for index in range(written.pages)]
+            found = [self._read_back(written, index) for index in range(written.pages)]
         except MediaError as error:
             raise OSError(f"{name} is unreadable after writing: {error}") from error
         if found != self._written:
             raise OSError(f"{name} reads back as {found}, expected {self._written}")
         return written
+
+    def _read_back(self, written: PhotoFile, index: int) -> tuple[int, int, int, str]:
+        """The shape of a page; every pixel of it can be read, unless it is a copy."""
+        image = written.open_image(index)
+        if index not in self._copied:
+            with reading(self._partial):
+                told_of(image, self._on_work).avg()
+        return Sheet(image).shape
 
     def abandon(self) -> None:
         with suppress(OSError):  # closing flushes, and a full disk is still full

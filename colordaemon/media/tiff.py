@@ -66,6 +66,7 @@ LOST = {
     52545: "a signature (C2PA)",
 }  # fmt: skip
 PICTURES_ELSEWHERE = frozenset((330, 351, 37724))
+_UNITS = ((1,), (2,), (3,))  # of resolution; readers find a file with any other damaged
 # What other formats have another place for.
 ELSEWHERE = frozenset((_X_DENSITY, _Y_DENSITY, _DENSITY_UNIT, NEW_SUBFILE_TYPE, ORIENTATION))
 # What a picture says about itself, and EXIF blocks of other formats may hold as well.
@@ -178,6 +179,8 @@ def kept_tags(tags: Tags) -> tuple[Tags, tuple[str, ...]]:
             lost.append(LOST[code])
         elif tag.type == _DIRECTORY and tag.children is None:
             lost.append(f"a directory that is not known (tag {code})")
+        elif code == _DENSITY_UNIT and not _has_unit(tags):
+            lost.append("a unit of resolution that is none")
         elif code not in _STORAGE and tag.children != {}:
             kept[code] = _iptc(tag) if code == IPTC else tag
     return kept, tuple(lost)
@@ -201,8 +204,12 @@ def density_of(tags: Tags) -> tuple[int, float, float] | None:
         found.append(above / below if below else 0.0)
     if not all(found):
         return None
-    unit = tags[_DENSITY_UNIT].numbers[0] if _DENSITY_UNIT in tags else 2
+    unit = tags[_DENSITY_UNIT].numbers[0] if _has_unit(tags) else 2
     return max(0, unit - 1), found[0], found[1]
+
+
+def _has_unit(tags: Tags) -> bool:
+    return _DENSITY_UNIT in tags and tags[_DENSITY_UNIT].numbers in _UNITS
 
 
 def density_tags(density: tuple[int, float, float]) -> Tags:
