@@ -288,7 +288,7 @@ class _Painter:
     def guess(self, gray: Any) -> tuple[Any, Any]:
         import torch
 
-        height, width = (max(1, min(32, side // 2)) for side in gray.shape[-2:])
+        height, width = (side // 2 for side in self.network_size(*gray.shape[-2:]))
         ab = torch.linspace(-30, 30, width).expand(len(gray), 2, height, width).contiguous()
         return ab, torch.ones_like(ab[:, :1])
 

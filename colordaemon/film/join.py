@@ -28,6 +28,8 @@ from colordaemon.media.provenance import Maker
 from colordaemon.media.seek import from_keyframe
 from colordaemon.media.target import MXF, TRANSPORT, Target
 
+_LATEST = 1 << 62  # ticks; beyond, times that are moved by some others would not fit into 64 bits
+
 
 def join(
     plan: FilmPlan,
@@ -97,6 +99,12 @@ def _film_packets(
 ) -> Iterator[Packet[Stream]]:
     """The packets of all segments with pts of the source, new dts and durations."""
     times, depth = plan.pts(), plan.reorder_depth
+    first, last = int(times[0]), int(times[-1])
+    if first < -_LATEST or last > _LATEST:
+        raise MediaError(
+            f"{plan.source.path}: pictures at times of {first} to {last} ticks, expected"
+            f" {_LATEST} at most"
+        )
     step = int(times[1] - times[0]) if len(times) > 1 else 1
     # A damaged file may show its first frame for ages; the steps ahead of it need not be as long.
     step = min(step, max(1, int(1 / plan.source.time_base)))

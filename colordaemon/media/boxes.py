@@ -119,6 +119,13 @@ def plays_early(path: Path) -> bool:
     return kinds[:1] == [b"moov"]
 
 
+def holds_only_stills(path: Path) -> bool:
+    """Whether this is a file of still pictures (HEIF), whatever it calls itself. Raises OSError."""
+    with path.open("rb") as file:
+        kinds = {kind for kind, *_ in top_level(file)}
+    return b"meta" in kinds and not kinds & {b"moov", b"moof"}
+
+
 def _move_samples(moov: Box, more: int) -> int:
     """Say that all samples stand further behind, by a table of contents and `more` bytes; returns
     how many that are."""

@@ -28,6 +28,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
+from colordaemon.errors import MediaError
 from colordaemon.media import boxes, ebml, transport
 from colordaemon.media.originals import Original
 
@@ -81,7 +82,10 @@ def descriptions_of(source: InputContainer, path: Path, original: Original) -> D
 def _codec_in(track: boxes.Box | ebml.Element) -> str:
     if isinstance(track, ebml.Element):
         return track.child(ebml.CODEC_ID).rstrip(b"\0").decode("latin-1")
-    entries = boxes.sample_entries(track)
+    try:
+        entries = boxes.sample_entries(track)
+    except MediaError:  # it is damaged, and FFmpeg could read nothing there either
+        return ""
     return entries[0][0].decode("latin-1") if entries else ""
 
 
@@ -239,6 +243,8 @@ def _srt(ass: str) -> str:
 def _declare_pcm(container: OutputContainer, stream: Stream) -> Stream:
     assert isinstance(stream, AudioStream)
     context = stream.codec_context
+    if context.format is None:
+        raise ValueError(f"{stream}: sound of no known format, expected one to make PCM of")
     codec = _PCM.get(context.format.name.rstrip("p"), "pcm_s16le")
     if codec == "pcm_s32le" and context.name in _AT_MOST_24_BITS:
         codec = "pcm_s24le"

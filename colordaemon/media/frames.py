@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any, cast
 
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 
 from colordaemon.media.captions import CARRIED, Messages, is_dropping, time_parts
@@ -17,6 +17,22 @@ _STEREO_MODES = {
 }  # fmt: skip
 
 _PAN_SCAN_MOVES = slice(12, 24)  # of AVPanScan: three pairs of 16 bits
+
+
+# Kinds that FFmpeg has and PyAV has no names for yet; it would fail over a picture with one.
+_NEWER = {28: "LCEVC", 29: "VIEW_ID", 30: "3D_REFERENCE_DISPLAYS", 31: "EXIF"}
+
+
+def _unnamed(cls: type[Type], value: Any) -> Type:
+    """A kind of side data beyond those that PyAV lists."""
+    made = object.__new__(cls)
+    made._name_ = _NEWER.get(value, f"KIND_{value}")
+    made._value_ = value
+    cls._value2member_map_[value] = made
+    return made
+
+
+Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment]  # as enum documents it
 
 
 def all_side_data(picture: VideoFrame) -> list[SideData]:

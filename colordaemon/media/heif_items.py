@@ -49,7 +49,7 @@ def items_of(path: Path) -> Items:
         (primary,) = struct.unpack_from(">I" if boxes[b"pitm"][0] else ">H", boxes[b"pitm"], 4)
         kinds = dict(_kinds(boxes[b"iinf"]))
         return Items(kinds, tuple(_references(boxes.get(b"iref", b""))), primary)
-    except (KeyError, IndexError, struct.error) as error:
+    except (MediaError, KeyError, IndexError, struct.error) as error:
         raise MediaError(f"{path}: its list of items is damaged, expected a HEIF file") from error
 
 

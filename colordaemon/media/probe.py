@@ -26,6 +26,7 @@ from av.video.stream import VideoStream
 
 from colordaemon.color import PixelCode
 from colordaemon.errors import MediaError
+from colordaemon.media.boxes import holds_only_stills
 from colordaemon.media.colorspace import ColorTags, code_of, tags_of, untagged
 from colordaemon.media.fields import FieldOrder, FieldReader, film_order
 from colordaemon.media.frames import stereo_mode_of, timecode_of
@@ -180,6 +181,8 @@ def probe_film(path: Path) -> FilmInfo:
     with open_film(path) as container:
         stream = film_stream(container, path)
         container_name = container.format.name.split(",")[0]
+        if container_name == "mov" and holds_only_stills(path):  # FFmpeg shows one tile of it
+            raise MediaError(f"{path}: found a HEIF picture of no known kind, expected a film")
         frame = _first_frame(container, stream, path)
         context = stream.codec_context
         declares = container_name in _DECLARING
