@@ -13,8 +13,9 @@ from films import ARCHIVE, EXACT, SIZE, color, decode, luma_differences, luma_of
 
 from colordaemon.config import FilmSettings
 from colordaemon.film.film import plan_film
+from colordaemon.media.alpha import alpha_of
 from colordaemon.media.inventory import remarks
-from colordaemon.media.pixels import alpha_of, layout_of, plane_array
+from colordaemon.media.pixels import layout_of, plane_array
 
 PRORES = FilmSettings(codec="prores")
 
@@ -96,13 +97,19 @@ def test_how_opaque_a_picture_is_comes_out_of_every_layout(pix_fmt: str) -> None
     assert np.array_equal(alpha_of(picture), alpha)
 
 
-def test_transparency_beside_the_picture_is_named(tmp_path: Path) -> None:
+def test_the_transparency_of_vp9_beside_the_picture_is_kept(tmp_path: Path) -> None:
+    images = transparent("yuva420p")
     source = make_film(
-        tmp_path / "film.webm", codec="libvpx-vp9",
-        prepare=lambda stream: stream.metadata.update({"alpha_mode": "1"}),
+        tmp_path / "film.webm", images, codec="libvpx-vp9", pix_fmt="yuva420p",
+        options={"lossless": "1", "auto-alt-ref": "0", "deadline": "realtime"},
     )  # fmt: skip
+    done = color(source, ARCHIVE)
+    expected = [alpha_of(picture) for picture in transparent("yuva420p")]
+    assert len(alphas(done)) == len(expected)
+    assert all(map(np.array_equal, alphas(done), expected))
+    assert luma_differences(source, done) == [0] * 3
     settings = FilmSettings(codec="av1")
     told = remarks(plan_film(source, settings).inventory)
-    assert "transparency left out: FFmpeg does not read that of vp9" in told
+    assert "transparency left out: av1 holds none; ffv1 does, and prores in limited range" in told
     with av.open(str(color(source, settings))) as container:
         assert not {"alpha_mode", "ALPHA_MODE"} & {*container.streams.video[0].metadata}

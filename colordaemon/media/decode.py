@@ -21,6 +21,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
+from colordaemon.media.alpha import alpha_of, decoder_of
 from colordaemon.media.beside import names_beside
 from colordaemon.media.captions import Messages
 from colordaemon.media.clock import Clock
@@ -30,7 +31,7 @@ from colordaemon.media.ending import ends_whole, lacks_bytes
 from colordaemon.media.fields import FieldOrder, FieldReader
 from colordaemon.media.frames import messages_of
 from colordaemon.media.order import in_order
-from colordaemon.media.pixels import alpha_of, plane_array
+from colordaemon.media.pixels import plane_array
 from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, open_film, tick
 from colordaemon.media.seek import Entry, begin_before, from_keyframe
 
@@ -114,7 +115,7 @@ class FilmReader:
         stream = self._container.streams[self.info.stream_index]
         assert isinstance(stream, VideoStream)
         stream.thread_type = "AUTO"
-        self._stream = stream
+        self._stream, self._decoder = stream, decoder_of(stream)
         self._clock = Clock() if self.info.container in JUMPING_CLOCKS else None
 
     def close(self) -> None:
@@ -161,7 +162,7 @@ class FilmReader:
         consecutive = 0
         for packet in self._packets():
             try:
-                pictures = packet.decode()
+                pictures = self._decoder.decode(packet)
                 consecutive = 0
             except av.error.FFmpegError as error:
                 pictures, consecutive = [], consecutive + 1

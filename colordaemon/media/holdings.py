@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from av.container import InputContainer
 from av.stream import Stream
+from av.video.stream import VideoStream
 
+from colordaemon.media.alpha import has_second_picture
 from colordaemon.media.copies import CONVERTING, Descriptions, Way, stream_name
 from colordaemon.media.inventory import GRAVE, KIND_OF_STREAM, OLD, Entry, Fate, Inventory, Kind
 from colordaemon.media.originals import Original
@@ -84,10 +86,11 @@ def transparency(info: FilmInfo, pix_fmt: str, codec: str) -> Inventory:
     """What becomes of it in pictures of a codec that are encoded from this format."""
     with open_film(info.path) as source:
         stream = source.streams[info.stream_index]
-        beside = stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1"
+        assert isinstance(stream, VideoStream)
+        beside = has_second_picture(stream)
     what = "transparency"
-    if beside and not info.layout.has_alpha:  # a second picture in the packets, as of VP9
-        return (Entry("video", what, "left out", f"FFmpeg does not read that of {info.codec}"),)
+    if beside and not info.layout.has_alpha:
+        return (Entry("video", what, "left out", f"no decoder here reads that of {info.codec}"),)
     if not info.layout.has_alpha:
         return ()
     if layout_of(pix_fmt).has_alpha:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
-from av.video.frame import VideoFrame
 
 from colordaemon.errors import MediaError
 
@@ -96,26 +95,3 @@ def at_depth(luma: np.ndarray, depth: int, wanted: int) -> np.ndarray:
         rounded: np.ndarray = np.minimum((luma + half) >> (depth - wanted), (1 << wanted) - 1)
         return rounded
     return luma.astype(np.uint16) << (wanted - depth) if wanted > 8 else luma
-
-
-def alpha_of(picture: VideoFrame) -> np.ndarray:
-    """How opaque a picture is, (H, W) uint8 or uint16, in the bits of its own format."""
-    name, depth = picture.format.name, layout_of(picture.format.name).depth
-    if name.startswith("ya"):  # gray and alpha by turns
-        order = ">" if name.endswith("be") else "<"
-        samples = np.frombuffer(memoryview(picture.planes[0]), f"{order}u{1 if depth == 8 else 2}")
-        pairs = samples.reshape(picture.height, -1)[:, : 2 * picture.width]
-        return pairs[:, 1::2].astype(np.uint8 if depth == 8 else np.uint16)
-    if not name.startswith(("yuva", "gbrap")):  # packed; to Y'CbCr, FFmpeg would change a few
-        picture = picture.reformat(format="gbrap" if depth == 8 else "gbrap16le")
-    elif name.endswith("be"):
-        picture = picture.reformat(format=f"{name[:-2]}le")
-    return plane_array(picture.planes[3], depth)
-
-
-def alpha_at_depth(alpha: np.ndarray, depth: int, wanted: int) -> np.ndarray:
-    """Opaque stays opaque: the upper bits are repeated below."""
-    if wanted <= depth:
-        return alpha >> (depth - wanted)
-    wide = alpha.astype(np.uint16) << (wanted - depth)
-    return wide | wide >> depth

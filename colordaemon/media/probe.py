@@ -26,6 +26,7 @@ from av.video.stream import VideoStream
 
 from colordaemon.color import PixelCode
 from colordaemon.errors import MediaError
+from colordaemon.media.alpha import decoder_of
 from colordaemon.media.boxes import holds_only_stills
 from colordaemon.media.colorspace import ColorTags, code_of, tags_of, untagged
 from colordaemon.media.fields import FieldOrder, FieldReader, film_order
@@ -309,11 +310,12 @@ def _samples(container: InputContainer, stream: VideoStream) -> Iterator[VideoFr
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    decoder = decoder_of(stream)
     for packet in all_packets(container, path, lambda error: None):
         if packet.stream is not stream:
             continue
         try:
-            for frame in packet.decode():
+            for frame in decoder.decode(packet):
                 assert isinstance(frame, VideoFrame)
                 return frame
         except av.error.FFmpegError:
