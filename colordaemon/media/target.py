@@ -100,7 +100,8 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
     names[info.stream_index] = encoder.codec
 
     def badness(name: str) -> tuple[bool, int, int]:
-        lost = len(_lost(lists[name])) if name != _USUAL.get(encoder.codec) else 0
+        is_usual = name in (MXF, _USUAL.get(encoder.codec))
+        lost = 0 if is_usual else len(_lost(lists[name]))
         return info.stream_index not in fits[name], len(grave_losses(lists[name])), lost
 
     choice = min(candidates, key=badness)
