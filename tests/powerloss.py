@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from wrecks import Committed, Flushed, Named, Step, Wreck, Written, wrecks_after
 
+from colordaemon.service import rename
+
 _STEPS = ("link", "unlink", "replace", "rename", "mkdir", "rmdir")
 
 
@@ -41,6 +43,7 @@ class Recorder:
         """From here to the end of the patch."""
         for name in _STEPS:
             patch.setattr(os, name, self._watched(getattr(os, name)))
+        patch.setattr(rename, "rename_noreplace", self._watched(rename.rename_noreplace))
         patch.setattr(os, "fsync", self._fsync(os.fsync))
         recorder, connect = self, sqlite3.connect
 
@@ -75,7 +78,7 @@ class Recorder:
         """Make the root, and the journal, what the power failure has left."""
         for path in self._root.iterdir():
             shutil.rmtree(path)
-        inodes: dict[int, tuple[int, int]] = {}
+        inodes: dict[int, int] = {}
         paths: dict[int, Path] = {}
         for name, (number, written) in sorted(wreck.files.items()):
             path = self._root / name
@@ -88,24 +91,22 @@ class Recorder:
                 path.write_bytes(b"" if written is None else written.data)
                 if written is not None:
                     os.utime(path, ns=(written.mtime_ns, written.mtime_ns))
-                found = path.stat()
-                inodes[number] = found.st_dev, found.st_ino
+                inodes[number] = path.stat().st_ino
         shutil.rmtree(self._journal.parent)
         self._journal.parent.mkdir()
         if wreck.journal is not None:
             self._journal.write_bytes(wreck.journal.journal)
             self._renumber(wreck.journal, inodes)
 
-    def _renumber(self, committed: Committed, inodes: dict[int, tuple[int, int]]) -> None:
+    def _renumber(self, committed: Committed, inodes: dict[int, int]) -> None:
         """The journal knows files by their inodes, which are others now."""
         with closing(sqlite3.connect(self._journal, isolation_level=None)) as db:
             if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'jobs'").fetchone():
                 return
             rows = db.execute("SELECT id, partial_inode FROM jobs WHERE partial IS NOT NULL")
             for job, old in rows.fetchall():
-                device, inode = inodes.get(committed.inodes.get(old, 0), (0, 0))
-                query = "UPDATE jobs SET partial_device = ?, partial_inode = ? WHERE id = ?"
-                db.execute(query, (device, inode, job))
+                inode = inodes.get(committed.inodes.get(old, 0), 0)
+                db.execute("UPDATE jobs SET partial_inode = ? WHERE id = ?", (inode, job))
 
     def _watched(self, operation: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:

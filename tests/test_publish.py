@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,14 @@ from command import write_photo
 
 from colordaemon.config import OutputSettings
 from colordaemon.errors import TargetExists
-from colordaemon.service.publish import partial_for, publish, target_for
+from colordaemon.service.publish import (
+    _tell_not_kept,
+    partial_for,
+    publish,
+    seal,
+    target_for,
+    write_whole,
+)
 
 
 def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
@@ -24,18 +32,65 @@ def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None
     assert target.read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("knows_rename", [True, False])
 def test_folders_without_hard_links_are_published_to_as_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_rename: bool
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError("no hard links here")
 
     monkeypatch.setattr("os.link", refuse)
+    if not knows_rename:
+        unknown = "colordaemon.service.rename.rename_noreplace"
+        monkeypatch.setattr(unknown, lambda *_: errno.EINVAL)
     target = tmp_path / "film.mp4"
     partial = partial_for(target)
     partial.write_bytes(b"new")
     publish(partial, target, overwrite=False)
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+    partial.write_bytes(b"newer")
+    with pytest.raises(TargetExists):
+        publish(partial, target, overwrite=False)
+    assert (target.read_bytes(), partial.read_bytes()) == (b"new", b"newer")
+
+
+def test_a_result_is_kept_where_modes_and_times_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    source, partial = write_photo(tmp_path / "a.png"), write_photo(tmp_path / "b.png")
+    _tell_not_kept.cache_clear()
+    monkeypatch.setattr("os.utime", refuse)
+    seal(partial, source)
+    seal(partial, source)
+    assert caplog.text.count("do not get the modes and times") == 1
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "a.txt"
+    victim.write_bytes(b"years of work")
+    for link in (path, partial_for(path)):
+        link.symlink_to(victim)
+    write_whole(path, b"reason")
+    assert victim.read_bytes() == b"years of work"
+    assert path.read_bytes() == b"reason" and not path.is_symlink()
+    assert not partial_for(path).exists()
+
+
+def test_a_name_in_other_letters_is_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on exFAT, where a.png is found under A.png."""
+    source = write_photo(tmp_path / "a.png")
+    settings = OutputSettings(name="{stem}{suffix}", overwrite=True, folder=tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "A.png").write_bytes(b"of another source")
+    assert target_for(source, ".png", settings, {}) == tmp_path / "out" / "a.png"
+    monkeypatch.setattr("os.path.lexists", lambda path: True)
+    with pytest.raises(TargetExists, match="in other letters"):
+        target_for(source, ".png", settings, {})
 
 
 def test_a_source_is_never_its_own_target(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ is done to a file is done from the descriptor of the folder that it lies in.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from colordaemon.service.settle import Signature, signature_from
 
+PRIVATE = 0o077  # the umask of files that are nobody else's business
+_ANCHORED = re.compile(r"/proc/self/fd/\d+")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -43,6 +46,28 @@ def anchored(top: Path, folder: Path, *, make: bool = False) -> Iterator[Path]:
     """As `folder_beneath`: a path that leads to this very folder, whatever becomes of its name."""
     with folder_beneath(top, folder, make=make) as handle:
         yield Path(f"/proc/self/fd/{handle}")
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[int]:
+    """Another mask for the modes of new files, in the whole process; gives the one before."""
+    before = os.umask(mask)
+    try:
+        yield before
+    finally:
+        os.umask(before)
+
+
+@contextmanager
+def errors_by_name() -> Iterator[None]:
+    """Errors of the system tell of files by their names in place of descriptors."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(name := error.filename, str) and (match := _ANCHORED.match(name)):
+            with suppress(OSError):
+                error.filename = f"{Path(match[0]).readlink()}{name[match.end() :]}"
+        raise
 
 
 def look_beneath(top: Path, path: Path) -> Signature | None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from colordaemon.service.publish import LONGEST_NAME, flush_file, flush_folder, partial_for
+from colordaemon.service.publish import LONGEST_NAME, write_whole
 
 _SUFFIX = ".sha256"
 _READ_BYTES = 1 << 20
@@ -28,12 +28,8 @@ def write_checksum(target: Path, digest: str) -> None:
     name = os.fsencode(target.name)
     escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     mark = b"\\" if escaped != name else b""  # sha256sum's sign that a name is escaped
-    path = checksum_path(target)
-    partial = partial_for(path)
-    partial.write_bytes(mark + digest.encode() + b"  " + escaped + b"\n")
-    flush_file(partial)
-    partial.replace(path)
-    flush_folder(path.parent)  # once the journal says done, nobody makes it again
+    # On the disk after this: once the journal says done, nobody makes it again.
+    write_whole(checksum_path(target), mark + digest.encode() + b"  " + escaped + b"\n")
 
 
 def checksum_path(target: Path) -> Path:

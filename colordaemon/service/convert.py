@@ -6,8 +6,10 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from colordaemon.config import Config
@@ -22,8 +24,12 @@ from colordaemon.media.provenance import Maker
 from colordaemon.media.stills import READ
 from colordaemon.media.tags import is_result
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.service.beneath import PRIVATE, errors_by_name, umask
 from colordaemon.service.publish import partial_for, publish, seal, target_for
 from colordaemon.service.source import opened
+from colordaemon.service.workfiles import RESULT
+
+_LONGEST_STEM = 60  # letters of a name in the name of the folder for unfinished work
 
 
 class NoRoom(OSError):
@@ -114,8 +120,8 @@ def convert(
     made: results of the same call, which are not replaced, and their sources; see `target_for`.
     Raises MediaError, AlreadyColor, TargetExists, TargetTaken, OSError, and Interrupted on request.
     """
-    with opened(source) as opened_source:
-        return _convert(opened_source, config, model, progress, made, force, should_stop)
+    with opened(source) as opened_source, umask(PRIVATE) as mask, errors_by_name():
+        return _convert(opened_source, config, model, progress, made, force, should_stop, mask)
 
 
 def _convert(
@@ -126,21 +132,27 @@ def _convert(
     made: Mapping[Path, Path],
     force: bool,
     should_stop: Callable[[], bool],
+    folder_umask: int,
 ) -> Converted:
+    """folder_umask: for folders, which others look into; files are private until they are whole."""
+    with ExitStack() as stack:
 
-    def find_place(suffix: str) -> Place:
-        target = target_for(source, suffix, config.output, made)
-        return Place(target, partial_for(target))
+        def find_place(suffix: str) -> Place:
+            target = target_for(source, suffix, config.output, made)
+            with umask(folder_umask):
+                target.parent.mkdir(parents=True, exist_ok=True)
+            hidden = partial_for(target).stem[:_LONGEST_STEM]
+            folder = stack.enter_context(
+                TemporaryDirectory(".work", f"{hidden}.", target.parent, ignore_cleanup_errors=True)
+            )
+            return Place(target, Path(folder) / RESULT)
 
-    colored = color(
-        source, config, model, progress, find_place, force=force, should_stop=should_stop
-    )
-    place = colored.place
-    try:
+        colored = color(
+            source, config, model, progress, find_place, force=force, should_stop=should_stop
+        )
+        place = colored.place
         seal(place.partial, source)
         publish(place.partial, place.target, overwrite=config.output.overwrite)
-    finally:
-        place.partial.unlink(missing_ok=True)
     return Converted(place.target, colored.summary, colored.warnings, colored.inventory)
 
 
@@ -158,8 +170,8 @@ def color(
 ) -> Colored:
     """Color a file into a partial one, which the caller publishes.
 
-    find_place: told the suffix of the result. on_work: called now and then while work goes on that
-    finishes no frame. Raises what `convert` does; no partial is left then.
+    find_place: told the suffix of the result; makes the folders. on_work: called now and then while
+    work goes on that finishes no frame. Raises what `convert` does; no partial is left then.
     """
     if _is_photo(source):
         return _color_photo(source, config, model, find_place, force, on_work)
@@ -203,7 +215,6 @@ def _color_photo(
     on_work: Callable[[], None],
 ) -> Colored:
     place = find_place(output_suffix(source, config.photo))
-    place.target.parent.mkdir(parents=True, exist_ok=True)
     report = color_photo(
         source,
         place.partial,
@@ -240,7 +251,6 @@ def _color_film(
         _refuse_our_own(source)
     job = plan_film(source, config.film, force=force)
     place = find_place(job.target.suffix)
-    place.target.parent.mkdir(parents=True, exist_ok=True)
     _check_space(source, place)
     colorizer = model.load()
     info = job.source

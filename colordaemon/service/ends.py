@@ -7,7 +7,7 @@ from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.media.inventory import Inventory
-from colordaemon.service.beneath import look_beneath
+from colordaemon.service.beneath import anchored, look_beneath
 from colordaemon.service.checksum import sha256, write_checksum
 from colordaemon.service.deliver import Tell, deliver, deliver_again
 from colordaemon.service.identity import is_there
@@ -17,6 +17,7 @@ from colordaemon.service.messages import Finished
 from colordaemon.service.places import Places
 from colordaemon.service.presets import Presets
 from colordaemon.service.reasons import reason_path, remove_reason, write_reason
+from colordaemon.service.rename import stands_under_another_name
 from colordaemon.service.retire import retire
 from colordaemon.service.settle import quiet_seconds
 from colordaemon.service.workfiles import remove_work, tag_of
@@ -123,7 +124,7 @@ class Ends:
         level = logging.INFO if state in (State.SKIPPED, State.CANCELLED) else logging.ERROR
         log.log(level, "%s: %s: %s", state, job.source, reason)
         if state is State.FAILED:
-            write_reason(self._reason_path(job), job, reason, wall)
+            write_reason(self._reason_path(job), self.places.outbox, job, reason, wall)
 
     def crashed(self, job: Job, reason: str, wall: float) -> None:
         """The worker died over a job."""
@@ -131,7 +132,7 @@ class Ends:
             job = self._journal.job(job.id)
             self.clean(job)
             log.error("failed: %s: %s", job.source, job.reason)
-            write_reason(self._reason_path(job), job, job.reason, wall)
+            write_reason(self._reason_path(job), self.places.outbox, job, job.reason, wall)
         else:
             log.warning("%s: the worker died over it (%s); once more", job.source, reason)
 
@@ -145,7 +146,7 @@ class Ends:
             return
         self.clean(job)
         log.error("failed: %s: %s", job.source, job.reason)
-        write_reason(self._reason_path(job), job, job.reason, wall)
+        write_reason(self._reason_path(job), self.places.outbox, job, job.reason, wall)
 
     def failed_here(self, job: Job, reason: str, wall: float) -> None:
         """The machine is at fault: later again, but not for ever."""
@@ -170,7 +171,8 @@ class Ends:
     def clean(self, job: Job) -> None:
         """Remove the unfinished work of a job."""
         relative = self.places.relative(job.source)
-        remove_work((self.places.outbox / relative).parent, tag_of(self._journal.token, job.id))
+        outbox, tag = self.places.outbox, tag_of(self._journal.token, job.id)
+        remove_work(outbox, (outbox / relative).parent, tag)
 
     def _done(
         self,
@@ -184,7 +186,9 @@ class Ends:
         is_whole: bool,
     ) -> None:
         if self._config.after.checksum:
-            write_checksum(target, digest or sha256(target))
+            with anchored(self.places.outbox, target.parent) as here:
+                named = here / target.name
+                write_checksum(named, digest or sha256(named))
         action = self._config.after.source
         if action != "keep" and not is_whole:
             log.warning("%s: kept, since its result does not hold all of its pictures", job.source)
@@ -193,7 +197,7 @@ class Ends:
         self._journal.finish(job, wall, reason=figures, retire=retires, inventory=inventory)
         log.info("done: %s (%s)", target, figures)
         self.clean(job)
-        remove_reason(self._reason_path(job))
+        remove_reason(self._reason_path(job), self.places.outbox)
         if action != "keep":
             self._retire(job, action)
 
@@ -206,7 +210,10 @@ class Ends:
     def _may_replace(self, target: Path, source: Path) -> bool:
         """Two sources never share a result, even where older results are replaced."""
         overwrite = self._presets.config_for(source).output.overwrite
-        return overwrite and not self._journal.made_by_another(target, source)
+        if not overwrite or self._journal.made_by_another(target, source):
+            return False
+        with anchored(self.places.outbox, target.parent) as here:
+            return not stands_under_another_name(here / target.name)
 
     def _tell(self, job: Job, wall: float, is_whole: bool) -> Tell:
         return lambda target, partial: self._journal.publishing(

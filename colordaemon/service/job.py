@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from colordaemon.service.settle import Signature
+from colordaemon.service.settle import Signature, signature_from, signature_of
 
 
 class State(StrEnum):
@@ -56,37 +56,41 @@ class Found:
 class Partial:
     """A finished file before it gets its name: where it lies and which file it is.
 
-    sha256: of its bytes, or "" where nobody wanted it.
+    Not by its device: a disk that is mounted anew has another number. mtime_ns: that of the source,
+    which a result gets before it gets its name; 0 in journals that did not write it down. sha256:
+    of its bytes, or "" where nobody wanted it.
     """
 
     path: Path
-    device: int
     inode: int
     size: int
+    mtime_ns: int = 0
     sha256: str = ""
 
     @classmethod
     def of(cls, path: Path, sha256: str = "") -> Partial:
-        stat = path.stat()
-        return cls(path, stat.st_dev, stat.st_ino, stat.st_size, sha256)
+        found = signature_from(path.lstat())
+        return cls(path, found.inode, found.size, found.mtime_ns, sha256)
 
     def columns(self) -> dict[str, Any]:
         """As the journal keeps it; `job_of` reads it back."""
         return {
             "partial": os.fsencode(self.path),
-            "partial_device": _signed(self.device),
             "partial_inode": _signed(self.inode),
             "partial_size": self.size,
+            "partial_mtime_ns": self.mtime_ns,
             "partial_sha256": self.sha256,
         }
 
     def is_at(self, path: Path) -> bool:
-        """Whether the file at a path is this one."""
-        try:
-            stat = path.lstat()
-        except OSError:
+        """Whether the file at a path is this one. FAT has no inodes, and gives a file another
+        number when it is mounted anew: there its size and time decide."""
+        found = signature_of(path)
+        if found is None or found.size != self.size:
             return False
-        return (stat.st_dev, stat.st_ino, stat.st_size) == (self.device, self.inode, self.size)
+        if not self.mtime_ns:
+            return found.inode == self.inode
+        return found.mtime_ns == self.mtime_ns
 
 
 @dataclass(frozen=True)
@@ -131,9 +135,9 @@ def job_of(row: sqlite3.Row) -> Job:
     if row["partial"] is not None:
         partial = Partial(
             Path(os.fsdecode(row["partial"])),
-            _unsigned(row["partial_device"]),
             _unsigned(row["partial_inode"]),
             row["partial_size"],
+            row["partial_mtime_ns"],
             row["partial_sha256"],
         )
     return Job(

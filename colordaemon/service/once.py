@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,6 @@ from colordaemon.errors import (
 )
 from colordaemon.service.convert import Converted, Progress, convert, plan
 from colordaemon.service.models import Models
-from colordaemon.service.source import told_of
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +127,8 @@ def _log_failure(source: Path, error: Exception) -> None:
     if isinstance(error, ColordaemonError):
         log.error("failed: %s", error)
     elif isinstance(error, OSError):
-        reason, name = error.strerror or error, told_of(error, source)
-        where = "" if name == str(source) else f" ({name})"
+        reason, name = error.strerror or error, error.filename
+        where = "" if name in (None, str(source), os.path.abspath(source)) else f" ({name})"  # noqa: PTH100
         log.error("failed: %s: %s%s", source, reason, where)
     else:
         log.error("failed: %s: unexpected %r", source, error, exc_info=error)

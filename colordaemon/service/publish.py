@@ -2,22 +2,30 @@
 
 | the power fails …                 | on disk afterwards                     |
 |-----------------------------------|----------------------------------------|
-| while the partial file is written | `.NAME.partial`, never the target      |
+| while the partial file is written | a hidden folder, never the target      |
 | after it is flushed               | the same, complete                     |
-| after the link or rename          | the target, complete; maybe two names  |
+| after it got its name             | the target, complete; maybe two names  |
 | after the folder is flushed       | the target alone                       |
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import stat
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from colordaemon.config import OutputSettings
 from colordaemon.errors import TargetExists, TargetTaken
+from colordaemon.service.rename import rename_new, stands_under_another_name
 
+log = logging.getLogger(__name__)
+
+# What FAT and shares answer that have no modes, or times of their own.
+_NOT_KEPT = {errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 LONGEST_NAME = 255  # bytes, on every file system in use
 
 
@@ -35,6 +43,8 @@ def target_for(
         raise TargetTaken(f"{source}: its result would replace {target}, just made from {other}")
     if target.exists() and target.samefile(source):
         raise TargetExists(f"{target}: the output would replace its own source")
+    if stands_under_another_name(target):
+        raise TargetExists(f"{target}: stands there under a name in other letters; not replaced")
     if target.exists() and not settings.overwrite:
         raise TargetExists(f"{target}: exists already; --overwrite replaces it")
     return target
@@ -70,12 +80,24 @@ def seal(partial: Path, source: Path) -> None:
     """The last touch: mode and times as the source has them, then data and name to the disk.
 
     The group is that of the folder, by its setgid bit, because giving files away needs a privilege.
+    What the file system does not keep is said, and no reason to throw a result away.
     """
     found = source.stat()
-    partial.chmod(stat.S_IMODE(found.st_mode) & 0o777)
-    os.utime(partial, ns=(found.st_atime_ns, found.st_mtime_ns))
+    try:
+        partial.chmod(stat.S_IMODE(found.st_mode) & 0o777)
+        os.utime(partial, ns=(found.st_atime_ns, found.st_mtime_ns))
+    except OSError as error:
+        if error.errno not in _NOT_KEPT:
+            raise
+        _tell_not_kept(found.st_dev, error.strerror or str(error))
     flush_file(partial)
     flush_folder(partial.parent)
+
+
+@lru_cache(maxsize=64)  # says it once
+def _tell_not_kept(device: int, reason: str) -> None:
+    del device
+    log.warning("results do not get the modes and times of their sources here: %s", reason)
 
 
 def publish(partial: Path, target: Path, *, overwrite: bool, top: Path | None = None) -> None:
@@ -87,7 +109,11 @@ def publish(partial: Path, target: Path, *, overwrite: bool, top: Path | None = 
     if overwrite:
         partial.replace(target)
     else:
-        _link_new(partial, target)
+        try:
+            rename_new(partial, target)
+        except FileExistsError:
+            said = f"{target}: appeared while it was being made; not replaced"
+            raise TargetExists(said) from None
     flush_folder(target.parent, top)
 
 
@@ -108,17 +134,15 @@ def flush_folder(path: Path, top: Path | None = None) -> None:
         flush_folder(path.parent, top)
 
 
-def _link_new(partial: Path, target: Path) -> None:
-    """Rename, but never onto another file, which plain rename would do in silence."""
-    try:
-        os.link(partial, target)
-    except FileExistsError:
-        raise TargetExists(f"{target}: appeared while it was being made; not replaced") from None
-    except OSError:  # FAT and some network file systems have no hard links
-        try:
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            raise TargetExists(f"{target}: appeared while it was being made") from None
-        partial.replace(target)
-    else:
-        partial.unlink()
+def write_whole(path: Path, data: bytes) -> None:
+    """A small file, whole or not at all, in place of whatever has the name; nothing is written
+    through a link that has it."""
+    partial = partial_for(path)
+    partial.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(partial, flags, 0o666), "wb") as file:  # noqa: PTH123
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    flush_folder(path.parent)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from colordaemon import __version__
+from colordaemon.service.beneath import anchored
 from colordaemon.service.job import Job
 from colordaemon.service.printable import printable
-from colordaemon.service.publish import LONGEST_NAME
+from colordaemon.service.publish import LONGEST_NAME, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +27,11 @@ def reason_path(failed: Path, relative: Path) -> Path:
     return failed / relative.with_name(os.fsdecode(name) + _SUFFIX)
 
 
-def write_reason(path: Path, job: Job, reason: str, now: float) -> None:
-    """Tell why; a folder that cannot be written is no reason for further trouble."""
+def write_reason(path: Path, top: Path, job: Job, reason: str, now: float) -> None:
+    """Tell why; a folder that cannot be written is no reason for further trouble.
+
+    top: the outbox.
+    """
     when = datetime.fromtimestamp(now).astimezone().isoformat(timespec="seconds")
     text = (
         f"{printable(str(job.source))}\n"
@@ -36,15 +41,16 @@ def write_reason(path: Path, job: Job, reason: str, now: float) -> None:
         f"(colordaemon {__version__})\n"
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        with anchored(top, path.parent, make=True) as here:
+            write_whole(here / path.name, text.encode(errors="backslashreplace"))
     except OSError as error:
         log.warning("cannot write %s: %s", path, error.strerror)
 
 
-def remove_reason(path: Path) -> None:
-    """The file is done after all."""
+def remove_reason(path: Path, top: Path) -> None:
+    """The file is done after all. top: the outbox."""
     try:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError), anchored(top, path.parent) as here:
+            (here / path.name).unlink()
     except OSError as error:
         log.warning("cannot remove %s: %s", path, error.strerror)

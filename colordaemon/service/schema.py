@@ -41,7 +41,7 @@ UPGRADES: dict[int, str] = {
     0: _SCHEMA,
     1: "ALTER TABLE jobs ADD COLUMN partial_sha256 TEXT NOT NULL DEFAULT '';",
     2: "ALTER TABLE jobs ADD COLUMN inventory TEXT NOT NULL DEFAULT '[]';",
-    # Which file it is, for jobs that were queued before: unknown.
+    # Which file it is, for jobs that were queued before: unknown. partial_device is out of use.
     3: "ALTER TABLE jobs ADD COLUMN device INTEGER NOT NULL DEFAULT 0;"
     " ALTER TABLE jobs ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;"
     " ALTER TABLE jobs ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0;"

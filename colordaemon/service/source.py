@@ -95,12 +95,6 @@ def read_through(path: Path, on_work: Callable[[], None]) -> None:
         os.close(file)
 
 
-def told_of(error: OSError, path: Path) -> str:
-    """The name of the file that an error speaks of, the source's own in place of a descriptor's."""
-    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-    return str(path) if not name or name.startswith("/proc/self/fd/") else name
-
-
 @contextmanager
 def _kept(file: int, path: Path) -> Iterator[tuple[OpenedSource, os.stat_result]]:
     try:

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from colordaemon.errors import (
     SourceChanged,
 )
 from colordaemon.network.colorizer import Colorizer, overlooks_gpu
+from colordaemon.service.beneath import PRIVATE, anchored, errors_by_name, umask
 from colordaemon.service.checksum import sha256
 from colordaemon.service.convert import NoRoom, Place, color
 from colordaemon.service.logs import set_up_logging
@@ -55,7 +56,8 @@ from colordaemon.service.messages import (
 from colordaemon.service.models import Models, Shelf
 from colordaemon.service.presets import Presets
 from colordaemon.service.publish import fitting_name, seal
-from colordaemon.service.source import OpenedSource, opened_beneath, read_through, told_of
+from colordaemon.service.source import OpenedSource, opened_beneath, read_through
+from colordaemon.service.workfiles import RESULT, private_folder
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +86,12 @@ _FAULTS: dict[type[Exception], Fault] = {
 
 
 class Worker:
-    """Takes orders until the daemon hangs up."""
+    """Takes orders until the daemon hangs up. folder_umask: for folders of results; files are
+    private until they are whole."""
 
-    def __init__(self, connection: Connection, config: Config) -> None:
+    def __init__(self, connection: Connection, config: Config, folder_umask: int = 0o022) -> None:
         self._connection = connection
+        self._folder_umask = folder_umask
         self._presets = Presets(config)
         shelf = Shelf()
         self._models = {id(each): Models(each, shelf) for each in self._presets.all}
@@ -147,7 +151,7 @@ class Worker:
             fault = Fault.FILE if self._is_well(order) else Fault.MACHINE
         reason = repr(error)
         if isinstance(error, OSError) and fault is not Fault.UNFORESEEN:
-            reason = f"{error.strerror or error} ({told_of(error, order.source)})"
+            reason = f"{error.strerror or error} ({error.filename or order.source})"
         else:
             log.error("%s: unexpected", order.source, exc_info=error)
         self._refuse(order, fault, reason)
@@ -172,10 +176,14 @@ class Worker:
         return True
 
     def _color(self, order: Order) -> None:
-        with opened_beneath(order.inbox, order.source, order.queued) as source:
+        with (
+            opened_beneath(order.inbox, order.source, order.queued) as source,
+            ExitStack() as stack,
+            errors_by_name(),
+        ):
             reporter = _Reporter(order.job, self._say)
             try:
-                finished = self._colored(order, source, reporter)
+                finished = self._colored(order, source, reporter, stack)
             except AlreadyColor:
                 raise
             except MediaError:
@@ -183,17 +191,19 @@ class Worker:
                 raise
         self._say(finished)
 
-    def _colored(self, order: Order, source: OpenedSource, reporter: _Reporter) -> Finished:
+    def _colored(
+        self, order: Order, source: OpenedSource, reporter: _Reporter, stack: ExitStack
+    ) -> Finished:
         config = self._presets.config_for(order.source)
 
         def find_place(suffix: str) -> Place:
+            """Only now the folder is made: a file that fails leaves no empty one."""
             name = fitting_name(order.source.stem, suffix, config.output.name)
-            tagged = order.folder / order.tag
-            return Place(
-                order.folder / name,
-                tagged.with_name(f"{order.tag}.partial"),
-                tagged.with_name(f"{order.tag}.work"),
-            )
+            with umask(self._folder_umask):
+                folder = anchored(order.outbox, order.folder, make=True)
+                here = stack.enter_context(folder)
+            work = private_folder(here, order.tag)
+            return Place(order.folder / name, work / RESULT, work)
 
         colored = color(
             source,
@@ -213,7 +223,7 @@ class Worker:
         digest = sha256(place.partial, reporter.work) if config.after.checksum else ""
         return Finished(
             order.job,
-            place.partial,
+            order.folder / place.partial.parent.name / RESULT,
             place.target,
             digest,
             colored.summary,
@@ -307,10 +317,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which knows what to do
     set_up_logging()
-    with Connection(descriptor) as connection:
+    with Connection(descriptor) as connection, umask(PRIVATE) as folder_umask:
         config: Config = connection.recv()
         try:
-            worker = Worker(connection, config)
+            worker = Worker(connection, config, folder_umask)
             worker.warm_up()
         except (ConfigError, ModelError) as error:
             connection.send(Unfit(str(error)))

@@ -6,10 +6,16 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Container
 from pathlib import Path
 
+from colordaemon.service.beneath import anchored
+
 log = logging.getLogger(__name__)
+
+RESULT = "result.partial"  # in a folder of unfinished work
+_FOLDER_SUFFIX = ".work"
 
 
 def tag_of(token: str, job: int) -> str:
@@ -17,21 +23,52 @@ def tag_of(token: str, job: int) -> str:
     return f".colordaemon-{token}-{job}"
 
 
-def remove_work(folder: Path, tag: str) -> None:
-    """All that a job has left in a folder."""
-    for path in (folder / f"{tag}.partial", folder / f"{tag}.work"):
-        _remove(path)
+def private_folder(folder: Path, name: str) -> Path:
+    """A folder for unfinished work that nobody else can look or write into.
+
+    One of this name that was made so before is taken again, with all that is in it. What others
+    have put there is not: then the folder gets another name.
+    """
+    wanted = folder / f"{name}{_FOLDER_SUFFIX}"
+    try:
+        wanted.mkdir(mode=0o700)
+    except FileExistsError:
+        made = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=_FOLDER_SUFFIX, dir=folder))
+        if not _are_alike(wanted, made):
+            log.warning("%s is not ours; working in %s", wanted.name, made.name)
+            return made
+        made.rmdir()
+    return wanted
+
+
+def _are_alike(found: Path, made: Path) -> bool:
+    """Whether a folder has the owner and mode of one that we have just made. On FAT and some shares
+    all have the same, and whoever writes there may do anything."""
+    one, other = found.lstat(), made.lstat()
+    return (one.st_uid, one.st_mode) == (other.st_uid, other.st_mode)
+
+
+def remove_work(outbox: Path, folder: Path, tag: str) -> None:
+    """All that a job has left in a folder of the outbox."""
+    try:
+        with anchored(outbox, folder) as here:
+            for path in (here / f"{tag}.partial", here / f"{tag}{_FOLDER_SUFFIX}"):
+                _remove(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("cannot look into %s: %s", folder, error.strerror)
 
 
 def sweep(outbox: Path, token: str, needed: Container[int]) -> int:
     """Remove what jobs that have come to an end left anywhere; returns how many there were."""
-    ours = re.compile(rf"\.colordaemon-{re.escape(token)}-(\d+)\.(partial|work)")
+    ours = re.compile(rf"\.colordaemon-{re.escape(token)}-(\d+)(\.\w+)?\.(partial|work)")
     removed = 0
-    for folder, folders, files in os.walk(outbox):
+    for _, folders, files, here in os.fwalk(outbox):
         for name in (*folders, *files):
             match = ours.fullmatch(name)
             if match and int(match[1]) not in needed:
-                _remove(Path(folder) / name)
+                _remove(Path(f"/proc/self/fd/{here}") / name)
                 removed += 1
         folders[:] = [name for name in folders if not ours.fullmatch(name)]
     return removed
@@ -44,4 +81,4 @@ def _remove(path: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("cannot remove %s: %s", path, error.strerror)
+        log.warning("cannot remove %s: %s", path.name, error.strerror)
