@@ -48,7 +48,7 @@ def words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list
 def last_words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list[FromWorker]:
     monkeypatch.setattr(worker, "ALIVE_SECONDS", 0.0)
     outbox = source.parent / "out"
-    outbox.mkdir()
+    outbox.mkdir(exist_ok=True)
     config = Config(
         model=ModelSettings(file=model, device="cpu", precision="fp32"),
         film=EXACT,
