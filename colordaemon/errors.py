@@ -16,6 +16,17 @@ Everything else that escapes (OSError, CUDA errors) is the machine's fault: it m
 caller may try again later. A message names the file, what was found and what was expected.
 """
 
+from __future__ import annotations
+
+import errno
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+# Of disks that fail and shares that are down; no file brings these about.
+OF_DISKS = frozenset(
+    (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOTCONN,
+     errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO)
+)  # fmt: skip
+
 
 class ColordaemonError(Exception):
     """Base of every error that colordaemon raises on purpose."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from colordaemon.service import records
 from colordaemon.service.job import Found, Job, Partial, State
 from colordaemon.service.journal import CRASHES, UNFINISHED, Journal
-from colordaemon.service.records import Records, below
+from colordaemon.service.records import Damaged, Records, below, may_pass
 from colordaemon.service.schema import VERSION, JournalVersion
 
 
@@ -284,3 +286,47 @@ def test_ten_thousand_files_are_queued_in_one_go(journal: Journal) -> None:
     assert journal.add(files, 1.0) == 10_000
     assert [*journal.unknown(files)] == []
     assert journal.counts()[State.QUEUED] == 10_000
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda path: path.write_bytes(os.urandom(20_000)), "is damaged .*journal rebuild"),
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "is damaged .*journal rebuild"),
+        (lambda path: (path.unlink(), path.mkdir()), "found a folder"),
+    ],
+    ids=["garbage", "truncated", "a folder"],
+)
+def test_a_journal_that_is_none_is_told_with_the_remedy(
+    tmp_path: Path, spoil: Callable[[Path], object], told: str
+) -> None:
+    path = tmp_path / "journal"
+    with Journal(path) as journal:
+        journal.add([photo()], 1.0)
+    spoil(path)
+    for kind in (Journal, Records):
+        with pytest.raises(Damaged, match=told), kind(path) as opened:
+            opened.counts()
+
+
+def test_damage_that_shows_later_is_told_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with pytest.raises(Damaged, match="no such table: facts"), Journal(path) as journal:
+        with sqlite3.connect(path) as other:
+            other.execute("DROP TABLE facts")
+        other.close()
+        journal.note("alive", "1")
+
+
+def test_a_journal_that_another_program_holds_may_be_free_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_BUSY_SECONDS", 0.1)
+    path = tmp_path / "journal"
+    with Journal(path):
+        pass
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError) as caught, Journal(path) as journal:
+            journal.note("alive", "1")
+    assert may_pass(caught.value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,19 @@ def test_an_outbox_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     (places,) = find_places(config_of(tmp_path, outbox="file/out"))
     with pytest.raises(ConfigError, match=r"outbox: cannot write to .*file/out: Not a directory"):
+        make_places(places)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_a_disk_that_may_be_well_again_is_no_mistake_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    (places,) = find_places(config_of(tmp_path))
+    with pytest.raises(OSError, match=f"outbox: cannot write to .*: {os.strerror(number)}"):
         make_places(places)
 
 

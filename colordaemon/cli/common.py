@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +101,9 @@ def exit_codes() -> Iterator[None]:
     except KeyboardInterrupt:
         log.warning("interrupted")
         raise typer.Exit(INTERRUPTED) from None
+    except sqlite3.Error as error:  # of a disk, or locked; `Records` tells of all else
+        log.error("the journal: %s", error)
+        raise typer.Exit(FAILED) from None
     except OSError as error:
         log.exception("%s", error)
         sys.exit(FAILED)

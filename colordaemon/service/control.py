@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from grp import getgrgid
 from pathlib import Path
 
+from colordaemon.errors import ConfigError
 from colordaemon.service.commands import BadRequest, Reply
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,10 @@ class Control:
     ) -> None:
         self._path, self._selector, self._answer, self._clock = path, selector, answer, clock
         self._callers: dict[socket.socket, _Caller] = {}
-        path.unlink(missing_ok=True)  # of a daemon that was killed; the lock says there is no other
+        try:  # it is of a daemon that was killed: the lock says there is no other
+            path.unlink(missing_ok=True)
+        except IsADirectoryError:
+            raise ConfigError(f"{path}: found a folder, expected a socket; move it away") from None
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with _short(path) as short:
             self._server.bind(short)

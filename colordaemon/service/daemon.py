@@ -8,13 +8,14 @@ or a caller, an event, a signal, or the next thing that is due.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
 from colordaemon.config import Config
-from colordaemon.errors import ConfigError
+from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
 from colordaemon.service.bulletin import Bulletin
 from colordaemon.service.commands import Commands, Reply
 from colordaemon.service.control import Control
@@ -31,7 +32,9 @@ from colordaemon.service.lock import locked
 from colordaemon.service.notify import Notifier
 from colordaemon.service.places import Places, find_places, make_state
 from colordaemon.service.presets import Presets
+from colordaemon.service.printable import printable
 from colordaemon.service.priorities import Priorities
+from colordaemon.service.records import may_pass
 from colordaemon.service.signals import Signals, Wake
 from colordaemon.service.supervise import WorkerProcess
 from colordaemon.service.workfiles import sweep
@@ -39,8 +42,7 @@ from colordaemon.service.workfiles import sweep
 log = logging.getLogger(__name__)
 
 LONGEST_TURN = 5.0  # seconds that the loop waits at the most
-JOURNAL_SECONDS = 10.0  # between two tries when the journal cannot be written
-_PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
+DISK_SECONDS = 10.0  # between two tries when the journal cannot be written
 STATUS_SECONDS = 1.0  # between two lines for systemd
 OPEN = (State.QUEUED, State.RUNNING, State.PUBLISHING)
 
@@ -50,18 +52,31 @@ def watch_forever(
 ) -> None:
     """Run until SIGTERM or SIGINT. load: reads the configuration, now and at every SIGHUP.
 
-    A journal that cannot be written, for want of space, is waited for: everything is taken down as
-    if the power had failed, which loses nothing, and begins again later.
+    What a disk refuses, and a journal that another program has locked, is waited for: everything is
+    taken down as if the power had failed, which loses nothing, and begins again later.
     Raises ConfigError, ModelError and WorkerLost.
     """
     while True:
         try:
             return _watch(load, make_worker)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _PASSING:
+            if not may_pass(error):
                 raise
-            log.error("the journal: %s; again in %g s", error, JOURNAL_SECONDS)
-            time.sleep(JOURNAL_SECONDS)
+            _wait_after(f"the journal: {error}")
+        except OSError as error:
+            if error.errno not in NO_SPACE | OF_DISKS:
+                raise
+            where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+            _wait_after(f"{error.strerror}{where}")
+
+
+def _wait_after(trouble: str) -> None:
+    log.error("%s; again in %g s", trouble, DISK_SECONDS)
+    notifier = Notifier()
+    notifier.status(f"waiting: {printable(trouble)}")
+    notifier.more_time(60)
+    notifier.ping(time.monotonic())
+    time.sleep(DISK_SECONDS)
 
 
 def _watch(load: Callable[[], Config], make_worker: Callable[[Config], WorkerProcess]) -> None:
@@ -119,9 +134,10 @@ class Daemon:
             self._wait()
 
     def close(self) -> None:
+        """Says nothing of disks: what cannot be written, the next start sees to."""
         self._inboxes.stop()
         self._dispatcher.close()
-        with suppress(sqlite3.OperationalError):  # a full disk; the next start sees to it
+        with suppress(sqlite3.Error, OSError):
             for task in self._dispatcher.hands:
                 task.ends.give_back(task.job, "stopped", "", time.time())
         self._control.close()

@@ -49,7 +49,7 @@ class Journal(Records):
     def _open(self, path: Path) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
-        upgrade(self._db)
+        upgrade(self._db, str(path))
         if not self.fact("token"):
             self.note("token", secrets.token_hex(4))
 

@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 
 from colordaemon.config import Config
-from colordaemon.errors import ConfigError
+from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
 from colordaemon.service.mounts import is_remote
 
 
@@ -121,7 +121,8 @@ def expect_inbox(places: Places) -> None:
 def make_places(places: Places) -> None:
     """Make the folders that belong to an inbox which is there, and try to write to them.
 
-    Raises ConfigError: better now than after an hour of work.
+    Raises ConfigError: better now than after an hour of work. Raises OSError for a disk that is
+    full, read-only or broken, and may be well again later.
     """
     for name, folder in places.written:
         _make(name, folder)
@@ -134,7 +135,7 @@ def make_places(places: Places) -> None:
 
 
 def make_state(state: Path) -> None:
-    """Make the folder of the journal, and try to write there. Raises ConfigError."""
+    """Make the folder of the journal, and try to write there. Raises what `make_places` does."""
     _make("state_dir", state)
     if is_remote(state):
         raise ConfigError(
@@ -149,7 +150,10 @@ def _make(name: str, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ConfigError(f"{name}: cannot write to {folder}: {error.strerror}") from error
+        reason = f"{name}: cannot write to {folder}: {error.strerror}"
+        if error.errno in NO_SPACE | OF_DISKS:
+            raise OSError(error.errno, reason) from error
+        raise ConfigError(reason) from error
 
 
 def _moves(config: Config) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from colordaemon.errors import ConfigError
 from colordaemon.service.job import Found, Job, State, job_of
 from colordaemon.service.schema import VERSION, JournalVersion, version_of
 
@@ -17,19 +18,40 @@ FIRST = 1_000_000  # priority from which on the operator has put files first, ab
 ABSENT = ("gone", "changed")
 
 
+# What a full or broken disk, or another program that holds the journal, brings about.
+_PASSING = frozenset(
+    (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY,
+     sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN)
+)  # fmt: skip
+_BUSY_SECONDS = 30.0  # for a backup or an operator's look; well below the watchdog's time
+
+
+class Damaged(ConfigError):
+    """A journal that is none, or none any more."""
+
+
+def may_pass(error: sqlite3.Error) -> bool:
+    """Whether the journal may be well again later, by itself."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
+
+
 class Records:
     """Every question that is asked of the journal; any process may ask at any time."""
 
     _mode = "ro"
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        if path.exists():
+            _check_file(path, os.R_OK if self._mode == "ro" else os.R_OK | os.W_OK)
         uri = f"{path.absolute().as_uri()}?mode={self._mode}"
-        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
+        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
         self._db.row_factory = sqlite3.Row
         try:
             self._open(path)
-        except BaseException:
+        except BaseException as error:
             self._db.close()
+            self._tell(error)
             raise
 
     def _open(self, path: Path) -> None:
@@ -46,6 +68,18 @@ class Records:
         trace: TracebackType | None,
     ) -> None:
         self._db.close()
+        self._tell(error)
+
+    def _tell(self, error: BaseException | None) -> None:
+        """Raises Damaged in place of what SQLite says of a journal that waiting does not mend."""
+        if type(error) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
+            return  # mistakes of ours among them
+        assert isinstance(error, sqlite3.Error)
+        if not may_pass(error):
+            raise Damaged(
+                f"{self._path}: the journal is damaged ({error}); "
+                "`colordaemon journal rebuild` begins a new one and keeps what can be read"
+            ) from error
 
     # Facts about the daemon itself
 
@@ -142,6 +176,14 @@ class Records:
         where, folders = below(inboxes)
         query = f"SELECT count(*) FROM jobs WHERE state = 'queued' AND {where}"  # noqa: S608
         return int(self._db.execute(query, folders).fetchone()[0])
+
+
+def _check_file(path: Path, access: int) -> None:
+    """SQLite says the same of all of these. Raises Damaged and ConfigError."""
+    if not path.is_file():
+        raise Damaged(f"{path}: found a folder or device, expected a file; move it away")
+    if not os.access(path, access) and not os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise ConfigError(f"{path}: may not be read or written; expected a file of this user's")
 
 
 def below(folders: Sequence[Path] | None) -> tuple[str, list[bytes]]:

@@ -53,11 +53,17 @@ class JournalVersion(ConfigError):
     """A journal of another version: newer, or not upgraded yet."""
 
 
-def upgrade(db: sqlite3.Connection) -> None:
-    """Bring a journal to this version, each step in one transaction. Raises JournalVersion."""
+def upgrade(db: sqlite3.Connection, name: str = "the journal") -> None:
+    """Bring a journal to this version, each step in one transaction. Raises JournalVersion.
+
+    name: which it is.
+    """
     version = version_of(db)
     if version > VERSION:
-        raise JournalVersion(f"version {version}, expected {VERSION}: made by a newer colordaemon")
+        raise JournalVersion(
+            f"{name}: version {version}, expected {VERSION}: made by a newer colordaemon; install "
+            "that again, or begin anew with `colordaemon journal rebuild`"
+        )
     for step in range(version, VERSION):
         db.executescript(
             f"BEGIN IMMEDIATE; {UPGRADES[step]} PRAGMA user_version = {step + 1}; COMMIT;"

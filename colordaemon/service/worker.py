@@ -26,6 +26,8 @@ import torch
 
 from colordaemon.config import Config
 from colordaemon.errors import (
+    NO_SPACE,
+    OF_DISKS,
     AlreadyColor,
     ConfigError,
     Interrupted,
@@ -62,13 +64,7 @@ from colordaemon.service.workfiles import RESULT, private_folder
 log = logging.getLogger(__name__)
 
 ALIVE_SECONDS = 1.0  # between two signs of life
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-# Of disks that fail and shares that are down; no file brings these about.
-_OF_DISKS = {
-    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOTCONN,
-    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO,
-}  # fmt: skip
-_OF_THE_MACHINE = _NO_SPACE | _OF_DISKS | {
+_OF_THE_MACHINE = NO_SPACE | OF_DISKS | {
     errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT,
     errno.EAGAIN,
 }  # fmt: skip
@@ -143,8 +139,8 @@ class Worker:
     def _refuse_over(self, order: Order, error: Exception) -> None:
         """What was not raised on purpose is of the disk, of the machine, or of the file alone."""
         number = error.errno if isinstance(error, OSError) else None
-        if number in _NO_SPACE | _OF_DISKS:
-            fault = Fault.SPACE if number in _NO_SPACE else Fault.MACHINE
+        if number in NO_SPACE | OF_DISKS:
+            fault = Fault.SPACE if number in NO_SPACE else Fault.MACHINE
         elif not _is_of_the_machine(error):
             fault = Fault.UNFORESEEN
         else:
