@@ -223,7 +223,8 @@ def with_box(path: Path, box: bytes) -> Path:
     return path
 
 
-def test_dolby_vision_is_told_when_it_goes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("profile", "compatible"), [(8, 1), (5, 0)])
+def test_dolby_vision_is_told_when_it_goes(tmp_path: Path, profile: int, compatible: int) -> None:
     film = hdr10(tmp_path / "plain.mkv")
     source = tmp_path / "film.mp4"
     with av.open(str(film)) as plain, av.open(str(source), "w") as out:
@@ -233,10 +234,11 @@ def test_dolby_vision_is_told_when_it_goes(tmp_path: Path) -> None:
             if packet.size:
                 packet.stream = copy
                 out.mux(packet)
-    # Version 1.0, profile 8, level 6, with metadata and base layer, compatible with HDR10.
-    body = bytes([1, 0, 16, 13, 16]) + bytes(19)
-    with_box(source, (8 + len(body)).to_bytes(4, "big") + b"dvvC" + body)
+    # Version 1.0, level 1, with metadata and base layer. 1 is compatible with HDR10, 0 with nothing.
+    body = bytes([1, 0, profile << 1, 1 << 3 | 5, compatible << 4]) + bytes(19)
+    kind = b"dvvC" if profile > 7 else b"dvcC"
+    with_box(source, (8 + len(body)).to_bytes(4, "big") + kind + body)
     assert decode(source)
     entries = [e for e in plan_film(source, HEVC).inventory if "Dolby Vision" in e.what]
-    assert [entry.fate for entry in entries] == ["left out"]
+    assert [entry.fate for entry in entries] == ["left out"] * (2 - compatible)
     assert entries[0].how == "it describes the colors of the old pictures"

@@ -72,8 +72,13 @@ def side_data(info: FilmInfo, codec: str, container: str, covered: Collection[st
     with open_film(info.path) as source:
         stream = source.streams[info.stream_index]
         assert isinstance(stream, VideoStream)
-        names = parameters_of(stream).side_data | _names_in_samples(source, stream)
-    return side_entries(names - {*covered}, info, codec, container)
+        parameters = parameters_of(stream)
+        names = parameters.side_data | _names_in_samples(source, stream)
+    entries = side_entries(names - {*covered}, info, codec, container)
+    if parameters.needs_dolby:
+        reason = "without its metadata grays and colors are not those that were meant"
+        return (*entries, Entry("color", "color space of Dolby Vision's own", "left out", reason))
+    return entries
 
 
 def side_entries(names: Collection[str], info: FilmInfo, codec: str, container: str) -> Inventory:

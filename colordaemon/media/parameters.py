@@ -16,7 +16,7 @@ from colordaemon.errors import MediaError
 from colordaemon.media import ebml
 
 _SITING_ACROSS, _SITING_DOWN = b"\x55\xb7", b"\x55\xb8"
-_MAPPING, _MAPPING_TYPE = b"\x41\xe4", b"\x41\xe7"
+_MAPPING, _MAPPING_TYPE, _MAPPING_DATA = b"\x41\xe4", b"\x41\xe7", b"\x41\xed"
 _DOLBY_VISION = frozenset((b"dvcC", b"dvvC", b"dvwC"))
 # 1 is the first luma sample under a chroma sample, 2 the middle; to AVChromaLocation. Matroska has
 # no word for the last one, nor does anybody use it.
@@ -26,10 +26,13 @@ _SITINGS = {(1, 2): 1, (2, 2): 2, (1, 1): 3, (2, 1): 4}
 @dataclass(frozen=True)
 class Parameters:
     """siting: FFmpeg's number for that of chroma samples, 0 where it is unknown. side_data: of the
-    stream and not of its pictures, by the names that FFmpeg has for those of pictures."""
+    stream and not of its pictures, by the names that FFmpeg has for those of pictures. needs_dolby:
+    whether the pictures are in a color space of Dolby Vision's own.
+    """
 
     siting: int = 0
     side_data: frozenset[str] = frozenset()
+    needs_dolby: bool = False
 
 
 def parameters_of(stream: VideoStream) -> Parameters:
@@ -48,10 +51,13 @@ def _read(track: ebml.Element) -> Parameters:
     video = ebml.Element(ebml.VIDEO, track.child(ebml.VIDEO))
     color = ebml.Element(ebml.COLOR, video.child(ebml.COLOR))
     across, down = (_number(color.child(name)) for name in (_SITING_ACROSS, _SITING_DOWN))
-    mappings = [part.child(_MAPPING_TYPE) for part in track.children if part.id == _MAPPING]
-    has_dolby_vision = not _DOLBY_VISION.isdisjoint(mappings)
-    side_data = frozenset(("DOVI_METADATA",) if has_dolby_vision else ())
-    return Parameters(_SITINGS.get((across, down), 0), side_data)
+    mappings = [part for part in track.children if part.id == _MAPPING]
+    dolby = [m.child(_MAPPING_DATA) for m in mappings if m.child(_MAPPING_TYPE) in _DOLBY_VISION]
+    # What other displays a film is made for, too: Dolby Vision Streams Within the ISO Base Media
+    # File Format 2.1.2, section 3.2.
+    needs_dolby = any(len(data) > 4 and not data[4] >> 4 for data in dolby)
+    side_data = frozenset(("DOVI_METADATA",) if dolby else ())
+    return Parameters(_SITINGS.get((across, down), 0), side_data, needs_dolby)
 
 
 def _number(data: bytes) -> int:
