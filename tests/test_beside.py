@@ -234,7 +234,7 @@ def test_dolby_vision_is_told_when_it_goes(tmp_path: Path, profile: int, compati
             if packet.size:
                 packet.stream = copy
                 out.mux(packet)
-    # Version 1.0, level 1, with metadata and base layer. 1 is compatible with HDR10, 0 with nothing.
+    # Version 1.0, level 1, with metadata and base layer; 1 is compatible with HDR10, 0 with none.
     body = bytes([1, 0, profile << 1, 1 << 3 | 5, compatible << 4]) + bytes(19)
     kind = b"dvvC" if profile > 7 else b"dvcC"
     with_box(source, (8 + len(body)).to_bytes(4, "big") + kind + body)
