@@ -53,7 +53,7 @@ def test_mxf_goes_into_mxf(tmp_path: Path, codec: str) -> None:
         assert said["operational_pattern_ul"] == "060e2b34.04010101.0d010201.01010900"  # OP1a
         assert (said["timecode"], said["comment_reel"]) == ("10:00:00:00", "7")
         assert said["comment_comment"].startswith("Scanned; Colors are synthetic")
-        assert is_result(container)
+        assert is_result(container, done)
     assert times(done) == times(source)
     assert [frame.pts for frame in decode(done)] == list(range(8))
     assert b"".join(packets(done, 1)) == b"".join(packets(source, 1)) != b""
