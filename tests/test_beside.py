@@ -113,14 +113,18 @@ def test_a_caption_that_samples_miss_is_not_lost_in_silence(tmp_path: Path) -> N
         color(source, ARCHIVE)
     accepting = ARCHIVE.model_copy(update={"accept_loss": True})
     report = color_and_report(source, accepting)[1]
-    assert [(e.kind, e.fate) for e in report.found_later] == [("captions", "left out")]
+    assert [(e.kind, e.fate) for e in report.inventory if e.kind == "captions"] == [
+        ("captions", "left out")
+    ]
 
 
 def test_a_caption_that_samples_miss_is_kept_where_it_can_be(tmp_path: Path) -> None:
     source = captioned_at(tmp_path / "film.ts", 5)
     done, report = color_and_report(source, EXACT)
     assert said(done, "A53_CC") == [b"\xfc\x94\x2c"]
-    assert [(e.kind, e.fate) for e in report.found_later] == [("captions", "kept")]
+    assert [(e.kind, e.fate) for e in report.inventory if e.kind == "captions"] == [
+        ("captions", "kept")
+    ]
 
 
 def with_unit(source: Path, path: Path, payloads: list[tuple[int, bytes]]) -> Path:
@@ -174,7 +178,7 @@ def test_hdr10_plus_stays_with_its_pictures(tmp_path: Path, peaks: bool) -> None
     assert len(before) == 4 and [t35_of(data) for data in before] == messages
     done, report = color_and_report(source, HEVC)
     assert said(done, "DYNAMIC_HDR_PLUS") == before
-    assert not report.found_later
+    assert len([e for e in report.inventory if e.what == "HDR10+ dynamic metadata"]) == 1
     assert of_side_data(plan_film(source, HEVC).inventory) == {"HDR10+ dynamic metadata": "kept"}
     assert of_side_data(plan_film(source, AV1).inventory) == {"HDR10+ dynamic metadata": "left out"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,12 +14,24 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.packet import Packet
-from films import EXACT, Extra, color, luma_differences, make_film, packets, sound, subtitles, times
+from films import (
+    EXACT,
+    Extra,
+    color,
+    color_and_report,
+    luma_differences,
+    make_film,
+    packets,
+    sound,
+    subtitles,
+    times,
+)
 
 from colordaemon.errors import MediaError
 from colordaemon.film.film import plan_film
 from colordaemon.media.boxes import read_contents, sample_entries
 from colordaemon.media.ebml import CODEC_ID, read_header
+from colordaemon.media.holdings import as_found
 
 
 def foreign_track(path: Path, kind: bytes, box: bytes) -> Path:
@@ -208,6 +221,30 @@ def test_every_stream_and_tag_that_ffmpeg_reports_is_in_the_inventory(tmp_path: 
         for key in container.metadata:
             assert f"tag {key}" in listed
     assert all(entry.how for entry in inventory if entry.fate != "kept")
+
+
+def test_tags_of_streams_are_listed_and_looked_for_in_the_finished_film(tmp_path: Path) -> None:
+    extras = [sound(title="Orchestra"), subtitles(title="Words")]
+    source = make_film(tmp_path / "film.mkv", extras=extras, metadata={"title": "Oma"})
+    done, report = color_and_report(source)
+    fates = {entry.what: entry.fate for entry in report.inventory}
+    assert fates["tag title of stream 1"] == fates["tag title of stream 2"] == "kept"
+    with av.open(str(source)) as one, av.open(str(done)) as other:
+        assert as_found(report.inventory, one, other, "matroska", (0, 1, 2)) == report.inventory
+        poor = av.open(str(make_film(tmp_path / "poor.mkv", metadata={"title": "Oma"})))
+        with poor:
+            told = as_found(report.inventory, one, poor, "matroska", (0, 1, 2))
+    lost = [entry.what for entry in told if "not found" in entry.how]
+    assert lost == ["tag title of stream 1", "tag title of stream 2"]
+
+
+def test_boxes_that_nobody_knows_are_listed_as_left_out(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "film.mp4")
+    with source.open("ab") as file:
+        file.write(struct.pack(">I4s", 12, b"what") + b"ever")
+        file.write(struct.pack(">I4s", 32, b"uuid") + bytes(range(24)))
+    fates = {entry.what: entry.fate for entry in plan_film(source, EXACT).inventory}
+    assert fates["box what"] == fates["box uuid 0001020304050607"] == "left out"
 
 
 def test_the_null_filter_still_copies_all_that_describes_a_stream(tmp_path: Path) -> None:

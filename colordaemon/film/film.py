@@ -23,9 +23,9 @@ from colordaemon.media.beside import side_data, side_entries
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.colorspace import color_holdings
 from colordaemon.media.decode import Frame
-from colordaemon.media.holdings import transparency
+from colordaemon.media.holdings import as_found, transparency
 from colordaemon.media.inventory import Inventory, grave_losses
-from colordaemon.media.probe import FilmInfo, film_color, probe_film
+from colordaemon.media.probe import FilmInfo, film_color, open_film, probe_film
 from colordaemon.media.provenance import Maker
 from colordaemon.media.target import Target, choose_target
 from colordaemon.media.tint import ExistingColor
@@ -59,7 +59,8 @@ class FilmReport:
     of order. jumps: of the film's clock, behind which everything was moved. overdeclared: seconds
     that its header promised beyond what is there. left_out: packets of other streams, too damaged
     to be copied. misshown: frames that have another field order than the result says.
-    found_later: what came with frames, and was not seen in the samples that the job knows of.
+    inventory: what the source holds, and what became of it; other than in the job's, all that came
+    with frames is in it, and what is not found in the finished film is left out.
     """
 
     frames: int
@@ -73,7 +74,7 @@ class FilmReport:
     left_out: int
     kept: int
     misshown: int
-    found_later: Inventory
+    inventory: Inventory
 
     def remarks(self) -> list[str]:
         """What the film's owner should know, in words."""
@@ -160,6 +161,7 @@ def color_film(
                     f"{job.settings.damaged_percent:g} %; --accept-damaged leaves them out"
                 )
             verify(plan, job.target, partial, on_work)
+            inventory = _as_found(job, plan, partial)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -179,11 +181,18 @@ def color_film(
         left_out=others.damaged,
         kept=sum(segment.kept for segment in plan.segments),
         misshown=sum(segment.misshown for segment in plan.segments),
-        found_later=_found_later(job, plan),
+        inventory=inventory,
     )
 
 
+def _as_found(job: FilmJob, plan: FilmPlan, finished: Path) -> Inventory:
+    inventory, target = (*job.inventory, *_found_later(job, plan)), job.target
+    with open_film(job.source.path) as source, open_film(finished) as result:
+        return as_found(inventory, source, result, target.format, target.kept)
+
+
 def _found_later(job: FilmJob, plan: FilmPlan) -> Inventory:
+    """What came with frames, and was not seen in the samples that the job knows of."""
     names = {name for segment in plan.segments for name in segment.beside}
     entries = side_entries(
         names - job.target.shape.covered, job.source, job.encoder.codec, job.target.format

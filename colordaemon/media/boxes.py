@@ -17,6 +17,13 @@ import numpy as np
 from colordaemon.errors import MediaError
 
 _PARENTS = frozenset((b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl"))
+_TOP = frozenset(
+    ("ftyp", "moov", "mdat", "free", "skip", "wide", "pnot", "moof", "mfra", "sidx", "styp", "ssix",
+     "prft", "emsg", "pdin", "meta", "uuid be7acfcb97a942e8", "uuid 6d1d9b0542d544e6")
+)  # fmt: skip
+_IN_MOOV = frozenset(("mvhd", "trak", "udta", "meta", "mvex", "iods", "free", "skip", "ctab"))
+_IN_TRACK = frozenset(("tkhd", "edts", "mdia", "udta", "tref", "meta", "free", "skip", "tapt",
+                       "load", "clip", "matt", "imap", "trgr"))  # fmt: skip
 _BLOCK = 1 << 24  # bytes that are moved at once
 _VIDEO_ENTRY = 78  # bytes of a sample description of video before its boxes
 _MOST_BYTES = 1 << 29  # of a table of contents; a film of 24 hours has about 1 << 26
@@ -79,6 +86,29 @@ def read_contents(path: Path) -> Contents | None:
                 file.seek(offset + header)
                 return Contents(Box.parse(kind, file.read(size - header)), offset, size)
     return None
+
+
+def unknown_boxes(path: Path, moov: Box) -> list[str]:
+    """Names of boxes that no part of us or of FFmpeg reads: beside the table of contents, in it,
+    and in its tracks. Raises OSError."""
+    with path.open("rb") as file:
+        beside = [
+            _named(kind, file, offset + header) for kind, offset, header, _ in top_level(file)
+        ]
+    found = [name for name in beside if name not in _TOP]
+    for holder, known in ((moov, _IN_MOOV), *((track, _IN_TRACK) for track in moov.all("trak"))):
+        place = holder.kind.decode()
+        names = (child.kind.decode("latin-1") for child in holder.children)
+        found += [f"{name} in {place}" for name in names if name not in known]
+    return [*dict.fromkeys(found)]
+
+
+def _named(kind: bytes, file: BinaryIO, content: int) -> str:
+    """Its four letters; of one that is known by a number, the first half of that."""
+    if kind != b"uuid":
+        return kind.decode("latin-1")
+    file.seek(content)
+    return f"uuid {file.read(8).hex()}"
 
 
 def write_contents(

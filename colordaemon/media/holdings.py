@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
 from colordaemon.media.alpha import has_second_picture
+from colordaemon.media.boxes import unknown_boxes
 from colordaemon.media.copies import CONVERTING, Descriptions, Way, stream_name
 from colordaemon.media.inventory import GRAVE, KIND_OF_STREAM, OLD, Entry, Fate, Inventory, Kind
 from colordaemon.media.originals import Original
@@ -18,6 +20,9 @@ from colordaemon.media.tags import is_stale
 from colordaemon.media.userdata import unread_parts
 
 _TRANSPORT_TAGS = frozenset(("service_name", "service_provider"))
+_MADE_ANEW = frozenset(("handler_name", "vendor_id", "encoder"))  # of what wrote the old file
+_ELSEWHERE = frozenset(("language", "timecode"))  # in the list
+_TAGS_OF_MP4_STREAMS = frozenset(("title", "creation_time", "reel_name"))
 _MOST_PRIMING_SECONDS = 0.25  # what decoders of sound and pictures need to begin
 
 
@@ -32,9 +37,60 @@ def take_stock(
     """What becomes of all that stands in a source's headers, in a container that takes its streams
     in these ways."""
     streams = [_stream(s, info, format_name, ways.get(s.index), described) for s in source.streams]
-    tags = [_tag(key, format_name) for key in source.metadata]
+    tags = (entry for entry, _ in _tags(source, format_name, [*ways, info.stream_index]))
     return (*streams, *tags, *_chapters(source, format_name, original),
-            *_beside(format_name, original))  # fmt: skip
+            *_beside(info, format_name, original))  # fmt: skip
+
+
+def as_found(
+    inventory: Inventory, source: InputContainer, result: InputContainer, target: str,
+    streams: Collection[int],
+) -> Inventory:  # fmt: skip
+    """The list, with what it calls kept and is not found in the finished film as left out.
+
+    target: the result's format. streams: indexes of those of the source that are in it.
+    """
+    said = [*result.metadata.values(), *(v for s in result.streams for v in s.metadata.values())]
+    lost = {
+        entry
+        for entry, words in _tags(source, target, streams)
+        if not any(words in each for each in said)
+    }
+    if len(result.chapters()) < len(source.chapters()):
+        lost |= {entry for entry in inventory if entry.kind == "chapters"}
+    return tuple(
+        replace(entry, fate="left out", how="it is not found in the finished film")
+        if entry.fate == "kept" and entry in lost
+        else entry
+        for entry in inventory
+    )
+
+
+def _tags(
+    source: InputContainer, target: str, streams: Collection[int]
+) -> Iterator[tuple[Entry, str]]:
+    """What becomes of the tags of a film, and of those of its streams that are taken; with their
+    words."""
+    for key, words in source.metadata.items():
+        yield _tag(key, target), words
+    for stream in source.streams:
+        for key, words in stream.metadata.items() if stream.index in streams else ():
+            what = f"tag {key} of stream {stream.index}"
+            if key.lower() in _ELSEWHERE:
+                continue
+            if is_stale(key) or key.lower() in _MADE_ANEW:
+                yield Entry("tags", what, "left out", OLD), words
+            elif _fits(key.lower(), target):
+                yield Entry("tags", what), words
+            else:
+                yield Entry("tags", what, "left out", f"{target} has no place for it"), words
+
+
+def _fits(key: str, target: str) -> bool:
+    """Whether a container has a place for a tag of a stream."""
+    if target in ("mov", "mp4"):
+        return key in _TAGS_OF_MP4_STREAMS
+    return target not in ("mpegts", "mxf")
 
 
 def _tag(key: str, format_name: str) -> Entry:
@@ -59,7 +115,7 @@ def _chapters(source: InputContainer, format_name: str, original: Original) -> I
         yield Entry("chapters", f"{count} chapters")
 
 
-def _beside(format_name: str, original: Original) -> Iterator[Entry]:
+def _beside(info: FilmInfo, format_name: str, original: Original) -> Iterator[Entry]:
     """What FFmpeg does not read, and what is said of the colors."""
     is_mp4 = format_name in ("mov", "mp4")
     reason = "" if is_mp4 else f"{format_name} has no place for it"
@@ -71,6 +127,8 @@ def _beside(format_name: str, original: Original) -> Iterator[Entry]:
         yield Entry("time", what, "left out", "they are neither shown nor heard")
     for name in unread_parts(original.moov) if original.moov else []:
         yield Entry("tags", f"user data {name}", fate, reason)
+    for name in unknown_boxes(info.path, original.moov) if original.moov else []:
+        yield Entry("data", f"box {name}", "left out", "what it holds is not known")
     for language in original.languages().values():
         fits = is_mp4 or format_name in ("matroska", "webm")
         yield Entry("tags", f"language {language}", "kept" if fits else "left out", reason)

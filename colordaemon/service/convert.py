@@ -274,13 +274,12 @@ def _color_film(
         )
     finally:
         progress.end()
-    inventory = (*job.inventory, *report.found_later)
-    warnings = [*job.remarks, *remarks(inventory), *report.remarks()]
+    warnings = [*job.remarks, *remarks(report.inventory), *report.remarks()]
     summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
     if report.resumed:
         summary += f", {report.resumed} of {report.segments} segments from before"
     is_damaged = bool(report.damaged or report.left_out)
-    return Colored(place, summary, tuple(warnings), inventory, is_damaged=is_damaged)
+    return Colored(place, summary, tuple(warnings), report.inventory, is_damaged=is_damaged)
 
 
 def _refuse_our_own(source: Path) -> None:
