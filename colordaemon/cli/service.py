@@ -174,6 +174,34 @@ def resume(config: Settings = SYSTEM_CONFIG) -> None:
     _ask(config, {"verb": "resume"})
 
 
+journal = typer.Typer(help="Look after the journal, while no daemon runs.", no_args_is_help=True)
+app.add_typer(journal, name="journal")
+
+
+@journal.command("check")
+def check_journal(config: Settings = SYSTEM_CONFIG) -> None:
+    """Look whether the journal is whole, and say how large it is."""
+    with exit_codes():
+        from colordaemon.service.rebuild import check
+
+        typer.echo(check(load_config(config)))
+
+
+@journal.command("rebuild")
+def rebuild_journal(config: Settings = SYSTEM_CONFIG) -> None:
+    """Begin a new journal with all that can be read of the old one, which is kept beside it.
+
+    Files whose results lie in the outbox are not colored again.
+    """
+    with exit_codes():
+        from colordaemon.service.rebuild import rebuild
+
+        rebuilt = rebuild(load_config(config))
+        typer.echo(f"{rebuilt.kept} jobs are kept, {rebuilt.recognized} more are known by results")
+        if rebuilt.old is not None:
+            typer.echo(f"the old journal is {rebuilt.old}")
+
+
 def _tell(config: Path, verb: str, jobs: list[str]) -> None:
     count = _ask(config, {"verb": verb, "jobs": [_named(job) for job in jobs]})["count"]
     typer.echo(f"{count} file(s)")

@@ -26,6 +26,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,26 @@ class Journal(Records):
                     (*columns.values(), now),
                 ).rowcount
         return added
+
+    def adopt(self, jobs: Sequence[sqlite3.Row], facts: Sequence[sqlite3.Row]) -> int:
+        """Take rows of another journal, of whatever version; returns how many jobs fit."""
+        adopted = 0
+        with self._transaction():
+            for table, rows in (("facts", facts), ("jobs", jobs)):
+                ours = {row["name"] for row in self._db.execute(f"PRAGMA table_info({table})")}
+                for row in rows:
+                    values = {name: row[name] for name in row.keys() if name in ours}  # noqa: SIM118
+                    marks = ", ".join("?" * len(values))
+                    try:
+                        self._db.execute(
+                            f"INSERT OR REPLACE INTO {table} ({', '.join(values)})"  # noqa: S608
+                            f" VALUES ({marks})",
+                            [*values.values()],
+                        )
+                    except sqlite3.IntegrityError:  # half a row
+                        continue
+                    adopted += table == "jobs"
+        return adopted
 
     def supersede(self, source: Path, size: int, mtime_ns: int, now: float) -> list[Job]:
         """A file has new content: whatever waits for the old one waits in vain. Returns that."""

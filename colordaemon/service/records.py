@@ -92,6 +92,11 @@ class Records:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(row["value"]) if row else ""
 
+    def mistakes(self) -> list[str]:
+        """What SQLite finds wrong when it looks at everything."""
+        found = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check")]
+        return [] if found == ["ok"] else found
+
     # Jobs
 
     def unknown(self, files: Iterable[Found]) -> Iterator[Found]:
