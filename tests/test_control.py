@@ -23,7 +23,6 @@ from colordaemon.service.control import Control, NoAnswer, ask
 from colordaemon.service.errand import run_errand
 from colordaemon.service.job import Found, State
 from colordaemon.service.journal import Journal
-from colordaemon.service.lock import locked
 
 
 def answer(request: Reply) -> Reply:
@@ -265,11 +264,3 @@ def test_the_commands_print_what_is_known_and_say_whether_it_worked(
 def test_verbs_that_nobody_knows_are_refused(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal") as journal, pytest.raises(BadRequest, match="'sing'"):
         Commands(journal, lambda: 1.0).run({"verb": "sing"})
-
-
-def test_two_daemons_never_share_a_folder(tmp_path: Path) -> None:
-    told = pytest.raises(ConfigError, match="inbox: another daemon works with")
-    with locked(tmp_path, "inbox"), told, locked(tmp_path, "inbox"):
-        pass
-    with locked(tmp_path, "inbox"):
-        pass

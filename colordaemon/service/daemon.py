@@ -28,7 +28,7 @@ from colordaemon.service.intake import Intake
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
 from colordaemon.service.listening import Listening
-from colordaemon.service.lock import locked
+from colordaemon.service.lock import locked_state
 from colordaemon.service.notify import Notifier
 from colordaemon.service.places import Places, find_places, make_state
 from colordaemon.service.presets import Presets
@@ -85,7 +85,7 @@ def _watch(load: Callable[[], Config], make_worker: Callable[[Config], WorkerPro
     state = all_places[0].state
     make_state(state)
     with ExitStack() as stack:
-        stack.enter_context(locked(state, "state_dir"))
+        stack.enter_context(locked_state(state))
         journal = stack.enter_context(Journal(all_places[0].journal))
         wake = Wake()
         stack.callback(wake.close)

@@ -9,7 +9,7 @@ from colordaemon.errors import ConfigError
 from colordaemon.service.commands import Commands, Reply, queue, status
 from colordaemon.service.control import ask
 from colordaemon.service.journal import Journal
-from colordaemon.service.lock import locked
+from colordaemon.service.lock import locked_state
 from colordaemon.service.places import find_places
 from colordaemon.service.records import Records
 
@@ -26,5 +26,5 @@ def run_errand(config: Config, request: Reply) -> Reply:
     if request["verb"] in _LOOKING:
         with Records(places.journal) as records:
             return _LOOKING[request["verb"]](records) | {"daemon": None}
-    with locked(places.state, "state_dir"), Journal(places.journal) as journal:
+    with locked_state(places.state), Journal(places.journal) as journal:
         return Commands(journal, time.time).run(request)

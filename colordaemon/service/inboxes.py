@@ -4,6 +4,7 @@ while it is not, which is no concern of the others."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,10 +12,12 @@ from pathlib import Path
 from colordaemon.errors import ConfigError
 from colordaemon.service.identity import remember, remembered
 from colordaemon.service.journal import Journal
-from colordaemon.service.lock import locked
+from colordaemon.service.lock import locked_inbox
 from colordaemon.service.places import Places, check_places, expect_inbox, make_places
 from colordaemon.service.presets import Presets
 from colordaemon.service.watch import Known, Settled, Watch
+
+LOCK_SECONDS = 60.0  # after which another user's lock on an inbox holds up nobody any more
 
 
 class Inbox:
@@ -31,6 +34,7 @@ class Inbox:
         self.places, self._journal = places, journal
         self.all_places: Sequence[Places] = (places,)
         self._lock = ExitStack()
+        self._refused_at: float | None = None  # since when another program holds the lock
         self._has_opened = False
         self.watch = Watch(
             places.inbox,
@@ -67,8 +71,19 @@ class Inbox:
             raise ConfigError(f"{name}: {inbox} has become a way to {leads}; restart to take it")
         check_places(self.all_places)
         make_places(self.places)
-        self._lock.enter_context(locked(inbox, name))
+        self._take_lock()
         self._has_opened = True
+
+    def _take_lock(self) -> None:
+        """Raises BlockingIOError as long as it is worth while to wait for whoever holds it."""
+        now = time.monotonic()
+        insists = self._refused_at is not None and now - self._refused_at > LOCK_SECONDS
+        try:
+            self._lock.enter_context(locked_inbox(self.places.inbox, insists=insists))
+        except BlockingIOError:
+            self._refused_at = now if self._refused_at is None else self._refused_at
+            raise
+        self._refused_at = None
 
 
 class Inboxes:
