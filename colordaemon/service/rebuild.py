@@ -24,7 +24,7 @@ from colordaemon.config import Config
 from colordaemon.errors import ConfigError
 from colordaemon.service.job import Found, Partial, State
 from colordaemon.service.journal import Journal
-from colordaemon.service.lock import locked
+from colordaemon.service.lock import locked_state
 from colordaemon.service.places import Places, find_places
 from colordaemon.service.presets import Presets
 from colordaemon.service.publish import fitting_name, flush_folder
@@ -64,7 +64,7 @@ def rebuild(config: Config) -> Rebuilt:
     all_places, presets = find_places(config), Presets(config)
     old = all_places[0].journal
     new = old.with_name(f"{old.name}.new")
-    with locked(old.parent, "state_dir"):
+    with locked_state(old.parent):
         _move_journal(new, None)
         with Journal(new) as journal:
             kept = journal.adopt(*_readable(old)) if old.is_file() else 0
