@@ -29,7 +29,7 @@ from films import (
 
 from colordaemon.errors import MediaError
 from colordaemon.film.film import plan_film
-from colordaemon.media.boxes import read_contents, sample_entries
+from colordaemon.media.boxes import read_contents, sample_entries, write_contents
 from colordaemon.media.ebml import CODEC_ID, read_header
 from colordaemon.media.holdings import as_found
 
@@ -255,3 +255,20 @@ def test_the_null_filter_still_copies_all_that_describes_a_stream(tmp_path: Path
         copy = out.add_mux_stream("subrip")
         BitStreamFilterContext("null", in_stream=film.streams[1], out_stream=copy)
         assert copy.type == "audio"
+
+
+def test_a_text_of_a_duration_that_no_container_holds_is_refused_in_one_line(
+    tmp_path: Path,
+) -> None:
+    source = make_film(tmp_path / "film.mp4", extras=[sound(), subtitles("mov_text")])
+    contents = read_contents(source)
+    assert contents
+    table = contents.tracks[2].only("mdia minf stbl stts")
+    count = int.from_bytes(table.data[4:8], "big")
+    entries = [list(struct.unpack_from(">II", table.data, 8 + 8 * n)) for n in range(count)]
+    entries[0][1] = 0x9F000050
+    packed = b"".join(struct.pack(">II", *entry) for entry in entries)
+    table.data = table.data[:8] + packed
+    write_contents(source, contents)
+    with pytest.raises(MediaError, match="refuses a packet of it"):
+        color(source)

@@ -52,13 +52,14 @@ def join(
     with open_film(plan.source.path) as source:
         muxer = FilmMuxer(path, source, plan.source, target, plan.encoder, maker or Maker())
         try:
-            muxer.write(_film_packets(plan, target, on_work))
+            try:
+                muxer.write(_film_packets(plan, target, on_work))
+            finally:
+                muxer.close()  # which writes what was held back
         except (av.error.ArgumentError, av.error.InvalidDataError) as error:
             raise MediaError(
                 f"{plan.source.path}: {target.format} refuses a packet of it ({error.strerror})"
             ) from error
-        finally:
-            muxer.close()
         muxer.complete(on_work)
         return muxer.others
 
