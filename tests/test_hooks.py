@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import pytest
 
 from colordaemon.config import AfterSettings
-from colordaemon.service.hooks import Hooks, commands_of
+from colordaemon.service.herald import END_SECONDS, Herald
+from colordaemon.service.hooks import Command, Hooks, commands_of
 from colordaemon.service.job import Found, Job, State
 from colordaemon.service.journal import Journal
 
@@ -51,7 +52,7 @@ def test_a_hook_reads_json_and_no_shell_reads_its_words(tmp_path: Path, job: Job
 
 
 def test_a_hook_that_takes_too_long_is_killed(job: Job, caplog: pytest.LogCaptureFixture) -> None:
-    hooks = Hooks([["sleep", "1000"]], 10.0)
+    hooks = Hooks([Command(["sleep", "1000"])], 10.0)
     hooks.start(job, 0.0)
     assert hooks.ended(9.9) is None
     assert ended(hooks, 10.0) == job
@@ -62,11 +63,13 @@ def test_a_hook_that_fails_or_is_missing_is_told_and_the_next_one_runs(
     job: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     failing = [sys.executable, "-c", "raise SystemExit(3)"]
-    hooks = Hooks([["/no/such/program"], failing, ["touch", str(tmp_path / "ran")]], 10.0)
+    commands = [["/no/such/program"], failing, ["touch", str(tmp_path / "ran")]]
+    hooks = Hooks([Command(words) for words in commands], 10.0)
     hooks.start(job, 0.0)
     assert ended(hooks) == job
     assert "cannot run /no/such/program" in caplog.text and "status 3" in caplog.text
     assert (tmp_path / "ran").exists()
+    assert [command.words for command in hooks.failed] == commands[:2]
 
 
 def test_without_hooks_there_is_nothing_to_run() -> None:
@@ -81,14 +84,15 @@ class Receiver(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.heard.append(json.loads(body))
-        self.send_response(500 if self.path.endswith("bad") else 204)
+        self.send_response({"bad": 500, "moved": 302}.get(self.path[1:], 204))
+        self.send_header("Location", "/elsewhere")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-@pytest.mark.parametrize(("path", "fails"), [("done", False), ("bad", True)])
+@pytest.mark.parametrize(("path", "fails"), [("done", False), ("bad", True), ("moved", True)])
 def test_a_webhook_is_sent_the_same_json(
     job: Job, caplog: pytest.LogCaptureFixture, path: str, fails: bool
 ) -> None:
@@ -96,9 +100,57 @@ def test_a_webhook_is_sent_the_same_json(
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         address = f"http://127.0.0.1:{server.server_port}/{path}"
-        hooks = Hooks(commands_of(AfterSettings(webhook=address)), 20.0)
+        commands = commands_of(AfterSettings(webhook=address))
+        assert address not in commands[0].words
+        hooks = Hooks(commands, 20.0)
         hooks.start(job, 0.0)
         ended(hooks)
         thread.join()
     assert Receiver.heard[-1]["reason"] == "no film"
     assert ("status 1" in caplog.text) == fails
+
+
+def told(herald: Herald, now: float, wall: float) -> None:
+    """Until all that is due has been told."""
+    herald.turn(now, wall)
+    until = time.monotonic() + 20
+    while herald.is_busy and time.monotonic() < until:
+        time.sleep(0.01)
+        herald.turn(now, wall)
+
+
+@pytest.mark.logs_errors
+def test_a_hook_that_fails_runs_again_and_no_other_one_with_it(tmp_path: Path) -> None:
+    open_file, calls = tmp_path / "open", tmp_path / "calls"
+    receiver = tmp_path / "receiver"
+    receiver.write_text(f"#!/bin/sh\necho call >> {calls}\ntest -e {open_file}\n")
+    receiver.chmod(0o755)
+    with Journal(tmp_path / "journal") as journal:
+        herald = Herald(journal, AfterSettings(hook=str(receiver)))
+        for name in ("a.png", "b.png"):
+            journal.add([Found(Path("/in") / name, 1, 1)], 1.0)
+            job = journal.claim(1.0)
+            assert job is not None
+            journal.set_aside(job, State.FAILED, 2.0, code="media", reason="no film")
+        for now in (0.0, 0.5, 1.0, 2.0, 3.0, 9.0):
+            told(herald, now, 2.0)
+        assert calls.read_text().count("call") == 2  # once for each
+        for now in (10.0, 14.0, 20.0, 49.0):
+            told(herald, now, 2.0)
+        assert calls.read_text().count("call") == 4
+        herald = Herald(journal, AfterSettings(hook=str(receiver)))  # a restart
+        open_file.touch()
+        told(herald, 100.0, 2.0)
+        told(herald, 100.0, 2.0)
+        assert calls.read_text().count("call") == 6 and not journal.to_announce()
+
+
+@pytest.mark.logs_errors
+def test_a_hook_that_never_succeeds_is_given_up(tmp_path: Path, job: Job) -> None:
+    with Journal(tmp_path / "journal") as journal:
+        journal.note("hook", "yes")
+        herald = Herald(journal, AfterSettings(hook="false"))
+        told(herald, 0.0, job.changed)
+        assert journal.to_announce()
+        told(herald, 100.0, job.changed + END_SECONDS)
+        assert not journal.to_announce()

@@ -151,7 +151,7 @@ class Daemon:
         self._take_in(now, wall)
         self._pause_or_go_on()
         self._dispatcher.turn(now, wall)
-        self._herald.turn(now)
+        self._herald.turn(now, wall)
         self._control.turn(now)
         self._tell_systemd(now)
 

@@ -1,6 +1,7 @@
 """Commands that are told of every file that came to an end.
 
 They run beside the work, one at a time, without a shell, and are killed when they take too long.
+Those that fail are run again, see `Herald`.
 The journal notes what has been announced only after they have ended: after a crash a file may be
 announced twice, and never not at all.
 """
@@ -13,13 +14,14 @@ import os
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from colordaemon.config import AfterSettings
 from colordaemon.service.job import Job
 from colordaemon.service.printable import printable
+from colordaemon.service.webhook import ADDRESS
 
 log = logging.getLogger(__name__)
 
@@ -40,39 +42,53 @@ def announcement(job: Job) -> dict[str, Any]:
     }
 
 
-def commands_of(settings: AfterSettings) -> list[list[str]]:
+@dataclass(frozen=True)
+class Command:
+    """What to run. address: of a webhook; it may hold secrets, and everybody may read the words of
+    a command line, so it goes through the environment."""
+
+    words: Sequence[str]
+    address: str = ""
+
+
+def commands_of(settings: AfterSettings) -> list[Command]:
     """What to run for each file: the operator's command, and ours that sends to a web address."""
     commands = []
     if settings.hook is not None:
-        commands.append(shlex.split(settings.hook))
+        commands.append(Command(shlex.split(settings.hook)))
     if settings.webhook is not None:
-        commands.append([sys.executable, "-m", "colordaemon.service.webhook", settings.webhook])
+        words = [sys.executable, "-m", "colordaemon.service.webhook"]
+        commands.append(Command(words, settings.webhook))
     return commands
 
 
 class Hooks:
     """Runs commands, one after the other. `now` is of a clock that never jumps."""
 
-    def __init__(self, commands: Sequence[Sequence[str]], seconds: float) -> None:
-        self._commands, self._seconds = commands, seconds
-        self._left: list[Sequence[str]] = []
+    def __init__(self, commands: Sequence[Command], seconds: float) -> None:
+        self.commands, self._seconds = commands, seconds
+        self._left: list[Command] = []
+        self._current: Command | None = None
         self._running: subprocess.Popen[bytes] | None = None
         self._job: Job | None = None
         self._until = 0.0
+        self.failed: list[Command] = []  # of the job that was started last
 
     def __bool__(self) -> bool:
-        return bool(self._commands)
+        return bool(self.commands)
 
     @property
     def is_busy(self) -> bool:
         return self._job is not None
 
-    def start(self, job: Job, now: float) -> None:
-        self._job, self._left = job, [*self._commands]
+    def start(self, job: Job, now: float, commands: Sequence[Command] | None = None) -> None:
+        """commands: those that are still to run for this job; None for all."""
+        self._job, self._left = job, [*(self.commands if commands is None else commands)]
+        self.failed = []
         self._next(now)
 
     def ended(self, now: float) -> Job | None:
-        """The job for which all commands have come to an end since."""
+        """The job for which all commands have come to an end since; see `failed`."""
         if self._running is not None and not self._has_ended(now):
             return None
         self._next(now)
@@ -91,27 +107,32 @@ class Hooks:
         """Begin with the next command that can be run at all."""
         self._running = None
         while self._left and self._running is None:
-            line = self._left.pop(0)
+            command = self._current = self._left.pop(0)
             assert self._job is not None
-            # A file, since a pipe would block us if the command does not read.
-            with tempfile.TemporaryFile() as file:
-                file.write(json.dumps(announcement(self._job)).encode() + b"\n")
-                file.seek(0)
-                try:
-                    self._running = subprocess.Popen(line, stdin=file)  # noqa: S603
-                except OSError as error:
-                    log.warning("hook: cannot run %s: %s", line[0], error.strerror)
+            environment = os.environ | {ADDRESS: command.address} if command.address else None
+            try:
+                # In memory, since a disk may be full, and no pipe, since it would block us if the
+                # command does not read.
+                with os.fdopen(os.memfd_create("announcement"), "wb") as file:
+                    file.write(json.dumps(announcement(self._job)).encode() + b"\n")
+                    file.seek(0)
+                    self._running = subprocess.Popen(command.words, stdin=file, env=environment)  # noqa: S603
+            except OSError as error:
+                log.warning("hook: cannot run %s: %s", command.words[0], error.strerror)
+                self.failed.append(command)
             self._until = now + self._seconds
 
     def _has_ended(self, now: float) -> bool:
-        assert self._running is not None and self._job is not None
+        assert self._running is not None and self._job is not None and self._current is not None
         if self._running.poll() is None:
             if now < self._until:
                 return False
             self._running.kill()
             self._running.wait()
             log.warning("hook: killed after %g s", self._seconds)
+            self.failed.append(self._current)
         elif self._running.returncode:
             name = printable(self._job.source.name)
             log.warning("hook: ended with status %d for %s", self._running.returncode, name)
+            self.failed.append(self._current)
         return True

@@ -69,6 +69,9 @@ def rebuild(config: Config) -> Rebuilt:
         with Journal(new) as journal:
             kept = journal.adopt(*_readable(old)) if old.is_file() else 0
             recognized = sum(_recognize(journal, places, presets) for places in all_places)
+        if os.geteuid() == 0:  # begun by root, it is the daemon's all the same
+            owner = old.parent.stat()
+            os.chown(new, owner.st_uid, owner.st_gid)
         aside = old.with_name(f"{old.name}.old-{time.time():.0f}") if old.exists() else None
         if aside is not None:
             _move_journal(old, aside)

@@ -1,27 +1,48 @@
-"""Sends its standard input to a web address: `python -m colordaemon.service.webhook URL`.
+"""Sends its standard input to the web address in the environment: `python -m
+colordaemon.service.webhook`.
 
 A process of its own, since a name server or a peer that does not answer may take minutes.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import urllib.request
+from email.message import Message
+from typing import IO
 
 from colordaemon import __version__
 
+ADDRESS = "COLORDAEMON_WEBHOOK"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """What is sent on comes as a GET without a body, and would seem to have arrived."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Message,
+        newurl: str,
+    ) -> None:
+        return None
+
 
 def post(url: str, body: bytes) -> int:
-    """POST some JSON; returns the status. Raises OSError, also for a status of 400 and above."""
+    """POST some JSON; returns the status. Raises OSError, also for any status but 2xx."""
     headers = {"Content-Type": "application/json", "User-Agent": f"colordaemon/{__version__}"}
     request = urllib.request.Request(url, body, headers)  # noqa: S310  (the configuration checks it)
-    with urllib.request.urlopen(request) as answer:  # noqa: S310
+    with urllib.request.build_opener(_NoRedirect).open(request) as answer:
         return int(answer.status)
 
 
 def main() -> None:
     try:
-        post(sys.argv[1], sys.stdin.buffer.read())
+        post(os.environ[ADDRESS], sys.stdin.buffer.read())
     except OSError as error:
         sys.exit(f"webhook: {error}")
 
