@@ -8,16 +8,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from films import ARCHIVE, EXACT, color, color_and_report, decode, luma_of, make_film, picture_of
 from films import luma_differences as differences
 from test_transfer import displayed_ab
 
-from colordaemon.color import Siting
+from colordaemon.color import Matrix, PixelCode, Siting, chroma_planes
 from colordaemon.config import FilmSettings
-from colordaemon.errors import MediaError
+from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.film import plan_film
 from colordaemon.media.parameters import parameters_of
-from colordaemon.media.probe import film_stream, open_film, probe_film
+from colordaemon.media.probe import film_color, film_stream, open_film, probe_film
+from colordaemon.media.tint import ExistingColor
 from colordaemon.transfer import Transfer
 
 LOSSLESS_HEVC = FilmSettings(codec="hevc", encoder_options={"x265-params": "lossless=1"})
@@ -216,6 +218,41 @@ def test_hdr_film_stays_hdr_and_has_its_colors_on_its_own_curve(
     # The painter's a rises from -30 at the left edge to 30 at the right one; b from top to bottom.
     found = displayed_ab(0.5, cb, cr, transfer)
     np.testing.assert_allclose(found, (-15.0, 1.0), atol=2.0)
+
+
+def hdr_film(path: Path, number: int, strength: float) -> Path:
+    """A noisy ramp with a warm and a cool half, of so much Lab chroma as an HDR display shows."""
+    chance = np.random.default_rng(2)
+    transfer = {16: Transfer.PQ, 18: Transfer.HLG}[number]
+    code = PixelCode(Matrix.BT2020, 10, transfer=transfer)
+    ab = torch.zeros(1, 2, 24, 32)
+    ab[:, :, :, :16], ab[:, :, :, 16:] = strength * 0.7, -strength * 0.7
+    images = []
+    for shift in range(4):
+        luma = luma_of(shift, (64, 48), 10) // 2 + 250
+        image = picture_of(luma, "yuv420p10le")
+        planes = chroma_planes(torch.from_numpy(luma)[None, None], ab, code)[0].numpy()
+        for plane, samples in zip(image.planes[1:], planes, strict=True):
+            noise = chance.integers(-1, 2, samples.shape)
+            plane.update((samples.astype(int) + noise).astype("<u2").tobytes())
+        images.append(image)
+    tags = {"colorspace": 9, "color_primaries": 9, "color_trc": number, "color_range": 1}
+    return make_film(path, images, codec="ffv1", pix_fmt="yuv420p10le", **tags)
+
+
+@pytest.mark.parametrize("number", [16, 18])
+def test_hdr_film_in_color_is_known_by_colors_that_have_weak_codes(
+    tmp_path: Path, number: int
+) -> None:
+    source = hdr_film(tmp_path / "film.mkv", number, 12.0)
+    with pytest.raises(AlreadyColor):
+        plan_film(source, ARCHIVE)
+
+
+@pytest.mark.parametrize("number", [16, 18])
+def test_noise_in_the_chroma_of_hdr_film_is_no_color(tmp_path: Path, number: int) -> None:
+    info = probe_film(hdr_film(tmp_path / "film.mkv", number, 0.0))
+    assert film_color(info) is ExistingColor.NONE
 
 
 def test_what_ffmpeg_knows_of_other_streams_does_not_hurt(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def seen_frames(
         sampled = calmed(gray) if stride.takes(codes, cut) else None
         in_color = None
         if judges and number in JUDGED:
-            in_color = frame_color(frame.picture) is ExistingColor.COLOR
+            in_color = frame_color(frame.picture, transfer) is ExistingColor.COLOR
         held, damage = frame if holds else None, replace(reader.damage)
         before = (last.pts, last.luma_crc()) if last and cut else None
         yield Seen(frame.pts, cut, luma, sampled, held, in_color, damage, before)

@@ -34,8 +34,9 @@ from colordaemon.media.frames import stereo_mode_of, timecode_of
 from colordaemon.media.light import Light, light_of
 from colordaemon.media.orientation import Orientation
 from colordaemon.media.parameters import parameters_of
-from colordaemon.media.pixels import Layout, layout_of
+from colordaemon.media.pixels import Layout, layout_of, planar_name, plane_array
 from colordaemon.media.tint import ExistingColor, existing_color
+from colordaemon.transfer import Transfer
 
 # Containers of films; nothing here opens another file or the network.
 _CONTAINERS = (
@@ -277,7 +278,7 @@ def film_color(info: FilmInfo) -> ExistingColor:
     with open_film(info.path) as container:
         stream = container.streams[info.stream_index]
         assert isinstance(stream, VideoStream)
-        verdicts = [frame_color(frame) for frame in _samples(container, stream)]
+        verdicts = [frame_color(frame, info.code.transfer) for frame in _samples(container, stream)]
     if verdicts.count(ExistingColor.COLOR) * 4 >= 3 * max(1, len(verdicts)):
         return ExistingColor.COLOR
     if verdicts.count(ExistingColor.TINT) * 2 > len(verdicts):
@@ -285,13 +286,22 @@ def film_color(info: FilmInfo) -> ExistingColor:
     return ExistingColor.NONE
 
 
-def frame_color(frame: VideoFrame) -> ExistingColor:
+# How much weaker the chroma codes of a color are than in SDR: medians over hues, L 30 to 75 and
+# chroma 10 and 25.
+_CHROMA_GAINS = {Transfer.SDR: 1.0, Transfer.PQ: 3.7, Transfer.HLG: 1.6}
+
+
+def frame_color(frame: VideoFrame, transfer: Transfer) -> ExistingColor:
     """Which color a decoded picture has already."""
     shrink = max(1.0, max(frame.width, frame.height) / 256)
     width, height = max(2, int(frame.width / shrink)), max(2, int(frame.height / shrink))
-    planes = untagged(frame).reformat(width=width, height=height, format="yuv444p").to_ndarray()
-    samples = planes.astype(np.float32)
-    return existing_color(samples[0], samples[1:] - 128.0)
+    # Weak codes would drown in the rounding to 8 bits.
+    depth = 8 if transfer is Transfer.SDR else 16
+    pix_fmt = planar_name((1, 1), depth)
+    small = untagged(frame).reformat(width=width, height=height, format=pix_fmt)
+    planes = np.stack([plane_array(plane, depth) for plane in small.planes])
+    samples = planes.astype(np.float32) / (1 << depth - 8)
+    return existing_color(samples[0], (samples[1:] - 128.0) * _CHROMA_GAINS[transfer])
 
 
 def _samples(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
