@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import pyvips
 from films import color_and_report, make_film, picture_of
-from photos import assert_refused, color, image, ramp, result
+from photos import assert_refused, color, image, partial_of, ramp, result
 
 from colordaemon.config import FilmSettings, PhotoSettings
 from colordaemon.errors import MediaError
@@ -97,3 +97,18 @@ def test_a_first_frame_that_is_shown_for_ages_is_refused_by_name(tmp_path: Path)
     source.write_bytes(data)
     with pytest.raises(MediaError, match=re.escape(str(source))):
         color_and_report(source, FilmSettings())
+
+
+def test_a_tiff_whose_tags_all_say_that_they_are_the_whole_file_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "old.tif"
+    with source.open("wb") as file:
+        note = {65000 + number: tiff.Tag(7, bytes(1 << 20)) for number in range(3)}
+        tiff.TiffWriter(file, big=False).add(image(ramp()).tiffsave_buffer(), note)
+    assert color(source).pages == 1  # large tags of its own are no reason
+    data = bytearray(source.read_bytes())
+    for number in range(3):
+        entry = data.index(struct.pack("<HHI", 65000 + number, 7, 1 << 20))
+        struct.pack_into("<II", data, entry + 4, 3 << 20, 8)
+    source.write_bytes(data)
+    partial_of(source).unlink()
+    assert_refused(source, MediaError, "its tags are said to hold")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -79,6 +79,7 @@ _DIRECTORY = 13
 _POINTERS = (330, 400)  # to directories that are not copied
 _OLD_JPEG = frozenset((513, 514, 519, 520, 521))  # places of tables, as in TIFF 6.0 section 22
 _Bytes = bytes | mmap.mmap
+_SHARED_BYTES = 1 << 20  # that tags may have in common with others: resolutions, sizes of strips
 
 
 def text_tag(text: str) -> Tag:
@@ -97,7 +98,14 @@ def file_tags(path: Path, page: int) -> Tags:
     """The tags of one page of a TIFF file."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            return read_tags(data, page)
+            offset, order, big = _directory(data, page)
+            told = sum(length for *_, length in _entries(data, offset, order, big))
+            if told > len(data) + _SHARED_BYTES:  # libtiff would read all of them into memory
+                raise MediaError(
+                    f"{path}: its tags are said to hold {told} bytes, expected no more than the"
+                    f" file's {len(data)}"
+                )
+            return _read_directory(data, offset, order, big)
         except (struct.error, KeyError, OverflowError) as error:
             raise MediaError(f"{path}: damaged TIFF directory, expected page {page + 1}") from error
 
@@ -107,6 +115,11 @@ def read_tags(data: _Bytes, page: int = 0) -> Tags:
 
     Raises struct.error or KeyError where there is no directory at all.
     """
+    return _read_directory(data, *_directory(data, page))
+
+
+def _directory(data: _Bytes, page: int) -> tuple[int, str, bool]:
+    """Where the directory of a page stands, and how numbers are written in it."""
     order = {b"II": "<", b"MM": ">"}[data[:2]]
     big = struct.unpack(order + "H", data[2:4])[0] == 43
     link = 8 if big else 4
@@ -114,14 +127,15 @@ def read_tags(data: _Bytes, page: int = 0) -> Tags:
         (offset,) = struct.unpack_from(order + ("Q" if big else "I"), data, link)
         (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
         link = offset + (8 + 20 * count if big else 2 + 12 * count)
-    return _read_directory(data, offset, order, big)
+    return offset, order, big
 
 
-def _read_directory(data: _Bytes, offset: int, order: str, big: bool, depth: int = 0) -> Tags:
+def _entries(
+    data: _Bytes, offset: int, order: str, big: bool
+) -> Iterator[tuple[int, int, int, int]]:
+    """Number, type, place and length of the values of a directory that lie within the data."""
     (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
     head, size = (8, 20) if big else (2, 12)
-    tags: Tags = {}
-    room = len(data)  # tags that share their bytes could ask for a thousand times that
     for index in range(min(count, 4096)):  # a damaged count must not cost minutes
         position = offset + head + index * size
         code, kind, number = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, position)
@@ -129,7 +143,15 @@ def _read_directory(data: _Bytes, offset: int, order: str, big: bool, depth: int
         start = position + size - inline
         if length > inline:
             (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, start)
-        if not length or start + length > len(data) or length > room:
+        if length and start + length <= len(data):
+            yield code, kind, start, length
+
+
+def _read_directory(data: _Bytes, offset: int, order: str, big: bool, depth: int = 0) -> Tags:
+    tags: Tags = {}
+    room = len(data)  # tags that share their bytes could ask for a thousand times that
+    for code, kind, start, length in _entries(data, offset, order, big):
+        if length > room:
             continue
         room -= length
         value = bytes(data[start : start + length])
