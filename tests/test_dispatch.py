@@ -299,6 +299,23 @@ def test_when_file_after_file_fails_the_rest_is_not_tried(stage: Stage) -> None:
     assert len(stage.names_ordered()) == 3
 
 
+def test_a_clock_that_is_set_back_keeps_no_file_waiting(stage: Stage) -> None:
+    order = stage.begin("film.mp4")
+    stage.turn(Refused(order.job, Fault.MACHINE, "Input/output error"))
+    due = stage.job(order.job).not_before
+    stage.dispatcher.turn(stage.now + 1, stage.now + 1)
+    assert stage.job(order.job).not_before == due > stage.now
+    stage.dispatcher.turn(stage.now + 2, stage.now + 2 - 86_400)
+    assert stage.job(order.job).not_before == 0
+
+
+def test_a_start_with_the_clock_set_back_keeps_no_file_waiting(stage: Stage) -> None:
+    order = stage.begin("film.mp4")
+    stage.turn(Refused(order.job, Fault.MACHINE, "Input/output error"))
+    stage.dispatcher.recover(stage.now - 86_400)
+    assert stage.job(order.job).not_before == 0
+
+
 @pytest.mark.logs_errors
 def test_files_with_trouble_of_their_own_pause_nothing(stage: Stage) -> None:
     stage.drop(*(f"{number}.mp4" for number in range(1, 5)))

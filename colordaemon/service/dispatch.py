@@ -9,7 +9,7 @@ from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.errors import ModelError
-from colordaemon.service.ends import Ends
+from colordaemon.service.ends import LONGEST_WAIT, Ends
 from colordaemon.service.hands import Hands
 from colordaemon.service.holds import Holds
 from colordaemon.service.job import Job, State
@@ -26,6 +26,8 @@ from colordaemon.service.unpublished import Unpublished
 from colordaemon.service.workfiles import tag_of
 
 log = logging.getLogger(__name__)
+
+_CLOCK_SECONDS = 1.0  # by which a clock has been set back, and does not only run unevenly
 
 
 class Dispatcher:
@@ -50,6 +52,7 @@ class Dispatcher:
         self._outcomes = Outcomes(journal, self.hands, self.holds, self.space, self._unpublished)
         self._was_ever_ready = False
         self._closing = self._renewing = False
+        self._lead = -math.inf  # of the clock on the wall over the one that never jumps
         self._configure(config, all_places)
         self._serving = {places.inbox for places in all_places}
 
@@ -69,7 +72,14 @@ class Dispatcher:
 
     def recover(self, wall: float) -> None:
         """Take up what an earlier daemon has left. Published first of all is what is finished."""
+        self._heed_clock(wall)
         self._unpublished.add(self._journal.recover(wall))
+
+    def _heed_clock(self, wall: float) -> None:
+        """After a clock was set back, what waits till a time that is now far away is due."""
+        longest = max(LONGEST_WAIT, self._config.jobs.retry_seconds)
+        if count := self._journal.bring_forward(wall + longest):
+            log.warning("the clock was set back; %d files that wait are due now", count)
 
     @property
     def worker(self) -> WorkerProcess | None:
@@ -90,6 +100,9 @@ class Dispatcher:
 
         Raises ModelError and WorkerLost.
         """
+        if wall - now < self._lead - _CLOCK_SECONDS:
+            self._heed_clock(wall)
+        self._lead = wall - now
         if self._unpublished and not self.holds.reason(now):
             self._unpublished.publish(self._served, self._config.jobs.tries, now, wall)
         if self._keeper.worker is None:

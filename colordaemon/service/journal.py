@@ -227,6 +227,11 @@ class Journal(Records):
         )
         return self.jobs(State.PUBLISHING)
 
+    def bring_forward(self, latest: float) -> int:
+        """Make jobs due that wait for longer than anything waits; returns how many."""
+        query = "UPDATE jobs SET not_before = 0 WHERE state = 'queued' AND not_before > ?"
+        return self._db.execute(query, (latest,)).rowcount
+
     # What the operator asks for
 
     def retry(self, now: float, ids: Sequence[int] | None = None) -> int:
