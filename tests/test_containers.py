@@ -25,6 +25,7 @@ from colordaemon.film.film import plan_film
 from colordaemon.media import boxes, ebml, provenance, userdata
 from colordaemon.media.boxes import Box
 from colordaemon.media.ebml import Element
+from colordaemon.media.faststart import move_samples, plays_early
 from colordaemon.media.inventory import remarks
 from colordaemon.media.originals import original_of
 from colordaemon.media.probe import open_film
@@ -70,7 +71,7 @@ def test_a_film_that_plays_before_it_has_arrived_does_so_again(tmp_path: Path, e
         container_options={"movflags": "faststart"} if early else {},
     )
     done = color(source)
-    assert boxes.plays_early(done) is boxes.plays_early(source) is early
+    assert plays_early(done) is plays_early(source) is early
     assert luma_differences(source, done) == [0] * 6
     for index in (1, 2):
         assert packets(done, index) == packets(source, index)
@@ -84,7 +85,7 @@ def test_offsets_beyond_four_gigabytes_become_longer() -> None:
     for kind in (b"minf", b"mdia", b"trak", b"moov"):
         tree = Box(kind, children=[tree])
     size = len(bytes(tree))
-    room = boxes._move_samples(tree, 100)
+    room = move_samples(tree, 100)
     assert room == size + 4 + 100
     table = stbl.children[0]
     assert (table.kind, struct.unpack(">IIQ", table.data)) == (

@@ -7,12 +7,10 @@ makes the whole file invalid. So the source's own boxes are put in once FFmpeg i
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
-
-import numpy as np
 
 from colordaemon.errors import MediaError
 
@@ -24,7 +22,6 @@ _TOP = frozenset(
 _IN_MOOV = frozenset(("mvhd", "trak", "udta", "meta", "mvex", "iods", "free", "skip", "ctab"))
 _IN_TRACK = frozenset(("tkhd", "edts", "mdia", "udta", "tref", "meta", "free", "skip", "tapt",
                        "load", "clip", "matt", "imap", "trgr"))  # fmt: skip
-_BLOCK = 1 << 24  # bytes that are moved at once
 _VIDEO_ENTRY = 78  # bytes of a sample description of video before its boxes
 _MOST_BYTES = 1 << 29  # of a table of contents; a film of 24 hours has about 1 << 26
 
@@ -111,44 +108,6 @@ def _named(kind: bytes, file: BinaryIO, content: int) -> str:
     return f"uuid {file.read(8).hex()}"
 
 
-def write_contents(
-    path: Path,
-    contents: Contents,
-    behind: bytes = b"",
-    *,
-    first: bool = False,
-    on_work: Callable[[], None] = lambda: None,
-) -> None:
-    """Put a changed table of contents in place of the old one, which ends the file.
-
-    behind: other boxes that follow it. first: both ahead of the media, so that a film plays before
-    all of it has arrived; whatever stands there is moved within the file. on_work: called now and
-    then meanwhile.
-    """
-    with path.open("r+b") as file:
-        if contents.offset + contents.size != file.seek(0, 2):
-            raise MediaError(f"{path}: its table of contents does not end the file")
-        if not first:
-            file.seek(contents.offset)
-            file.write(bytes(contents.moov) + behind)
-            file.truncate()
-            return
-        place = next(offset for kind, offset, _, _ in top_level(file) if kind != b"ftyp")
-        room = _move_samples(contents.moov, len(behind))
-        for _ in _move_up(file, place, contents.offset, room):
-            on_work()
-        file.seek(place)
-        file.write(bytes(contents.moov) + behind)
-        file.truncate(contents.offset + room)
-
-
-def plays_early(path: Path) -> bool:
-    """Whether the table of contents stands ahead of the media. Raises OSError."""
-    with path.open("rb") as file:
-        kinds = [kind for kind, *_ in top_level(file) if kind in (b"moov", b"mdat")]
-    return kinds[:1] == [b"moov"]
-
-
 def holds_only_stills(path: Path) -> bool:
     """Whether this is a file of still pictures (HEIF), whatever it calls itself. Raises OSError."""
     with path.open("rb") as file:
@@ -156,40 +115,20 @@ def holds_only_stills(path: Path) -> bool:
     return b"meta" in kinds and not kinds & {b"moov", b"moof"}
 
 
-def _move_samples(moov: Box, more: int) -> int:
-    """Say that all samples stand further behind, by a table of contents and `more` bytes; returns
-    how many that are."""
-    tables = [box for box in moov.all("trak mdia minf stbl stco") if len(box.data) > 8]
-    highest = max((int(_offsets(box).max(initial=0)) for box in tables), default=0)
-    room = len(bytes(moov)) + more
-    if highest + room + 4 * sum(len(box.data) for box in tables) >> 32:
-        for box in tables:
-            box.kind, box.data = b"co64", box.data[:8] + _offsets(box).astype(">u8").tobytes()
-        room = len(bytes(moov)) + more
-    for box in (*moov.all("trak mdia minf stbl stco"), *moov.all("trak mdia minf stbl co64")):
-        moved = _offsets(box) + room
-        box.data = box.data[:8] + moved.astype(_offset_type(box)).tobytes()
-    return room
+def write_contents(path: Path, contents: Contents, behind: bytes = b"") -> None:
+    """Put a changed table of contents in place of the old one, which ends the file, and other boxes
+    behind it."""
+    with path.open("r+b") as file:
+        check_ends_file(file, path, contents)
+        file.seek(contents.offset)
+        file.write(bytes(contents.moov) + behind)
+        file.truncate()
 
 
-def _offsets(box: Box) -> np.ndarray:
-    return np.frombuffer(box.data, _offset_type(box), offset=8).astype(np.int64)
-
-
-def _offset_type(box: Box) -> str:
-    return ">u8" if box.kind == b"co64" else ">u4"
-
-
-def _move_up(file: BinaryIO, start: int, end: int, by: int) -> Iterator[None]:
-    """Move bytes of a file towards its end, the last ones first, in steps."""
-    while end > start:
-        size = min(_BLOCK, end - start)
-        end -= size
-        file.seek(end)
-        data = file.read(size)
-        file.seek(end + by)
-        file.write(data)
-        yield
+def check_ends_file(file: BinaryIO, path: Path, contents: Contents) -> None:
+    """Raises MediaError if anything stands behind the table of contents."""
+    if contents.offset + contents.size != file.seek(0, 2):
+        raise MediaError(f"{path}: its table of contents does not end the file")
 
 
 def track_number(track: Box) -> int:

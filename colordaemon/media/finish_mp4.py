@@ -16,6 +16,7 @@ from colordaemon.errors import MediaError
 from colordaemon.media import boxes, userdata
 from colordaemon.media.boxes import Box
 from colordaemon.media.copies import Descriptions, Way
+from colordaemon.media.faststart import plays_early, write_contents_first
 from colordaemon.media.originals import Original
 from colordaemon.media.provenance import Maker, packet
 from colordaemon.media.tags import is_stale
@@ -56,9 +57,11 @@ def finish_mp4(
         _keep_words(contents.moov, original.moov, missing, target)
     else:
         _add_items(contents.moov, userdata.text_items(missing), target)
-    xmp = packet(maker, original.xmp)
-    early = original.moov is not None and boxes.plays_early(source)
-    boxes.write_contents(path, contents, userdata.xmp_box(xmp), first=early, on_work=on_work)
+    xmp = userdata.xmp_box(packet(maker, original.xmp))
+    if original.moov and plays_early(source):
+        write_contents_first(path, contents, xmp, on_work)
+    else:
+        boxes.write_contents(path, contents, xmp)
 
 
 def _keep_words(holder: Box, source: Box, missing: Mapping[str, str], target: Target) -> None:
