@@ -1,7 +1,7 @@
 """Static metadata of HDR10: the display that a film was mastered on, and how bright it gets.
 
-Encoders of H.264, HEVC and AV1 take them as text and put them in front of every key frame; mp4, mov
-and Matroska say them for any codec.
+Encoders of H.264, HEVC and AV1 take them as text and put them in front of every key frame; of other
+codecs mp4, mov and Matroska say them.
 Sources: SMPTE ST 2086, CTA-861.3; units as in H.265, D.2.28 and D.2.35; the boxes mdcv and clli of
 ISO/IEC 14496-12; Matroska, RFC 9559.
 """

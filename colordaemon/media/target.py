@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
@@ -28,6 +28,7 @@ from colordaemon.media.copies import (
 )
 from colordaemon.media.holdings import is_timecode, take_stock
 from colordaemon.media.inventory import Inventory, grave_losses
+from colordaemon.media.light import LIGHT_CODECS, NO_LIGHT
 from colordaemon.media.originals import original_of
 from colordaemon.media.probe import FilmInfo, open_film
 from colordaemon.media.shape import Shape, changes_of, shape_of
@@ -97,6 +98,8 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
         }
         names = {s.index: stream_name(s, described.names) for s in source.streams}
         shape = shape_of(info, original)
+        if encoder.codec in LIGHT_CODECS:  # their pictures say it
+            shape = replace(shape, light=NO_LIGHT)
     names[info.stream_index] = encoder.codec
 
     def badness(name: str) -> tuple[bool, int, int]:
