@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import pytest
 
 from colordaemon.errors import MediaError, SourceChanged
 from colordaemon.service.beneath import anchored, folder_beneath, look_beneath
+from colordaemon.service.job import Partial
 from colordaemon.service.retire import retire
+from colordaemon.service.scan import scan
 from colordaemon.service.settle import Signature, signature_of
 from colordaemon.service.source import opened, opened_beneath
+from colordaemon.service.workfiles import private_folder, sweep
 
 
 @pytest.fixture
@@ -150,3 +154,61 @@ def test_folders_are_made_step_by_step_and_not_through_links(inbox: Path) -> Non
     with pytest.raises(OSError, match="symbolic link"), anchored(top, top / "d" / "e", make=True):
         pass
     assert not (inbox.parent / "others" / "e").exists()
+
+
+def test_what_lies_behind_a_link_is_neither_listed_nor_queued(inbox: Path) -> None:
+    (inbox.parent / "others" / "deep").mkdir()
+    (inbox.parent / "others" / "deep" / "b.png").touch()
+    (inbox / "sub" / "deep").mkdir()
+    found = scan(inbox, top=inbox)
+    swap(inbox)
+    assert [path.relative_to(inbox) for path, _ in found] == [Path("before/a.png")]
+    with pytest.raises(OSError, match="symbolic link"):
+        [*scan(inbox / "sub" / "deep", top=inbox)]
+
+
+def test_unfinished_work_is_private_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    made = private_folder(tmp_path, ".job")
+    assert made.stat().st_mode & 0o777 == 0o700
+    (made / "segment").touch()
+    assert private_folder(tmp_path, ".job") == made and [*tmp_path.iterdir()] == [made]
+
+
+@pytest.mark.parametrize("kind", ["link", "open folder", "file"])
+def test_work_is_not_done_in_what_others_have_put_there(inbox: Path, kind: str) -> None:
+    taken, others = inbox / ".colordaemon-t-1.work", inbox.parent / "others"
+    if kind == "link":
+        taken.symlink_to(others)
+    elif kind == "open folder":
+        taken.mkdir()
+        taken.chmod(0o777)
+    else:
+        taken.touch()
+    made = private_folder(inbox, ".colordaemon-t-1")
+    assert made != taken and made.stat().st_mode & 0o777 == 0o700
+    assert sweep(inbox, "t", {1}) == 0
+    assert sweep(inbox, "t", {2}) == 2  # a link ends, and not what it leads to
+    assert not made.exists() and (others / "a.png").exists()
+
+
+def test_a_chain_of_a_thousand_folders_ends_no_sweep(tmp_path: Path) -> None:
+    handle = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d" * 10, dir_fd=handle)
+        below = os.open("d" * 10, os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = below
+    os.close(handle)
+    (tmp_path / ".colordaemon-t-1.partial").touch()
+    assert sweep(tmp_path, "t", set()) == 1
+    subprocess.run(["rm", "-rf", tmp_path / ("d" * 10)], check=True)  # noqa: S603, S607
+
+
+def test_a_result_is_known_again_after_its_disk_was_mounted_anew(tmp_path: Path) -> None:
+    """Where FAT has given it another number."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"result")
+    partial = replace(Partial.of(path), inode=1)
+    assert partial.is_at(path)
+    os.utime(path, ns=(5, 5))
+    assert not partial.is_at(path) and not replace(partial, mtime_ns=0).is_at(path)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from fnmatch import translate
 from pathlib import Path
 
+from colordaemon.service.beneath import anchored
 from colordaemon.service.settle import Signature, signature_from
 from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
 
@@ -48,32 +49,35 @@ PassOver = Callable[[str, str], None]
 
 
 def scan(
-    folder: Path, pass_over: PassOver = lambda path, reason: None
+    folder: Path, pass_over: PassOver = lambda path, reason: None, top: Path | None = None
 ) -> Iterator[tuple[Path, Signature]]:
-    """Candidates below a folder; symbolic links are not followed.
+    """Candidates below a folder; symbolic links are not followed, nor any on the way from `top`.
 
     pass_over: told of every other file, and why it is none; hidden ones are nobody's business.
     Raises OSError if the folder itself cannot be read; one below it is told, and left out.
     """
-    return (found for found in walk(folder, pass_over) if found is not None)
+    return (found for found in walk(folder, pass_over, top) if found is not None)
 
 
-def walk(folder: Path, pass_over: PassOver) -> Iterator[tuple[Path, Signature] | None]:
+def walk(
+    folder: Path, pass_over: PassOver, top: Path | None = None
+) -> Iterator[tuple[Path, Signature] | None]:
     """As `scan`, with None for any other entry, so that whoever walks can stop at each."""
     folders = [(folder, 1)]
     while folders:
         here, depth = folders.pop()
         try:
-            with os.scandir(here) as entries:
+            with anchored(top or folder, here) as anchor, os.scandir(anchor) as entries:
                 for entry in entries:
-                    found = _look_at(entry, pass_over)
+                    path = os.path.join(here, entry.name)  # noqa: PTH118  (a Path costs more)
+                    found = _look_at(entry, path, pass_over)
                     if not isinstance(found, Path):
                         yield found
                     elif depth < DEEPEST:
                         folders.append((found, depth + 1))
                         yield None
                     else:
-                        pass_over(entry.path, f"it lies more than {DEEPEST} folders deep")
+                        pass_over(path, f"it lies more than {DEEPEST} folders deep")
         except OSError as error:
             if here == folder:
                 raise
@@ -81,17 +85,19 @@ def walk(folder: Path, pass_over: PassOver) -> Iterator[tuple[Path, Signature] |
                 pass_over(str(here), f"it cannot be looked into: {error.strerror}")
 
 
-def _look_at(entry: os.DirEntry[str], pass_over: PassOver) -> tuple[Path, Signature] | Path | None:
+def _look_at(
+    entry: os.DirEntry[str], path: str, pass_over: PassOver
+) -> tuple[Path, Signature] | Path | None:
     """A candidate, a folder to look into, or neither."""
     if is_ignored(entry.name):
         if not entry.name.startswith("."):
-            pass_over(entry.path, "its name is one of unfinished or private files")
+            pass_over(path, "its name is one of unfinished or private files")
     elif _is_folder(entry):
-        return Path(entry.path)
+        return Path(path)
     elif signature := _candidate(entry):
-        return Path(entry.path), signature
+        return Path(path), signature
     else:
-        pass_over(entry.path, _why_not(entry))
+        pass_over(path, _why_not(entry))
     return None
 
 

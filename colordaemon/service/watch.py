@@ -12,6 +12,7 @@ from stat import S_ISDIR
 
 from colordaemon.config import WatchSettings
 from colordaemon.errors import ConfigError
+from colordaemon.service.beneath import anchored, look_beneath
 from colordaemon.service.hints import EventSource, Hints
 from colordaemon.service.identity import Identity
 from colordaemon.service.ignored import Ignored
@@ -22,7 +23,6 @@ from colordaemon.service.settle import (
     StabilityTracker,
     Verdict,
     is_being_written,
-    signature_of,
 )
 
 log = logging.getLogger(__name__)
@@ -151,13 +151,13 @@ class Watch:
         if is_folder:
             self._look_into(path, now)
         elif is_candidate(path, self.inbox):
-            signature = signature_of(path)
+            signature = look_beneath(self.inbox, path)
             if signature and not self._known(path, signature):
                 self._tracker.touch(path, signature, now)
 
     def _look_into(self, folder: Path, now: float) -> None:
         try:
-            for path, signature in scan(folder, self._ignored.notice):
+            for path, signature in scan(folder, self._ignored.notice, self.inbox):
                 if is_candidate(path, self.inbox):
                     self._notice(path, signature, now)
         except OSError:  # gone, or unreadable: the next scan will say so
@@ -238,10 +238,17 @@ class Watch:
             return
         self._events = events
 
+    def _is_written(self, path: Path) -> bool:
+        try:
+            with anchored(self.inbox, path.parent) as here:
+                return is_being_written(here / path.name)
+        except OSError:  # gone in this moment
+            return False
+
     def _settled(self, now: float) -> Iterator[Settled]:
         for path in self._tracker.due(now):
-            signature = signature_of(path)
-            written = self._leases and signature is not None and is_being_written(path)
+            signature = look_beneath(self.inbox, path)
+            written = self._leases and signature is not None and self._is_written(path)
             verdict = self._tracker.judge(path, signature, now, written=written)
             if verdict in (Verdict.SETTLED, Verdict.EMPTY):
                 assert signature is not None

@@ -11,6 +11,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from colordaemon.service.beneath import anchored
+from colordaemon.service.scan import DEEPEST
 
 log = logging.getLogger(__name__)
 
@@ -63,14 +64,20 @@ def remove_work(outbox: Path, folder: Path, tag: str) -> None:
 def sweep(outbox: Path, token: str, needed: Container[int]) -> int:
     """Remove what jobs that have come to an end left anywhere; returns how many there were."""
     ours = re.compile(rf"\.colordaemon-{re.escape(token)}-(\d+)(\.\w+)?\.(partial|work)")
-    removed = 0
-    for _, folders, files, here in os.fwalk(outbox):
-        for name in (*folders, *files):
-            match = ours.fullmatch(name)
-            if match and int(match[1]) not in needed:
-                _remove(Path(f"/proc/self/fd/{here}") / name)
-                removed += 1
-        folders[:] = [name for name in folders if not ours.fullmatch(name)]
+    removed, folders = 0, [(outbox, 1)]
+    while folders:
+        folder, depth = folders.pop()
+        try:
+            with anchored(outbox, folder) as here, os.scandir(here) as entries:
+                for entry in entries:
+                    match = ours.fullmatch(entry.name)
+                    if match and int(match[1]) not in needed:
+                        _remove(here / entry.name)
+                        removed += 1
+                    elif not match and depth < DEEPEST and entry.is_dir(follow_symlinks=False):
+                        folders.append((folder / entry.name, depth + 1))
+        except OSError:  # gone or closed to us: no folder of ours
+            continue
     return removed
 
 
