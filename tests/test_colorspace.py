@@ -182,6 +182,19 @@ def test_a_change_from_what_the_standard_implies_is_refused_too(tmp_path: Path) 
         color(source)
 
 
+def test_a_change_to_hdr_is_refused_in_words(tmp_path: Path) -> None:
+    parts = [
+        make_film(tmp_path / f"{trc}.ts", 5, colorspace=1, color_primaries=1, color_trc=trc)
+        for trc in (1, 16)
+    ]
+    source = tmp_path / "film.ts"
+    source.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(MediaError, match=r"curve changes from SDR to PQ .*--assume-transfer"):
+        color(source)
+    settings = EXACT.model_copy(update={"assume_transfer": "sdr"})
+    assert {frame.color_trc for frame in decode(color(source, settings))} == {1}
+
+
 @pytest.mark.parametrize(("assumed", "tag"), [("limited", 1), ("full", 2)])
 def test_the_user_knows_the_range_better(tmp_path: Path, assumed: str, tag: int) -> None:
     source = two_ranges(tmp_path / "film.ts")

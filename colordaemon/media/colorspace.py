@@ -66,7 +66,7 @@ _ASSUMED_TRANSFERS = {"sdr": _BT709, "pq": _PQ, "hlg": _HLG}
 class ColorTags:
     """Range, matrix, primaries, transfer and siting. 0 is an unknown range or siting, 2 any other.
 
-    range_is_assumed: the user says it, whatever the film's pictures say.
+    range_is_assumed, transfer_is_assumed: the user says it, whatever the film's pictures say.
     """
 
     range: int
@@ -75,6 +75,7 @@ class ColorTags:
     transfer: int
     siting: int = 0
     range_is_assumed: bool = False
+    transfer_is_assumed: bool = False
 
     def assumed(self, settings: FilmSettings) -> ColorTags:
         """With what the user knows better."""
@@ -86,7 +87,8 @@ class ColorTags:
             number = _ASSUMED_MATRICES[settings.assume_matrix]
             tags = replace(tags, matrix=number, primaries=_UNSPECIFIED)
         if settings.assume_transfer:
-            tags = replace(tags, transfer=_ASSUMED_TRANSFERS[settings.assume_transfer])
+            number = _ASSUMED_TRANSFERS[settings.assume_transfer]
+            tags = replace(tags, transfer=number, transfer_is_assumed=True)
         return tags
 
     @property
@@ -120,8 +122,12 @@ def code_of(tags: ColorTags, layout: Layout, codec: str, height: int) -> PixelCo
         full_range=_is_full_range(tags, layout, codec),
         subsampling=layout.subsampling,
         siting=_siting(tags),
-        transfer=_TRANSFERS.get(tags.transfer, Transfer.SDR),
+        transfer=transfer_of(tags.transfer),
     )
+
+
+def transfer_of(tag: int) -> Transfer:
+    return _TRANSFERS.get(tag, Transfer.SDR)
 
 
 def written_code(code: PixelCode, layout: Layout, codec: str) -> PixelCode:

@@ -25,7 +25,7 @@ from colordaemon.media.alpha import alpha_of, decoder_of
 from colordaemon.media.beside import names_beside
 from colordaemon.media.captions import Messages
 from colordaemon.media.clock import Clock
-from colordaemon.media.colorspace import matrix_tag, untagged
+from colordaemon.media.colorspace import matrix_tag, transfer_of, untagged
 from colordaemon.media.damage import Damage
 from colordaemon.media.ending import ends_whole, lacks_bytes
 from colordaemon.media.fields import FieldOrder, FieldReader
@@ -172,6 +172,7 @@ class FilmReader:
             for picture in pictures:
                 assert isinstance(picture, VideoFrame)
                 self._check_range(picture)
+                self._check_curve(picture)
                 self._check_size(picture)
                 yield picture
 
@@ -220,6 +221,15 @@ class FilmReader:
                 f"{self.info.path}: luma changes from {before} to {now} range at "
                 f"{picture.time or 0:.3f} s; split the film there, or say with --assume-range "
                 "which one is true"
+            )
+
+    def _check_curve(self, picture: VideoFrame) -> None:
+        found, expected = transfer_of(int(picture.color_trc)), self.info.code.transfer
+        if found is not expected and not self.info.tags.transfer_is_assumed:
+            raise MediaError(
+                f"{self.info.path}: the transfer curve changes from {expected.value} to "
+                f"{found.value} at {picture.time or 0:.3f} s; split the film there, or say with "
+                "--assume-transfer which one is true"
             )
 
     def _check_size(self, picture: VideoFrame) -> None:
