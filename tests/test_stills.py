@@ -15,6 +15,7 @@ from photos import HEIGHT, WIDTH, assert_refused, color, image, partial_of, pred
 from colordaemon.config import Config, PhotoSettings
 from colordaemon.errors import MediaError
 from colordaemon.media import jpeg, tiff
+from colordaemon.media.heif_items import items_in, with_content
 from colordaemon.media.photo import color_photo, is_photo, output_suffix
 from colordaemon.media.stills import PhotoFormat, photo_kind
 from colordaemon.network.colorizer import Colorizer
@@ -282,3 +283,21 @@ def test_a_signature_in_blue_ink_keeps_its_color(tmp_path: Path) -> None:
     color_photo(source, partial_of(source), predict, PhotoSettings())
     found = colored(source).astype(int)[ink]
     assert np.abs(found - (30, 40, 190)).mean() < 12
+
+
+def test_exif_comes_out_of_an_avif_byte_for_byte(tmp_path: Path) -> None:
+    """libexif, through which libvips puts it, would move what makers' notes point to."""
+    note = tiff.Tag(7, b"Maker\0" + bytes(range(200)))
+    shot = tiff.Tag(4, children={37500: note, 37510: tiff.Tag(7, b"ASCII\0\0\0words")})
+    block = tiff.exif_block({271: tiff.text_tag("Maker"), 34665: shot, 50000: tiff.short_tag(7)})
+    source = avif(tmp_path / "old.avif", ramp())
+    encoded = source.read_bytes()
+    (number,) = items_in(encoded).of_kind(b"Exif")
+    source.write_bytes(with_content(encoded, number, struct.pack(">I", 6) + jpeg.EXIF + block))
+    color(source)
+    done = pyvips.Image.new_from_file(str(partial_of(source)), revalidate=True)
+    said = done.get("exif-data").removeprefix(jpeg.EXIF)
+    assert said.index(note.data) == block.index(note.data)
+    tags = tiff.read_tags(said)
+    assert tags[50000].numbers == (7,) and tags[271].data == b"Maker\0"
+    assert colored(source).shape[2] == 3

@@ -5,10 +5,12 @@ Layout: ISO/IEC 23008-12 and 14496-12, section 8.11.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from colordaemon.errors import MediaError
 from colordaemon.media.boxes import split, top_level
@@ -44,8 +46,18 @@ class Items:
 
 def items_of(path: Path) -> Items:
     """Raises MediaError for what is damaged."""
+    with path.open("rb") as file:
+        return _items(file, str(path))
+
+
+def items_in(data: bytes) -> Items:
+    """Of a file in memory."""
+    return _items(io.BytesIO(data), "an encoded picture")
+
+
+def _items(file: BinaryIO, path: str) -> Items:
     try:
-        boxes = dict(split(_meta(path)[4:]))
+        boxes = dict(split(_meta(file, path)[4:]))
         (primary,) = struct.unpack_from(">I" if boxes[b"pitm"][0] else ">H", boxes[b"pitm"], 4)
         kinds = dict(_kinds(boxes[b"iinf"]))
         return Items(kinds, tuple(_references(boxes.get(b"iref", b""))), primary)
@@ -53,12 +65,11 @@ def items_of(path: Path) -> Items:
         raise MediaError(f"{path}: its list of items is damaged, expected a HEIF file") from error
 
 
-def _meta(path: Path) -> bytes:
-    with path.open("rb") as file:
-        for kind, offset, header, size in top_level(file):
-            if kind == b"meta":
-                file.seek(offset + header)
-                return file.read(min(size - header, _MOST_BYTES))
+def _meta(file: BinaryIO, path: str) -> bytes:
+    for kind, offset, header, size in top_level(file):
+        if kind == b"meta":
+            file.seek(offset + header)
+            return file.read(min(size - header, _MOST_BYTES))
     raise MediaError(f"{path}: no list of items, expected a HEIF file")
 
 
@@ -82,3 +93,42 @@ def _references(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         for number in range(count):
             (end,) = struct.unpack_from(code, body, size + 2 + number * size)
             yield kind, start, end
+
+
+def with_content(data: bytes, number: int, content: bytes) -> bytes:
+    """A file with another content of an item, which is put behind everything else.
+
+    Raises ValueError where the item's place is told in a way that libheif does not write.
+    """
+    base, place = _place_of(data, number)
+    box = struct.pack(">I4s", 8 + len(content), b"mdat") + content
+    changed = bytearray(data + box)
+    changed[base] = bytes(base.stop - base.start)
+    changed[place : place + 8] = struct.pack(">II", len(data) + 8, len(content))
+    return bytes(changed)
+
+
+def _place_of(data: bytes, number: int) -> tuple[slice, int]:
+    """Where the base of an item's offset stands; and where that offset does, in four bytes, with
+    the length in four more behind it."""
+    start = data.index(b"iloc") + 4
+    version, sizes, more = data[start], data[start + 4], data[start + 5]
+    wide = ">I" if version == 2 else ">H"
+    (count,) = struct.unpack_from(wide, data, start + 6)
+    position = start + 6 + struct.calcsize(wide)
+    base, index = more >> 4, (more & 15 if version else 0)
+    for _ in range(count):
+        (item,) = struct.unpack_from(wide, data, position)
+        position += struct.calcsize(wide)
+        method = struct.unpack_from(">H", data, position)[0] & 15 if version else 0
+        position += 4 if version else 2
+        base_at = slice(position, position + base)
+        position += base
+        (extents,) = struct.unpack_from(">H", data, position)
+        position += 2
+        if item == number:
+            if sizes != 0x44 or method or extents != 1:
+                raise ValueError(f"item {number} lies in several places, or within another box")
+            return base_at, position + index
+        position += extents * (index + (sizes >> 4) + (sizes & 15))
+    raise ValueError(f"no place of item {number}")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from colordaemon.errors import MediaError
 from colordaemon.media import exif, heif, jpeg, png, tiff, webp
+from colordaemon.media.heif_items import items_in, with_content
 from colordaemon.media.metadata import Metadata, exif_block, mapped, page_tags
 from colordaemon.media.photo_file import Page, PhotoFile, reading
 from colordaemon.media.photo_pixels import told_of
@@ -267,11 +268,14 @@ class PhotoWriter:
         image.set_type(pyvips.GValue.blob_type, "exif-data", jpeg.EXIF + block)
         image.set_type(pyvips.GValue.blob_type, "xmp-data", xmp)
         bits = 8 if image.format == "uchar" else 10
-        return bytes(
+        encoded = bytes(
             image.heifsave_buffer(
                 compression="av1", Q=self._quality, bitdepth=bits, effort=4, subsample_mode="off"
             )
         )
+        # libvips puts EXIF through libexif, which moves what makers' notes point to.
+        (number,) = items_in(encoded).of_kind(b"Exif")
+        return with_content(encoded, number, struct.pack(">I", 6) + jpeg.EXIF + block)
 
     def _block(self, sheet: Sheet, image: pyvips.Image | None) -> bytes:
         """EXIF, with a thumbnail where the source has one and `image` is given."""
