@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from colordaemon.errors import ConfigError
-from colordaemon.service.lock import locked_inbox, locked_state
+from colordaemon.service.lock import _holder, locked_inbox, locked_state
 
 HOLD = """
 import fcntl, os, sys
@@ -77,3 +77,16 @@ def test_another_user_holds_up_nobody_for_ever(folder: Path) -> None:
             pass
         with locked_inbox(folder, insists=True):
             pass
+
+
+def test_a_process_that_is_hidden_from_us_is_named_by_its_number(folder: Path) -> None:
+    """As in a service with ProtectProc=invisible."""
+    found, proc = folder.stat(), folder / "proc"
+    proc.mkdir()
+    lines = f"1: POSIX  ADVISORY  WRITE 7 00:01:{found.st_ino} 0 EOF\n"
+    lines += f"2: -> FLOCK  ADVISORY  WRITE 8 00:01:{found.st_ino} 0 EOF\n"
+    lines += f"2: FLOCK  ADVISORY  WRITE 9 00:01:{found.st_ino} 0 EOF\n"
+    (proc / "locks").write_text(lines)
+    holder = _holder(found, proc)
+    assert holder is not None and holder.user == -1
+    assert str(holder) == "process 9 (of another user)"

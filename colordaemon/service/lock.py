@@ -65,7 +65,7 @@ def locked_inbox(inbox: Path, *, insists: bool = False) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Holder:
-    """A process that holds a lock."""
+    """A process that holds a lock. user: -1 of one that is hidden from us, which ours are not."""
 
     process: int
     user: int
@@ -75,16 +75,23 @@ class _Holder:
         return f"process {self.process} ({self.name})"
 
 
-def _holder(found: os.stat_result) -> _Holder | None:
+def _holder(found: os.stat_result, proc: Path = Path("/proc")) -> _Holder | None:
     """Who holds a folder, as far as the kernel tells us."""
     inode = str(found.st_ino)
     with suppress(OSError):
-        for line in Path("/proc/locks").read_text().splitlines():
+        for line in (proc / "locks").read_text().splitlines():
             # "1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF"; waiting ones begin with "1: ->".
             # The device is not compared: that of some file systems is another than a look tells.
             fields = line.split()
             if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode:
-                process = Path("/proc") / fields[4]
-                name = (process / "comm").read_text(errors="replace").strip()
-                return _Holder(int(fields[4]), process.stat().st_uid, name)
+                return _process(proc, int(fields[4]))
     return None
+
+
+def _process(proc: Path, number: int) -> _Holder:
+    process = proc / str(number)
+    try:
+        name = (process / "comm").read_text(errors="replace").strip()
+        return _Holder(number, process.stat().st_uid, name)
+    except OSError:
+        return _Holder(number, -1, "of another user")
