@@ -48,6 +48,8 @@ _709_FROM_XYZ = torch.linalg.inv(_XYZ_FROM_709)
 _2020_FROM_XYZ = torch.linalg.inv(_XYZ_FROM_2020)
 _EPSILON = 216 / 24389  # CIE: below this Y/Yn the cube root becomes a straight line
 _KAPPA = 24389 / 27
+# Larger frames than 4K are painted in bands; float32 planes of a whole one would take gigabytes.
+_WHOLE_PIXELS, _BAND_PIXELS = 4096 * 2304, 1 << 20
 _HDR_STEPS = 2  # chroma is within 1 of what was asked for; a third changes nothing
 
 
@@ -240,14 +242,39 @@ def chroma_planes(luma: Tensor, ab: Tensor, code: PixelCode) -> Tensor:
     of `code.subsampling`, rounded up for odd sizes. ab is enlarged bicubically: every guided filter
     that we tried was 3.7 to 10 dB worse on an accurate map.
     """
+    vertical, wide = _enlarging(ab, luma.shape[-2:], code)
+    rows, down = len(vertical), code.subsampling[1]
+    step, pixels = rows, luma.shape[-2] * luma.shape[-1]
+    if pixels > _WHOLE_PIXELS:
+        step = max(4, rows * _BAND_PIXELS // pixels // 4 * 4)  # lines of both fields, in pairs
+    bands = [
+        _painted(
+            luma[..., start * down : (start + step) * down, :],
+            vertical[start : start + step] @ wide,
+            code,
+        )
+        for start in range(0, rows, step)
+    ]
+    return torch.cat(bands, dim=-2) if len(bands) > 1 else bands[0]
+
+
+def _painted(luma: Tensor, ab: Tensor, code: PixelCode) -> Tensor:
+    """Chroma planes of luma with its ab (N, 2, H', W') at their own size."""
     mean, low, high = (decode_luma(x, code) for x in _blocks(luma, code))
-    ab = resample_ab(ab, luma.shape[-2:], code)
     cbcr = fit_to_gamut(low, high, ab_to_cbcr(mean, ab, code.matrix, code.transfer), code.matrix)
     return (cbcr * code.chroma_span + code.neutral).round_().to(luma.dtype)
 
 
 def resample_ab(ab: Tensor, size: tuple[int, int] | torch.Size, code: PixelCode) -> Tensor:
     """Enlarge ab (N, 2, h, w) to the chroma grid of a luma plane of `size`, siting included."""
+    vertical, wide = _enlarging(ab, size, code)
+    return vertical @ wide
+
+
+def _enlarging(
+    ab: Tensor, size: tuple[int, int] | torch.Size, code: PixelCode
+) -> tuple[Tensor, Tensor]:
+    """The matrix (H', h) that enlarges columns, and ab (N, 2, h, W') with its lines enlarged."""
     height, width = size
     (rows, columns), (across, down) = code.chroma_size(height, width), code.subsampling
     shift_x, shift_y = code.siting.value
@@ -255,7 +282,7 @@ def resample_ab(ab: Tensor, size: tuple[int, int] | torch.Size, code: PixelCode)
     # middle of its block is at (i + 0.5) * step, a cosited one half a luma sample into it.
     vertical = _cubic(ab.shape[-2], rows, _offset(shift_y, down), down / height, ab.device)
     horizontal = _cubic(ab.shape[-1], columns, _offset(shift_x, across), across / width, ab.device)
-    return vertical @ (ab @ horizontal.T)
+    return vertical, ab @ horizontal.T
 
 
 def _offset(shift: float, step: int) -> float:

@@ -119,6 +119,7 @@ class JobSettings(Settings):
     hang_seconds: float = Field(default=900.0, ge=1.0)
     drain_seconds: float = Field(default=60.0, ge=0.0)
     free_mib: int = Field(default=2048, ge=0)
+    memory_mib: int | None = Field(default=None, ge=1024)  # None: 70 % of what there is
 
 
 class AfterSettings(Settings):

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from colordaemon.cli import app
-from colordaemon.config import AfterSettings, Config, InboxSettings
+from colordaemon.config import AfterSettings, Config, InboxSettings, JobSettings
 from colordaemon.errors import ConfigError
 from colordaemon.service.install import Unit, gpu_unit, system_units, this_program, user_unit
 
@@ -263,6 +263,17 @@ def test_install_service_writes_the_files_and_says_so(tmp_path: Path) -> None:
     service = (root / "etc/systemd/system/colordaemon.service").read_text()
     assert f"watch --config {config}" in service and f"-{tmp_path}/out" in service
     assert value_of(Unit(Path(), service), "ExecStart").split()[0] == str(this_program())
+
+
+def test_the_kernel_ends_work_only_beyond_what_a_file_may_take() -> None:
+    def limit(memory_mib: int | None) -> str | None:
+        config = DEFAULT.model_copy(update={"jobs": JobSettings(memory_mib=memory_mib)})
+        found = re.search(
+            r"^MemoryMax=(.*)$", system_units(config, CONFIG_FILE, PROGRAM)[0].text, re.M
+        )
+        return found and found[1]
+
+    assert (limit(8000), limit(None)) == ("9024M", "90%")
 
 
 if __name__ == "__main__":

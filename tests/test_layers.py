@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "colordaemon"
-COMMON = {"errors", "config", "color", "transfer", "suffixes"}
+COMMON = {"errors", "config", "color", "transfer", "suffixes", "memory"}
 MAY_IMPORT = {
     "errors": set[str](),
     "config": set[str](),
@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "transfer": set[str](),
     "color": {"transfer"},
     "suffixes": set[str](),
+    "memory": set[str](),
     "network": COMMON,
     "media": COMMON,
     "film": COMMON | {"network", "media"},

@@ -15,6 +15,7 @@ import torch
 from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.join import join, verify
+from colordaemon.film.memory import check_memory, reading_bytes
 from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask
 from colordaemon.film.record import Record, identity_of, segment_name
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
@@ -29,6 +30,7 @@ from colordaemon.media.probe import FilmInfo, film_color, open_film, probe_film
 from colordaemon.media.provenance import Maker
 from colordaemon.media.target import Target, choose_target
 from colordaemon.media.tint import ExistingColor
+from colordaemon.memory import limit_bytes
 from colordaemon.network.colorizer import Colorizer
 
 
@@ -92,17 +94,26 @@ class FilmReport:
         return [words for words, count in told.items() if count]
 
 
-def plan_film(path: Path, settings: FilmSettings, *, force: bool = False) -> FilmJob:
+def plan_film(
+    path: Path, settings: FilmSettings, *, force: bool = False, memory_bytes: int | None = None
+) -> FilmJob:
     """Look at a film and choose encoder and container.
 
-    Raises MediaError for a file that is no film or would lose its sound or subtitles, AlreadyColor
-    for one with real color unless `force`, ConfigError for encoder options that do not exist.
+    memory_bytes: what it may take; None: as much as is usual on this machine.
+    Raises MediaError for a file that is no film, would lose its sound or subtitles or takes too
+    much memory, AlreadyColor for one with real color unless `force`, ConfigError for encoder
+    options that do not exist.
     """
+    if memory_bytes is None:
+        memory_bytes = limit_bytes(None)
     found = probe_film(path)
     source = replace(found, tags=found.tags.assumed(settings))
+    check_memory(source, reading_bytes(source, settings.stride), memory_bytes)
     if not force and film_color(source) is ExistingColor.COLOR:
         raise AlreadyColor(f"{path}: has real color already; --force replaces it")
     encoder, remarks = choose_encoder(source, settings)
+    wanted = reading_bytes(source, settings.stride) + encoder.memory_bytes
+    check_memory(source, wanted, memory_bytes)
     target = choose_target(source, encoder)
     told = (*remarks, *target.remarks)
     inventory = (

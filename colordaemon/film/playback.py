@@ -23,7 +23,7 @@ from colordaemon.film.plan import SHORTEST_SECONDS, SegmentTask
 from colordaemon.film.prefetch import prefetch
 from colordaemon.film.seen import Seen, seen_frames, shots_in_color
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
-from colordaemon.film.stride import LONGEST_STILL, Stride
+from colordaemon.film.stride import LONGEST_STILL, Stride, StrideSetting
 from colordaemon.media.damage import Damage
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.probe import FilmInfo
@@ -47,8 +47,7 @@ class Playback:
         entry = task.start.entry(task.damage) if task.start and seeks else None
         percent = task.damaged_percent
         self._reader = FilmReader(task.source, damaged_percent=percent, entry=entry)
-        stride = LONGEST_STILL if task.stride == "auto" else task.stride
-        holds = frame_bytes(task.source) * _HELD_SAMPLES * stride <= HELD_BYTES
+        holds = held_bytes(task.source, task.stride) <= HELD_BYTES
         self._second = None
         if not holds:
             self._second = FilmReader(task.source, damaged_percent=100.0, entry=entry)
@@ -197,6 +196,12 @@ class Playback:
             self._behind.append((guess.seen.pts, guess.sample))
         self._shot.add(guess.seen)
         return guess
+
+
+def held_bytes(info: FilmInfo, setting: StrideSetting) -> int:
+    """Of all full frames that would wait for what comes after them."""
+    stride = LONGEST_STILL if setting == "auto" else setting
+    return frame_bytes(info) * _HELD_SAMPLES * stride
 
 
 def frame_bytes(info: FilmInfo) -> int:

@@ -24,6 +24,7 @@ from colordaemon.config import FilmSettings
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.media.colorspace import ColorTags, written_code, written_tags
 from colordaemon.media.fields import FieldOrder
+from colordaemon.media.lookahead import WIDE_PIXELS, bounded, encoder_bytes
 from colordaemon.media.pixels import layout_of, planar_name, with_alpha
 from colordaemon.media.probe import FilmInfo
 
@@ -101,6 +102,13 @@ class EncoderSettings:
     @property
     def segment_format(self) -> str:
         return _ENCODERS[self.codec].segment_format
+
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory the encoder takes."""
+        layout = layout_of(self.pix_fmt)
+        samples = layout.samples(self.width, self.height)
+        return encoder_bytes(self.codec, dict(self.options), samples, layout.depth)
 
     @property
     def reorders(self) -> bool:
@@ -231,6 +239,9 @@ def _options(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -
         # Lists of an encoder's own parameters go together; ours come last, so they hold.
         ours = options.get(name) if name.endswith("-params") else None
         options[name] = f"{value}:{ours}" if ours else value
+    if info.width * info.height > WIDE_PIXELS:
+        layout = layout_of(pix_fmt)
+        return bounded(codec, options, layout.samples(info.width, info.height), layout.depth)
     return options
 
 

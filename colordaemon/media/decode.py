@@ -5,6 +5,8 @@ Time is `pts × time_base`, never a frame counter times a rate.
 
 from __future__ import annotations
 
+import errno
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -37,6 +39,8 @@ from colordaemon.media.seek import Entry, begin_before, from_keyframe
 
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
 _MOST_EMPTY_BYTES = 8  # a length of no bytes
+_DECODING_BYTES = 160 << 20  # pictures that are decoded at once
+_MOST_THREADS = 16  # the bound of FFmpeg
 MATRIX_709, RANGE_FULL = 1, 2  # FFmpeg's numbers
 
 
@@ -115,6 +119,7 @@ class FilmReader:
         stream = self._container.streams[self.info.stream_index]
         assert isinstance(stream, VideoStream)
         stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = decoder_threads(self.info)
         self._stream, self._decoder = stream, decoder_of(stream)
         self._clock = Clock() if self.info.container in JUMPING_CLOCKS else None
 
@@ -165,6 +170,8 @@ class FilmReader:
                 pictures = self._decoder.decode(packet)
                 consecutive = 0
             except av.error.FFmpegError as error:
+                if error.errno == errno.ENOMEM:  # no fault of the packet
+                    raise
                 pictures, consecutive = [], consecutive + 1
                 self._count_damage(error, consecutive)
             if packet.is_corrupt:
@@ -290,6 +297,12 @@ class FilmReader:
                 dst_color_range=RANGE_FULL,
             )
         return self._reformatter.reformat(untagged(picture), format=layout.planar)
+
+
+def decoder_threads(info: FilmInfo) -> int:
+    """How many pictures are decoded at once, 0 for as many as FFmpeg thinks best."""
+    count = _DECODING_BYTES // info.layout.bytes_of(info.width, info.height)
+    return 0 if count >= _MOST_THREADS else max(1, min(count, os.cpu_count() or 1))
 
 
 def _is_empty(packet: Packet[Stream]) -> bool:

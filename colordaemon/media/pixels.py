@@ -28,6 +28,16 @@ class Layout:
     has_alpha: bool
     full_range: bool  # by its very name (yuvj…) or because RGB has no other
 
+    def samples(self, width: int, height: int) -> int:
+        """How many a picture of this size has, of luma and all else."""
+        across, down = self.subsampling
+        planes = (1 + self.has_alpha) * width * height
+        return planes if self.is_gray else planes + 2 * (width * height // (across * down))
+
+    def bytes_of(self, width: int, height: int) -> int:
+        """How much memory a picture of this size takes."""
+        return self.samples(width, height) * (2 if self.depth > 8 else 1)
+
 
 def layout_of(pix_fmt: str) -> Layout:
     """The layout of an FFmpeg pixel format. Raises MediaError for one without luma samples."""

@@ -50,6 +50,8 @@ JUMPING_CLOCKS = frozenset({"mpeg", "mpegts"})
 # Containers that say how long the film is in a header, so that a truncated file shows.
 _DECLARING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf", "nut"})
 
+MOST_PIXELS = 15360 * 8640  # 16K; a few hundred KB can hold a film of any size
+
 _SAMPLES = 12
 UNREADABLE_IN_A_ROW = 64  # attempts; a demuxer that gets no further would be asked forever
 
@@ -185,8 +187,9 @@ def probe_film(path: Path) -> FilmInfo:
         container_name = container.format.name.split(",")[0]
         if container_name == "mov" and holds_only_stills(path):  # FFmpeg shows one tile of it
             raise MediaError(f"{path}: found a HEIF picture of no known kind, expected a film")
-        frame = _first_frame(container, stream, path)
         context = stream.codec_context
+        _check_pixels(path, context.width, context.height)
+        frame = _first_frame(container, stream, path)
         declares = container_name in _DECLARING
         floating = container_name in FLOATING_CLOCKS and container.start_time
         shown = _shown(container, stream, frame)
@@ -317,6 +320,11 @@ def _samples(container: InputContainer, stream: VideoStream) -> Iterator[VideoFr
             yield next(container.decode(stream))
         except (av.error.FFmpegError, StopIteration):
             continue
+
+
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise MediaError(f"{path}: {width} x {height} pixels, expected {MOST_PIXELS} at most")
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from colordaemon.config import Config
 from colordaemon.errors import AlreadyColor, MediaError
-from colordaemon.film.film import color_film, plan_film
+from colordaemon.film.film import FilmJob, color_film, plan_film
 from colordaemon.media.decode import Frame
 from colordaemon.media.inventory import Inventory, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
@@ -23,6 +23,7 @@ from colordaemon.media.probe import open_film
 from colordaemon.media.provenance import Maker
 from colordaemon.media.stills import READ
 from colordaemon.media.tags import is_result
+from colordaemon.memory import limit_bytes
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.service.beneath import PRIVATE, errors_by_name, umask
 from colordaemon.service.publish import partial_for, publish, seal, target_for
@@ -192,7 +193,7 @@ def plan(source: Path, config: Config, *, force: bool = False) -> Planned:
             return Planned(target_for(file, suffix, config.output, {}), told)
         if not force:
             _refuse_our_own(file)
-        job = plan_film(file, config.film, force=force)
+        job = _plan_film(file, config, force)
         target = target_for(file, job.target.suffix, config.output, {})
         return Planned(target, job.inventory, job.remarks)
 
@@ -249,7 +250,7 @@ def _color_film(
 ) -> Colored:
     if not force:
         _refuse_our_own(source)
-    job = plan_film(source, config.film, force=force)
+    job = _plan_film(source, config, force)
     place = find_place(job.target.suffix)
     _check_space(source, place)
     colorizer = model.load()
@@ -280,6 +281,11 @@ def _color_film(
         summary += f", {report.resumed} of {report.segments} segments from before"
     is_damaged = bool(report.damaged or report.left_out)
     return Colored(place, summary, tuple(warnings), report.inventory, is_damaged=is_damaged)
+
+
+def _plan_film(source: Path, config: Config, force: bool) -> FilmJob:
+    memory_bytes = limit_bytes(config.jobs.memory_mib)
+    return plan_film(source, config.film, force=force, memory_bytes=memory_bytes)
 
 
 def _refuse_our_own(source: Path) -> None:

@@ -23,6 +23,7 @@ from colordaemon.service.places import Places, find_places
 from colordaemon.service.presets import Presets
 
 STOP_MARGIN = 30.0  # seconds beyond jobs.drain_seconds: to leave a film and write everything down
+OWN_MIB = 1024  # beyond jobs.memory_mib: the daemon, its hooks, files that are being written
 STATE = Path("/var/lib/colordaemon")  # which systemd makes by itself
 _CLOSED = "PrivateNetwork=true\nRestrictAddressFamilies=AF_UNIX\nIPAddressDeny=any"
 _OPEN = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
@@ -145,12 +146,20 @@ def _values(configs: Sequence[Config], config_file: Path, program: Path) -> dict
             + [f"d {path} {_OWN}" for path in states]
         ),
         "writable": " ".join(f"-{path}" for path in writable),
+        "memory_max": _memory_max(configs),
         "stop_seconds": f"{drain_seconds + STOP_MARGIN:g}",
         "protect_home": "read-only" if _any_inside(hidden, "/home", "/root") else "true",
         "private_tmp": "false" if _any_inside(hidden, "/tmp", "/var/tmp") else "true",  # noqa: S108
         "gpu": "",
         "network": _OPEN if has_webhook else _CLOSED,
     }
+
+
+def _memory_max(configs: Sequence[Config]) -> str:
+    """More than any file may take, for the daemon itself and for what was not foreseen."""
+    limits = [config.jobs.memory_mib for config in configs]
+    known = [limit for limit in limits if limit is not None]
+    return f"{max(known) + OWN_MIB}M" if len(known) == len(limits) else "90%"
 
 
 def _shared(all_places: Sequence[Places]) -> list[Path]:

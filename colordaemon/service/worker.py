@@ -11,6 +11,7 @@ import ctypes
 import errno
 import logging
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from colordaemon.errors import (
     ModelError,
     SourceChanged,
 )
+from colordaemon.memory import limit_bytes
 from colordaemon.network.colorizer import Colorizer, overlooks_gpu
 from colordaemon.service.beneath import PRIVATE, anchored, errors_by_name, umask
 from colordaemon.service.checksum import sha256
@@ -68,6 +70,7 @@ _OF_THE_MACHINE = NO_SPACE | OF_DISKS | {
     errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT,
     errno.EAGAIN,
 }  # fmt: skip
+_UNUSED_BYTES = 512 << 20  # that threads have for their stacks, and never touch
 _PR_SET_PDEATHSIG = 1
 # What each error on purpose means; the first that fits.
 _FAULTS: dict[type[Exception], Fault] = {
@@ -138,6 +141,11 @@ class Worker:
 
     def _refuse_over(self, order: Order, error: Exception) -> None:
         """What was not raised on purpose is of the disk, of the machine, or of the file alone."""
+        if _is_out_of_memory(error):
+            limit = limit_bytes(self._presets.config_for(order.source).jobs.memory_mib) >> 20
+            reason = f"out of memory, {limit} MiB is the limit (jobs.memory_mib)"
+            self._refuse(order, Fault.UNFORESEEN, reason)
+            return
         number = error.errno if isinstance(error, OSError) else None
         if number in NO_SPACE | OF_DISKS:
             fault = Fault.SPACE if number in NO_SPACE else Fault.MACHINE
@@ -272,6 +280,28 @@ def _is_of_the_machine(error: Exception) -> bool:
     return isinstance(error, OSError | MemoryError | ImportError)
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether this process may have no more; that of a GPU is another matter, it is shared."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = str(error).lower()
+    is_allocation = isinstance(error, RuntimeError) and "defaultcpuallocator" in words
+    return isinstance(error, MemoryError) or is_allocation or "insufficient memory" in words
+
+
+def limit_memory(memory_mib: int | None) -> None:
+    """Let this process be refused memory before the kernel has to choose which one to kill.
+
+    Not with CUDA: its driver maps far more than it takes. Reserved address space does not count.
+    """
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
+    wanted = limit_bytes(memory_mib) + _UNUSED_BYTES
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if hard == resource.RLIM_INFINITY or wanted < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
 class _Reporter:
     """A `Progress` that is a sign of life now and then. The work itself calls it, never a clock, so
     that work that hangs is silent."""
@@ -318,6 +348,7 @@ def main() -> None:
         try:
             worker = Worker(connection, config, folder_umask)
             worker.warm_up()
+            limit_memory(config.jobs.memory_mib)
         except (ConfigError, ModelError) as error:
             connection.send(Unfit(str(error)))
             return
