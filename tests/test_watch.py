@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from colordaemon.config import WatchSettings
 from colordaemon.errors import ConfigError
+from colordaemon.service import watch as watching
 from colordaemon.service.settle import Signature
-from colordaemon.service.watch import Watch
+from colordaemon.service.watch import SLICE_SECONDS, Watch
 
 SETTINGS = WatchSettings(settle_seconds=0.3, scan_seconds=3600, poll_seconds=0.1)
 
@@ -209,3 +212,61 @@ def test_a_file_that_changes_is_settled_again(opened: Open) -> None:
     inbox.wait(1)
     path.write_bytes(b"22")
     assert inbox.wait(2) == ["a.png", "a.png"]
+
+
+def test_a_large_inbox_is_looked_at_a_little_in_each_turn(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.png").write_bytes(b"1")
+    seen, clock = list[Path](), count(0.0, SLICE_SECONDS / 8)
+
+    def known(path: Path, signature: Signature) -> bool:
+        seen.append(path)
+        return True
+
+    settings = SETTINGS.model_copy(update={"poll": "always"})
+    watch = Watch(tmp_path, settings, known, clock=lambda: next(clock))
+    watch.start(0.0)
+    turns = 0
+    while watch.next_due <= 0.0:
+        before = len(seen)
+        watch.turn(0.0)
+        turns += 1
+        assert len(seen) - before <= 10
+    assert len(seen) == 40 and turns >= 4
+    assert watch.next_due == SETTINGS.poll_seconds
+    watch.turn(1.0)
+    watch.rescan(1.0)  # while a look goes on: another one is to follow
+    while watch.next_due <= 1.0:
+        watch.turn(1.0)
+    assert len(seen) == 120
+
+
+def test_folders_without_events_are_looked_at_often_and_told_of_once(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watching, "is_short_of_watches", lambda: True)
+    inbox = opened()
+    now = time.monotonic()
+    for seconds in range(5):
+        inbox.watch.turn(now + seconds)
+    assert inbox.watch.next_due == pytest.approx(now + 4 + SETTINGS.poll_seconds)
+    assert caplog.text.count("fs.inotify.max_user_watches") == 1
+    monkeypatch.setattr(watching, "is_short_of_watches", lambda: False)
+    inbox.watch.turn(now + 10)
+    assert inbox.watch.next_due > now + SETTINGS.scan_seconds
+
+
+def test_what_cannot_be_listened_to_is_looked_at_without_a_spin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(source: object) -> None:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+    monkeypatch.setattr(watching.EventSource, "start", refuse)
+    watch = Watch(tmp_path, SETTINGS, lambda *_: True)
+    watch.start(0.0)
+    for now in (0.0, 1.0, 2.0):
+        watch.turn(now)
+        assert watch.next_due == pytest.approx(now + SETTINGS.poll_seconds)
+    assert caplog.text.count("inotify instance limit reached") == 1
+    watch.stop()

@@ -7,11 +7,13 @@ step only "moved". Nothing is concluded from them but that a path is worth a loo
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -40,6 +42,7 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirMovedEvent,
     DirDeletedEvent,
 ]
+_IN_DELETE_SELF = 0x400
 _MOST = 50_000  # paths that wait; with more of them, a scan is cheaper
 
 
@@ -115,6 +118,7 @@ class EventSource:
         try:
             observer.start()
         except BaseException:
+            observer.stop()  # its reader has begun already
             self.stop()
             raise
         self._observer = observer
@@ -124,6 +128,10 @@ class EventSource:
         """Whether events still arrive: a watch whose root was deleted ends for good."""
         if self._observer is None or not self._observer.is_alive():
             return False
+        # What raises in its reader, as Python 3.11's os.walk does in deep folders, ends all events.
+        reader: Thread | None = getattr(self._observer, "_inotify_fd", None)
+        if reader is not None and not reader.is_alive():
+            return False
         return all(emitter.is_alive() for emitter in self._observer.emitters)
 
     def stop(self) -> None:
@@ -132,3 +140,17 @@ class EventSource:
             self._observer.stop()
             self._observer.join()
             self._observer = None
+
+
+def is_short_of_watches() -> bool:
+    """Whether the kernel gives this user no watch more. watchdog says nothing of folders that it
+    could not watch for that reason."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = libc.inotify_init1(os.O_CLOEXEC)
+    if handle < 0:
+        return False  # it is instances that are short, and that has nothing to do with folders
+    try:
+        watch = libc.inotify_add_watch(handle, b"/", _IN_DELETE_SELF)
+        return watch < 0 and ctypes.get_errno() == errno.ENOSPC
+    finally:
+        os.close(handle)

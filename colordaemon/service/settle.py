@@ -119,10 +119,13 @@ class StabilityTracker:
         if known is None or known.signature != signature:
             self.touch(path, signature, now)
 
-    def due(self, now: float) -> list[Path]:
-        """Files that have been quiet long enough to be looked at; `judge` each of them."""
-        found = []
-        while self._due and self._due[0][0] <= now:
+    def due(self, now: float, most: int = 100) -> list[Path]:
+        """Files that have been quiet long enough to be looked at; `judge` each of them.
+
+        most: of them at once, since a look over a share takes a millisecond; the rest stay due.
+        """
+        found = list[Path]()
+        while self._due and self._due[0][0] <= now and len(found) < most:
             due, path = heapq.heappop(self._due)
             known = self._files.get(path)
             if known is not None and known.due == due:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +16,11 @@ from stat import S_ISDIR
 from colordaemon.config import WatchSettings
 from colordaemon.errors import ConfigError
 from colordaemon.service.beneath import anchored, look_beneath
-from colordaemon.service.hints import EventSource, Hints
+from colordaemon.service.hints import EventSource, Hints, is_short_of_watches
 from colordaemon.service.identity import Identity
 from colordaemon.service.ignored import Ignored
 from colordaemon.service.mounts import file_system_of, is_remote
-from colordaemon.service.scan import is_candidate, scan
+from colordaemon.service.scan import is_candidate, walk
 from colordaemon.service.settle import (
     Signature,
     StabilityTracker,
@@ -27,8 +30,13 @@ from colordaemon.service.settle import (
 
 log = logging.getLogger(__name__)
 
+SLICE_SECONDS = (
+    0.1  # of a turn for looking around; over a share a look at a file takes a millisecond
+)
 LOCAL_SECONDS, REMOTE_SECONDS = 5.0, 15.0  # quiet time; clients of a share flush late
+_NO_WATCHES = "no watches are left"
 Known = Callable[[Path, Signature], bool]
+Walk = Iterator[tuple[Path, Signature] | None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Watch:
 
     known: whether a file with this signature needs no more looking at. identity: which folder the
     inbox was. enter: called when it is there and before anything in it is looked at; may raise
-    ConfigError. leave: called when it is gone.
+    ConfigError. leave: called when it is gone. clock: tells how long a turn takes.
     """
 
     def __init__(
@@ -58,15 +66,22 @@ class Watch:
         identity: Identity | None = None,
         enter: Callable[[], None] = lambda: None,
         leave: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.inbox, self._known = inbox, known
         self.identity = identity
-        self._enter, self._leave = enter, leave
+        self._enter, self._leave, self._clock = enter, leave, clock
         self._hints = Hints(wake)
         self._ignored = Ignored(inbox)
         self._events: EventSource | None = None
         self._configure(settings)
+        self._deaf = ""  # why there are no events, or not of all folders
         self._scan_at = 0.0
+        self._is_outdated = False  # a scan that goes on, so that another is to follow
+        self._walks: deque[tuple[bool, Walk]] = (
+            deque()
+        )  # each with whether it is of the whole inbox
+        self._hinted: dict[Path, bool] = {}
         self.trouble = ""  # why the inbox is waited for
         self._is_in = False
 
@@ -128,20 +143,27 @@ class Watch:
     @property
     def next_due(self) -> float:
         """When there is something to do even without an event."""
+        if self._walks or self._hinted:
+            return -math.inf
         due = self._tracker.next_due
         return self._scan_at if due is None else min(due, self._scan_at)
 
     def turn(self, now: float) -> list[Settled]:
-        """Do all that is due; returns the files that have settled."""
+        """Do what is due, for a while at the most; returns the files that have settled."""
         hinted, lost = self._hints.take()
         if lost:
             log.warning("events were lost; looking at the whole inbox")
-        if lost or now >= self._scan_at:
-            self._scan(now)
-        elif not self.is_gone:
-            for path, is_folder in hinted.items():
-                with self._of_one_file(path):
-                    self._follow(path, is_folder, now)
+            self.rescan(now)
+        if now >= self._scan_at:
+            self._begin_scan(now)
+        if not self.is_gone:
+            self._hinted |= hinted
+        until = self._clock() + SLICE_SECONDS
+        while self._hinted and self._clock() < until:
+            path = next(iter(self._hinted))
+            with self._of_one_file(path):
+                self._follow(path, self._hinted.pop(path), now)
+        self._walk(now, until)
         return [] if self.is_gone else [*self._settled(now)]
 
     def _follow(self, path: Path, is_folder: bool, now: float) -> None:
@@ -149,19 +171,11 @@ class Watch:
         if not path.is_relative_to(self.inbox) or os.path.islink(path):  # noqa: PTH114  (never raises)
             return
         if is_folder:
-            self._look_into(path, now)
+            self._walks.append((False, walk(path, self._ignored.notice, self.inbox)))
         elif is_candidate(path, self.inbox):
             signature = look_beneath(self.inbox, path)
             if signature and not self._known(path, signature):
                 self._tracker.touch(path, signature, now)
-
-    def _look_into(self, folder: Path, now: float) -> None:
-        try:
-            for path, signature in scan(folder, self._ignored.notice, self.inbox):
-                if is_candidate(path, self.inbox):
-                    self._notice(path, signature, now)
-        except OSError:  # gone, or unreadable: the next scan will say so
-            pass
 
     def _notice(self, path: Path, signature: Signature, now: float) -> None:
         with self._of_one_file(path):
@@ -176,27 +190,51 @@ class Watch:
         except (OSError, ValueError, OverflowError) as error:
             self._ignored.notice(str(path), f"it cannot be looked at: {error}")
 
-    def _scan(self, now: float) -> None:
+    def _begin_scan(self, now: float) -> None:
+        """Listen first and look then, so that nothing falls between the two."""
+        self._scan_at = math.inf
+        if any(is_whole for is_whole, _ in self._walks):
+            self._is_outdated = True
+            return
+        self._is_outdated = False
         try:
             self._check_root()
-            polls = self._polls or self._events is None
-            self._scan_at = now + (
-                self._settings.poll_seconds if polls else self._settings.scan_seconds
-            )
-            for path, signature in scan(self.inbox, self._ignored.notice):
-                self._notice(path, signature, now)
-        except ConfigError as error:
-            self._lose_root(now, str(error))
+        except (ConfigError, OSError) as error:
+            self._lose_root(now, getattr(error, "strerror", None) or str(error))
             return
-        except OSError as error:
-            self._lose_root(now, error.strerror or str(error))
-            return
-        if self.is_gone:
-            log.info("%s is there; watching it", self.inbox)
-            self.trouble = ""
-        if not self._polls and (self._events is None or not self._events.is_alive):
+        if not self._polls and not self._hears_all():
             self._listen()
-            self._scan_at = now  # once more, now that somebody listens
+        self._walks.append((True, walk(self.inbox, self._ignored.notice)))
+
+    def _walk(self, now: float, until: float) -> None:
+        """Go on looking around; other duties of the daemon wait meanwhile."""
+        while self._walks:
+            is_whole, steps = self._walks[0]
+            try:
+                found = next(steps, self)
+            except OSError as error:  # of a folder that is gone, the next scan will say so
+                self._walks.popleft()
+                if is_whole:
+                    self._lose_root(now, error.strerror or str(error))
+                continue
+            if is_whole and self.is_gone:
+                log.info("%s is there; watching it", self.inbox)
+                self.trouble = ""
+            if isinstance(found, Watch):
+                self._walks.popleft()
+                if is_whole:
+                    self._end_scan(now)
+            elif found is not None and (is_whole or is_candidate(found[0], self.inbox)):
+                self._notice(*found, now)
+            if self._clock() >= until:
+                return
+
+    def _end_scan(self, now: float) -> None:
+        if self._events is not None and not self._deaf and is_short_of_watches():
+            self._go_deaf(_NO_WATCHES)
+        often = self._polls or self._deaf or self._events is None
+        seconds = self._settings.poll_seconds if often else self._settings.scan_seconds
+        self._scan_at = now if self._is_outdated else min(self._scan_at, now + seconds)
 
     def _check_root(self) -> None:
         """An empty folder in place of the one we know is an unmounted share, and means nothing."""
@@ -216,10 +254,18 @@ class Watch:
     def _lose_root(self, now: float, reason: str) -> None:
         self.stop()
         self._tracker.clear()
+        self._walks.clear()
+        self._hinted.clear()
         self._scan_at = now + self._settings.poll_seconds
         if reason != self.trouble:
             log.warning("%s cannot be watched: %s; waiting for it", self.inbox, reason)
         self.trouble = reason
+
+    def _hears_all(self) -> bool:
+        """Whether events come, of every folder as far as we know."""
+        if self._events is None or not self._events.is_alive:
+            return False
+        return not self._deaf or is_short_of_watches()  # more cannot be had
 
     def _listen(self) -> None:
         """Without events, for want of watches for instance, scans still find everything."""
@@ -228,15 +274,24 @@ class Watch:
         try:
             events.start()
         except (OSError, RecursionError) as error:
-            log.warning(
-                "no events of %s (%s); looking every %g s instead (is "
-                "fs.inotify.max_user_watches too low?)",
-                self.inbox,
-                getattr(error, "strerror", None) or error,
-                self._settings.poll_seconds,
-            )
+            self._go_deaf(getattr(error, "strerror", None) or str(error))
             return
         self._events = events
+        if is_short_of_watches():
+            self._go_deaf(_NO_WATCHES)
+        else:
+            self._deaf = ""
+
+    def _go_deaf(self, reason: str) -> None:
+        if reason != self._deaf:
+            log.warning(
+                "no events of %s or of a part of it (%s); looking every %g s instead (is "
+                "fs.inotify.max_user_watches too low?)",
+                self.inbox,
+                reason,
+                self._settings.poll_seconds,
+            )
+        self._deaf = reason
 
     def _is_written(self, path: Path) -> bool:
         try:
