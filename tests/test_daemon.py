@@ -242,7 +242,7 @@ def test_a_full_disk_is_waited_out(make_disk: MakeDisk, start: Start) -> None:
     assert film.stat().st_size > 400_000
     drop(daemon, "photo.png")
     daemon.start()
-    daemon.wait(lambda: "work waits for space" in daemon.said())
+    daemon.wait(lambda: "waits for space" in daemon.said())
     assert [job.attempts for job in daemon.jobs(State.QUEUED)] == [0]
     line = ["mount", "-o", "remount,size=40m", str(disk)]
     subprocess.run(line, check=True)  # noqa: S603

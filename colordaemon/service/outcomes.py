@@ -109,9 +109,9 @@ class Outcomes:
             self._space.wait(ends.places.outbox, reason, now)
         elif said.fault is Fault.ROOM:
             wait_seconds = ROOM_WAITS * self._space.wait_seconds
+            ends.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
             if reason != job.reason:
                 log.warning("%s waits for space, and no other: %s", job.source, reason)
-            ends.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
         elif said.fault is Fault.SETTINGS:
             ends.give_back(job, "settings", reason, wall)
             log.error("work waits for other settings: %s", reason)
