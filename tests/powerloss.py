@@ -103,10 +103,12 @@ class Recorder:
         with closing(sqlite3.connect(self._journal, isolation_level=None)) as db:
             if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'jobs'").fetchone():
                 return
-            rows = db.execute("SELECT id, partial_inode FROM jobs WHERE partial IS NOT NULL")
-            for job, old in rows.fetchall():
-                inode = inodes.get(committed.inodes.get(old, 0), 0)
-                db.execute("UPDATE jobs SET partial_inode = ? WHERE id = ?", (inode, job))
+            for column in ("inode", "partial_inode"):
+                rows = db.execute(f"SELECT id, {column} FROM jobs WHERE {column}").fetchall()  # noqa: S608
+                for job, old in rows:
+                    inode = inodes.get(committed.inodes.get(old, 0), 0)
+                    query = f"UPDATE jobs SET {column} = ? WHERE id = ?"  # noqa: S608
+                    db.execute(query, (inode, job))
 
     def _watched(self, operation: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:

@@ -212,8 +212,11 @@ class Ends:
         overwrite = self._presets.config_for(source).output.overwrite
         if not overwrite or self._journal.made_by_another(target, source):
             return False
-        with anchored(self.places.outbox, target.parent) as here:
-            return not stands_under_another_name(here / target.name)
+        try:
+            with anchored(self.places.outbox, target.parent) as here:
+                return not stands_under_another_name(here / target.name)
+        except FileNotFoundError:  # a folder that a power failure has taken away
+            return True
 
     def _tell(self, job: Job, wall: float, is_whole: bool) -> Tell:
         return lambda target, partial: self._journal.publishing(
