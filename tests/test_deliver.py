@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from colordaemon.config import AfterSettings, Config, OutputSettings
+from colordaemon.service import retire
 from colordaemon.service.ends import Ends
 from colordaemon.service.job import Found, Job, State
 from colordaemon.service.journal import Journal
@@ -265,3 +266,16 @@ def test_a_source_with_more_pictures_than_its_result_is_never_removed(
 
 def _kill(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_source_that_could_not_be_moved_is_moved_later(
+    build: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = build(after=AfterSettings(source="trash"))
+    with monkeypatch.context() as patch:
+        patch.setattr(retire, "rename_new", lambda *_: os.link("/proc/self/stat", house.source))
+        house.color()
+    assert house.source.exists() and "could not trash the source" in caplog.text
+    assert [job.source for job in house.journal.to_retire()] == [house.source]
+    house.ends.retire_all()
+    assert not house.source.exists() and house.journal.to_retire() == []

@@ -207,3 +207,19 @@ def test_file_systems_that_send_no_events_are_known(
 ) -> None:
     monkeypatch.setattr(mounts, "file_system_of", lambda path: kind)
     assert mounts.is_remote(Path("/anywhere")) is remote
+
+
+def test_a_mount_between_inbox_and_archive_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    after = AfterSettings(source="move", archive=tmp_path / "old")
+    config = config_of(tmp_path).model_copy(update={"after": after})
+    make_places(*find_places(config))
+    assert [*(tmp_path / "in").iterdir(), *(tmp_path / "old").iterdir()] == []
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ConfigError, match="file system or mount"):
+        make_places(*find_places(config))
+    assert [*(tmp_path / "in").iterdir()] == []

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 LONGEST_TURN = 5.0  # seconds that the loop waits at the most
 DISK_SECONDS = 10.0  # between two tries when the journal cannot be written
 STATUS_SECONDS = 1.0  # between two lines for systemd
+RETIRE_SECONDS = 600.0  # between two tries to move or remove sources where that failed
 OPEN = (State.QUEUED, State.RUNNING, State.PUBLISHING)
 
 
@@ -118,7 +119,7 @@ class Daemon:
         self._commands = Commands(journal, time.time, cancel_running=self._dispatcher.cancel)
         self._control = Control(all_places[0].control, self._listening.selector, self._answer)
         self._is_ready = False
-        self._status_at = 0.0
+        self._status_at, self._retire_at = 0.0, 0.0
         self._drain = Drain()
 
     def run(self, signals: Signals) -> None:
@@ -158,13 +159,17 @@ class Daemon:
     def _take_in(self, now: float, wall: float) -> None:
         if suspects := self._dispatcher.suspects():
             self._inboxes.rescan(now, *suspects)
-        added = 0
+        added, is_due = 0, now >= self._retire_at
+        if is_due:
+            self._retire_at = now + RETIRE_SECONDS
         for inbox in self._inboxes:
             settled = inbox.turn(now)
             ends = self._dispatcher.ends_of(inbox.places.inbox)
             assert ends is not None
             if inbox.has_opened():
                 self._clean_up(ends)
+            elif is_due:
+                ends.retire_all()
             added += self._intake.take(settled, ends, wall)
         if added:
             log.info("%d new in the queue", added)

@@ -112,7 +112,7 @@ class Ends:
             self._done(job, target, job.partial.sha256, figures, wall, is_whole=is_whole)
 
     def retire_all(self) -> None:
-        """Deal with sources that are left over, as by an earlier daemon."""
+        """Deal with sources that are left over, by an earlier daemon or because it failed."""
         for job in self._journal.to_retire():
             if job.source.is_relative_to(self.places.inbox):
                 self._retire(job, job.retire)
@@ -204,8 +204,8 @@ class Ends:
     def _retire(self, job: Job, action: str) -> None:
         if not self.inbox_is_there():
             return  # it is due until the inbox is back
-        retire(job.source, job.queued, action, self.places.inbox, self.places.archive)
-        self._journal.retired(job)
+        if retire(job.source, job.queued, action, self.places.inbox, self.places.archive):
+            self._journal.retired(job)
 
     def _may_replace(self, target: Path, source: Path) -> bool:
         """Two sources never share a result, even where older results are replaced."""

@@ -5,6 +5,7 @@ An output inside the input would be taken for new input, for ever: the oldest bu
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -126,12 +127,27 @@ def make_places(places: Places) -> None:
     """
     for name, folder in places.written:
         _make(name, folder)
-    if places.archive and places.archive.stat().st_dev != places.inbox.stat().st_dev:
-        name, _ = places.written[-1]
-        raise ConfigError(
-            f"{name}: {places.archive} is on another file system than {places.inbox}; "
-            "expected the same, where a file is moved in one step"
-        )
+    if places.archive:
+        name, archive = places.written[-1]
+        _check_moves(name, places.inbox, archive)
+
+
+def _check_moves(name: str, inbox: Path, archive: Path) -> None:
+    """Move a file on trial: a mount may lie between two folders of one file system."""
+    try:
+        with tempfile.TemporaryDirectory(".trial", ".colordaemon-", inbox) as trial:
+            moved = archive / Path(trial).name
+            Path(trial).rename(moved)
+            moved.rename(trial)
+    except OSError as error:
+        if error.errno in NO_SPACE | OF_DISKS:
+            raise
+        if error.errno == errno.EXDEV:
+            raise ConfigError(
+                f"{name}: {archive} is on another file system or mount than {inbox}; expected the "
+                "same, where a file is moved in one step"
+            ) from error
+        raise ConfigError(f"{name}: cannot move {inbox} to {archive}: {error.strerror}") from error
 
 
 def make_state(state: Path) -> None:

@@ -1,7 +1,7 @@
 """What happens to a source once its result is safe: kept, moved, put into the trash, or deleted.
 
 Only what the journal calls done is touched, and only if it still is the file that was colored. A
-failure here is told and the result stands: coloring again would not help. All of it is done from
+failure here is told and tried again later, and the result stands. All of it is done from
 the descriptors of folders, so that no link in the inbox leads to the files of others.
 """
 
@@ -21,19 +21,24 @@ from colordaemon.service.settle import Signature
 log = logging.getLogger(__name__)
 
 
-def retire(source: Path, queued: Signature, action: str, inbox: Path, archive: Path | None) -> None:
-    """Deal with a source. action: keep, move, trash or delete. Says what goes wrong."""
+def retire(source: Path, queued: Signature, action: str, inbox: Path, archive: Path | None) -> bool:
+    """Deal with a source. action: keep, move, trash or delete. Says what goes wrong.
+
+    Returns whether nothing is left to do; otherwise it is to be tried again.
+    """
     found = look_beneath(inbox, source)
     if found is None:
-        return  # somebody, or an earlier start, has dealt with it
+        return True  # somebody, or an earlier start, has dealt with it
     if not found.is_same(queued):
         log.warning("%s: has changed since it was colored; left where it is", source)
-        return
+        return True
     try:
         with anchored(inbox, source.parent) as here:
             _retire(here, source, action, inbox, archive)
     except OSError as error:
         log.warning("%s: could not %s the source: %s", source, action, error.strerror or error)
+        return False
+    return True
 
 
 def _retire(here: Path, source: Path, action: str, inbox: Path, archive: Path | None) -> None:
