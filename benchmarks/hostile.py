@@ -144,6 +144,7 @@ def plant_a_fifo(place: Place, chance: random.Random) -> None:
 
 def turn_a_file_into_a_fifo(place: Place, chance: random.Random) -> None:
     path = place.inbox / f"turned{chance.randrange(3)}.png"
+    path.unlink(missing_ok=True)
     path.write_bytes(png(20, 20, 90))
     time.sleep(chance.uniform(0.5, 2.0))
     path.unlink()
@@ -268,7 +269,8 @@ def tidy(place: Place) -> None:
 
 def remove_tree(folder: Path) -> None:
     """Python would call itself for each of a thousand levels."""
-    subprocess.run(["rm", "-rf", str(folder)], check=False)  # noqa: S603, S607
+    line = ["rm", "-rf", str(folder)]  # fails in folders that he has closed himself
+    subprocess.run(line, check=False, stderr=subprocess.DEVNULL)  # noqa: S603
 
 
 # The rest of the hour
@@ -412,9 +414,16 @@ def verdict(place: Place, daemon: Daemon, before: dict[str, bytes]) -> bool:
         f"shown in the outbox: {stolen[:5]}"
     )
     print(f"ends of the daemon that nobody wanted, by status: {dict(daemon.ends)}")
-    tracebacks = (place.root / "log").read_text(errors="replace").count("Traceback")
-    print(f"tracebacks in the log: {tracebacks}")
+    log = (place.root / "log").read_text(errors="replace")
+    print(f"tracebacks in the log: {log.count('Traceback')}", *tracebacks(log), sep="\n")
     return not (lost or twice or stolen or daemon.ends or after != before)
+
+
+def tracebacks(log: str) -> Iterator[str]:
+    """The end of each."""
+    for part in log.split("Traceback")[1:]:
+        error = next((line for line in part.splitlines()[1:] if line[:1].strip()), "")
+        yield f"    {error}"
 
 
 def shows_the_secret(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -271,9 +272,12 @@ def _kill(*_: object, **__: object) -> None:
 def test_a_source_that_could_not_be_moved_is_moved_later(
     build: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
     house = build(after=AfterSettings(source="trash"))
     with monkeypatch.context() as patch:
-        patch.setattr(retire, "rename_new", lambda *_: os.link("/proc/self/stat", house.source))
+        patch.setattr(retire, "rename_new", refuse)
         house.color()
     assert house.source.exists() and "could not trash the source" in caplog.text
     assert [job.source for job in house.journal.to_retire()] == [house.source]
