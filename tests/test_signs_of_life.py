@@ -147,7 +147,7 @@ def test_a_file_that_asks_too_much_is_to_blame_where_others_could_be_done(
     def greedy(*_: object, **__: object) -> None:
         if is_full:
             (tmp_path / "out").rmdir()
-        raise MemoryError
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(worker, "color", greedy)
