@@ -256,15 +256,13 @@ def attack(place: Place, seed: int, said: TextIO) -> None:
 
 def tidy(place: Place) -> None:
     """His own inodes are not the attack."""
-    for folder in (place.inbox, place.outbox):
-        for path in folder.iterdir():
-            if path.lstat().st_uid != HOSTILE:
-                continue
-            with suppress(OSError):
-                if path.is_dir() and not path.is_symlink():
-                    remove_tree(path)
-                elif path.is_symlink() or path.stat().st_mtime < time.time() - 20:
-                    path.unlink()
+    for path in (*place.inbox.iterdir(), *place.outbox.iterdir()):
+        with suppress(OSError):
+            found = path.lstat()
+            if found.st_uid == HOSTILE and stat.S_ISDIR(found.st_mode):
+                remove_tree(path)
+            elif found.st_uid == HOSTILE and found.st_mtime < time.time() - 20:
+                path.unlink()
 
 
 def remove_tree(folder: Path) -> None:

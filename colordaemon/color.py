@@ -290,8 +290,7 @@ def _offset(shift: float, step: int) -> float:
     return 0.5 if shift == 0.5 else 0.5 / step
 
 
-@lru_cache(maxsize=32)  # a film has two; a shelf of photos has thousands, each up to a megabyte
-def _cubic(size: int, count: int, offset: float, step: float, device: torch.device) -> Tensor:
+def cubic_matrix(size: int, count: int, offset: float, step: float, device: torch.device) -> Tensor:
     """The (count, size) matrix that samples a line of `size` values at (i + offset) * step.
 
     Positions are shares of the line. Keys' cubic convolution with A = -0.75, as in OpenCV and
@@ -308,6 +307,9 @@ def _cubic(size: int, count: int, offset: float, step: float, device: torch.devi
         column = (left + tap).clamp(0, size - 1).long()
         matrix.scatter_add_(1, column[:, None], weight[:, None])
     return matrix.to(device, torch.float32)
+
+
+_cubic = lru_cache(maxsize=32)(cubic_matrix)  # a film has two
 
 
 def _blocks(luma: Tensor, code: PixelCode) -> tuple[Tensor, Tensor, Tensor]:

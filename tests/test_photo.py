@@ -6,6 +6,7 @@ Pictures are made by pyvips and OpenCV in the test; what comes out is read back 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from torch import Tensor
 from colordaemon.color import gray_to_lightness, rgb_to_lab
 from colordaemon.config import PhotoSettings
 from colordaemon.errors import AlreadyColor, MediaError
-from colordaemon.media import photo_file, photo_pixels, tiff
+from colordaemon.media import photo_file, photo_pixels, png, tiff
 from colordaemon.media.photo import PhotoReport, color_photo, is_photo, output_suffix
 from colordaemon.media.photo_pixels import paint
 
@@ -679,3 +680,39 @@ def test_a_result_that_reads_back_differently_is_not_handed_on(
     with pytest.raises(OSError, match="reads back as"):
         color(source)
     assert not partial_of(source).exists()
+
+
+def test_a_panorama_is_shown_small_and_a_column_painted_in_bands(tmp_path: Path) -> None:
+    wide = save(tmp_path / "wide.png", np.tile(ramp()[:8, :1], (1, 20_000)))
+    tall = save(tmp_path / "tall.png", np.tile(np.arange(200, dtype=np.uint8), 500)[:, None])
+    for source in (wide, tall):
+        seen: list[Tensor] = []
+
+        def watch(gray: Tensor, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(gray)
+            return predict(gray)
+
+        color_photo(source, partial_of(source), watch, KEEP)
+        assert max(seen[0].shape) <= 2 * 4096
+        before = pyvips.Image.new_from_file(str(source)).numpy()
+        assert lightness_error(result(source).numpy(), before / 255) < 0.4
+
+
+def test_a_side_too_long_is_refused_with_its_number(tmp_path: Path) -> None:
+    source = save(tmp_path / "thread.png", np.zeros((1, photo_file.MOST_SIDE + 1), np.uint8))
+    assert_refused(source, MediaError, f"expected sides up to {photo_file.MOST_SIDE}")
+
+
+def test_packed_texts_of_a_png_are_kept_and_not_unpacked(tmp_path: Path) -> None:
+    source = save(tmp_path / "bomb.png", ramp())
+    data = source.read_bytes()
+    assert png.without_packed_texts(data) is None
+    text = png.Chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 24)))
+    plain = png.Chunk(b"iTXt", b"Title\0\0\0\0\0Fj\xc3\xb6rd")
+    texts = text.encoded() + plain.encoded()
+    source.write_bytes(data[:33] + texts + data[33:])
+    lean = png.without_packed_texts(source.read_bytes())
+    assert lean == data[:33] + plain.encoded() + data[33:]
+    color(source)
+    kept = png.take_apart(partial_of(source).read_bytes()).chunks
+    assert text in kept and plain in kept

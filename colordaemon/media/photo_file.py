@@ -32,6 +32,7 @@ logging.getLogger("pyvips").setLevel(logging.ERROR)
 # A bound against decompression bombs: 65 KB of PNG can hold 60000 x 60000 pixels. Scans of large
 # glass plates stay under 300 megapixels.
 MOST_PIXELS = 500_000_000
+MOST_SIDE = 300_000  # an enlarged line of colors takes a kilobyte a pixel
 
 _HEAD_BYTES = 64
 _MASK = 4  # bit of NewSubfileType: not a picture but a mask or an infrared plane of another
@@ -122,6 +123,10 @@ class PhotoFile:
         if kind is PhotoFormat.JPEG:
             self._ways = ["warning", "error"]
             self._mend_end()
+        if kind is PhotoFormat.PNG:
+            with mapped(path) as data:
+                if (lean := png.without_packed_texts(data)) is not None:
+                    self._repaired[0] = lean
         if accept_damaged:
             self._ways.append("none")
         # "truncated" would let a TIFF pass whose strips lie behind its end.
@@ -358,6 +363,8 @@ def _check_still(path: Path, kind: PhotoFormat) -> None:
 def _check_pixels(path: Path, width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise MediaError(f"{path}: {width} x {height} pixels, expected {MOST_PIXELS} at most")
+    if max(width, height) > MOST_SIDE:
+        raise MediaError(f"{path}: {width} x {height} pixels, expected sides up to {MOST_SIDE}")
 
 
 _COLOR_NAMES = {"cmyk": "CMYK (printing inks)", "lab": "Lab", "labs": "Lab", "xyz": "XYZ"}
@@ -419,8 +426,7 @@ def _open_bmp(path: Path) -> pyvips.Image:
     width, height, bits, compression, resolution = _bmp_header(path, data)
     start = int.from_bytes(data[10:14], "little")
     need = start + (width * bits + 31) // 32 * 4 * height
-    if width * height > MOST_PIXELS:
-        raise MediaError(f"{path}: {width} x {height} pixels, expected {MOST_PIXELS} at most")
+    _check_pixels(path, width, height)
     if compression in (0, 3, 6) and len(data) < need:
         raise MediaError(f"{path}: truncated, found {len(data)} bytes, expected {need}")
     pixels = None

@@ -12,19 +12,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from colordaemon.color import gray_to_lightness, lab_to_rgb, lightness_to_gray, rgb_to_lab
+from colordaemon.color import (
+    cubic_matrix,
+    gray_to_lightness,
+    lab_to_rgb,
+    lightness_to_gray,
+    rgb_to_lab,
+)
 from colordaemon.media.photo_file import Page
 
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
 
 _PREVIEW_SIDE = 1024  # short side; four times what the network looks at in standard quality
-_BAND_PIXELS = 1 << 20  # a dozen float32 planes of this size are 50 MB
+_PREVIEW_LENGTH = 4096  # long side; the network sees no more of a panorama
+_BAND_PIXELS = 1 << 19  # some dozens of float32 planes of this size are 100 MB
+_BAND_ROWS = 4096  # of a picture that is narrow and tall
 
 
 def preview(page: Page, on_work: Callable[[], None]) -> tuple[Tensor, NDArray[np.float32] | None]:
     """The picture small: color (1, 1 or 3, h, w) 0..1, and alpha (h, w) 0..1 if it has any."""
-    factor = max(1, min(page.image.width, page.image.height) // _PREVIEW_SIDE)
-    small = page.pixels.shrink(factor, factor) if factor > 1 else page.pixels
+    width, height = page.image.width, page.image.height
+    factor = max(1, min(width, height) // _PREVIEW_SIDE, max(width, height) // _PREVIEW_LENGTH)
+    across, down = min(factor, width), min(factor, height)
+    small = page.pixels.shrink(across, down) if factor > 1 else page.pixels
     pixels = _pixels(told_of(small, on_work).write_to_memory(), small)
     color, extras = _split(pixels, page)
     return color, _opacity(extras[..., 0], page) if page.has_alpha else None
@@ -67,16 +77,16 @@ def colored_pixels(
     width, height = page.image.width, page.image.height
     dtype, top = (np.uint8, 255) if depth == 8 else (np.uint16, 65535)
     out = np.empty((height, width, 3 + len(page.extras) * keep_extras), dtype)
-    rows_of = _cubic_rows(ab.shape[-2], height)
     wide = functional.interpolate(ab, (ab.shape[-2], width), mode="bicubic", align_corners=False)
     region = pyvips.Region.new(page.pixels)
-    step = max(1, _BAND_PIXELS // width)
+    step = min(_BAND_ROWS, max(1, _BAND_PIXELS // width))
     for start in range(0, height, step):
         on_work()
         rows = min(step, height - start)
         band = _pixels(region.fetch(0, start, width, rows), page.pixels, rows)
         color, extras = _split(band, page)
-        new = rows_of[start : start + rows] @ wide
+        lines = cubic_matrix(ab.shape[-2], rows, start + 0.5, 1 / height, ab.device)
+        new = lines @ wide
         if marks is not None:
             new = _with_marks(new, color, marks, start, height)
         rgb = paint(gray_of(color), new)
@@ -127,12 +137,6 @@ def _split(pixels: Codes, page: Page) -> tuple[Tensor, Codes]:
     """Color (1, 1 or 3, h, w) 0..1 and the other samples (h, w, n) in codes."""
     planes = pixels[:, :, : page.colors].transpose(2, 0, 1).astype(np.float32) / page.top
     return torch.from_numpy(planes)[None], pixels[:, :, page.colors :]
-
-
-def _cubic_rows(size: int, count: int) -> Tensor:
-    """The (count, size) matrix that enlarges columns bicubically: what it does to single ones."""
-    unit = torch.eye(size)[None, None]
-    return functional.interpolate(unit, (count, size), mode="bicubic", align_corners=False)[0, 0]
 
 
 def paint(gray: Tensor, ab: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ _GONE = frozenset(
 # Text that ImageMagick keeps profiles in; those that it describes the old pixels with.
 _GONE_TEXTS = (b"Raw profile type icc\0", b"Raw profile type icm\0")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_MOST_XMP = 1 << 24  # bytes unpacked; some KB may be packed gigabytes
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,38 @@ def xmp_of(parts: Parts) -> bytes:
 
 def _text(name: bytes, data: bytes) -> bytes:
     """The text behind a keyword; empty where it is damaged."""
-    is_packed = name == b"zTXt" or (name == b"iTXt" and data[:1] == b"\1")
+    is_packed = _is_packed(name, data)
     text = data[1:] if is_packed else data
     if name == b"iTXt":
         text = data[2:].split(b"\0", 2)[-1]  # behind language and translated keyword
+    if not is_packed:
+        return text
+    unpacking = zlib.decompressobj()
     try:
-        return zlib.decompress(text) if is_packed else text
+        unpacked = unpacking.decompress(text, _MOST_XMP)
     except zlib.error:
         return b""
+    return unpacked if unpacking.eof else b""
+
+
+def _is_packed(name: bytes, data: bytes) -> bool:
+    """data: of a text, behind its keyword."""
+    return name == b"zTXt" or (name == b"iTXt" and data[:1] == b"\1")
+
+
+def without_packed_texts(data: bytes | mmap) -> bytes | None:
+    """The same file for a reader that would unpack them all; None where there are none."""
+    kept, position, last = [], len(SIGNATURE), 0
+    while position + 12 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + size
+        if name in _TEXTS:
+            body = bytes(data[position + 8 : end - 4])
+            if _is_packed(name, body.partition(b"\0")[2]):
+                kept.append(bytes(data[last:position]))
+                last = end
+        position = end
+    return b"".join((*kept, bytes(data[last:]))) if kept else None
 
 
 def kept_chunks(parts: Parts) -> tuple[tuple[Chunk, ...], tuple[bytes, ...]]:
