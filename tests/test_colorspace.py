@@ -113,6 +113,15 @@ def test_mpeg_1_has_its_chroma_in_the_middle(tmp_path: Path) -> None:
     assert siting_of(color(source)) == 2
 
 
+def test_dv_has_its_chroma_where_its_standard_says(tmp_path: Path) -> None:
+    source = make_film(
+        tmp_path / "tape.avi", 2, codec="dvvideo", size=(720, 576), time_base=Fraction(1, 25)
+    )
+    job = plan_film(source, EXACT)
+    assert job.source.code.siting is job.encoder.code.siting is Siting.TOP_LEFT
+    assert siting_of(color(source)) == 3
+
+
 def test_a_siting_that_the_codec_cannot_say_is_told(tmp_path: Path) -> None:
     options = {"qp": "0", "chroma_sample_location": "center"}
     source = make_film(tmp_path / "film.mkv", 2, size=(128, 96), options=options)

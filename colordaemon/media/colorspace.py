@@ -43,6 +43,8 @@ _OTHER_MATRICES = {
 _TRANSFERS = {_PQ: Transfer.PQ, _HLG: Transfer.HLG}
 _SITINGS = {1: Siting.LEFT, 2: Siting.CENTER, 3: Siting.TOP_LEFT, 4: Siting.TOP}
 _SITING_TAGS = {siting: tag for tag, siting in _SITINGS.items()}
+# By the standards of these, which FFmpeg's containers do not tell.
+_SITINGS_BY_STANDARD = {"dvvideo": Siting.TOP_LEFT, "mpeg1video": Siting.CENTER}
 # What of these the codecs can say of 4:2:0.
 _SAID_SITINGS = {
     "h264": frozenset(Siting),
@@ -121,7 +123,7 @@ def code_of(tags: ColorTags, layout: Layout, codec: str, height: int) -> PixelCo
         depth=layout.depth,
         full_range=_is_full_range(tags, layout, codec),
         subsampling=layout.subsampling,
-        siting=_siting(tags),
+        siting=_siting(tags, codec),
         transfer=transfer_of(tags.transfer),
     )
 
@@ -204,9 +206,9 @@ def _is_full_range(tags: ColorTags, layout: Layout, codec: str) -> bool:
     return layout.full_range or (layout.is_gray and codec not in _LIMITED_BY_STANDARD)
 
 
-def _siting(tags: ColorTags) -> Siting:
+def _siting(tags: ColorTags, codec: str) -> Siting:
     usual = Siting.TOP_LEFT if tags.matrix in (_BT2020, _BT2020_CONSTANT) else Siting.LEFT
-    return _SITINGS.get(tags.siting, usual)
+    return _SITINGS.get(tags.siting, _SITINGS_BY_STANDARD.get(codec, usual))
 
 
 def _has_625_lines(height: int, rate: Fraction) -> bool:
