@@ -22,7 +22,7 @@ import torch
 from machine import describe_machine
 
 from colordaemon.config import FilmSettings
-from colordaemon.film.film import color_film, plan_film
+from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.encode import SegmentWriter
 from colordaemon.network.colorizer import open_colorizer

@@ -28,12 +28,12 @@ from machine import describe_machine
 
 from colordaemon.color import gray_to_lightness
 from colordaemon.config import FilmSettings
-from colordaemon.film import playback as playing
+from colordaemon.film import pipeline as playing
 from colordaemon.film import smoothing
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.film.plan import SegmentTask
-from colordaemon.film.playback import Playback
-from colordaemon.film.seen import Seen
+from colordaemon.film.pipeline import Playback
+from colordaemon.film.analysis import Seen
 from colordaemon.film.smoothing import Sample, Smoother
 from colordaemon.judging.delta_e import delta_e_2000
 from colordaemon.network.colorizer import Colorizer, open_colorizer

@@ -41,7 +41,7 @@ def make_film(path: Path, width: int, height: int, depth: int) -> None:
 def measure(path: Path, codec: str) -> None:
     """Color a film here; prints what was planned and what it took."""
     from colordaemon.config import FilmSettings
-    from colordaemon.film.film import color_film, plan_film
+    from colordaemon.film.colorize import color_film, plan_film
     from colordaemon.film.memory import reading_bytes
     from colordaemon.network.colorizer import open_colorizer
 

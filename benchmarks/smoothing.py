@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from machine import describe_machine
 
-from colordaemon.film.seen import seen_frames
+from colordaemon.film.analysis import seen_frames
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
 from colordaemon.film.stride import Stride
 from colordaemon.media.decode import FilmReader

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from machine import describe_machine
 
-from colordaemon.film.carry import Carrier
+from colordaemon.film.propagation import Carrier
 from colordaemon.film.smoothing import Sample, Smoother
 from colordaemon.film.stride import Stride, StrideSetting
 from colordaemon.judging.delta_e import delta_e_2000

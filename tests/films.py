@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from colordaemon.config import FilmSettings
-from colordaemon.film.film import FilmReport, color_film, plan_film
+from colordaemon.film.colorize import FilmReport, color_film, plan_film
 from colordaemon.media.decode import Frame
 from colordaemon.media.fields import FieldOrder, FieldReader
 from colordaemon.media.pixels import layout_of, plane_array

@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from films import ARCHIVE, EXACT, SIZE, color, decode, luma_differences, luma_of, make_film
 
 from colordaemon.config import FilmSettings
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media.alpha import alpha_of
 from colordaemon.media.inventory import remarks
 from colordaemon.media.pixels import layout_of, plane_array

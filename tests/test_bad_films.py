@@ -30,7 +30,7 @@ from films import (
 
 from colordaemon.config import FilmSettings
 from colordaemon.errors import ConfigError, MediaError
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 
 
 def text(content: str) -> Callable[[Path], None]:

@@ -12,7 +12,7 @@ from films import luma_differences as differences
 
 from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media.beside import side_entries
 from colordaemon.media.captions import with_messages
 from colordaemon.media.frames import all_side_data

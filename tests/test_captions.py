@@ -10,7 +10,7 @@ from films import ARCHIVE, color, decode, luma_differences, make_film
 
 from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media.captions import with_messages
 from colordaemon.media.frames import messages_of
 

@@ -19,7 +19,7 @@ from films import (
     times,
 )
 
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media.inventory import remarks
 
 

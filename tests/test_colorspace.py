@@ -16,7 +16,7 @@ from test_transfer import displayed_ab
 from colordaemon.color import Matrix, PixelCode, Siting, chroma_planes
 from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, MediaError
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media.parameters import parameters_of
 from colordaemon.media.probe import film_color, film_stream, open_film, probe_film
 from colordaemon.media.tint import ExistingColor

@@ -21,7 +21,7 @@ from films import (
 )
 
 from colordaemon.config import FilmSettings
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media import boxes, ebml, provenance, userdata
 from colordaemon.media.boxes import Box
 from colordaemon.media.ebml import Element

@@ -28,7 +28,7 @@ from films import (
 )
 
 from colordaemon.errors import MediaError
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media.boxes import read_contents, sample_entries, write_contents
 from colordaemon.media.ebml import CODEC_ID, read_header
 from colordaemon.media.holdings import as_found

@@ -11,7 +11,7 @@ import pytest
 from films import ARCHIVE, EXACT, color, luma_differences, make_film, sound, times
 
 from colordaemon.config import FilmSettings
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media import boxes
 from colordaemon.media.boxes import Box
 from colordaemon.media.inventory import remarks

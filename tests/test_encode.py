@@ -21,7 +21,7 @@ from films import (
 
 from colordaemon.config import FilmSettings
 from colordaemon.errors import ConfigError, MediaError
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media.codec import choose_encoder
 from colordaemon.media.probe import probe_film
 

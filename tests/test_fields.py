@@ -26,7 +26,7 @@ from films import (
 
 from colordaemon.color import Matrix, PixelCode, chroma_planes
 from colordaemon.config import FilmSettings
-from colordaemon.film.film import color_film, plan_film
+from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.media.fields import FieldOrder
 from colordaemon.media.probe import probe_film
 

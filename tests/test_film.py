@@ -36,7 +36,7 @@ from films import (
 
 from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, Interrupted
-from colordaemon.film.film import color_film, plan_film
+from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.media.decode import Frame
 from colordaemon.media.orientation import Orientation
 from colordaemon.network.colorizer import Colorizer

@@ -18,7 +18,7 @@ from photos import assert_refused, color, image, partial_of, ramp, result
 
 from colordaemon.config import FilmSettings, PhotoSettings
 from colordaemon.errors import MediaError
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media import tiff
 
 FUZZ = Path(__file__).parent.parent / "benchmarks" / "fuzz.py"

@@ -16,7 +16,7 @@ from colordaemon import color, memory
 from colordaemon.color import Matrix, PixelCode, chroma_planes
 from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media import probe
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.decode import decoder_threads

@@ -26,7 +26,7 @@ from films import (
 
 from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media.probe import probe_film
 
 Streams = list[tuple[str, dict[str, str], int]]

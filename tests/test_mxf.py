@@ -23,7 +23,7 @@ from films import (
 
 from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media.fields import FieldOrder
 from colordaemon.media.probe import probe_film
 from colordaemon.media.tags import is_result

@@ -10,7 +10,7 @@ import torch
 from films import EXACT, luma_differences, make_film, pictures, short_segments, times
 
 from colordaemon.errors import Interrupted
-from colordaemon.film.film import FilmJob, FilmReport, color_film, plan_film
+from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
 

@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from films import ARCHIVE, Painter, color_and_report, decode, luma_of, make_film, picture_of, planes
 
 from colordaemon.errors import AlreadyColor
-from colordaemon.film.seen import JUDGED, Seen, shots_in_color
+from colordaemon.film.analysis import JUDGED, Seen, shots_in_color
 
 SIZE = (96, 96)
 

@@ -29,7 +29,7 @@ from films import (
 from test_bad_films import corrupt
 
 from colordaemon.errors import MediaError
-from colordaemon.film.film import FilmJob, FilmReport, color_film, plan_film
+from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.probe import probe_film
 from colordaemon.media.seek import Entry
@@ -238,7 +238,7 @@ def test_a_film_that_is_read_twice_is_entered_twice(
     decoded: list[VideoFrame],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("colordaemon.film.playback.HELD_BYTES", 0)
+    monkeypatch.setattr("colordaemon.film.pipeline.HELD_BYTES", 0)
     images = pictures(FRAMES, shot_frames=SHOT)
     source = make_film(tmp_path / "film.mp4", images, options=B_FRAMES)
     assert_same(colored(source, smoothing="motion", stride="auto"), kept=5)

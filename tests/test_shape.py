@@ -22,7 +22,7 @@ from films import (
 )
 
 from colordaemon.config import FilmSettings
-from colordaemon.film.film import plan_film
+from colordaemon.film.colorize import plan_film
 from colordaemon.media import boxes, ebml
 from colordaemon.media.inventory import Entry
 from colordaemon.media.orientation import Orientation

@@ -18,7 +18,7 @@ from films import EXACT, make_film, short_segments
 
 from colordaemon.config import AfterSettings, Config, ModelSettings
 from colordaemon.errors import Interrupted
-from colordaemon.film.film import color_film, plan_film
+from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.media.photo_pixels import _BAND_PIXELS
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet

@@ -10,7 +10,7 @@ import pytest
 import torch
 from films import ARCHIVE, Painter, color_and_report, decode, make_film, pictures, planes
 
-from colordaemon.film.carry import Carrier
+from colordaemon.film.propagation import Carrier
 from colordaemon.film.stride import AUTO_STRIDE, LONGEST_STILL, Stride
 
 SIZE = (32, 48)
@@ -117,7 +117,7 @@ def test_a_film_too_large_to_wait_is_read_twice(
 ) -> None:
     source = make_film(tmp_path / "film.mkv", pictures(30, shot_frames=11), rate=10)
     expected, _ = color_and_report(source, ARCHIVE)
-    monkeypatch.setattr("colordaemon.film.playback.HELD_BYTES", 0)
+    monkeypatch.setattr("colordaemon.film.pipeline.HELD_BYTES", 0)
     again, report = color_and_report(source, ARCHIVE)
     assert report.frames == 30
     for one, other in zip(decode(expected), decode(again), strict=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from colordaemon.film.seen import Seen
+from colordaemon.film.analysis import Seen
 from colordaemon.media.damage import Damage
 from colordaemon.media.seek import Entry
 

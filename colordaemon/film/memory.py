@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from colordaemon.errors import MediaError
-from colordaemon.film.playback import HELD_BYTES, frames_ahead, held_bytes
+from colordaemon.film.pipeline import HELD_BYTES, frames_ahead, held_bytes
 from colordaemon.film.stride import StrideSetting
 from colordaemon.media.decode import decoder_threads
 from colordaemon.media.order import REORDER_FRAMES

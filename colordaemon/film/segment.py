@@ -20,7 +20,7 @@ from torch import Tensor
 from colordaemon.color import PixelCode, chroma_planes
 from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film.plan import SegmentResult, SegmentTask
-from colordaemon.film.playback import Playback, frames_ahead
+from colordaemon.film.pipeline import Playback, frames_ahead
 from colordaemon.film.prefetch import prefetch
 from colordaemon.media.beside import side_entries
 from colordaemon.media.decode import Frame

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from colordaemon.color import rgb_to_lab, ycbcr_to_rgb
 from colordaemon.errors import DataError, MediaError
-from colordaemon.film.seen import seen_frames
+from colordaemon.film.analysis import seen_frames
 from colordaemon.film.stride import Stride
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.pixels import layout_of, plane_array

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from colordaemon.config import Config
 from colordaemon.errors import AlreadyColor, MediaError
-from colordaemon.film.film import FilmJob, color_film, plan_film
+from colordaemon.film.colorize import FilmJob, color_film, plan_film
 from colordaemon.media.decode import Frame
 from colordaemon.media.inventory import Inventory, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo

@@ -17,7 +17,7 @@ from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.join import join, verify
 from colordaemon.film.memory import check_memory, reading_bytes
 from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask
-from colordaemon.film.record import Record, identity_of, segment_name
+from colordaemon.film.manifest import Record, identity_of, segment_name
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.stride import StrideSetting
 from colordaemon.media.beside import side_data, side_entries

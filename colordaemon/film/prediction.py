@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from colordaemon.film.seen import Seen
+from colordaemon.film.analysis import Seen
 from colordaemon.film.smoothing import Sample
 from colordaemon.network.colorizer import Colorizer
 

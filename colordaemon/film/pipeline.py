@@ -16,12 +16,12 @@ from itertools import islice
 import numpy as np
 
 from colordaemon.errors import MediaError
-from colordaemon.film.carry import Carrier
+from colordaemon.film.propagation import Carrier
 from colordaemon.film.edge import Edge, Shot
-from colordaemon.film.guesses import Guess, Guesses
+from colordaemon.film.prediction import Guess, Guesses
 from colordaemon.film.plan import SHORTEST_SECONDS, SegmentTask
 from colordaemon.film.prefetch import prefetch
-from colordaemon.film.seen import Seen, seen_frames, shots_in_color
+from colordaemon.film.analysis import Seen, seen_frames, shots_in_color
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
 from colordaemon.film.stride import LONGEST_STILL, Stride, StrideSetting
 from colordaemon.media.damage import Damage
