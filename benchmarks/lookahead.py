@@ -30,10 +30,10 @@ from colordaemon.color import gray_to_lightness
 from colordaemon.config import FilmSettings
 from colordaemon.film import pipeline as playing
 from colordaemon.film import smoothing
+from colordaemon.film.analysis import AnalyzedFrame
 from colordaemon.film.colorize import plan_film
+from colordaemon.film.pipeline import FilmPipeline
 from colordaemon.film.plan import SegmentTask
-from colordaemon.film.pipeline import Playback
-from colordaemon.film.analysis import Seen
 from colordaemon.film.smoothing import Sample, Smoother
 from colordaemon.judging.delta_e import delta_e_2000
 from colordaemon.network.colorizer import Colorizer, open_colorizer
@@ -75,12 +75,12 @@ class Remembering:
         self.batch_size, self.device = colorizer.batch_size, colorizer.device
         self.network_size = colorizer.network_size
 
-    def guess(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def prediction(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.asked += [picture.numpy() for picture in gray[:, 0]]
         keys = [picture.numpy().tobytes() for picture in gray]
         new = [number for number, key in enumerate(keys) if key not in self._said]
         if new:
-            ab, sure = self._colorizer.guess(gray[new])
+            ab, sure = self._colorizer.prediction(gray[new])
             self._said |= {keys[n]: (ab[i].cpu(), sure[i].cpu()) for i, n in enumerate(new)}
         ab, sure = zip(*(self._said[key] for key in keys), strict=True)
         return torch.stack(ab), torch.stack(sure)
@@ -93,7 +93,7 @@ class Shown:
     grays: what the network saw of each frame.
     """
 
-    frames: list[Seen] = field(default_factory=list)
+    frames: list[AnalyzedFrame] = field(default_factory=list)
     grays: list[np.ndarray] = field(default_factory=list)
     colors: list[np.ndarray] = field(default_factory=list)
     segments: int = 0
@@ -123,7 +123,7 @@ def compare(
 
 @contextmanager
 def looking(ahead: int) -> Iterator[None]:
-    """Let smoothing and playback look so many samples ahead, and behind before a segment."""
+    """Let smoothing and pipeline look so many samples ahead, and behind before a segment."""
     usual = smoothing.LOOK_AHEAD
     smoothing.LOOK_AHEAD = playing.LOOK_AHEAD = ahead
     try:
@@ -133,11 +133,11 @@ def looking(ahead: int) -> Iterator[None]:
 
 
 def in_segments(path: Path, network: Remembering, seconds: float) -> Shown:
-    """Colored as in production, up to the encoder."""
+    """ColoredFrame as in production, up to the encoder."""
     job = plan_film(path, FilmSettings(), force=True)
     task = SegmentTask(0, job.source, job.encoder, Path(), seconds, 100.0)
     network.asked.clear()
-    player, shown = Playback(task, network), Shown()  # type: ignore[arg-type]
+    player, shown = FilmPipeline(task, network), Shown()  # type: ignore[arg-type]
     try:
         while player.next is not None:
             for seen, ab in player.colored(task):  # each time the segment that is next
@@ -156,13 +156,13 @@ def as_wholes(film: Shown, network: Remembering) -> list[np.ndarray]:
     smoother, colors = Smoother("motion"), []
     with looking(WHOLE):
         for seen, gray in zip(film.frames, film.grays, strict=True):
-            ab, sure = network.guess(torch.from_numpy(gray)[None, None])
+            ab, sure = network.prediction(torch.from_numpy(gray)[None, None])
             sample = Sample(seen.luma, ab[0].numpy(), sure[0, 0].numpy())
             colors += smoother.feed(sample, seen.cut)
         return colors + smoother.finish()
 
 
-def difference(seen: Seen, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def difference(seen: AnalyzedFrame, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """CIEDE2000 of every pixel, in one row."""
     light = gray_to_lightness(torch.from_numpy(seen.luma)[None] / 255)
     labs = [torch.cat((light, torch.from_numpy(ab))) for ab in (one, other)]

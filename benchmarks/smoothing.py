@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from machine import describe_machine
 
-from colordaemon.film.analysis import seen_frames
+from colordaemon.film.analysis import analyzed_frames
+from colordaemon.film.shots import Stride
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
-from colordaemon.film.stride import Stride
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.probe import FilmInfo, probe_film
 from colordaemon.network.colorizer import Colorizer, open_colorizer
@@ -58,7 +58,7 @@ def main() -> None:
 
 def first_samples(info: FilmInfo, colorizer: Colorizer) -> list[Sample]:
     with FilmReader(info, damaged_percent=100.0) as reader:
-        seen = list(islice(seen_frames(reader, colorizer, Stride(1), holds=False), DIFFERENT))
+        seen = list(islice(analyzed_frames(reader, colorizer, Stride(1), holds=False), DIFFERENT))
     samples = []
     for first in range(0, len(seen), colorizer.batch_size):
         batch = seen[first : first + colorizer.batch_size]

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from machine import describe_machine
 
-from colordaemon.film.propagation import Carrier
+from colordaemon.film.propagation import ColorPropagator
+from colordaemon.film.shots import Stride, StrideSetting
 from colordaemon.film.smoothing import Sample, Smoother
-from colordaemon.film.stride import Stride, StrideSetting
 from colordaemon.judging.delta_e import delta_e_2000
 from colordaemon.media.decode import FilmReader
 from colordaemon.network.colorizer import Colorizer, open_colorizer
@@ -77,22 +77,22 @@ def color(
     frames: list[ColorFrame], samples: list[Sample], setting: StrideSetting
 ) -> tuple[int, list[np.ndarray], float]:
     """How many frames the network would see, the ab of all, and the seconds that took."""
-    stride, smoother, carrier = Stride(setting), Smoother("motion"), Carrier()
+    stride, smoother, propagator = Stride(setting), Smoother("motion"), ColorPropagator()
     colors: list[np.ndarray] = []
     cuts: list[bool] = []  # of the frames that the smoother has not given back
     seen = 0
     began = time.perf_counter()
     for number, (frame, sample) in enumerate(zip(frames, samples, strict=True)):
         taken = stride.takes(frame.gray * 255, frame.cut)
-        carrier.feed(number, frame.luma, taken)
+        propagator.feed(number, frame.luma, taken)
         if taken:
             seen += 1
             cuts.append(frame.cut)
             for ab in smoother.feed(sample, frame.cut):
-                colors += carrier.arrive(ab, cuts.pop(0))
+                colors += propagator.arrive(ab, cuts.pop(0))
     for ab in smoother.finish():
-        colors += carrier.arrive(ab, cuts.pop(0))
-    colors += carrier.finish(None)
+        colors += propagator.arrive(ab, cuts.pop(0))
+    colors += propagator.finish(None)
     return seen, colors, time.perf_counter() - began
 
 

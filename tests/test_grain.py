@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from colordaemon.film.grain import calmed, grain_of
+from colordaemon.film.analysis import calmed, grain_of
 
 
 def detailed(seed: int = 1) -> np.ndarray:

@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from films import ARCHIVE, Painter, color_and_report, decode, luma_of, make_film, picture_of, planes
 
 from colordaemon.errors import AlreadyColor
-from colordaemon.film.analysis import JUDGED, Seen, shots_in_color
+from colordaemon.film.analysis import JUDGED, AnalyzedFrame, shots_in_color
 
 SIZE = (96, 96)
 
@@ -82,12 +82,12 @@ def test_shots_in_color_are_not_shown_to_the_network(tmp_path: Path) -> None:
     assert sum(shown) == 24
 
 
-def frames(verdicts: str) -> list[Seen]:
+def frames(verdicts: str) -> list[AnalyzedFrame]:
     """A frame per letter: a capital begins a shot; c is in color, g gray, - not looked at."""
     blank = np.zeros((2, 2), np.uint8)
     in_color = {"c": True, "g": False, "-": None}
     return [
-        Seen(number, letter.isupper(), blank, None, None, in_color[letter.lower()])
+        AnalyzedFrame(number, letter.isupper(), blank, None, None, in_color[letter.lower()])
         for number, letter in enumerate(verdicts)
     ]
 
@@ -103,7 +103,7 @@ def test_verdicts_wait_no_longer_than_they_must() -> None:
     seen = iter(frames("G---g---g" + "-" * 50))
     taken = 0
 
-    def counted() -> Iterator[Seen]:
+    def counted() -> Iterator[AnalyzedFrame]:
         nonlocal taken
         for one in seen:
             taken += 1

@@ -31,11 +31,11 @@ from films import (
 
 from colordaemon.color import chroma_planes
 from colordaemon.errors import Interrupted, MediaError
+from colordaemon.film.analysis import calmed
 from colordaemon.film.colorize import FilmJob, color_film, plan_film, run_segments
-from colordaemon.film.grain import calmed
 from colordaemon.film.join import join, verify
-from colordaemon.film.plan import FilmPlan, SegmentTask
 from colordaemon.film.pipeline import frames_ahead
+from colordaemon.film.plan import FilmPlan, SegmentTask
 from colordaemon.film.segment import SegmentWorker, frame_chroma, run_segment, start_worker
 from colordaemon.media.damage import Damage
 from colordaemon.media.probe import probe_film

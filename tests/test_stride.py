@@ -10,8 +10,8 @@ import pytest
 import torch
 from films import ARCHIVE, Painter, color_and_report, decode, make_film, pictures, planes
 
-from colordaemon.film.propagation import Carrier
-from colordaemon.film.stride import AUTO_STRIDE, LONGEST_STILL, Stride
+from colordaemon.film.propagation import ColorPropagator
+from colordaemon.film.shots import AUTO_STRIDE, LONGEST_STILL, Stride
 
 SIZE = (32, 48)
 
@@ -52,11 +52,11 @@ def noise(seed: int) -> np.ndarray:
 
 
 def test_color_between_two_frames_is_between_theirs() -> None:
-    carrier, luma = Carrier(), noise(1).astype(np.uint8)
+    propagator, luma = ColorPropagator(), noise(1).astype(np.uint8)
     for number in range(5):
-        carrier.feed(number, luma, sampled=number in (0, 4))
-    done = carrier.arrive(np.full((2, *SIZE), 10, np.float32), cut=True)
-    done += carrier.arrive(np.full((2, *SIZE), 50, np.float32), cut=False)
+        propagator.feed(number, luma, sampled=number in (0, 4))
+    done = propagator.arrive(np.full((2, *SIZE), 10, np.float32), cut=True)
+    done += propagator.arrive(np.full((2, *SIZE), 50, np.float32), cut=False)
     means = [float(ab.mean()) for ab in done]
     assert means[0] == 10 and means[4] == 50
     assert means == sorted(means)
@@ -64,23 +64,23 @@ def test_color_between_two_frames_is_between_theirs() -> None:
 
 
 def test_a_cut_lends_no_color_to_the_frames_before_it() -> None:
-    carrier = Carrier()
+    propagator = ColorPropagator()
     for number in range(3):
-        carrier.feed(number, noise(1).astype(np.uint8), sampled=number == 0)
-    carrier.feed(3, noise(2).astype(np.uint8), sampled=True)
-    done = carrier.arrive(np.full((2, *SIZE), 10, np.float32), cut=True)
-    done += carrier.arrive(np.full((2, *SIZE), -50, np.float32), cut=True)
+        propagator.feed(number, noise(1).astype(np.uint8), sampled=number == 0)
+    propagator.feed(3, noise(2).astype(np.uint8), sampled=True)
+    done = propagator.arrive(np.full((2, *SIZE), 10, np.float32), cut=True)
+    done += propagator.arrive(np.full((2, *SIZE), -50, np.float32), cut=True)
     assert [float(ab.mean()) for ab in done] == pytest.approx([10, 10, 10, -50])
 
 
 def test_the_last_frames_take_what_follows_if_the_shot_goes_on() -> None:
     luma = noise(1).astype(np.uint8)
     for following, expected in ((None, 10.0), ((2, luma, np.full((2, *SIZE), 50.0)), 30.0)):
-        carrier = Carrier()
-        carrier.feed(0, luma, sampled=True)
-        carrier.feed(1, luma, sampled=False)
-        carrier.arrive(np.full((2, *SIZE), 10, np.float32), cut=True)
-        (ab,) = carrier.finish(following)
+        propagator = ColorPropagator()
+        propagator.feed(0, luma, sampled=True)
+        propagator.feed(1, luma, sampled=False)
+        propagator.arrive(np.full((2, *SIZE), 10, np.float32), cut=True)
+        (ab,) = propagator.finish(following)
         assert float(ab.mean()) == pytest.approx(expected, abs=1)
 
 

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 
-from colordaemon.film.grain import calmed
-from colordaemon.film.shots import CutDetector
-from colordaemon.film.stride import Stride
+from colordaemon.film.shots import CutDetector, Stride
 from colordaemon.media.damage import Damage
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.probe import frame_color
@@ -21,15 +19,21 @@ from colordaemon.transfer import Transfer, shown_gray
 # Frames of a shot, counted from its first, whose own color is judged. One alone may be a flash or a
 # scratch; all of a shot that has color have it.
 JUDGED = (0, 4, 8)
+GRAIN = 0.02  # standard deviation, of gray in 0..1, from which on it is worth filtering
+
+# A Laplacian of a Laplacian: blind to edges and ramps (Immerkær 1996).
+_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+_GAIN = 6.0  # what it does to the standard deviation of noise
+_MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, at a standard deviation of one
 
 
 @dataclass(frozen=True)
-class Seen:
+class AnalyzedFrame:
     """A frame, small and upright. cut: it begins a shot.
 
     luma: (h, w) uint8 at the size of ab. gray: (2h, 2w) float32 in 0..1, as the network has to see
-    it; None if it has not. A shot's first frame always has one. frame: the full one, or None where
-    it is too large to wait. in_color: the frame, after `shots_in_color` its shot, has real color
+    it; None if it has not. A shot's first frame always has one. full: the frame as decoded, or None
+    where it is too large to wait. in_color: the frame, after `shots_in_color` its shot, has real color
     of its own; None where nobody looked. damage: counted from the film's beginning up to it.
     before: of a shot's first frame, pts and luma CRC of the frame before it.
     """
@@ -38,15 +42,15 @@ class Seen:
     cut: bool
     luma: np.ndarray
     gray: np.ndarray | None
-    frame: Frame | None
+    full: Frame | None
     in_color: bool | None = None
     damage: Damage = field(default_factory=Damage)
     before: tuple[int, int] | None = None
 
 
-def seen_frames(
+def analyzed_frames(
     reader: FilmReader, colorizer: Colorizer, stride: Stride, holds: bool, judges: bool = False
-) -> Iterator[Seen]:
+) -> Iterator[AnalyzedFrame]:
     """All frames of a reader that begins with a shot.
 
     holds: whether the full ones come along. judges: whether own color matters.
@@ -75,25 +79,25 @@ def seen_frames(
             in_color = frame_color(frame.picture, transfer) is ExistingColor.COLOR
         held, damage = frame if holds else None, replace(reader.damage)
         before = (last.pts, last.luma_crc()) if last and cut else None
-        yield Seen(frame.pts, cut, luma, sampled, held, in_color, damage, before)
+        yield AnalyzedFrame(frame.pts, cut, luma, sampled, held, in_color, damage, before)
         last = frame
 
 
-def shots_in_color(frames: Iterable[Seen]) -> Iterator[Seen]:
+def shots_in_color(frames: Iterable[AnalyzedFrame]) -> Iterator[AnalyzedFrame]:
     """The same frames, each told whether its shot has color of its own.
 
     The first frames of a shot wait until enough of them have been judged.
     """
-    waiting: list[Seen] = []
+    waiting: list[AnalyzedFrame] = []
     verdict: bool | None = None
-    for seen in frames:
-        if seen.cut:
+    for frame in frames:
+        if frame.cut:
             yield from _told(waiting, _verdict(waiting))
             waiting, verdict = [], None
         if verdict is not None:
-            yield replace(seen, in_color=verdict)
+            yield replace(frame, in_color=verdict)
             continue
-        waiting.append(seen)
+        waiting.append(frame)
         if len(waiting) > max(JUDGED):
             verdict = _verdict(waiting)
             yield from _told(waiting, verdict)
@@ -101,10 +105,29 @@ def shots_in_color(frames: Iterable[Seen]) -> Iterator[Seen]:
     yield from _told(waiting, _verdict(waiting))
 
 
-def _verdict(frames: list[Seen]) -> bool:
-    judged = [seen.in_color for seen in frames if seen.in_color is not None]
+def _verdict(frames: list[AnalyzedFrame]) -> bool:
+    judged = [frame.in_color for frame in frames if frame.in_color is not None]
     return bool(judged) and all(judged)
 
 
-def _told(frames: list[Seen], verdict: bool) -> Iterator[Seen]:
-    return (replace(seen, in_color=verdict) for seen in frames)
+def _told(frames: list[AnalyzedFrame], verdict: bool) -> Iterator[AnalyzedFrame]:
+    return (replace(frame, in_color=verdict) for frame in frames)
+
+
+def grain_of(gray: np.ndarray) -> float:
+    """Standard deviation of the noise in a picture (h, w) float32 0..1; detail hardly counts."""
+    response = np.abs(cv2.filter2D(gray, -1, _KERNEL)[::2, ::2])
+    return float(np.median(response)) / _MEDIAN_OF_NORMAL / _GAIN
+
+
+def calmed(gray: np.ndarray) -> np.ndarray:
+    """The picture with its grain smoothed away, edges kept; as it is where there is little.
+
+    For the network alone, which takes grain for texture. Measured on three color clips with noise
+    of 10 codes: errors fall by 0 to 9 %. On clean pictures it would cost 4 to 15 %.
+    """
+    grain = grain_of(gray)
+    if grain < GRAIN:
+        return gray
+    smooth: np.ndarray = cv2.bilateralFilter(gray, 5, 2 * grain, 1.5)
+    return smooth

@@ -15,11 +15,11 @@ import torch
 from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.join import join, verify
+from colordaemon.film.manifest import Manifest, identity_of, segment_name
 from colordaemon.film.memory import check_memory, reading_bytes
 from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask
-from colordaemon.film.manifest import Record, identity_of, segment_name
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
-from colordaemon.film.stride import StrideSetting
+from colordaemon.film.shots import StrideSetting
 from colordaemon.media.beside import side_data, side_entries
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.colorspace import color_holdings
@@ -155,11 +155,11 @@ def color_film(
     stride = stride_for(job.settings, colorizer.device)
     try:
         with _work_folder(work, partial) as folder:
-            record = Record(folder, identity_of(job, stride, str(colorizer), made_by))
-            done = record.load(on_work)
+            manifest = Manifest(folder, identity_of(job, stride, str(colorizer), made_by))
+            done = manifest.load(on_work)
 
             def keep(result: SegmentResult) -> None:
-                record.add(result)
+                manifest.add(result)
                 on_segment(result.index + 1)
 
             with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:

@@ -25,8 +25,7 @@ from typing import Any
 import av
 
 from colordaemon import __version__
-from colordaemon.film.edge import Edge
-from colordaemon.film.plan import SegmentResult
+from colordaemon.film.plan import ResumePoint, SegmentResult
 from colordaemon.media.damage import Damage
 
 _READ_BYTES = 1 << 20
@@ -45,7 +44,7 @@ def identity_of(*parts: object) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-class Record:
+class Manifest:
     """A text file in the folder of the segments: the identity, then a line of JSON for each."""
 
     def __init__(self, folder: Path, identity: str) -> None:
@@ -98,7 +97,7 @@ class Record:
             result = SegmentResult(
                 path=path,
                 packet_pts=tuple(values.pop("packet_pts")),
-                next=Edge(**following) if following else None,
+                next=ResumePoint(**following) if following else None,
                 cuts=tuple(values.pop("cuts")),
                 beside=tuple(values.pop("beside")),
                 damage=Damage(**values.pop("damage")),

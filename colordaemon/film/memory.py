@@ -6,7 +6,7 @@ import os
 
 from colordaemon.errors import MediaError
 from colordaemon.film.pipeline import HELD_BYTES, frames_ahead, held_bytes
-from colordaemon.film.stride import StrideSetting
+from colordaemon.film.shots import StrideSetting
 from colordaemon.media.decode import decoder_threads
 from colordaemon.media.order import REORDER_FRAMES
 from colordaemon.media.probe import FilmInfo

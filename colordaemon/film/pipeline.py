@@ -1,9 +1,9 @@
-"""A film being read from a segment's start to its end, with the network's guess of every frame.
+"""A film being read from a segment's start to its end, and the color of each of its frames.
 
-Smoothing wants to know what came before a segment and what comes after it. So guesses run ahead of
-the frames that are taken, and the last ones taken are remembered, both within the shot. Frames that
-the network does not see get their color from their neighbors. Full frames wait meanwhile, up to a
-fixed number of bytes; a film of a size that would not fit is read a second time instead.
+Smoothing wants to know what came before a segment and what comes after it. So predictions run ahead
+of the frames that are taken, and the last ones taken are remembered, both within the shot. Frames
+that the network does not see get their color from their neighbors. Full frames wait meanwhile, up
+to a fixed number of bytes; a film of a size that would not fit is read a second time instead.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from itertools import islice
 import numpy as np
 
 from colordaemon.errors import MediaError
-from colordaemon.film.propagation import Carrier
-from colordaemon.film.edge import Edge, Shot
-from colordaemon.film.prediction import Guess, Guesses
-from colordaemon.film.plan import SHORTEST_SECONDS, SegmentTask
+from colordaemon.film.analysis import AnalyzedFrame, analyzed_frames, shots_in_color
+from colordaemon.film.plan import SHORTEST_SECONDS, ResumePoint, SegmentTask, Shot
+from colordaemon.film.prediction import Prediction, Predictions
 from colordaemon.film.prefetch import prefetch
-from colordaemon.film.analysis import Seen, seen_frames, shots_in_color
+from colordaemon.film.propagation import ColorPropagator
+from colordaemon.film.shots import LONGEST_STILL, Stride, StrideSetting
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
-from colordaemon.film.stride import LONGEST_STILL, Stride, StrideSetting
 from colordaemon.media.damage import Damage
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.probe import FilmInfo
@@ -34,7 +33,7 @@ HELD_BYTES = 640 << 20  # full frames that may wait for what comes after them
 _HELD_SAMPLES = 2 * LOOK_AHEAD + TOGETHER  # that many wait at the most, and the frames in between
 
 
-class Playback:
+class FilmPipeline:
     """A film's frames in order, segment after segment.
 
     seeks: whether the task's start may be searched for. `sought` says whether it was; if so, an
@@ -52,11 +51,11 @@ class Playback:
         if not holds:
             self._second = FilmReader(task.source, damaged_percent=100.0, entry=entry)
         self._second_frames = iter(self._second) if self._second else None
-        seen = seen_frames(
+        frames = analyzed_frames(
             self._reader, colorizer, Stride(task.stride), holds, judges=task.keep_color
         )
-        self._frames = prefetch(shots_in_color(seen), frames_ahead(task.source), "decode")
-        self._guesses = Guesses(self._frames, colorizer)
+        self._frames = prefetch(shots_in_color(frames), frames_ahead(task.source), "decode")
+        self._predictions = Predictions(self._frames, colorizer)
         self._behind: deque[tuple[int, Sample]] = deque(maxlen=LOOK_AHEAD)  # taken, of this shot
         self._shot = Shot(entry if self._reader.sought else None)  # as far as it was taken
         self._full: Frame | None = None
@@ -68,17 +67,17 @@ class Playback:
             self._second.close()
 
     @property
-    def next(self) -> Seen | None:
+    def next(self) -> AnalyzedFrame | None:
         """The frame that is taken next; None at the film's end."""
-        return self._guesses.next
+        return self._predictions.next
 
     @property
-    def edge(self) -> Edge | None:
-        """What another playback has to know to go on from here; None at the film's end."""
+    def resume_point(self) -> ResumePoint | None:
+        """What another pipeline has to know to go on from here; None at the film's end."""
         if self.next is None:
             return None
         warm_pts = self._behind[0][0] if self._behind else self.next.pts
-        return self._shot.edge(self.next, self.full(self.next).luma_crc(), warm_pts)
+        return self._shot.resume_point(self.next, self.full(self.next).luma_crc(), warm_pts)
 
     @property
     def damage(self) -> Damage:
@@ -91,21 +90,24 @@ class Playback:
 
     def stands_at(self, task: SegmentTask) -> bool:
         """Whether the task's first frame is next, with the memory that it wants."""
-        return task.start is not None and (self.source, self.edge) == (task.source, task.start)
+        return task.start is not None and (self.source, self.resume_point) == (
+            task.source,
+            task.start,
+        )
 
     def go_to_start(self) -> Iterator[None]:
         """Go to the first frame of the task, in single steps, and make sure that it is the right
         picture."""
         start, path = self._start, self.source.path
         while start and self.next and self.next.pts < start.warm_pts:
-            self._shot.add(self._guesses.skip())
+            self._shot.add(self._predictions.skip())
             yield
         while start and self.next and self.next.pts < start.pts:
             self._take()
             yield
         if self.next is None or (start and self.next.pts != start.pts):
             raise MediaError(f"{path}: no frame at pts {start and start.pts}")
-        found = self.edge if start else None
+        found = self.resume_point if start else None
         if start and found and found.crc != start.crc:
             raise MediaError(
                 f"{path}: the frame at pts {start.pts} has changed "
@@ -114,70 +116,72 @@ class Playback:
         if self.sought and found != start:
             raise MediaError(f"{path}: the shot before pts {found and found.pts} has changed")
 
-    def colored(self, task: SegmentTask) -> Iterator[tuple[Seen, np.ndarray | None]]:
+    def colored(self, task: SegmentTask) -> Iterator[tuple[AnalyzedFrame, np.ndarray | None]]:
         """The frames of a task with their final ab (2, h, w), upright; None for those of shots that
         have color of their own, which fill segments of their own."""
         if self.next is not None and self.next.in_color:
-            yield from ((guess.seen, None) for guess in self._segment(task))
+            yield from ((prediction.frame, None) for prediction in self._segment(task))
             return
-        carrier = Carrier()
-        waiting: deque[Seen] = deque()
+        propagator = ColorPropagator()
+        waiting: deque[AnalyzedFrame] = deque()
 
-        def segment() -> Iterator[Guess]:
-            for guess in self._segment(task):
-                seen = guess.seen
-                waiting.append(replace(seen, gray=None))  # many wait, and nobody looks again
-                carrier.feed(seen.pts, seen.luma, guess.sample is not None)
-                yield guess
+        def segment() -> Iterator[Prediction]:
+            for prediction in self._segment(task):
+                analyzed = prediction.frame
+                waiting.append(replace(analyzed, gray=None))  # many wait, and nobody looks again
+                propagator.feed(analyzed.pts, analyzed.luma, prediction.sample is not None)
+                yield prediction
 
         beyond = None
-        for seen, ab in self._smoothed(segment(), task.smoothing):
-            ours = bool(waiting) and seen.pts <= waiting[-1].pts
+        for analyzed, ab in self._smoothed(segment(), task.smoothing):
+            ours = bool(waiting) and analyzed.pts <= waiting[-1].pts
             if not ours:  # it begins the next segment
-                beyond = seen.pts, seen.luma, ab
+                beyond = analyzed.pts, analyzed.luma, ab
                 break
-            for final in carrier.arrive(ab, seen.cut):
+            for final in propagator.arrive(ab, analyzed.cut):
                 yield waiting.popleft(), final
-        yield from zip(waiting, carrier.finish(beyond), strict=True)
+        yield from zip(waiting, propagator.finish(beyond), strict=True)
 
-    def _smoothed(self, guesses: Iterator[Guess], mode: Mode) -> Iterator[tuple[Seen, np.ndarray]]:
+    def _smoothed(
+        self, predictions: Iterator[Prediction], mode: Mode
+    ) -> Iterator[tuple[AnalyzedFrame, np.ndarray]]:
         """The samples of a segment with their smoothed ab, and one more if the shot goes on."""
         smoother = Smoother(mode)
         if self.next is not None and not self.next.cut:
             for _, sample in self._behind:
                 smoother.remember(sample)
-        waiting: deque[Seen] = deque()
-        for guess in guesses:
-            if guess.sample is not None:
-                waiting.append(guess.seen)
-                for ab in smoother.feed(guess.sample, guess.seen.cut):
+        waiting: deque[AnalyzedFrame] = deque()
+        for prediction in predictions:
+            if prediction.sample is not None:
+                waiting.append(prediction.frame)
+                for ab in smoother.feed(prediction.sample, prediction.frame.cut):
                     yield waiting.popleft(), ab
-        following = list(islice(self._guesses.ahead(), LOOK_AHEAD if mode == "motion" else 1))
-        for guess in following:
-            assert guess.sample is not None
-            smoother.follow(guess.sample)
-        waiting.extend(guess.seen for guess in following[:1])
+        following = list(islice(self._predictions.ahead(), LOOK_AHEAD if mode == "motion" else 1))
+        for prediction in following:
+            assert prediction.sample is not None
+            smoother.follow(prediction.sample)
+        waiting.extend(prediction.frame for prediction in following[:1])
         yield from zip(waiting, smoother.finish(beyond=bool(following)), strict=True)
 
-    def full(self, seen: Seen) -> Frame:
+    def full(self, analyzed: AnalyzedFrame) -> Frame:
         """The full frame; asked for in the order of time."""
-        if seen.frame is not None:
-            return seen.frame
+        if analyzed.full is not None:
+            return analyzed.full
         assert self._second_frames is not None
-        while self._full is None or self._full.pts < seen.pts:
+        while self._full is None or self._full.pts < analyzed.pts:
             self._full = next(self._second_frames, None)
-            if self._full is None or self._full.pts > seen.pts:
-                raise MediaError(f"{self.source.path}: no frame at pts {seen.pts} any more")
+            if self._full is None or self._full.pts > analyzed.pts:
+                raise MediaError(f"{self.source.path}: no frame at pts {analyzed.pts} any more")
         return self._full
 
-    def _segment(self, task: SegmentTask) -> Iterator[Guess]:
+    def _segment(self, task: SegmentTask) -> Iterator[Prediction]:
         """The frames of a task; the one after them is `next`."""
         assert self.next is not None
         first = self.next
         while self.next is not None and not self._ends(task, first):
             yield self._take()
 
-    def _ends(self, task: SegmentTask, first: Seen) -> bool:
+    def _ends(self, task: SegmentTask, first: AnalyzedFrame) -> bool:
         assert self.next is not None
         if task.end_pts is not None:
             return self.next.pts >= task.end_pts
@@ -188,14 +192,14 @@ class Playback:
         seconds = float((self.next.pts - first.pts) * self.source.time_base)
         return seconds >= (SHORTEST_SECONDS if self.next.cut else task.longest_seconds)
 
-    def _take(self) -> Guess:
-        guess = self._guesses.take()
-        if guess.seen.cut:
+    def _take(self) -> Prediction:
+        prediction = self._predictions.take()
+        if prediction.frame.cut:
             self._behind.clear()
-        if guess.sample is not None:
-            self._behind.append((guess.seen.pts, guess.sample))
-        self._shot.add(guess.seen)
-        return guess
+        if prediction.sample is not None:
+            self._behind.append((prediction.frame.pts, prediction.sample))
+        self._shot.add(prediction.frame)
+        return prediction
 
 
 def held_bytes(info: FilmInfo, setting: StrideSetting) -> int:

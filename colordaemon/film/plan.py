@@ -1,24 +1,80 @@
 """A film as a plan and segment tasks: plain descriptions that can travel and run again.
 
 A segment is whole shots, two to about ten seconds long; a longer shot is split. A task carries no
-state from its neighbor, so segments may be made again, elsewhere, in any order.
+state from its neighbor, so segments may be made again, elsewhere, in any order. It begins to read
+at the start of the shot that its first frame is in, because there everything that remembers
+forgets: the cut detector, the stride, the verdict on existing color. What it sees until its first
+frame is compared with what was seen there before, so that it goes on exactly as if it had never
+stopped.
 """
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from colordaemon.film.edge import Edge
+from colordaemon.film.analysis import AnalyzedFrame
+from colordaemon.film.shots import StrideSetting
 from colordaemon.film.smoothing import Mode
-from colordaemon.film.stride import StrideSetting
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.damage import Damage
 from colordaemon.media.probe import FilmInfo
+from colordaemon.media.seek import Entry
 
 SHORTEST_SECONDS = 2.0  # a cut within this time of a segment's start does not end it
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The beginning of a segment that is not the film's first.
+
+    pts: of its first frame. crc: CRC-32 of that frame's luma; it is checked, because after a search
+    the time can be right and the picture wrong. warm_pts: pts of the first frame, at or before it,
+    that smoothing wants to know of. shot_pts: pts of the frame that begins the shot. shot_crc:
+    CRC-32 of what was seen of the shot before the first frame. before_pts, before_crc: pts and luma
+    CRC of the frame before the shot, None in the film's first.
+    """
+
+    pts: int
+    crc: int
+    warm_pts: int
+    shot_pts: int
+    shot_crc: int
+    before_pts: int | None
+    before_crc: int | None
+
+    def entry(self, damage: Damage) -> Entry | None:
+        """Where to enter the film; None: at its beginning. damage: as counted before it."""
+        if self.before_pts is None or self.before_crc is None:
+            return None
+        return Entry(self.shot_pts, self.before_pts, self.before_crc, self.pts, damage)
+
+
+class Shot:
+    """Fed one frame at a time, knows where its shot began and what was seen of it."""
+
+    def __init__(self, entry: Entry | None = None) -> None:
+        """entry: where the film was entered; the first frame does not know of the one before it."""
+        self._before = (entry.before_pts, entry.before_crc) if entry else (None, None)
+        self._pts: int | None = None  # of the frame that began it
+        self._crc = 0
+
+    def add(self, frame: AnalyzedFrame) -> None:
+        """Take a frame in; small pictures are enough to tell whether a large one is right."""
+        if frame.cut:
+            self._pts, self._crc, self._before = frame.pts, 0, frame.before or self._before
+        facts = f"{frame.pts} {frame.gray is not None} {frame.in_color}"
+        self._crc = zlib.crc32(frame.luma.tobytes(), zlib.crc32(facts.encode(), self._crc))
+
+    def resume_point(self, frame: AnalyzedFrame, crc: int, warm_pts: int) -> ResumePoint:
+        """The resume point at a frame that is going to be added. crc: of its luma."""
+        if frame.cut or self._pts is None:
+            before = frame.before or self._before
+            return ResumePoint(frame.pts, crc, frame.pts, frame.pts, 0, *before)
+        return ResumePoint(frame.pts, crc, warm_pts, self._pts, self._crc, *self._before)
 
 
 @dataclass(frozen=True)
@@ -38,7 +94,7 @@ class SegmentTask:
     path: Path
     longest_seconds: float
     damaged_percent: float
-    start: Edge | None = None
+    start: ResumePoint | None = None
     damage: Damage = field(default_factory=Damage)
     end_pts: int | None = None
     smoothing: Mode = "motion"
@@ -63,7 +119,7 @@ class SegmentResult:
     path: Path
     packet_pts: tuple[int, ...]
     end_pts: int
-    next: Edge | None
+    next: ResumePoint | None
     cuts: tuple[int, ...]
     damage: Damage
     kept: int = 0

@@ -1,4 +1,4 @@
-"""What the network says of a film's frames, made in batches ahead of those that are taken."""
+"""What the network predicts for a film's frames, made in batches ahead of those that are taken."""
 
 from __future__ import annotations
 
@@ -10,82 +10,84 @@ from itertools import islice
 import numpy as np
 import torch
 
-from colordaemon.film.analysis import Seen
+from colordaemon.film.analysis import AnalyzedFrame
 from colordaemon.film.smoothing import Sample
 from colordaemon.network.colorizer import Colorizer
 
 
 @dataclass(frozen=True)
-class Guess:
+class Prediction:
     """A frame and what the network says of it, None where it is not asked."""
 
-    seen: Seen
+    frame: AnalyzedFrame
     sample: Sample | None
 
 
-class Guesses:
+class Predictions:
     """The frames of a film in order; those that follow can be looked at before they are taken."""
 
-    def __init__(self, frames: Iterator[Seen], colorizer: Colorizer) -> None:
+    def __init__(self, frames: Iterator[AnalyzedFrame], colorizer: Colorizer) -> None:
         self._frames, self._colorizer = frames, colorizer
-        self._unguessed: deque[Seen] = deque()
-        self._guesses: deque[Guess] = deque()  # not yet taken
+        self._unpredicted: deque[AnalyzedFrame] = deque()
+        self._predictions: deque[Prediction] = deque()  # not yet taken
 
     @property
-    def next(self) -> Seen | None:
+    def next(self) -> AnalyzedFrame | None:
         """The frame that is taken next; None at the film's end."""
-        if self._guesses:
-            return self._guesses[0].seen
-        if not self._unguessed:
-            self._unguessed.extend(islice(self._frames, 1))
-        return self._unguessed[0] if self._unguessed else None
+        if self._predictions:
+            return self._predictions[0].frame
+        if not self._unpredicted:
+            self._unpredicted.extend(islice(self._frames, 1))
+        return self._unpredicted[0] if self._unpredicted else None
 
-    def skip(self) -> Seen:
+    def skip(self) -> AnalyzedFrame:
         """Take the next frame without asking the network; before any other is taken."""
-        return self._unguessed.popleft()
+        return self._unpredicted.popleft()
 
-    def take(self) -> Guess:
-        if not self._guesses:
-            self._guess()
-        return self._guesses.popleft()
+    def take(self) -> Prediction:
+        if not self._predictions:
+            self._predict()
+        return self._predictions.popleft()
 
-    def ahead(self) -> Iterator[Guess]:
+    def ahead(self) -> Iterator[Prediction]:
         """The samples that follow in this shot; they stay to be taken."""
         number = 0
-        while number < len(self._guesses) or self._guess():
-            guess = self._guesses[number]
-            if guess.seen.cut:
+        while number < len(self._predictions) or self._predict():
+            prediction = self._predictions[number]
+            if prediction.frame.cut:
                 return
-            if guess.sample is not None:
-                yield guess
+            if prediction.sample is not None:
+                yield prediction
             number += 1
 
-    def _guess(self) -> bool:
+    def _predict(self) -> bool:
         """Let the network see another batch; False at the film's end."""
-        asked = [seen for seen in self._unguessed if _is_asked(seen)]
+        asked = [frame for frame in self._unpredicted if _is_asked(frame)]
         while len(asked) < self._colorizer.batch_size:
-            seen = next(self._frames, None)
-            if seen is None:
+            frame = next(self._frames, None)
+            if frame is None:
                 break
-            self._unguessed.append(seen)
-            if _is_asked(seen):
-                asked.append(seen)
-            elif seen.in_color and len(self._unguessed) >= self._colorizer.batch_size:
+            self._unpredicted.append(frame)
+            if _is_asked(frame):
+                asked.append(frame)
+            elif frame.in_color and len(self._unpredicted) >= self._colorizer.batch_size:
                 break  # a long shot in color has nothing to ask about
-        samples = dict(zip((seen.pts for seen in asked), self._samples(asked), strict=True))
-        self._guesses.extend(Guess(seen, samples.get(seen.pts)) for seen in self._unguessed)
-        found = bool(self._unguessed)
-        self._unguessed.clear()
+        samples = dict(zip((frame.pts for frame in asked), self._samples(asked), strict=True))
+        self._predictions.extend(
+            Prediction(frame, samples.get(frame.pts)) for frame in self._unpredicted
+        )
+        found = bool(self._unpredicted)
+        self._unpredicted.clear()
         return found
 
-    def _samples(self, asked: list[Seen]) -> list[Sample]:
+    def _samples(self, asked: list[AnalyzedFrame]) -> list[Sample]:
         if not asked:
             return []
-        gray = np.stack([seen.gray for seen in asked if seen.gray is not None])
+        gray = np.stack([frame.gray for frame in asked if frame.gray is not None])
         said = self._colorizer.guess(torch.from_numpy(gray).unsqueeze(1))
         ab, sure = (part.cpu().numpy() for part in said)  # waits for the GPU
-        return [Sample(seen.luma, ab[n], sure[n, 0]) for n, seen in enumerate(asked)]
+        return [Sample(frame.luma, ab[n], sure[n, 0]) for n, frame in enumerate(asked)]
 
 
-def _is_asked(seen: Seen) -> bool:
-    return seen.gray is not None and not seen.in_color
+def _is_asked(frame: AnalyzedFrame) -> bool:
+    return frame.gray is not None and not frame.in_color

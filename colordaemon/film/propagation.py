@@ -19,7 +19,7 @@ class _Waiting:
     sampled: bool
 
 
-class Carrier:
+class ColorPropagator:
     """Fed frames in order, and the final ab of those that were sampled; gives the ab of all.
 
     A frame in between takes each pixel's color from where the optical flow finds it in the frames

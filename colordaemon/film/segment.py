@@ -19,8 +19,8 @@ from torch import Tensor
 
 from colordaemon.color import PixelCode, chroma_planes
 from colordaemon.errors import Interrupted, MediaError
+from colordaemon.film.pipeline import FilmPipeline, frames_ahead
 from colordaemon.film.plan import SegmentResult, SegmentTask
-from colordaemon.film.pipeline import Playback, frames_ahead
 from colordaemon.film.prefetch import prefetch
 from colordaemon.media.beside import side_entries
 from colordaemon.media.decode import Frame
@@ -45,7 +45,7 @@ class SegmentWorker:
     ) -> None:
         self.colorizer, self.on_frame, self.should_stop = colorizer, on_frame, should_stop
         self._on_work = on_work
-        self._playback: Playback | None = None
+        self._playback: FilmPipeline | None = None
 
     def run(self, task: SegmentTask) -> SegmentResult:
         """Raises MediaError, and Interrupted when a stop is asked for; leaves no file then."""
@@ -62,13 +62,13 @@ class SegmentWorker:
             self._playback = None
 
     def _run(self, task: SegmentTask) -> SegmentResult:
-        playback = self._playback_at(task)
+        pipeline = self._playback_at(task)
         cuts: list[int] = []
         kept, misshown = 0, 0
         beside: set[str] = set()
         last: Frame | None = None
         waiting = prefetch(
-            colored_frames(playback, task, self.colorizer.device),
+            colored_frames(pipeline, task, self.colorizer.device),
             frames_ahead(task.source),
             "color",
         )
@@ -90,7 +90,7 @@ class SegmentWorker:
         finally:
             waiting.close()  # type: ignore[attr-defined]
         assert last is not None
-        following, damage = playback.edge, playback.damage
+        following, damage = pipeline.resume_point, pipeline.damage
         if following is None:
             self.close()
         return SegmentResult(
@@ -106,12 +106,12 @@ class SegmentWorker:
             beside=tuple(sorted(beside)),
         )
 
-    def _playback_at(self, task: SegmentTask) -> Playback:
+    def _playback_at(self, task: SegmentTask) -> FilmPipeline:
         """The open film, if it stands at the task's start; else one that was brought there."""
         if self._playback is not None and self._playback.stands_at(task):
             return self._playback
         self.close()
-        self._playback = Playback(task, self.colorizer)
+        self._playback = FilmPipeline(task, self.colorizer)
         if task.start and not self._playback.sought:
             log.info("%s: read from its beginning, there is no place to enter", task.source.path)
         try:
@@ -121,16 +121,16 @@ class SegmentWorker:
                 raise
             log.info("%s; read from its beginning", error)
             self.close()
-            self._playback = Playback(task, self.colorizer, seeks=False)
+            self._playback = FilmPipeline(task, self.colorizer, seeks=False)
             self._go_to_start(self._playback)
         return self._playback
 
-    def _go_to_start(self, playback: Playback) -> None:
+    def _go_to_start(self, pipeline: FilmPipeline) -> None:
         """Past frames that are finished already, which may be hours of them."""
-        for _ in playback.go_to_start():
+        for _ in pipeline.go_to_start():
             self._on_work()
             if self.should_stop():
-                raise Interrupted(f"{playback.source.path}: stopped")
+                raise Interrupted(f"{pipeline.source.path}: stopped")
 
 
 _this_thread = threading.local()
@@ -148,7 +148,7 @@ def run_segment(task: SegmentTask) -> SegmentResult:
 
 
 @dataclass(frozen=True)
-class Colored:
+class ColoredFrame:
     """A frame with its chroma planes (2, H', W') in the encoder's own code; kept: its own ones."""
 
     frame: Frame
@@ -158,18 +158,18 @@ class Colored:
 
 
 def colored_frames(
-    playback: Playback, task: SegmentTask, device: torch.device
-) -> Iterator[Colored]:
+    pipeline: FilmPipeline, task: SegmentTask, device: torch.device
+) -> Iterator[ColoredFrame]:
     """The frames of a task with their final colors."""
-    for seen, ab in playback.colored(task):
-        frame = playback.full(seen)
+    for analyzed, ab in pipeline.colored(task):
+        frame = pipeline.full(analyzed)
         if ab is None:
             _check_own_color(task.source)
-            yield Colored(frame, own_chroma(frame, task.encoder), seen.cut, kept=True)
+            yield ColoredFrame(frame, own_chroma(frame, task.encoder), analyzed.cut, kept=True)
             continue
         stored = torch.from_numpy(task.source.orientation.as_stored(ab).copy())
         chroma = frame_chroma(frame, stored.to(device), task.encoder.code_of(frame.fields))
-        yield Colored(frame, chroma, seen.cut, kept=False)
+        yield ColoredFrame(frame, chroma, analyzed.cut, kept=False)
 
 
 def _check_own_color(source: FilmInfo) -> None:

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from colordaemon.color import rgb_to_lab, ycbcr_to_rgb
 from colordaemon.errors import DataError, MediaError
-from colordaemon.film.analysis import seen_frames
-from colordaemon.film.stride import Stride
+from colordaemon.film.analysis import analyzed_frames
+from colordaemon.film.shots import Stride
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.pixels import layout_of, plane_array
 from colordaemon.media.probe import FilmInfo, film_color, probe_film
@@ -66,12 +66,12 @@ def color_frames(
     """The frames that begin within the first `seconds` of a film; None: all."""
     info = reader.info
     start: int | None = None
-    for seen in seen_frames(reader, colorizer, Stride(1), holds=True):
+    for seen in analyzed_frames(reader, colorizer, Stride(1), holds=True):
         start = seen.pts if start is None else start
         if seconds is not None and float((seen.pts - start) * info.time_base) >= seconds:
             return
-        assert seen.frame is not None and seen.gray is not None  # held, and with a stride of one
-        lab = true_lab(seen.frame, seen.gray, info)
+        assert seen.full is not None and seen.gray is not None  # held, and with a stride of one
+        lab = true_lab(seen.full, seen.gray, info)
         yield ColorFrame(seen.pts, seen.gray, seen.luma, lab, seen.cut)
 
 
