@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 from colordaemon.config import TrainSettings
-from colordaemon.network.colorizer import choose_device
+from colordaemon.network.device import choose_device
 from colordaemon.pictures.dataset import find_pictures
 from colordaemon.training.train import train
 

@@ -21,7 +21,8 @@ from machine import describe_machine
 from torch import Tensor, nn
 
 from colordaemon.network.checkpoint import BUNDLED, load_model
-from colordaemon.network.colorizer import Colorizer, choose_device, choose_dtype
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.device import choose_device, choose_dtype
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from wrecks import Committed, Flushed, Named, Step, Wreck, Written, wrecks_after
 
-from colordaemon.service import rename
+from colordaemon import durable
 
 _STEPS = ("link", "unlink", "replace", "rename", "mkdir", "rmdir")
 
@@ -43,7 +43,7 @@ class Recorder:
         """From here to the end of the patch."""
         for name in _STEPS:
             patch.setattr(os, name, self._watched(getattr(os, name)))
-        patch.setattr(rename, "rename_noreplace", self._watched(rename.rename_noreplace))
+        patch.setattr(durable, "rename_noreplace", self._watched(durable.rename_noreplace))
         patch.setattr(os, "fsync", self._fsync(os.fsync))
         recorder, connect = self, sqlite3.connect
 

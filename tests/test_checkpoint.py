@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import resource
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +21,6 @@ from colordaemon.network.checkpoint import (
     load_model,
     read_notes,
     save_model,
-    write_durably,
 )
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 
@@ -220,56 +213,6 @@ def test_notes_that_are_no_json_are_refused(model_file: Path) -> None:
     resave(model_file, notes="{")
     with pytest.raises(ModelError, match="notes are no JSON"):
         read_notes(model_file)
-
-
-def test_a_file_that_cannot_be_flushed_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "model"
-    write_durably(path, b"old")
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_durably(path, b"new")
-    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {"model": b"old"}
-
-
-def test_a_file_that_grows_over_the_limit_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "model"
-    write_durably(path, b"old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then write fails with EFBIG
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            write_durably(path, bytes(1 << 20))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {"model": b"old"}
-
-
-KILL_BEFORE_RENAME = """
-import os, signal, sys
-from pathlib import Path
-from colordaemon.network.checkpoint import write_durably
-os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-write_durably(Path(sys.argv[1]), b"new" * 100000)
-"""
-
-
-def test_a_process_killed_while_saving_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "model"
-    write_durably(path, b"old")
-    command = [sys.executable, "-c", KILL_BEFORE_RENAME, str(path)]
-    done = subprocess.run(command, check=False)  # noqa: S603  (the lines above)
-    assert done.returncode == -signal.SIGKILL
-    assert path.read_bytes() == b"old"
-    write_durably(path, b"newer")  # what the dead one left behind is in nobody's way
-    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {"model": b"newer"}
 
 
 @pytest.mark.skipif(not BUNDLED.exists(), reason="this checkout has no bundled model")

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from colordaemon.color import AB_LIMIT
 from colordaemon.errors import ModelError
-from colordaemon.network import colorizer
+from colordaemon.network import device
 from colordaemon.network.checkpoint import BUNDLED
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.network.model import ColorNet
@@ -81,12 +81,12 @@ def test_a_card_that_cuda_does_not_find_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(colorizer, "NVIDIA_CARD", tmp_path)
-    assert colorizer.choose_device("auto").type == "cpu"
+    monkeypatch.setattr(device, "NVIDIA_CARD", tmp_path)
+    assert device.choose_device("auto").type == "cpu"
     assert "CUDA finds none" in caplog.text
-    assert colorizer.overlooks_gpu("auto") and not colorizer.overlooks_gpu("cpu")
-    monkeypatch.setattr(colorizer, "NVIDIA_CARD", tmp_path / "nvidia0")
-    assert not colorizer.overlooks_gpu("auto")
+    assert device.overlooks_gpu("auto") and not device.overlooks_gpu("cpu")
+    monkeypatch.setattr(device, "NVIDIA_CARD", tmp_path / "nvidia0")
+    assert not device.overlooks_gpu("auto")
 
 
 def test_colors_that_are_no_numbers_are_never_given(tiny_model: ColorNet) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "colordaemon"
-COMMON = {"errors", "config", "color", "transfer", "suffixes", "memory"}
+COMMON = {"errors", "config", "color", "transfer", "suffixes", "memory", "durable"}
 MAY_IMPORT = {
     "errors": set[str](),
     "config": set[str](),
@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "color": {"transfer"},
     "suffixes": set[str](),
     "memory": set[str](),
+    "durable": set[str](),
     "network": COMMON,
     "media": COMMON,
     "film": COMMON | {"network", "media"},

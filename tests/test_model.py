@@ -14,7 +14,6 @@ from vgg import RgbVgg, save_vgg
 
 from colordaemon.color import AB_LIMIT
 from colordaemon.errors import ModelError
-from colordaemon.network.checkpoint import balance, load_vgg
 from colordaemon.network.model import (
     MID_GRAY,
     Climb,
@@ -28,6 +27,7 @@ from colordaemon.network.model import (
     decode,
     fold_norms,
 )
+from colordaemon.network.vgg import balance, load_vgg
 
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 

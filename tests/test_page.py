@@ -25,7 +25,8 @@ from colordaemon.config import TrainSettings
 from colordaemon.errors import Interrupted
 from colordaemon.judging.evaluate import Evaluation, Table, evaluate_pictures
 from colordaemon.network.checkpoint import load_model, read_notes, save_model
-from colordaemon.network.colorizer import Colorizer, choose_dtype
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.device import choose_dtype
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.pictures.collection import Collection, collect
 from colordaemon.pictures.dataset import Picture
@@ -387,7 +388,7 @@ def test_a_full_disk_costs_the_page_and_not_the_model(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(closing, "write_durably", full)
+    monkeypatch.setattr(closing, "replace_file", full)
     path = train(pictures_folder, tmp_path, settings, CPU)
     assert load_model(path)
     [warning] = [record for record in caplog.records if record.name == closing.__name__]

@@ -13,8 +13,8 @@ import pytest
 from powerloss import Recorder
 from wrecks import Wreck
 
+from colordaemon import durable
 from colordaemon.config import AfterSettings, Config, JobSettings, OutputSettings
-from colordaemon.service import rename
 from colordaemon.service.dispatch import Dispatcher
 from colordaemon.service.intake import Intake
 from colordaemon.service.job import State
@@ -175,7 +175,7 @@ def _furnish(
     if place in ("without links", "with plain rename only"):
         monkeypatch.setattr(os, "link", _refuse)
     if place == "with plain rename only":
-        monkeypatch.setattr(rename, "rename_noreplace", lambda *_: errno.ENOSYS)
+        monkeypatch.setattr(durable, "rename_noreplace", lambda *_: errno.ENOSYS)
     if place == "taken":
         target = house.places.outbox / NAME
         target.parent.mkdir()

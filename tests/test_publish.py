@@ -9,15 +9,9 @@ import pytest
 from command import write_photo
 
 from colordaemon.config import OutputSettings
+from colordaemon.durable import partial_for
 from colordaemon.errors import TargetExists
-from colordaemon.service.publish import (
-    _tell_not_kept,
-    partial_for,
-    publish,
-    seal,
-    target_for,
-    write_whole,
-)
+from colordaemon.service.publish import _tell_not_kept, publish, seal, target_for
 
 
 def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
@@ -41,7 +35,7 @@ def test_folders_without_hard_links_are_published_to_as_well(
 
     monkeypatch.setattr("os.link", refuse)
     if not knows_rename:
-        unknown = "colordaemon.service.rename.rename_noreplace"
+        unknown = "colordaemon.durable.rename_noreplace"
         monkeypatch.setattr(unknown, lambda *_: errno.EINVAL)
     target = tmp_path / "film.mp4"
     partial = partial_for(target)
@@ -66,17 +60,6 @@ def test_a_result_is_kept_where_modes_and_times_are_not(
     seal(partial, source)
     seal(partial, source)
     assert caplog.text.count("do not get the modes and times") == 1
-
-
-def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
-    victim, path = tmp_path / "victim", tmp_path / "a.txt"
-    victim.write_bytes(b"years of work")
-    for link in (path, partial_for(path)):
-        link.symlink_to(victim)
-    write_whole(path, b"reason")
-    assert victim.read_bytes() == b"years of work"
-    assert path.read_bytes() == b"reason" and not path.is_symlink()
-    assert not partial_for(path).exists()
 
 
 def test_a_name_in_other_letters_is_another_file(

@@ -302,7 +302,7 @@ def test_pixels_that_no_index_names_are_not_relied_on(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cache_module, "write_durably", full)
+    monkeypatch.setattr(cache_module, "replace_file", full)
     entries = look(folder, cache_folder)
     assert all(entry.place is None and not entry.look.problem for entry in entries.values())
     assert "No space left" in caplog.text
@@ -337,7 +337,7 @@ def _look_until_killed(folder: Path, cache_folder: Path, place: str, left: int) 
     owner, name = {
         "add": (Cache, "add"),
         "save": (Cache, "save"),
-        "index": (cache_module, "write_durably"),
+        "index": (cache_module, "replace_file"),
         "fsync": (os, "fsync"),
         "replace": (Path, "replace"),
     }[place]

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from colordaemon.config import TrainSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
 from colordaemon.judging.metrics import Scores
-from colordaemon.network.checkpoint import balance, load_model, read_notes, save_model
+from colordaemon.network.checkpoint import load_model, read_notes, save_model
 from colordaemon.network.model import ColorNet, ModelSpec
+from colordaemon.network.vgg import balance
 from colordaemon.pictures.collection import collect
 from colordaemon.pictures.dataset import find_pictures
 from colordaemon.pictures.loader import center_crops

@@ -160,7 +160,7 @@ def train(
             },
             model={"device": device},
         )
-        from colordaemon.network.colorizer import choose_device
+        from colordaemon.network.device import choose_device
         from colordaemon.training.each import train_each
         from colordaemon.training.train import train as train_one
 

@@ -33,8 +33,8 @@ class AnalyzedFrame:
 
     luma: (h, w) uint8 at the size of ab. gray: (2h, 2w) float32 in 0..1, as the network has to see
     it; None if it has not. A shot's first frame always has one. full: the frame as decoded, or None
-    where it is too large to wait. in_color: the frame, after `shots_in_color` its shot, has real color
-    of its own; None where nobody looked. damage: counted from the film's beginning up to it.
+    where it is too large to wait. in_color: the frame, after `shots_in_color` its shot, has real
+    color of its own; None where nobody looked. damage: counted from the film's beginning up to it.
     before: of a shot's first frame, pts and luma CRC of the frame before it.
     """
 

@@ -25,6 +25,7 @@ from typing import Any
 import av
 
 from colordaemon import __version__
+from colordaemon.durable import flush_file, flush_folder, replace_file
 from colordaemon.film.plan import ResumePoint, SegmentResult
 from colordaemon.media.damage import Damage
 
@@ -72,10 +73,11 @@ class Manifest:
 
     def add(self, result: SegmentResult) -> None:
         """Flush a segment to the disk, then the line that says so."""
+        flush_file(result.path)
         line = asdict(result) | {
             "path": result.path.name,
             "size": result.path.stat().st_size,
-            "crc": _flushed_crc(result.path),
+            "crc": _crc(result.path),
         }
         self._append(json.dumps(line))
 
@@ -109,37 +111,20 @@ class Manifest:
 
     def _start(self, lines: list[str]) -> None:
         """The file anew, with these lines, in one step."""
-        fresh = self._path.with_suffix(".new")
         text = "".join(f"{line}\n" for line in lines or [self._identity])
-        fresh.write_text(text, encoding="ascii")
-        _flushed_crc(fresh)
-        fresh.replace(self._path)
-        self._flush_folder()
+        replace_file(self._path, text.encode("ascii"))
 
     def _append(self, line: str) -> None:
-        self._flush_folder()  # the segment's name, before a line speaks of it
+        flush_folder(self._folder)  # the segment's name, before a line speaks of it
         with self._path.open("a", encoding="ascii") as file:
             file.write(f"{line}\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def _flush_folder(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
-
-def _crc(path: Path, *, flush: bool = False) -> int:
+def _crc(path: Path) -> int:
     crc = 0
     with path.open("rb") as file:
-        if flush:
-            os.fsync(file.fileno())
         while part := file.read(_READ_BYTES):
             crc = zlib.crc32(part, crc)
     return crc
-
-
-def _flushed_crc(path: Path) -> int:
-    return _crc(path, flush=True)

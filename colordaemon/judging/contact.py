@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional
 
 from colordaemon.color import lab_to_rgb
+from colordaemon.durable import replace_file
 from colordaemon.judging.comparison import read_pixels, truth_of
 from colordaemon.judging.guesses import gray_view
-from colordaemon.network.checkpoint import write_durably
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.pictures.dataset import Picture
 
@@ -46,7 +46,7 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     """(H, W, 3) uint8 sRGB to a file."""
     # Encoded in memory: cv2.imwrite only returns False when the disk is full.
     _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    write_durably(path, encoded.tobytes())
+    replace_file(path, encoded.tobytes())
 
 
 def _column(

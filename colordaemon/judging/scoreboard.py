@@ -16,10 +16,10 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from colordaemon import __version__
+from colordaemon.durable import replace_file
 from colordaemon.judging.comparison import CHROMA_SHARE, Row
 from colordaemon.judging.evaluate import Evaluation
 from colordaemon.judging.metrics import ACCURACY_DISTANCE
-from colordaemon.network.checkpoint import write_durably
 
 TEXT_WIDTH = 240  # characters of a line where there is no terminal to fit
 
@@ -112,4 +112,4 @@ def save_json(path: Path, content: dict[str, Any]) -> None:
         },
     }
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    write_durably(path, text.encode(errors="surrogateescape") + b"\n")
+    replace_file(path, text.encode(errors="surrogateescape") + b"\n")

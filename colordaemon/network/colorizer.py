@@ -17,6 +17,7 @@ from torch.nn import functional
 from colordaemon.color import AB_LIMIT
 from colordaemon.errors import ModelError
 from colordaemon.network.checkpoint import BUNDLED, load_model
+from colordaemon.network.device import DTYPES, choose_device, choose_dtype
 from colordaemon.network.model import ColorNet, fold_norms
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,6 @@ log = logging.getLogger(__name__)
 # error is the same at all three within 1 % (benchmarks/training.md); finer ones have finer edges.
 _QUALITY = {"draft": 16, "standard": 24, "best": 32}
 LONGEST_ASPECT = 4.0  # a panorama longer than this is shown smaller, or it would fill the memory
-NVIDIA_CARD = Path("/dev/nvidia0")  # what the driver shows of the first card
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class Colorizer:
@@ -51,7 +50,7 @@ class Colorizer:
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        precision = {dtype: name for name, dtype in _DTYPES.items()}[self.dtype]
+        precision = {dtype: name for name, dtype in DTYPES.items()}[self.dtype]
         stronger = "" if self.saturation == 1 else f", saturation {self.saturation:g}"
         return f"{name}, {precision}, {self.short_side} px{stronger}"
 
@@ -131,39 +130,3 @@ def open_colorizer(
         batch_size=batch_size,
         saturation=saturation,
     )
-
-
-def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The one place that asks about CUDA. A GPU that was asked for and is missing is an error."""
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise ModelError("model.device is cuda, but no CUDA GPU is available (driver, container?)")
-    if overlooks_gpu(wanted):
-        log.warning("there is an NVIDIA GPU, but CUDA finds none (driver, rights?); using the CPU")
-    return torch.device("cuda" if wanted != "cpu" and available else "cpu")
-
-
-def overlooks_gpu(wanted: Literal["auto", "cpu", "cuda"]) -> bool:
-    """Whether this machine has an NVIDIA GPU, which `auto` should take and CUDA does not find."""
-    return wanted == "auto" and NVIDIA_CARD.exists() and not torch.cuda.is_available()
-
-
-def choose_dtype(
-    wanted: Literal["auto", "fp16", "bf16", "fp32"], device: torch.device
-) -> torch.dtype:
-    """Half precision where the hardware computes in it, float32 elsewhere."""
-    if wanted != "auto":
-        if wanted == "fp16" and device.type == "cpu":
-            raise ModelError("model.precision is fp16, which needs a GPU; a CPU takes bf16 or fp32")
-        return _DTYPES[wanted]
-    if device.type == "cuda":
-        return torch.float16
-    return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
-
-
-def _cpu_computes_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

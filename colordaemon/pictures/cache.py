@@ -34,8 +34,8 @@ from typing import Any
 
 import numpy as np
 
+from colordaemon.durable import replace_file
 from colordaemon.errors import DataError, Interrupted
-from colordaemon.network.checkpoint import write_durably
 from colordaemon.pictures.look import Look
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class Cache:
                 "pictures": [_row(address, entry) for address, entry in self.entries.items()],
             }
         ).encode()
-        write_durably(self.folder / "index", _checksum(body) + b"\n" + body)
+        replace_file(self.folder / "index", _checksum(body) + b"\n" + body)
         self.saved_length = self.length
 
     def close(self) -> None:

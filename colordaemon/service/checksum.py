@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from colordaemon.service.publish import LONGEST_NAME, write_whole
+from colordaemon.durable import LONGEST_NAME, replace_file
 
 _SUFFIX = ".sha256"
 _READ_BYTES = 1 << 20
@@ -29,7 +29,7 @@ def write_checksum(target: Path, digest: str) -> None:
     escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     mark = b"\\" if escaped != name else b""  # sha256sum's sign that a name is escaped
     # On the disk after this: once the journal says done, nobody makes it again.
-    write_whole(checksum_path(target), mark + digest.encode() + b"  " + escaped + b"\n")
+    replace_file(checksum_path(target), mark + digest.encode() + b"  " + escaped + b"\n")
 
 
 def checksum_path(target: Path) -> Path:

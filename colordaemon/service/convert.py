@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from colordaemon.config import Config
+from colordaemon.durable import partial_for
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.colorize import FilmJob, color_film, plan_film
 from colordaemon.media.decode import Frame
@@ -26,7 +27,7 @@ from colordaemon.media.tags import is_result
 from colordaemon.memory import limit_bytes
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.service.beneath import PRIVATE, errors_by_name, umask
-from colordaemon.service.publish import partial_for, publish, seal, target_for
+from colordaemon.service.publish import publish, seal, target_for
 from colordaemon.service.source import opened
 from colordaemon.service.workfiles import RESULT
 

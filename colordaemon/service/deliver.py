@@ -21,10 +21,11 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
+from colordaemon.durable import flush_folder
 from colordaemon.errors import TargetExists
 from colordaemon.service.beneath import anchored
 from colordaemon.service.job import Job, Partial
-from colordaemon.service.publish import flush_folder, numbered, publish
+from colordaemon.service.publish import numbered, publish
 
 Tell = Callable[[Path, Partial], None]  # that this file is going to get this name
 

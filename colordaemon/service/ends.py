@@ -16,8 +16,8 @@ from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Finished
 from colordaemon.service.places import Places
 from colordaemon.service.presets import Presets
+from colordaemon.service.publish import stands_under_another_name
 from colordaemon.service.reasons import reason_path, remove_reason, write_reason
-from colordaemon.service.rename import stands_under_another_name
 from colordaemon.service.retire import retire
 from colordaemon.service.settle import quiet_seconds
 from colordaemon.service.workfiles import remove_work, tag_of

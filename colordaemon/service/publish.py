@@ -19,14 +19,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from colordaemon.config import OutputSettings
+from colordaemon.durable import LONGEST_NAME, flush_file, flush_folder, rename_new
 from colordaemon.errors import TargetExists, TargetTaken
-from colordaemon.service.rename import rename_new, stands_under_another_name
 
 log = logging.getLogger(__name__)
 
 # What FAT and shares answer that have no modes, or times of their own.
 _NOT_KEPT = {errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
-LONGEST_NAME = 255  # bytes, on every file system in use
 
 
 def target_for(
@@ -65,15 +64,6 @@ def numbered(target: Path, number: int) -> Path:
     while len(os.fsencode(stem + mark)) > LONGEST_NAME:
         stem = stem[:-1]
     return target.with_name(stem + mark)
-
-
-def partial_for(target: Path) -> Path:
-    """The name to write under: hidden, and beside the target, since only there a rename is one
-    step. Too long names lose their middle."""
-    name = f".{target.name}.partial"
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        name = os.fsdecode(os.fsencode(f".{target.stem}")[:200]) + f"{target.suffix}.partial"
-    return target.with_name(name)
 
 
 def seal(partial: Path, source: Path) -> None:
@@ -117,32 +107,7 @@ def publish(partial: Path, target: Path, *, overwrite: bool, top: Path | None = 
     flush_folder(target.parent, top)
 
 
-def flush_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def flush_folder(path: Path, top: Path | None = None) -> None:
-    """Names are on the disk only after this. Folders are names too: with a `top`, all of them from
-    there down to this one are flushed, since any of them may be as new as the file."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    if top is not None and top in path.parents:
-        flush_folder(path.parent, top)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """A small file, whole or not at all, in place of whatever has the name; nothing is written
-    through a link that has it."""
-    partial = partial_for(path)
-    partial.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(partial, flags, 0o666), "wb") as file:  # noqa: PTH123
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    flush_folder(path.parent)
+def stands_under_another_name(path: Path) -> bool:
+    """Whether a file is there whose name is written otherwise, as "A.png" is found for "a.png"
+    where a file system does not tell cases apart."""
+    return os.path.lexists(path) and path.name not in os.listdir(path.parent)  # noqa: PTH208

@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 
 from colordaemon import __version__
+from colordaemon.durable import LONGEST_NAME, replace_file
 from colordaemon.service.beneath import anchored
 from colordaemon.service.job import Job
 from colordaemon.service.printable import printable
-from colordaemon.service.publish import LONGEST_NAME, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def write_reason(path: Path, top: Path, job: Job, reason: str, now: float) -> No
     )
     try:
         with anchored(top, path.parent, make=True) as here:
-            write_whole(here / path.name, text.encode(errors="backslashreplace"))
+            replace_file(here / path.name, text.encode(errors="backslashreplace"))
     except OSError as error:
         log.warning("cannot write %s: %s", path, error.strerror)
 

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colordaemon.config import Config
+from colordaemon.durable import flush_folder
 from colordaemon.errors import ConfigError
 from colordaemon.service.job import Found, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.lock import locked_state
 from colordaemon.service.places import Places, find_places
 from colordaemon.service.presets import Presets
-from colordaemon.service.publish import fitting_name, flush_folder
+from colordaemon.service.publish import fitting_name
 from colordaemon.service.records import Damaged, Records
 from colordaemon.service.scan import rank_of, scan
 from colordaemon.service.settle import Signature

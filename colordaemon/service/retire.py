@@ -12,9 +12,9 @@ import os
 from itertools import count
 from pathlib import Path
 
+from colordaemon.durable import flush_folder, rename_new
 from colordaemon.service.beneath import anchored, look_beneath
-from colordaemon.service.publish import flush_folder, numbered
-from colordaemon.service.rename import rename_new
+from colordaemon.service.publish import numbered
 from colordaemon.service.scan import TRASH
 from colordaemon.service.settle import Signature
 

@@ -37,7 +37,8 @@ from colordaemon.errors import (
     SourceChanged,
 )
 from colordaemon.memory import limit_bytes
-from colordaemon.network.colorizer import Colorizer, overlooks_gpu
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.device import overlooks_gpu
 from colordaemon.service.beneath import PRIVATE, anchored, errors_by_name, umask
 from colordaemon.service.checksum import sha256
 from colordaemon.service.convert import NoRoom, Place, color

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 
+from colordaemon.durable import replace_file
 from colordaemon.errors import ColordaemonError
 from colordaemon.judging.contact import draw_contact_sheet
 from colordaemon.judging.evaluate import Evaluation, evaluate_pictures
-from colordaemon.network.checkpoint import load_model, write_durably
-from colordaemon.network.colorizer import Colorizer, choose_dtype
+from colordaemon.network.checkpoint import load_model
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.device import choose_dtype
 from colordaemon.pictures.collection import Collection, Sample
 from colordaemon.pictures.dataset import Picture
 from colordaemon.training.card import model_card
@@ -47,7 +49,7 @@ def close_run(
         )
         for name, text in (("report.html", page(outcome)), ("model-card.md", model_card(outcome))):
             # Bytes in a name that are no text cannot be written as text either.
-            write_durably(report.folder / name, text.encode(errors="backslashreplace"))
+            replace_file(report.folder / name, text.encode(errors="backslashreplace"))
     except (ColordaemonError, OSError) as error:
         log.warning("%s (%s)", unfinished, error)
     except Exception:  # hours of training are worth more than a page about them

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from colordaemon.color import AB_LIMIT, lab_to_rgb
-from colordaemon.network.checkpoint import load_vgg
+from colordaemon.network.device import autocast
 from colordaemon.network.model import MID_GRAY, Encoder, Heads, ModelSpec
+from colordaemon.network.vgg import load_vgg
 from colordaemon.training.losses import Target
-from colordaemon.training.step import autocast
 
 _TAPS = {1: 1 / 8, 2: 1 / 4, 3: 1 / 2}  # weights of relu2_2, relu3_3 and relu4_3
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from colordaemon.color import gray_to_lightness, lab_to_rgb
+from colordaemon.durable import replace_file
 from colordaemon.judging.metrics import ACCURACY_DISTANCE, Scores
-from colordaemon.network.checkpoint import write_durably
 from colordaemon.network.model import ColorNet
 from colordaemon.pictures.crops import to_gray_and_ab
 from colordaemon.training.run import Run
@@ -49,7 +49,7 @@ class Report:
         writer = csv.DictWriter(text, list(row), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-        write_durably(self.folder / "metrics.csv", text.getvalue().encode())
+        replace_file(self.folder / "metrics.csv", text.getvalue().encode())
         self._draw_curves(rows)
         self.last_line = f"epoch {run.epoch}: validation {_in_words(judged.held_out)}"
         if judged.unseen:
@@ -71,7 +71,7 @@ class Report:
         rows = torch.cat((gray.expand(-1, 3, -1, -1), output, self._samples / 255), dim=3)
         # Encoded in memory: cv2.imwrite only returns False when the disk is full.
         _, encoded = cv2.imencode(".png", cv2.cvtColor(_tile(rows), cv2.COLOR_RGB2BGR))
-        write_durably(self.contact_sheet(epoch), encoded.tobytes())
+        replace_file(self.contact_sheet(epoch), encoded.tobytes())
 
     def contact_sheet(self, epoch: int) -> Path:
         return self.folder / f"contact-{epoch:03}.png"
@@ -104,7 +104,7 @@ class Report:
             axes.legend()
         picture = io.BytesIO()
         figure.savefig(picture, format="png")
-        write_durably(self.folder / "curves.png", picture.getbuffer())
+        replace_file(self.folder / "curves.png", picture.getbuffer())
 
 
 def _row(

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from colordaemon.config import TrainSettings
+from colordaemon.durable import replace_file
 from colordaemon.errors import ModelError
 from colordaemon.judging.metrics import Scores, ScoreSum
-from colordaemon.network.checkpoint import write_durably
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 
 COOL_DOWN_SHARE = 0.2  # the last fifth of a run brings the learning rate down to zero
@@ -87,7 +87,7 @@ class Run:
             "judged_by": self.judged_by,
         }
         torch.save(state, buffer)
-        write_durably(path, buffer.getbuffer())
+        replace_file(path, buffer.getbuffer())
 
     @classmethod
     def load(

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from colordaemon.config import TrainSettings
-from colordaemon.network.checkpoint import BUNDLED, balance, load_model, load_vgg, read_notes
+from colordaemon.network.checkpoint import BUNDLED, load_model, read_notes
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
+from colordaemon.network.vgg import balance, load_vgg
 from colordaemon.pictures.crops import Crops, Source, to_gray_and_ab
 from colordaemon.training.bins import occupied_bins, soft_bins
 from colordaemon.training.losses import BIN_SHARES, make_loss

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import cast
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional
 
 from colordaemon.color import gray_to_lightness
 from colordaemon.config import TrainSettings
-from colordaemon.network.colorizer import choose_dtype
+from colordaemon.network.device import autocast
 from colordaemon.network.model import Heads
 from colordaemon.training.degrade import degrade
 from colordaemon.training.losses import Loss, Target
@@ -89,16 +88,6 @@ def compiled(model: nn.Module, device: torch.device, wanted: bool) -> nn.Module:
         return model
     torch._dynamo.config.suppress_errors = True
     return cast(nn.Module, torch.compile(model, dynamic=False))
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on every GPU (float16 would need its gradients scaled) and on a CPU that has it."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_has_half(device))
-
-
-@cache
-def _has_half(device: torch.device) -> bool:
-    return choose_dtype("auto", device) is not torch.float32
 
 
 def _boosts(ab: Tensor, most: float, chance: Generator) -> Tensor:

@@ -20,8 +20,8 @@ from threading import Event
 import torch
 
 from colordaemon.config import TrainSettings
+from colordaemon.durable import replace_file
 from colordaemon.errors import ConfigError, DataError, Interrupted
-from colordaemon.network.checkpoint import write_durably
 from colordaemon.pictures.collection import Collection, Sample, collect
 from colordaemon.pictures.schedule import Schedule
 from colordaemon.training.run import Run
@@ -66,7 +66,7 @@ def train(
         objective = make_objective(settings, run.model, samples, team.device)
         validator = None
         if team.leads:
-            write_durably(run_folder / "dataset.txt", _encoded(collection.report()))
+            replace_file(run_folder / "dataset.txt", _encoded(collection.report()))
             validator = Validator(run, run_folder, collection, objective.loss, say)
         with closing(Trainer(run, objective, samples, schedule, team, stop, say)) as trainer:
             # A run may stop between its last batch and here.

@@ -20,10 +20,10 @@ from colordaemon.config import TrainSettings
 from colordaemon.judging.comparison import chroma_factor
 from colordaemon.judging.delta_e import delta_e_2000
 from colordaemon.judging.metrics import Scores, ScoreSum, blots, colorfulness
+from colordaemon.network.device import autocast
 from colordaemon.network.model import ColorNet, Heads, certainty, decode
 from colordaemon.pictures.crops import to_gray_and_ab
 from colordaemon.training.losses import BIN_SHARES, Loss, Target
-from colordaemon.training.step import autocast
 from colordaemon.training.tuning import Tuning
 
 FEWEST = 20  # pictures; what is tuned on fewer is mostly chance
