@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from machine import describe_machine
 
+from colordaemon.evaluation.delta_e import delta_e_2000
+from colordaemon.evaluation.film_truth import ColorFrame, color_frames, open_clip
 from colordaemon.film.shots import CutDetector
 from colordaemon.film.smoothing import Mode, Sample, Smoother
-from colordaemon.judging.delta_e import delta_e_2000
 from colordaemon.media.decode import FilmReader
 from colordaemon.network.colorizer import Colorizer, open_colorizer
-from colordaemon.screening.truth import ColorFrame, color_frames, open_clip
 
 BEFORE, AFTER = 30, 24  # frames around a transition
 SPANS = ((0, 6), (6, 12), (12, 24))  # of frames behind its end

@@ -28,6 +28,7 @@ from machine import describe_machine
 
 from colordaemon.color import gray_to_lightness
 from colordaemon.config import FilmSettings
+from colordaemon.evaluation.delta_e import delta_e_2000
 from colordaemon.film import pipeline as playing
 from colordaemon.film import smoothing
 from colordaemon.film.analysis import AnalyzedFrame
@@ -35,7 +36,6 @@ from colordaemon.film.colorize import plan_film
 from colordaemon.film.pipeline import FilmPipeline
 from colordaemon.film.plan import SegmentTask
 from colordaemon.film.smoothing import Sample, Smoother
-from colordaemon.judging.delta_e import delta_e_2000
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 
 WHOLE = 1_000_000_000  # samples; no shot is as long

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from machine import describe_machine
 
+from colordaemon.evaluation.delta_e import delta_e_2000
+from colordaemon.evaluation.film_truth import ColorFrame, color_frames, open_clip
 from colordaemon.film.propagation import ColorPropagator
 from colordaemon.film.shots import Stride, StrideSetting
 from colordaemon.film.smoothing import Sample, Smoother
-from colordaemon.judging.delta_e import delta_e_2000
 from colordaemon.media.decode import FilmReader
 from colordaemon.network.colorizer import Colorizer, open_colorizer
-from colordaemon.screening.truth import ColorFrame, color_frames, open_clip
 
 STRIDES: tuple[StrideSetting, ...] = (1, 2, 4, 8, 16, "auto")
 

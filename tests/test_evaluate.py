@@ -21,12 +21,12 @@ from torch import Tensor
 
 from colordaemon.color import gray_to_lightness
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
-from colordaemon.judging import judge as judging
-from colordaemon.judging.comparison import Row, RowSum, chroma_factor, read_pixels, truth_of
-from colordaemon.judging.evaluate import Evaluation, choose_pictures, evaluate_pictures
-from colordaemon.judging.guesses import Guesses, gray_view, predict_each
-from colordaemon.judging.metrics import chroma, squared_error
-from colordaemon.judging.scoreboard import show
+from colordaemon.evaluation import command as judging
+from colordaemon.evaluation.metrics import chroma, squared_error
+from colordaemon.evaluation.pictures import Evaluation, choose_pictures, evaluate_pictures
+from colordaemon.evaluation.predictions import Guesses, gray_view, predict_each
+from colordaemon.evaluation.scores import Row, RowSum, chroma_factor, read_pixels, truth_of
+from colordaemon.evaluation.tables import show
 from colordaemon.network.checkpoint import save_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from colordaemon.judging.auc import FARTHEST, AucSum, area_of
-from colordaemon.judging.metrics import (
+from colordaemon.evaluation.auc import FARTHEST, AucSum, area_of
+from colordaemon.evaluation.metrics import (
     ACCURACY_DISTANCE,
     ScoreSum,
     accuracy,

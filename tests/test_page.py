@@ -23,7 +23,7 @@ import torch
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import Interrupted
-from colordaemon.judging.evaluate import Evaluation, Table, evaluate_pictures
+from colordaemon.evaluation.pictures import Evaluation, Table, evaluate_pictures
 from colordaemon.network.checkpoint import load_model, read_notes, save_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.device import choose_dtype

@@ -23,14 +23,13 @@ from rich.console import Console
 from colordaemon.color import rgb_to_lab
 from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError
+from colordaemon.evaluation.film_strip import EvenSample, Strip, paint
+from colordaemon.evaluation.film_truth import ColorFrame, color_frames, open_clip, true_lab
+from colordaemon.evaluation.films import FilmTable, screen_clip
+from colordaemon.evaluation.screen import screen
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.orientation import Orientation
 from colordaemon.media.probe import probe_film
-from colordaemon.screening import board
-from colordaemon.screening.screen import screen
-from colordaemon.screening.strip import EvenSample, Strip, paint
-from colordaemon.screening.truth import ColorFrame, color_frames, open_clip, true_lab
-from colordaemon.screening.ways import FilmTable, screen_clip
 
 COUNTERCLOCKWISE = Orientation((0, -65536, 0, 65536, 0, 0, 0, 64 << 16, 1 << 30))
 # Any colors will do that are not too near to gray or to the limits of sRGB.

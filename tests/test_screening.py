@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from colordaemon.color import lightness_to_gray
+from colordaemon.evaluation.delta_e import delta_e_2000
+from colordaemon.evaluation.divergence import DivergenceSum, divergence, histograms
+from colordaemon.evaluation.film_motion import Passage, PassageFinder, passage_along
+from colordaemon.evaluation.film_scores import FilmRow, FilmRowSum, Scene
+from colordaemon.evaluation.film_truth import ColorFrame
+from colordaemon.evaluation.films import Colors, FilmTable, Screening
+from colordaemon.evaluation.overall import mean_rows
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample
-from colordaemon.judging.delta_e import delta_e_2000
-from colordaemon.screening.divergence import DivergenceSum, divergence, histograms
-from colordaemon.screening.overall import mean_rows
-from colordaemon.screening.passage import Passage, PassageFinder, passage_along
-from colordaemon.screening.scores import FilmRow, FilmRowSum, Scene
-from colordaemon.screening.truth import ColorFrame
-from colordaemon.screening.ways import Colors, FilmTable, Screening
 
 SIZE = (32, 48)  # of ab; gray has twice that
 

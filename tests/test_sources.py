@@ -10,7 +10,7 @@ import pytest
 from pictures import colorful, fill, write
 
 from colordaemon.errors import DataError
-from colordaemon.judging.evaluate import choose_pictures
+from colordaemon.evaluation.pictures import choose_pictures
 from colordaemon.pictures import sources
 from colordaemon.pictures.collection import Collection, collect
 from colordaemon.pictures.sources import read_sources

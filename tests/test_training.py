@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
-from colordaemon.judging.metrics import Scores
+from colordaemon.evaluation.metrics import Scores
 from colordaemon.network.checkpoint import load_model, read_notes, save_model
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.network.vgg import balance

@@ -243,8 +243,7 @@ def evaluate(
             },
         )
         if films:
-            from colordaemon.screening import board
-            from colordaemon.screening.screen import screen
+            from colordaemon.evaluation.screen import screen
 
             tables = screen(
                 paths,
@@ -257,8 +256,8 @@ def evaluate(
             )
             board.show(tables, Console())
             return
-        from colordaemon.judging.judge import judge
-        from colordaemon.judging.scoreboard import show
+        from colordaemon.evaluation.command import judge
+        from colordaemon.evaluation.tables import show
 
         evaluation = judge(
             paths[0],

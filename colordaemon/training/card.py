@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from colordaemon import __version__
-from colordaemon.judging.evaluate import Table
+from colordaemon.evaluation.pictures import Table
 from colordaemon.training.outcome import (
     Outcome,
     against_gray,

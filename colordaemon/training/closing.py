@@ -13,8 +13,8 @@ from threading import Event
 
 from colordaemon.durable import replace_file
 from colordaemon.errors import ColordaemonError
-from colordaemon.judging.contact import draw_contact_sheet
-from colordaemon.judging.evaluate import Evaluation, evaluate_pictures
+from colordaemon.evaluation.pictures import Evaluation, evaluate_pictures
+from colordaemon.evaluation.sheets import draw_contact_sheet
 from colordaemon.network.checkpoint import load_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.device import choose_dtype

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from colordaemon.config import TrainSettings
-from colordaemon.judging.evaluate import GRAY, Evaluation, Table
-from colordaemon.judging.scoreboard import COLUMNS
+from colordaemon.evaluation.pictures import GRAY, Evaluation, Table
+from colordaemon.evaluation.tables import COLUMNS
 from colordaemon.network.model import Decoding
 from colordaemon.pictures.collection import Collection
 from colordaemon.training.report import OVERFIT_EPOCHS, overfitting

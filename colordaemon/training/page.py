@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from colordaemon import __version__
-from colordaemon.judging.evaluate import Table
+from colordaemon.evaluation.pictures import Table
 from colordaemon.training.outcome import (
     MODEL,
     Outcome,

@@ -16,7 +16,7 @@ from torch import Tensor
 from colordaemon.config import TrainSettings
 from colordaemon.durable import replace_file
 from colordaemon.errors import ModelError
-from colordaemon.judging.metrics import Scores, ScoreSum
+from colordaemon.evaluation.metrics import Scores, ScoreSum
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 
 COOL_DOWN_SHARE = 0.2  # the last fifth of a run brings the learning rate down to zero

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from colordaemon.color import AB_LIMIT, gray_to_lightness, lab_to_rgb
-from colordaemon.judging.comparison import chroma_factor
-from colordaemon.judging.delta_e import delta_e_2000
-from colordaemon.judging.metrics import blots, chroma, colorfulness
+from colordaemon.evaluation.delta_e import delta_e_2000
+from colordaemon.evaluation.metrics import blots, chroma, colorfulness
+from colordaemon.evaluation.scores import chroma_factor
 from colordaemon.network.model import Decoding, Heads, annealed_mean, certainty
 
 TEMPERATURES = (0.2, 0.25, 0.3, 0.38, 0.5, 0.65, 0.8, 1.0)

@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from colordaemon.color import gray_to_lightness, lab_to_rgb
 from colordaemon.config import TrainSettings
-from colordaemon.judging.comparison import chroma_factor
-from colordaemon.judging.delta_e import delta_e_2000
-from colordaemon.judging.metrics import Scores, ScoreSum, blots, colorfulness
+from colordaemon.evaluation.delta_e import delta_e_2000
+from colordaemon.evaluation.metrics import Scores, ScoreSum, blots, colorfulness
+from colordaemon.evaluation.scores import chroma_factor
 from colordaemon.network.device import autocast
 from colordaemon.network.model import ColorNet, Heads, certainty, decode
 from colordaemon.pictures.crops import to_gray_and_ab

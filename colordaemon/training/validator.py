@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from colordaemon.judging.metrics import Scores
+from colordaemon.evaluation.metrics import Scores
 from colordaemon.network.checkpoint import save_model
 from colordaemon.pictures.collection import Collection, Sample
 from colordaemon.pictures.dataset import fingerprint, lot

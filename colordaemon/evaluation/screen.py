@@ -11,15 +11,15 @@ from threading import Event
 
 from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError
-from colordaemon.judging.judge import make_folder, open_model
-from colordaemon.judging.scoreboard import save_json
+from colordaemon.evaluation.command import make_folder, open_model
+from colordaemon.evaluation.film_strip import Strip
+from colordaemon.evaluation.film_truth import open_clip
+from colordaemon.evaluation.films import FilmTable, screen_clip
+from colordaemon.evaluation.overall import mean_rows
+from colordaemon.evaluation.tables import save_json
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.checkpoint import BUNDLED
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.screening.overall import mean_rows
-from colordaemon.screening.strip import Strip
-from colordaemon.screening.truth import open_clip
-from colordaemon.screening.ways import FilmTable, screen_clip
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,16 @@ from torch import Tensor
 
 from colordaemon.color import lab_to_rgb, rgb_to_lab
 from colordaemon.errors import DataError
-from colordaemon.judging.auc import AucSum
-from colordaemon.judging.delta_e import delta_e_2000
-from colordaemon.judging.metrics import accuracy, blots, chroma, colorfulness, psnr, squared_error
+from colordaemon.evaluation.auc import AucSum
+from colordaemon.evaluation.delta_e import delta_e_2000
+from colordaemon.evaluation.metrics import (
+    accuracy,
+    blots,
+    chroma,
+    colorfulness,
+    psnr,
+    squared_error,
+)
 from colordaemon.pictures.dataset import Picture
 from colordaemon.pictures.decode import decode_picture
 

@@ -15,12 +15,12 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from colordaemon.color import Matrix, PixelCode, chroma_planes, decode_ycbcr, ycbcr_to_rgb
-from colordaemon.judging.contact import write_png, write_text
-from colordaemon.judging.evaluate import GRAY, TRUTH
+from colordaemon.evaluation.film_truth import ColorFrame
+from colordaemon.evaluation.films import Colors
+from colordaemon.evaluation.pictures import GRAY, TRUTH
+from colordaemon.evaluation.sheets import write_png, write_text
 from colordaemon.media.decode import MATRIX_709
 from colordaemon.media.probe import FilmInfo
-from colordaemon.screening.truth import ColorFrame
-from colordaemon.screening.ways import Colors
 
 PANELS = (GRAY, "off", "motion", TRUTH)
 LINES = 8  # frames on a contact sheet

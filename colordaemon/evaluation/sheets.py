@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from colordaemon.color import lab_to_rgb
 from colordaemon.durable import replace_file
-from colordaemon.judging.comparison import read_pixels, truth_of
-from colordaemon.judging.guesses import gray_view
+from colordaemon.evaluation.predictions import gray_view
+from colordaemon.evaluation.scores import read_pixels, truth_of
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.pictures.dataset import Picture
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from colordaemon.color import lightness_to_gray, rgb_to_lab
-from colordaemon.judging.comparison import VIEW_SIDE, shrunk
+from colordaemon.evaluation.scores import VIEW_SIDE, shrunk
 from colordaemon.network.colorizer import Colorizer
 
 

@@ -17,9 +17,9 @@ from rich.text import Text
 
 from colordaemon import __version__
 from colordaemon.durable import replace_file
-from colordaemon.judging.comparison import CHROMA_SHARE, Row
-from colordaemon.judging.evaluate import Evaluation
-from colordaemon.judging.metrics import ACCURACY_DISTANCE
+from colordaemon.evaluation.metrics import ACCURACY_DISTANCE
+from colordaemon.evaluation.pictures import Evaluation
+from colordaemon.evaluation.scores import CHROMA_SHARE, Row
 
 TEXT_WIDTH = 240  # characters of a line where there is no terminal to fit
 

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 
 from colordaemon.errors import Interrupted
+from colordaemon.evaluation.film_motion import PassageFinder
+from colordaemon.evaluation.film_scores import FilmRow, FilmRowSum, Scene
+from colordaemon.evaluation.film_truth import ColorFrame, color_frames
+from colordaemon.evaluation.pictures import GRAY, REPORT_SECONDS, TRUTH, one_thread
 from colordaemon.film.smoothing import Mode, Sample, Smoother
-from colordaemon.judging.evaluate import GRAY, REPORT_SECONDS, TRUTH, one_thread
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.screening.passage import PassageFinder
-from colordaemon.screening.scores import FilmRow, FilmRowSum, Scene
-from colordaemon.screening.truth import ColorFrame, color_frames
 
 log = logging.getLogger(__name__)
 

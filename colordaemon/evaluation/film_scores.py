@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from colordaemon.color import lab_to_rgb
-from colordaemon.judging.delta_e import delta_e_2000
-from colordaemon.screening.divergence import DivergenceSum
-from colordaemon.screening.passage import Passage
+from colordaemon.evaluation.delta_e import delta_e_2000
+from colordaemon.evaluation.divergence import DivergenceSum
+from colordaemon.evaluation.film_motion import Passage
 
 AFTER_CUT = 6  # frames, the cut's own included: those that a moving average gets wrong
 

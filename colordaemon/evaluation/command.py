@@ -9,9 +9,9 @@ from threading import Event
 
 from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError
-from colordaemon.judging.contact import draw_contact_sheet
-from colordaemon.judging.evaluate import Evaluation, choose_pictures, evaluate_pictures
-from colordaemon.judging.scoreboard import write_json
+from colordaemon.evaluation.pictures import Evaluation, choose_pictures, evaluate_pictures
+from colordaemon.evaluation.sheets import draw_contact_sheet
+from colordaemon.evaluation.tables import write_json
 from colordaemon.network.checkpoint import BUNDLED, read_notes
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.pictures.dataset import fingerprint

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from colordaemon.screening.scores import FilmRow
+from colordaemon.evaluation.film_scores import FilmRow
 
 
 def mean_rows(films: Sequence[Sequence[FilmRow]]) -> tuple[FilmRow, ...]:

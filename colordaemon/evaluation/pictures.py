@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from colordaemon.errors import DataError, Interrupted
-from colordaemon.judging.comparison import Row, RowSum, Truth, chroma_factor, read_pixels, truth_of
-from colordaemon.judging.guesses import Guesses, gray_view
-from colordaemon.judging.metrics import chroma
+from colordaemon.evaluation.metrics import chroma
+from colordaemon.evaluation.predictions import Guesses, gray_view
+from colordaemon.evaluation.scores import Row, RowSum, Truth, chroma_factor, read_pixels, truth_of
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.pictures.dataset import Picture, find_pictures, readable, sources_of, split
 

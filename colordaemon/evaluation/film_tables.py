@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from colordaemon.judging.scoreboard import or_dash, show_tables
-from colordaemon.screening.overall import mean_rows
-from colordaemon.screening.scores import FilmRow
-from colordaemon.screening.ways import FilmTable
+from colordaemon.evaluation.film_scores import FilmRow
+from colordaemon.evaluation.films import FilmTable
+from colordaemon.evaluation.overall import mean_rows
+from colordaemon.evaluation.tables import or_dash, show_tables
 
 COLUMNS: tuple[tuple[str, Callable[[FilmRow], str]], ...] = (
     ("warp\nab", lambda row: or_dash(row.warp_error, ".2f")),

@@ -1,1 +1,0 @@
-"""How good the colors of films are, frame by frame and in time."""
