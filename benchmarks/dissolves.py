@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from machine import describe_machine
 
-from colordaemon.evaluation.delta_e import delta_e_2000
 from colordaemon.evaluation.film_truth import ColorFrame, color_frames, open_clip
+from colordaemon.evaluation.metrics import delta_e_2000
 from colordaemon.film.shots import CutDetector
 from colordaemon.film.smoothing import Mode, Sample, Smoother
 from colordaemon.media.decode import FilmReader

@@ -28,7 +28,7 @@ from machine import describe_machine
 
 from colordaemon.color import gray_to_lightness
 from colordaemon.config import FilmSettings
-from colordaemon.evaluation.delta_e import delta_e_2000
+from colordaemon.evaluation.metrics import delta_e_2000
 from colordaemon.film import pipeline as playing
 from colordaemon.film import smoothing
 from colordaemon.film.analysis import AnalyzedFrame

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from machine import describe_machine
 
-from colordaemon.evaluation.delta_e import delta_e_2000
 from colordaemon.evaluation.film_truth import ColorFrame, color_frames, open_clip
+from colordaemon.evaluation.metrics import delta_e_2000
 from colordaemon.film.propagation import ColorPropagator
 from colordaemon.film.shots import Stride, StrideSetting
 from colordaemon.film.smoothing import Sample, Smoother

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from colordaemon.evaluation.delta_e import delta_e_2000
+from colordaemon.evaluation.metrics import delta_e_2000
 
 # Sharma, Wu & Dalal 2005, table 1: two Lab colors and their difference.
 PUBLISHED = """

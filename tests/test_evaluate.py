@@ -21,10 +21,10 @@ from torch import Tensor
 
 from colordaemon.color import gray_to_lightness
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
-from colordaemon.evaluation import command as judging
+from colordaemon.evaluation import command
 from colordaemon.evaluation.metrics import chroma, squared_error
 from colordaemon.evaluation.pictures import Evaluation, choose_pictures, evaluate_pictures
-from colordaemon.evaluation.predictions import Guesses, gray_view, predict_each
+from colordaemon.evaluation.predictions import SavedPredictions, gray_view, predict_each
 from colordaemon.evaluation.scores import Row, RowSum, chroma_factor, read_pixels, truth_of
 from colordaemon.evaluation.tables import show
 from colordaemon.network.checkpoint import save_model
@@ -209,7 +209,7 @@ def test_pictures_of_one_size_share_a_batch_and_keep_their_order(colorizer: Colo
 
 def test_guesses_come_back_in_any_order(colorizer: Colorizer) -> None:
     grays = [torch.rand(1, 1, 40, width) for width in (40, 52, 64)]
-    with Guesses(colorizer) as guesses:
+    with SavedPredictions(colorizer) as guesses:
         guesses.extend(grays[:2])
         guesses.extend(grays[2:])
         for number in (2, 0, 1):
@@ -300,16 +300,16 @@ def test_nothing_to_evaluate_is_an_error_that_says_why(
 
 
 def test_a_model_is_missed_before_any_picture_is_read(tmp_path: Path) -> None:
-    settings = judging.ModelSettings(file=tmp_path / "none.safetensors", device="cpu")
+    settings = command.ModelSettings(file=tmp_path / "none.safetensors", device="cpu")
     with pytest.raises(ModelError, match="no such model file"):
-        judging.judge(tmp_path / "nowhere", settings)
+        command.judge(tmp_path / "nowhere", settings)
 
 
 def test_a_place_that_cannot_be_written_to_is_found_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    settings = judging.ModelSettings(device="cpu")
+    settings = command.ModelSettings(device="cpu")
     with pytest.raises(ConfigError, match="results cannot be written here"):
-        judging.judge(tmp_path, settings, output=tmp_path / "file" / "out")
+        command.judge(tmp_path, settings, output=tmp_path / "file" / "out")
 
 
 # What is shown

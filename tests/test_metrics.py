@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from colordaemon.evaluation.auc import FARTHEST, AucSum, area_of
 from colordaemon.evaluation.metrics import (
     ACCURACY_DISTANCE,
     ScoreSum,
@@ -18,6 +17,7 @@ from colordaemon.evaluation.metrics import (
     psnr,
     squared_error,
 )
+from colordaemon.evaluation.scores import AUC_FARTHEST, AucSum, area_of
 
 
 def flat(a: float, b: float, pictures: int = 1) -> Tensor:
@@ -121,8 +121,8 @@ def test_colorfulness_keeps_the_signs_of_opponent_colors() -> None:
 
 def sweep(errors: Tensor) -> float:
     """The definition, in its own words: 151 thresholds and the trapezoid rule."""
-    shares = torch.stack([(errors <= t).double().mean() for t in range(FARTHEST + 1)])
-    return float(torch.trapezoid(shares) / FARTHEST)
+    shares = torch.stack([(errors <= t).double().mean() for t in range(AUC_FARTHEST + 1)])
+    return float(torch.trapezoid(shares) / AUC_FARTHEST)
 
 
 def test_the_area_is_that_of_the_sweep() -> None:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from colordaemon.color import AB_LIMIT, gray_to_lightness, lab_to_rgb, rgb_to_lab
 from colordaemon.config import TrainSettings
-from colordaemon.evaluation.delta_e import delta_e_2000
-from colordaemon.evaluation.metrics import colorfulness
+from colordaemon.evaluation.metrics import colorfulness, delta_e_2000
 from colordaemon.network.model import ColorNet, Decoding, Heads, ModelSpec, certainty, decode
 from colordaemon.pictures.crops import Crops, Source, to_gray_and_ab
 from colordaemon.pictures.loader import center_crops

@@ -243,7 +243,8 @@ def evaluate(
             },
         )
         if films:
-            from colordaemon.evaluation.screen import screen
+            from colordaemon.evaluation import film_tables
+            from colordaemon.evaluation.film_command import screen
 
             tables = screen(
                 paths,
@@ -254,7 +255,7 @@ def evaluate(
                 output=output,
                 stop=stop,
             )
-            board.show(tables, Console())
+            film_tables.show(tables, Console())
             return
         from colordaemon.evaluation.command import judge
         from colordaemon.evaluation.tables import show

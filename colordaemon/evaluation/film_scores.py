@@ -6,18 +6,79 @@ the truth (ΔE), gray ghosts little. Only together do they tell calm from smeare
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from colordaemon.color import lab_to_rgb
-from colordaemon.evaluation.delta_e import delta_e_2000
-from colordaemon.evaluation.divergence import DivergenceSum
 from colordaemon.evaluation.film_motion import Passage
+from colordaemon.evaluation.metrics import delta_e_2000
 
 AFTER_CUT = 6  # frames, the cut's own included: those that a moving average gets wrong
+CDC_STEPS = (1, 2, 4)  # frames
+CDC_BINS = 256
+
+
+class DivergenceSum:
+    """Color distribution consistency (CDC): how much histograms change over a few frames.
+
+    As the eval_results.py of Liu et al. 2021, "Temporally Consistent Video Colorization", computes
+    it: for t in 1, 2 and 4 the Jensen-Shannon divergence of the 256-bin histograms of frames i and
+    i + t, natural logarithm, averaged over i; the mean of the three; the mean of R, G and B. It
+    looks at RGB, so what moves in the picture dominates it, and gray scores less than the truth
+    does: the target is the truth's own value. Pairs across a cut are left out here, and histograms
+    are those of frames as small as ab, so compare it within one table only.
+
+    Fed the frames of a film one after the other.
+    """
+
+    def __init__(self) -> None:
+        self._recent: deque[np.ndarray] = deque(maxlen=max(CDC_STEPS))
+        self._sums = dict.fromkeys(CDC_STEPS, 0.0)
+        self._pairs = dict.fromkeys(CDC_STEPS, 0)
+
+    def add(self, rgb: np.ndarray, cut: bool) -> None:
+        """rgb: (3, h, w) uint8. cut: it begins a shot, so none before it is compared with it."""
+        if cut:
+            self._recent.clear()
+        shares = histograms(rgb)
+        for step in CDC_STEPS:
+            if len(self._recent) >= step:
+                self._sums[step] += float(divergence(self._recent[-step], shares).mean())
+                self._pairs[step] += 1
+        self._recent.append(shares)
+
+    def value(self) -> float | None:
+        """None before there are two frames; steps that no shot is long enough for do not count."""
+        means = [self._sums[step] / self._pairs[step] for step in CDC_STEPS if self._pairs[step]]
+        return sum(means) / len(means) if means else None
+
+
+def histograms(rgb: np.ndarray) -> np.ndarray:
+    """(3, h, w) uint8 to (3, 256), the share of pixels with each code."""
+    counts = [np.bincount(channel.ravel(), minlength=CDC_BINS) for channel in rgb]
+    shares: np.ndarray = np.stack(counts) / rgb[0].size
+    return shares
+
+
+def divergence(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence of shares (n, 256) twice, (n,); 0 for equal ones, at most ln 2."""
+    middle = (one + other) / 2
+    mean: np.ndarray = (_relative_entropy(one, middle) + _relative_entropy(other, middle)) / 2
+    return mean
+
+
+def _relative_entropy(shares: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Kullback-Leibler divergence; where a share is 0 it adds nothing."""
+    there = shares > 0
+    ratio = np.divide(shares, of, out=np.ones_like(shares), where=there)
+    total: np.ndarray = (shares * np.log(ratio)).sum(axis=-1)
+    return total
 
 
 @dataclass(frozen=True)
@@ -37,7 +98,7 @@ class FilmRow:
     """Scores of one way of coloring a film; None where it has no frame that a score is about.
 
     warp_error: mean distance in ab between a pixel and where it was in the frame before, over
-    pixels visible there. cdc: see `divergence`; the target is the truth's. chroma: of the mean
+    pixels visible there. cdc: see `DivergenceSum`; the target is the truth's. chroma: of the mean
     color of each pixel over a shot, so that noise, which has a chroma of its own, does not count.
     chroma_of_off, chroma_of_truth: its ratio to that without smoothing, and to the truth's.
     delta_e: mean CIEDE2000 at the truth's lightness. after_cut: the same over the first six frames
@@ -157,3 +218,22 @@ class FilmRowSum:
             ghosting=self.ghosting.value,
             smoothing_ms=smoothing_ms,
         )
+
+
+def mean_rows(films: Sequence[Sequence[FilmRow]]) -> tuple[FilmRow, ...]:
+    """The mean film: a row for each way of coloring; all films have the same ways, in one order.
+
+    Every film weighs the same, however long it is, as in the warp error of Lai et al. 2018: one
+    long take would drown what the others say. A film without a score, say without a cut, has no
+    part in that score's mean.
+    """
+    return tuple(_mean(rows) for rows in zip(*films, strict=True))
+
+
+def _mean(rows: Sequence[FilmRow]) -> FilmRow:
+    means: dict[str, Any] = {"name": rows[0].name}
+    for score in fields(FilmRow)[1:]:
+        found = [getattr(row, score.name) for row in rows]
+        there = [value for value in found if value is not None]
+        means[score.name] = sum(there) / len(there) if there else None
+    return FilmRow(**means)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from colordaemon.evaluation.film_scores import FilmRow
+from colordaemon.evaluation.film_scores import FilmRow, mean_rows
 from colordaemon.evaluation.films import FilmTable
-from colordaemon.evaluation.overall import mean_rows
 from colordaemon.evaluation.tables import or_dash, show_tables
 
 COLUMNS: tuple[tuple[str, Callable[[FilmRow], str]], ...] = (

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from colordaemon.errors import DataError, Interrupted
 from colordaemon.evaluation.metrics import chroma
-from colordaemon.evaluation.predictions import Guesses, gray_view
+from colordaemon.evaluation.predictions import SavedPredictions, gray_view
 from colordaemon.evaluation.scores import Row, RowSum, Truth, chroma_factor, read_pixels, truth_of
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.pictures.dataset import Picture, find_pictures, readable, sources_of, split
@@ -100,9 +100,11 @@ def evaluate_pictures(
     watch = _Watch(len(pictures), stop or Event(), report_progress)
     device = colorizers[0][1].device
     with ExitStack() as files:
-        guesses = [files.enter_context(Guesses(colorizer)) for _, colorizer in colorizers]
+        predictions = [
+            files.enter_context(SavedPredictions(colorizer)) for _, colorizer in colorizers
+        ]
         names = [GRAY, MEAN_COLOR, *(name for name, _ in colorizers), TRUTH]
-        chromas = _color(pictures, guesses, device, watch)
+        chromas = _color(pictures, predictions, device, watch)
         factors = [chroma_factor(mean, chromas[-1]) for mean in chromas]
         sums: dict[str, list[RowSum]] = {}
         delta_e: list[tuple[Picture, float]] = []
@@ -111,14 +113,17 @@ def evaluate_pictures(
                 watch.count("scored", number)
                 rows = sums.setdefault(picture.label, _rows(names, factors))
                 truth = truth_of(read_pixels(picture), device)
-                candidates = _candidates(number, truth, guesses)
+                candidates = _candidates(number, truth, predictions)
                 errors = [row.add(ab, truth) for row, ab in zip(rows, candidates, strict=True)]
                 delta_e.append((picture, errors[2]))
     return Evaluation(tuple(_tables(sums, names, factors)), tuple(delta_e))
 
 
 def _color(
-    pictures: Sequence[Picture], guesses: Sequence[Guesses], device: torch.device, watch: _Watch
+    pictures: Sequence[Picture],
+    predictions: Sequence[SavedPredictions],
+    device: torch.device,
+    watch: _Watch,
 ) -> list[float]:
     """The first pass: have every picture colored; returns the mean chroma of each row."""
     chromas: Tensor | float = 0.0
@@ -126,21 +131,21 @@ def _color(
         watch.count("colored", first)
         pixels = [read_pixels(picture) for picture in pictures[first : first + TOGETHER]]
         grays = [gray_view(picture) for picture in pixels]
-        for guess in guesses:
-            guess.extend(grays)
+        for prediction in predictions:
+            prediction.extend(grays)
         for number, picture in enumerate(pixels, first):
-            candidates = _candidates(number, truth_of(picture, device), guesses)
+            candidates = _candidates(number, truth_of(picture, device), predictions)
             chromas = chromas + torch.cat([chroma(ab) for ab in candidates]).double()
     assert isinstance(chromas, Tensor)
     means: list[float] = (chromas / len(pictures)).tolist()
     return means
 
 
-def _candidates(number: int, truth: Truth, guesses: Sequence[Guesses]) -> list[Tensor]:
+def _candidates(number: int, truth: Truth, predictions: Sequence[SavedPredictions]) -> list[Tensor]:
     """The ab (1, 2, h, w) of a picture in each row, in the order of the rows."""
     mean = truth.ab.mean(dim=(2, 3), keepdim=True)
     size = truth.ab.shape[2], truth.ab.shape[3]
-    said = [guess.at_size(number, size) for guess in guesses]
+    said = [prediction.at_size(number, size) for prediction in predictions]
     return [torch.zeros_like(truth.ab), mean.expand_as(truth.ab), *said, truth.ab]
 
 

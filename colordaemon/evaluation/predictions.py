@@ -20,7 +20,7 @@ from colordaemon.evaluation.scores import VIEW_SIDE, shrunk
 from colordaemon.network.colorizer import Colorizer
 
 
-class Guesses:
+class SavedPredictions:
     """One colorizer's ab of picture after picture; a context manager, for its file."""
 
     def __init__(self, colorizer: Colorizer) -> None:
@@ -28,7 +28,7 @@ class Guesses:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by __exit__)
         self._places: list[tuple[int, tuple[int, ...]]] = []
 
-    def __enter__(self) -> Guesses:
+    def __enter__(self) -> SavedPredictions:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from colordaemon.color import lab_to_rgb, rgb_to_lab
 from colordaemon.errors import DataError
-from colordaemon.evaluation.auc import AucSum
-from colordaemon.evaluation.delta_e import delta_e_2000
 from colordaemon.evaluation.metrics import (
     accuracy,
     blots,
     chroma,
     colorfulness,
+    delta_e_2000,
     psnr,
     squared_error,
 )
@@ -32,7 +31,11 @@ from colordaemon.pictures.decode import decode_picture
 GRID_SIDE = 256  # short side, pixels
 VIEW_SIDE = 512  # short side of what a network is given: more than it looks at in best quality
 LONGEST_ASPECT = 4  # a panorama longer than this is compared smaller
-CHROMA_SHARE = 0.7  # of the truth's mean chroma, which ΔE@70 gives to every output
+EVEN_CHROMA = 0.7  # of the truth's mean chroma, which ΔE@70 gives to every output
+AUC_FARTHEST = 150  # ab units, the last threshold
+AUC_BIN_SIDE = 10.0  # ab units; bins are centered on multiples of it
+_AUC_REACH = 11  # bins on either side of gray: real colors stay within ±110
+_AUC_LINE = 2 * _AUC_REACH + 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Row:
     """Scores of one way of coloring: means over pictures, each weighing the same.
 
     mse: mean of the squared errors of a and of b, ab units². accuracy: share of pixels within 10
-    ab units. auc, auc_rebalanced: percent, see `auc`. psnr: dB, of the output clipped to sRGB.
+    ab units. auc, auc_rebalanced: percent, see `AucSum`. psnr: dB, of the output clipped to sRGB.
     delta_e: CIEDE2000 at the truth's lightness. delta_e_70: the same after chroma was multiplied by
     chroma_factor, one for the whole evaluation, which gives the output 70 % of the truth's mean
     chroma; None where there is no chroma to multiply. chroma: mean chroma. chroma_share: its ratio
@@ -173,4 +176,63 @@ def shrunk(pixels: np.ndarray, side: int) -> Tensor:
 def chroma_factor(mean_chroma: float, true_chroma: float) -> float | None:
     """What brings an output to 70 % of the truth's mean chroma; None if it is gray."""
     # Gray from a color conversion in float32 has a chroma of up to 1e-4.
-    return CHROMA_SHARE * true_chroma / mean_chroma if mean_chroma > 1e-3 else None
+    return EVEN_CHROMA * true_chroma / mean_chroma if mean_chroma > 1e-3 else None
+
+
+class AucSum:
+    """The area under the curve of ab errors, as Zhang, Isola & Efros 2016 compare colorizers.
+
+    The curve is the share of pixels whose ab lies within t of the truth, at t = 0, 1, … 150; its
+    area by the trapezoid rule, over that of a perfect curve, is the score in percent. Most pixels
+    of any photo are nearly gray, so the rebalanced score weighs each pixel by the inverse
+    probability of its true color: their equation 4 with λ = 0, on a grid of 10 ab units. Theirs
+    takes the smoothed probabilities of ImageNet; here they are counted on the evaluated truth
+    itself and not smoothed, so every color that occurs counts the same, however rare, and a small
+    set gives a noisy score.
+
+    Collects both scores picture by picture; each weighs the same, whatever its size.
+
+    Remembers two numbers per color bin: the share of pixels in it and the area that they earned.
+    """
+
+    def __init__(self) -> None:
+        self._shares = torch.zeros(_AUC_LINE**2, dtype=torch.float64)
+        self._areas = torch.zeros(_AUC_LINE**2, dtype=torch.float64)
+
+    def add(self, ab: Tensor, truth: Tensor) -> None:
+        """ab, truth: (N, 2, h, w) Lab units."""
+        errors = torch.linalg.vector_norm(ab - truth, dim=1)
+        column, row = (
+            (truth / AUC_BIN_SIDE).round().clamp(-_AUC_REACH, _AUC_REACH).long().unbind(dim=1)
+        )
+        bins = ((column + _AUC_REACH) * _AUC_LINE + row + _AUC_REACH).flatten()
+        earned = area_of(errors).double().flatten() / errors[0].numel()
+        even = torch.full_like(earned, 1 / errors[0].numel())
+        # On a GPU both lines wait for it.
+        self._shares += torch.bincount(bins, even, minlength=_AUC_LINE**2).cpu()
+        self._areas += torch.bincount(bins, earned, minlength=_AUC_LINE**2).cpu()
+
+    def merge(self, other: AucSum) -> None:
+        """Take in what another sum has collected."""
+        self._shares += other._shares
+        self._areas += other._areas
+
+    def raw(self) -> float:
+        """Percent of the perfect area, every pixel of a picture counting the same."""
+        return 100 * (self._areas.sum() / self._shares.sum()).item()
+
+    def rebalanced(self) -> float:
+        """Percent of the perfect area, every color that occurs counting the same."""
+        there = self._shares > 0
+        return 100 * (self._areas[there] / self._shares[there]).mean().item()
+
+
+def area_of(errors: Tensor) -> Tensor:
+    """What pixels of these errors, any shape, add to the area, 0..1: the sweep in closed form.
+
+    A pixel joins the curve at the first whole threshold t >= error; the trapezoid just before it
+    counts half, and before t = 0 there is none.
+    """
+    first = errors.ceil()
+    area = (AUC_FARTHEST - first + 0.5) / AUC_FARTHEST
+    return torch.where(first == 0, 1.0, area).clamp(min=0) * (first <= AUC_FARTHEST)

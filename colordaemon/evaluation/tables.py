@@ -19,7 +19,7 @@ from colordaemon import __version__
 from colordaemon.durable import replace_file
 from colordaemon.evaluation.metrics import ACCURACY_DISTANCE
 from colordaemon.evaluation.pictures import Evaluation
-from colordaemon.evaluation.scores import CHROMA_SHARE, Row
+from colordaemon.evaluation.scores import EVEN_CHROMA, Row
 
 TEXT_WIDTH = 240  # characters of a line where there is no terminal to fit
 
@@ -35,7 +35,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("AuC\nreb.%", lambda row: f"{row.auc_rebalanced:.1f}"),
     ("PSNR\ndB", lambda row: f"{row.psnr:.2f}"),
     ("ΔE\n2000", lambda row: f"{row.delta_e:.2f}"),
-    (f"ΔE\n@{100 * CHROMA_SHARE:g}", lambda row: or_dash(row.delta_e_70, ".2f")),
+    (f"ΔE\n@{100 * EVEN_CHROMA:g}", lambda row: or_dash(row.delta_e_70, ".2f")),
     ("mean\nchroma", lambda row: f"{row.chroma:.1f}"),
     ("% of\ntruth", lambda row: or_dash(_percent(row.chroma_share), ".0f")),
     ("color-\nful %", lambda row: or_dash(_percent(row.colorfulness_share), ".0f")),

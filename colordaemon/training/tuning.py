@@ -19,8 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from colordaemon.color import AB_LIMIT, gray_to_lightness, lab_to_rgb
-from colordaemon.evaluation.delta_e import delta_e_2000
-from colordaemon.evaluation.metrics import blots, chroma, colorfulness
+from colordaemon.evaluation.metrics import blots, chroma, colorfulness, delta_e_2000
 from colordaemon.evaluation.scores import chroma_factor
 from colordaemon.network.model import Decoding, Heads, annealed_mean, certainty
 

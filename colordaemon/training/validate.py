@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from colordaemon.color import gray_to_lightness, lab_to_rgb
 from colordaemon.config import TrainSettings
-from colordaemon.evaluation.delta_e import delta_e_2000
-from colordaemon.evaluation.metrics import Scores, ScoreSum, blots, colorfulness
+from colordaemon.evaluation.metrics import Scores, ScoreSum, blots, colorfulness, delta_e_2000
 from colordaemon.evaluation.scores import chroma_factor
 from colordaemon.network.device import autocast
 from colordaemon.network.model import ColorNet, Heads, certainty, decode

@@ -12,13 +12,19 @@ import pytest
 import torch
 
 from colordaemon.color import lightness_to_gray
-from colordaemon.evaluation.delta_e import delta_e_2000
-from colordaemon.evaluation.divergence import DivergenceSum, divergence, histograms
 from colordaemon.evaluation.film_motion import Passage, PassageFinder, passage_along
-from colordaemon.evaluation.film_scores import FilmRow, FilmRowSum, Scene
+from colordaemon.evaluation.film_scores import (
+    DivergenceSum,
+    FilmRow,
+    FilmRowSum,
+    Scene,
+    divergence,
+    histograms,
+    mean_rows,
+)
 from colordaemon.evaluation.film_truth import ColorFrame
 from colordaemon.evaluation.films import Colors, FilmTable, Screening
-from colordaemon.evaluation.overall import mean_rows
+from colordaemon.evaluation.metrics import delta_e_2000
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample
 
 SIZE = (32, 48)  # of ab; gray has twice that

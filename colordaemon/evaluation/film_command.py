@@ -12,10 +12,10 @@ from threading import Event
 from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError
 from colordaemon.evaluation.command import make_folder, open_model
+from colordaemon.evaluation.film_scores import mean_rows
 from colordaemon.evaluation.film_strip import Strip
 from colordaemon.evaluation.film_truth import open_clip
 from colordaemon.evaluation.films import FilmTable, screen_clip
-from colordaemon.evaluation.overall import mean_rows
 from colordaemon.evaluation.tables import save_json
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.checkpoint import BUNDLED
