@@ -122,6 +122,12 @@ class JobSettings(Settings):
     memory_mib: int | None = Field(default=None, ge=1024)  # None: 70 % of what there is
 
 
+class JournalSettings(Settings):
+    """For how long it is known what became of files."""
+
+    keep_days: float | None = Field(default=365.0, ge=0.0)  # None and 0: for ever
+
+
 class AfterSettings(Settings):
     """What happens once a file is done."""
 
@@ -203,6 +209,7 @@ class Config(Settings):
     output: OutputSettings = OutputSettings()
     watch: WatchSettings = WatchSettings()
     jobs: JobSettings = JobSettings()
+    journal: JournalSettings = JournalSettings()
     after: AfterSettings = AfterSettings()
     train: TrainSettings = TrainSettings()
 

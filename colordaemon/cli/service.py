@@ -202,6 +202,18 @@ def rebuild_journal(config: Settings = SYSTEM_CONFIG) -> None:
             typer.echo(f"the old journal is {rebuilt.old}")
 
 
+@journal.command("vacuum")
+def vacuum_journal(config: Settings = SYSTEM_CONFIG) -> None:
+    """Give free pages back to the disk, which a journal of an older version does only so.
+
+    It needs as much space again while it works.
+    """
+    with exit_codes():
+        from colordaemon.service.rebuild import vacuum
+
+        typer.echo(vacuum(load_config(config)))
+
+
 def _tell(config: Path, verb: str, jobs: list[str]) -> None:
     count = _ask(config, {"verb": verb, "jobs": [_named(job) for job in jobs]})["count"]
     typer.echo(f"{count} file(s)")

@@ -7,7 +7,6 @@ import os
 from colordaemon.service.commands import Reply
 from colordaemon.service.dispatch import Dispatcher
 from colordaemon.service.inboxes import Inbox, Inboxes
-from colordaemon.service.job import State
 from colordaemon.service.printable import printable
 from colordaemon.service.records import Records
 
@@ -19,7 +18,7 @@ class Bulletin:
         self._records, self._inboxes, self._dispatcher = records, inboxes, dispatcher
 
     def line(self, now: float) -> str:
-        queued = self._records.counts()[State.QUEUED]
+        queued = self._records.queued()
         parts = [f"{queued} queued", f"{self._inboxes.settling} settling"]
         for task in self._dispatcher.hands:
             pace = str(task.pace)
@@ -32,7 +31,7 @@ class Bulletin:
     def details(self, now: float) -> Reply:
         """strangers: jobs that wait for an inbox which is configured no more."""
         inboxes = [self._described(inbox) for inbox in self._inboxes]
-        queued = self._records.counts()[State.QUEUED]
+        queued = self._records.queued()
         return {
             "on": self._dispatcher.ready_on,
             "settling": self._inboxes.settling,

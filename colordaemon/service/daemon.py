@@ -34,6 +34,7 @@ from colordaemon.service.places import Places, find_places, make_state
 from colordaemon.service.presets import Presets
 from colordaemon.service.printable import printable
 from colordaemon.service.priorities import Priorities
+from colordaemon.service.prune import Pruning
 from colordaemon.service.records import may_pass
 from colordaemon.service.signals import Signals, Wake
 from colordaemon.service.supervise import WorkerProcess
@@ -115,6 +116,7 @@ class Daemon:
         self._intake = Intake(journal)
         self._inboxes = Inboxes(journal, self._intake.knows, wake)
         self._herald = Herald(journal, config.after)
+        self._pruning = Pruning(journal, config.journal, self._dispatcher.ends_of)
         self._bulletin = Bulletin(journal, self._inboxes, self._dispatcher)
         self._commands = Commands(journal, time.time, cancel_running=self._dispatcher.cancel)
         self._control = Control(all_places[0].control, self._listening.selector, self._answer)
@@ -153,6 +155,7 @@ class Daemon:
         self._pause_or_go_on()
         self._dispatcher.turn(now, wall)
         self._herald.turn(now, wall)
+        self._pruning.turn(now, wall)
         self._control.turn(now)
         self._tell_systemd(now)
 
@@ -177,7 +180,7 @@ class Daemon:
 
     def _clean_up(self, ends: Ends) -> None:
         """What an earlier daemon, or this one before an inbox went away, could not do."""
-        needed = {job.id for job in self._journal.jobs(*OPEN)}
+        needed = {*self._journal.ids(*OPEN)}
         if count := sweep(ends.places.outbox, self._journal.token, needed):
             log.info("removed %d work files that nobody needs any more", count)
         ends.retire_all()
@@ -211,6 +214,7 @@ class Daemon:
             self._inboxes.next_due,
             self._dispatcher.next_due(now, wall),
             self._control.next_due,
+            self._pruning.next_due,
             self._drain.next_due,
         )
         self._listening.wait(min(max(0.0, due - now), self._longest_turn()))
@@ -267,6 +271,7 @@ class Daemon:
             self._dispatcher.reload(config, all_places)
             self._intake.prioritize(Priorities(config).of)
             self._herald.reload(config.after)
+            self._pruning.reload(config.journal)
             log.info("took the new configuration")
         self._notifier.ready()
 

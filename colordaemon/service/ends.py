@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.media.inventory import Inventory
-from colordaemon.service.beneath import anchored, look_beneath
+from colordaemon.service.beneath import anchored, folder_beneath, look_beneath
 from colordaemon.service.checksum import sha256, write_checksum
 from colordaemon.service.deliver import Tell, deliver, deliver_again
 from colordaemon.service.identity import is_there
@@ -19,7 +20,7 @@ from colordaemon.service.presets import Presets
 from colordaemon.service.publish import stands_under_another_name
 from colordaemon.service.reasons import reason_path, remove_reason, write_reason
 from colordaemon.service.retire import retire
-from colordaemon.service.settle import quiet_seconds
+from colordaemon.service.settle import quiet_seconds, signature_from
 from colordaemon.service.workfiles import remove_work, tag_of
 
 log = logging.getLogger(__name__)
@@ -173,6 +174,29 @@ class Ends:
         relative = self.places.relative(job.source)
         outbox, tag = self.places.outbox, tag_of(self._journal.token, job.id)
         remove_work(outbox, (outbox / relative).parent, tag)
+
+    def needs(self, job: Job) -> bool:
+        """Whether a file that lies there depends on what is known of a job that has ended: its
+        source would be colored again, or its result replaced by another's."""
+        if job.state is State.DONE and self._presets.config_for(job.source).output.overwrite:
+            return True
+        try:
+            with folder_beneath(self.places.inbox, job.source.parent) as folder:
+                found = os.stat(job.source.name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return not self._has_the_disk_of(job)
+        except OSError:
+            return True
+        there = signature_from(found)
+        return (there.size, there.mtime_ns) == (job.size, job.mtime_ns)
+
+    def _has_the_disk_of(self, job: Job) -> bool:
+        """Whether the inbox is there, and a source that is not would lie on the same disk: another
+        one, in a folder of the inbox, may only not be mounted."""
+        try:
+            return self.inbox_is_there() and self.places.inbox.stat().st_dev == job.device
+        except OSError:
+            return False
 
     def _done(
         self,

@@ -45,7 +45,7 @@ class Herald:
         self._hooks = Hooks(commands_of(settings), settings.hook_seconds)
         self._again: dict[int, _Again] = {}
         self._breath = self._silent_until = 0.0
-        if self._hooks and not self._journal.fact("hook"):
+        if self._hooks and not self._journal.has_hook:
             self._journal.announce_nothing()
         self._journal.note("hook", "yes" if self._hooks else "")
 

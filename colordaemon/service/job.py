@@ -24,6 +24,10 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+ENDS = (State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED)
+NO_INVENTORY = "[]"
+
+
 @dataclass(frozen=True)
 class Found:
     """A settled file. rank: 0 for photos, 1 for films, which wait for all photos. device, inode,

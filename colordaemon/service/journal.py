@@ -33,12 +33,13 @@ from pathlib import Path
 from typing import Any
 
 from colordaemon.media.inventory import Inventory, as_plain
-from colordaemon.service.job import Found, Job, Partial, State, job_of
+from colordaemon.service.job import NO_INVENTORY, Found, Job, Partial, State, job_of
 from colordaemon.service.printable import printable
 from colordaemon.service.records import ABSENT, FIRST, Records, below
 from colordaemon.service.schema import upgrade
 
 CRASHES = 2  # a file that killed the worker so often is set aside
+LARGEST_LOG = 16 << 20  # bytes of the file beside it that stay after a large transaction
 UNFINISHED = 10  # starts without any progress, whatever ended them, after which a file is set aside
 
 
@@ -48,7 +49,9 @@ class Journal(Records):
     _mode = "rwc"
 
     def _open(self, path: Path) -> None:
+        self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file, before its first page
         self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(f"PRAGMA journal_size_limit = {LARGEST_LOG}")
         self._db.execute("PRAGMA synchronous = FULL")
         upgrade(self._db, str(path))
         if not self.fact("token"):
@@ -252,6 +255,29 @@ class Journal(Records):
         query = f"DELETE FROM jobs WHERE id = ? AND state IN {ends}"  # noqa: S608
         with self._transaction():
             return sum(self._db.execute(query, (number,)).rowcount for number in ids)
+
+    def drop_inventories(self, ids: Sequence[int]) -> None:
+        """Of jobs that have come to an end, and stay known."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE jobs SET inventory = ? WHERE id = ?",
+                [(NO_INVENTORY, number) for number in ids],
+            )
+
+    def shrink(self, pages: int) -> bool:
+        """Give some free pages back to the disk, which has them after the next checkpoint. Returns
+        whether there was any that could be given."""
+        if not self.can_shrink or not self.free_bytes:
+            return False
+        # A script, since `execute` takes the first of the many steps of this only.
+        self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
+        return True
+
+    def compact(self) -> None:
+        """Write all of it anew, without free pages; from then on `shrink` can give pages back."""
+        self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self._db.execute("VACUUM")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def cancel(self, ids: Sequence[int], now: float) -> int:
         """Take jobs out of the queue."""

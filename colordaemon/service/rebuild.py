@@ -49,15 +49,32 @@ class Rebuilt:
 
 def check(config: Config) -> str:
     """A line on a journal that is well. Raises Damaged and ConfigError."""
-    path = find_places(config)[0].journal
-    if not path.exists():
-        raise ConfigError(f"state_dir: there is no journal in {path.parent} yet")
+    path = _existing(config)
     with Records(path) as records:
         if mistakes := records.mistakes():
             raise Damaged(f"{path}: {mistakes[0]}; `colordaemon journal rebuild` begins a new one")
         rows, size = sum(records.counts().values()), path.stat().st_size
+        free, can_shrink = records.free_bytes, records.can_shrink
     each = f", {size / rows:.0f} bytes each" if rows else ""
-    return f"{path}: well; {rows} jobs, {size} bytes{each}"
+    said = f"{path}: well; {rows} jobs, {size} bytes{each}, {free} of them free"
+    return said if can_shrink else f"{said}; `colordaemon journal vacuum` lets it give them back"
+
+
+def vacuum(config: Config) -> str:
+    """Write the journal anew without free pages, which one of an older version does not give back
+    by itself; takes as much space again while it works. Raises Damaged and ConfigError."""
+    path = _existing(config)
+    before = path.stat().st_size
+    with locked_state(path.parent), Journal(path) as journal:
+        journal.compact()
+    return f"{path}: {path.stat().st_size} bytes, {before} before"
+
+
+def _existing(config: Config) -> Path:
+    path = find_places(config)[0].journal
+    if not path.exists():
+        raise ConfigError(f"state_dir: there is no journal in {path.parent} yet")
+    return path
 
 
 def rebuild(config: Config) -> Rebuilt:

@@ -23,6 +23,7 @@ _PASSING = frozenset(
     (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY,
      sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN)
 )  # fmt: skip
+_INCREMENTAL = 2  # PRAGMA auto_vacuum
 _BUSY_SECONDS = 30.0  # for a backup or an operator's look; well below the watchdog's time
 
 
@@ -92,10 +93,28 @@ class Records:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(row["value"]) if row else ""
 
+    @property
+    def has_hook(self) -> bool:
+        """Whether somebody is told of ends of jobs; see `Herald`."""
+        return self.fact("hook") == "yes"
+
     def mistakes(self) -> list[str]:
         """What SQLite finds wrong when it looks at everything."""
         found = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check")]
         return [] if found == ["ok"] else found
+
+    @property
+    def free_bytes(self) -> int:
+        """Of the file, which the next rows take or `shrink` gives back."""
+        return self._number("freelist_count") * self._number("page_size")
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether it was made by a version that gives pages back; if not, see `compact`."""
+        return self._number("auto_vacuum") == _INCREMENTAL
+
+    def _number(self, pragma: str) -> int:
+        return int(self._db.execute(f"PRAGMA {pragma}").fetchone()[0])
 
     # Jobs
 
@@ -114,6 +133,21 @@ class Records:
         if row is None:
             raise KeyError(number)
         return job_of(row)
+
+    def ids(self, *states: State) -> list[int]:
+        marks = ", ".join("?" * len(states))
+        query = f"SELECT id FROM jobs WHERE state IN ({marks})"  # noqa: S608
+        return [row["id"] for row in self._db.execute(query, states)]
+
+    @property
+    def last_id(self) -> int:
+        """The highest number that a job has; 0 without any."""
+        return int(self._db.execute("SELECT ifnull(max(id), 0) FROM jobs").fetchone()[0])
+
+    def following(self, number: int, limit: int) -> list[Job]:
+        """Jobs of whatever state behind one, by their numbers."""
+        query = "SELECT * FROM jobs WHERE id > ? ORDER BY id LIMIT ?"
+        return [job_of(row) for row in self._db.execute(query, (number, limit))]
 
     def jobs(self, *states: State, limit: int = -1) -> list[Job]:
         """In the order of work."""
@@ -176,8 +210,8 @@ class Records:
         )
         return self._db.execute(query, (priority, FIRST, now, *folders)).fetchone() is not None
 
-    def queued(self, inboxes: Sequence[Path]) -> int:
-        """How many jobs wait below these folders."""
+    def queued(self, inboxes: Sequence[Path] | None = None) -> int:
+        """How many jobs wait below these folders, or anywhere."""
         where, folders = below(inboxes)
         query = f"SELECT count(*) FROM jobs WHERE state = 'queued' AND {where}"  # noqa: S608
         return int(self._db.execute(query, folders).fetchone()[0])

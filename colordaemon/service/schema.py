@@ -6,7 +6,7 @@ import sqlite3
 
 from colordaemon.errors import ConfigError
 
-VERSION = 4
+VERSION = 5
 _SCHEMA = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY,
@@ -46,6 +46,9 @@ UPGRADES: dict[int, str] = {
     " ALTER TABLE jobs ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;"
     " ALTER TABLE jobs ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0;"
     " ALTER TABLE jobs ADD COLUMN partial_mtime_ns INTEGER NOT NULL DEFAULT 0;",
+    # What is asked for again and again must not take longer with every file that was ever done.
+    4: "CREATE INDEX unretired ON jobs (id) WHERE retire != '';"
+    " CREATE INDEX results ON jobs (target) WHERE target IS NOT NULL;",
 }
 
 
