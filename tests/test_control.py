@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from colordaemon.cli import app
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
+from colordaemon.service import commands
 from colordaemon.service.commands import BadRequest, Commands, Reply
 from colordaemon.service.control import Control, NoAnswer, ask
 from colordaemon.service.errand import run_errand
@@ -213,6 +214,33 @@ def test_without_a_daemon_the_journal_answers(config: Config) -> None:
     assert run_errand(config, {"verb": "forget", "jobs": [2]}) == {"count": 1}
     assert run_errand(config, {"verb": "pause"}) == {"paused": True}
     assert run_errand(config, {"verb": "status"})["paused"]
+
+
+def test_many_files_are_retried_a_few_at_a_time_and_over_restarts(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "FEW", 2)
+    assert config.inbox is not None and config.state_dir is not None
+    path = config.state_dir / "journal.sqlite3"
+    with Journal(path) as journal:
+        journal.add([Found(config.inbox / f"{n}.png", 1, 1) for n in range(5)], 1.0)
+        for job in journal.jobs(State.QUEUED):
+            journal.set_aside(job, State.FAILED, 2.0, code="media", reason="no film")
+        assert Commands(journal, lambda: 3.0).run({"verb": "retry"}) == {"count": 5}
+        assert journal.ids(State.QUEUED) == [1, 2]
+    with Journal(path) as journal:  # of the next daemon
+        later = Commands(journal, lambda: 4.0)
+        later.turn()
+        assert journal.ids(State.QUEUED) == [1, 2, 3, 4] and later.is_busy
+        later.turn()
+        assert journal.ids(State.FAILED) == [] and not later.is_busy
+        for job in journal.jobs(State.QUEUED):
+            journal.set_aside(job, State.FAILED, 5.0, code="media", reason="no film")
+        later.turn()
+        assert len(journal.ids(State.FAILED)) == 5  # it was asked for once
+    assert run_errand(config, {"verb": "retry"}) == {"count": 5}
+    with Journal(path) as journal:
+        assert journal.ids(State.FAILED) == []
 
 
 @pytest.mark.parametrize("which", ["99", "/no/such/file.png", str(10**30)])

@@ -62,11 +62,15 @@ class House:
         self.open()
         for job in self.journal.recover(4.0):
             self.ends.recover(job, 4.0)
-        self.ends.retire_all()
+        self.retire_all()
         waiting = self.journal.jobs(State.QUEUED)
         sweep(self.places.outbox, self.journal.token, {job.id for job in waiting})
         if waiting:
             self.color()
+
+    def retire_all(self) -> None:
+        for _ in self.ends.retire_all():
+            pass
 
     @property
     def results(self) -> list[str]:
@@ -231,7 +235,7 @@ def test_a_source_that_changed_after_it_was_done_is_not_removed(build: Build) ->
     assert job is not None
     house.journal.finish(job, 3.0, reason="", retire="delete")
     house.source.write_bytes(b"a new film under the old name")
-    house.ends.retire_all()
+    house.retire_all()
     assert house.source.exists()
     assert house.journal.to_retire() == []
 
@@ -281,5 +285,5 @@ def test_a_source_that_could_not_be_moved_is_moved_later(
         house.color()
     assert house.source.exists() and "could not trash the source" in caplog.text
     assert [job.source for job in house.journal.to_retire()] == [house.source]
-    house.ends.retire_all()
+    house.retire_all()
     assert not house.source.exists() and house.journal.to_retire() == []

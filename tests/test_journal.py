@@ -168,8 +168,8 @@ def test_the_operator_retries_forgets_and_cancels(journal: Journal) -> None:
     journal.set_aside(failed, State.FAILED, 2.0, code="media", reason="no")
     journal.set_aside(skipped, State.SKIPPED, 2.0, code="color", reason="no")
     assert journal.cancel([3, failed.id, 99], 3.0) == 1
-    assert journal.retry(3.0) == 1  # what failed
-    assert journal.retry(3.0, [skipped.id]) == 1
+    assert journal.ids(State.FAILED) == [failed.id]
+    assert journal.retry(3.0, [failed.id, skipped.id]) == 2
     assert (journal.job(1).state, journal.job(1).attempts) == (State.QUEUED, 0)
     assert journal.forget([3, 4]) == 1  # the fourth has not come to an end
     assert [*journal.unknown([photo("2.png"), photo("3.png")])] == [photo("2.png")]
@@ -185,15 +185,17 @@ def test_what_was_put_first_stays_above_every_priority(journal: Journal) -> None
     journal.add([photo("low.png"), photo("high.png", priority=1000)], 1.0)
     journal.put_first([1])
     journal.add([photo("later.png", priority=1000)], 2.0)
-    assert journal.prioritize(lambda source: 3 if source.name == "later.png" else 1000) == 1
+    assert (
+        journal.prioritize([1, 2, 3], lambda source: 3 if source.name == "later.png" else 1000) == 1
+    )
     assert [claim(journal).source.name for _ in range(3)] == ["low.png", "high.png", "later.png"]
 
 
 def test_what_waits_takes_the_priorities_of_other_settings(journal: Journal) -> None:
     journal.add([photo("a.png"), photo("b.png"), photo("c.png")], 1.0)
     running = claim(journal)
-    assert journal.prioritize(lambda source: int(source.name == "c.png")) == 1
-    assert journal.prioritize(lambda source: int(source.name == "c.png")) == 0
+    assert journal.prioritize([1, 2, 3], lambda source: int(source.name == "c.png")) == 1
+    assert journal.prioritize([1, 2, 3], lambda source: int(source.name == "c.png")) == 0
     assert journal.job(running.id).priority == 0
     assert claim(journal).source.name == "c.png"
 

@@ -82,9 +82,10 @@ class House:
             dispatcher.recover(now)
             ends = dispatcher.ends_of(self.places.inbox)
             assert ends is not None
-            ends.retire_all()
+            for _ in ends.retire_all():
+                pass
             states = State.QUEUED, State.RUNNING, State.PUBLISHING
-            sweep(self.places.outbox, journal.token, {job.id for job in journal.jobs(*states)})
+            sweep(self.places.outbox, journal.token, {*journal.ids(*states)})
             found = [
                 Settled(path, signature)
                 for path, signature in scan(self.places.inbox)

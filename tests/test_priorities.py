@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from colordaemon.config import Config, InboxSettings
+from colordaemon.service import intake
+from colordaemon.service.intake import Intake
+from colordaemon.service.job import Found, State
+from colordaemon.service.journal import Journal
 from colordaemon.service.priorities import Priorities
 
 
@@ -20,6 +26,23 @@ def test_a_folder_has_its_own_priority_and_else_that_of_its_inbox() -> None:
     assert found.of(Path("/in/home/urgent/a.mxf")) == 7
     assert found.of(Path("/in/urgent/deep/a.mxf")) == -1
     assert found.of(Path("/elsewhere/urgent/a.png")) == 0
+
+
+def test_what_waits_takes_other_priorities_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "FEW", 2)
+    with Journal(tmp_path / "journal") as journal:
+        journal.add([Found(Path(f"/in/{number}.png"), 1, 1) for number in range(5)], 1.0)
+        taker, changed = Intake(journal), []
+        taker.prioritize(lambda source: 7)
+        while taker.is_busy:
+            taker.turn()
+            changed.append(sum(job.priority == 7 for job in journal.jobs(State.QUEUED)))
+            if len(changed) == 1:
+                journal.claim(2.0)  # is at work by now, and no longer concerned
+        taker.turn()
+    assert changed == [2, 3, 4]
 
 
 def test_in_the_short_form_folders_have_priorities_too() -> None:

@@ -17,6 +17,8 @@ from colordaemon.service.records import Records
 
 Reply = dict[str, Any]
 LISTED = 1000  # jobs in one reply
+FEW = 1000  # jobs in one turn; writing them anew takes 20 ms
+_RETRIED = "retried up to"  # a fact: which of all that failed are queued again
 MOST = 10_000  # jobs in one request: looking them up takes half a second
 
 
@@ -50,7 +52,7 @@ class Commands:
             self._journal.note("paused", "yes" if verb == "pause" else "")
             return {"paused": verb == "pause"}
         if verb == "retry":
-            return {"count": self._journal.retry(self._wall(), self._ids(which) or None)}
+            return {"count": self._retry(self._ids(which))}
         if verb == "forget":
             return {"count": self._journal.forget(self._ids(which))}
         if verb == "first":
@@ -58,6 +60,27 @@ class Commands:
         if verb == "cancel":
             return {"count": self._cancel(self._ids(which))}
         raise BadRequest(f"unknown verb {_shown(repr(verb))}")
+
+    def turn(self) -> None:
+        """Go on with what many jobs are concerned by; a few of them at a time."""
+        if behind := self._journal.fact(_RETRIED):
+            ids = self._journal.ids(State.FAILED, behind=int(behind), limit=FEW)
+            self._journal.retry(self._wall(), ids)
+            self._journal.note(_RETRIED, str(ids[-1]) if len(ids) == FEW else "")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether more is to be done, in this life or the next."""
+        return self._journal.fact(_RETRIED) != ""
+
+    def _retry(self, ids: Sequence[int]) -> int:
+        """These, or all that failed."""
+        if ids:
+            return self._journal.retry(self._wall(), ids)
+        count = self._journal.counts()[State.FAILED]
+        self._journal.note(_RETRIED, "0")
+        self.turn()
+        return count
 
     def _cancel(self, ids: Sequence[int]) -> int:
         running = sum(self._cancel_running(number) for number in ids)

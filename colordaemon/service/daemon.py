@@ -11,7 +11,8 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 from colordaemon.config import Config
@@ -46,6 +47,7 @@ LONGEST_TURN = 5.0  # seconds that the loop waits at the most
 DISK_SECONDS = 10.0  # between two tries when the journal cannot be written
 STATUS_SECONDS = 1.0  # between two lines for systemd
 RETIRE_SECONDS = 600.0  # between two tries to move or remove sources where that failed
+SLICE_SECONDS = 0.1  # of a turn for sources that are left over
 OPEN = (State.QUEUED, State.RUNNING, State.PUBLISHING)
 
 
@@ -122,6 +124,7 @@ class Daemon:
         self._control = Control(all_places[0].control, self._listening.selector, self._answer)
         self._is_ready = False
         self._status_at, self._retire_at = 0.0, 0.0
+        self._retiring = deque[Iterator[None]]()
         self._drain = Drain()
 
     def run(self, signals: Signals) -> None:
@@ -152,6 +155,9 @@ class Daemon:
     def _turn(self) -> None:
         now, wall = time.monotonic(), time.time()
         self._take_in(now, wall)
+        self._retire_some()
+        self._intake.turn()
+        self._commands.turn()
         self._pause_or_go_on()
         self._dispatcher.turn(now, wall)
         self._herald.turn(now, wall)
@@ -172,7 +178,7 @@ class Daemon:
             if inbox.has_opened():
                 self._clean_up(ends)
             elif is_due:
-                ends.retire_all()
+                self._retiring.append(ends.retire_all())
             added += self._intake.take(settled, ends, wall)
         if added:
             log.info("%d new in the queue", added)
@@ -183,7 +189,13 @@ class Daemon:
         needed = {*self._journal.ids(*OPEN)}
         if count := sweep(ends.places.outbox, self._journal.token, needed):
             log.info("removed %d work files that nobody needs any more", count)
-        ends.retire_all()
+        self._retiring.append(ends.retire_all())
+
+    def _retire_some(self) -> None:
+        until = time.monotonic() + SLICE_SECONDS
+        while self._retiring and time.monotonic() < until:
+            if next(self._retiring[0], self) is self:  # at its end
+                self._retiring.popleft()
 
     def _pause_or_go_on(self) -> None:
         if self._journal.fact("paused") == "yes":
@@ -217,6 +229,8 @@ class Daemon:
             self._pruning.next_due,
             self._drain.next_due,
         )
+        if self._retiring or self._intake.is_busy or self._commands.is_busy:
+            due = now
         self._listening.wait(min(max(0.0, due - now), self._longest_turn()))
 
     def _longest_turn(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from colordaemon.config import Config
@@ -112,11 +113,16 @@ class Ends:
             figures = "published after a restart"
             self._done(job, target, job.partial.sha256, figures, wall, is_whole=is_whole)
 
-    def retire_all(self) -> None:
-        """Deal with sources that are left over, by an earlier daemon or because it failed."""
-        for job in self._journal.to_retire():
-            if job.source.is_relative_to(self.places.inbox):
-                self._retire(job, job.retire)
+    def retire_all(self) -> Iterator[None]:
+        """Deal with sources that are left over, by an earlier daemon or because it failed; one at
+        each step, so that whoever asks for it can stop in between."""
+        behind = 0
+        while jobs := self._journal.to_retire(behind):
+            for job in jobs:
+                if job.source.is_relative_to(self.places.inbox):
+                    self._retire(job, job.retire)
+                    yield
+            behind = jobs[-1].id
 
     def set_aside(self, job: Job, state: State, code: str, reason: str, wall: float) -> None:
         """Failed, skipped or cancelled."""

@@ -27,4 +27,8 @@ def run_errand(config: Config, request: Reply) -> Reply:
         with Records(places.journal) as records:
             return _LOOKING[request["verb"]](records) | {"daemon": None}
     with locked_state(places.state), Journal(places.journal) as journal:
-        return Commands(journal, time.time).run(request)
+        commands = Commands(journal, time.time)
+        reply = commands.run(request)
+        while commands.is_busy:
+            commands.turn()
+        return reply

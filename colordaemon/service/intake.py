@@ -13,6 +13,8 @@ from colordaemon.service.scan import rank_of
 from colordaemon.service.settle import Signature
 from colordaemon.service.watch import Settled
 
+FEW = 1000  # jobs in one turn, which take 30 ms
+
 log = logging.getLogger(__name__)
 
 
@@ -23,6 +25,7 @@ class Intake:
         self, journal: Journal, priority_of: Callable[[Path], int] = lambda source: 0
     ) -> None:
         self._journal, self._priority_of = journal, priority_of
+        self._to_prioritize: list[int] = []
 
     def knows(self, path: Path, signature: Signature) -> bool:
         """Whether the journal has a job for exactly this file, whatever became of it."""
@@ -47,9 +50,20 @@ class Intake:
         return added
 
     def prioritize(self, priority_of: Callable[[Path], int]) -> None:
-        """Take other priorities, also for what is in the queue."""
+        """Take other priorities; what is in the queue gets them little by little, see `turn`."""
         self._priority_of = priority_of
-        self._journal.prioritize(priority_of)
+        self._to_prioritize = self._journal.ids(State.QUEUED)
+
+    def turn(self) -> None:
+        """Give a few of those that wait their new priorities."""
+        few, self._to_prioritize = self._to_prioritize[:FEW], self._to_prioritize[FEW:]
+        if few:
+            self._journal.prioritize(few, self._priority_of)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are more of those."""
+        return bool(self._to_prioritize)
 
     def _found(self, path: Path, signature: Signature, ends: Ends, wall: float) -> Found:
         """What goes into the queue, in place of what waits there for older content."""

@@ -237,15 +237,13 @@ class Journal(Records):
 
     # What the operator asks for
 
-    def retry(self, now: float, ids: Sequence[int] | None = None) -> int:
-        """Queue failed, skipped and cancelled jobs again: these, or all that failed. Makes queued
-        ones due. Returns how many."""
-        fresh = "SET state = 'queued', attempts = 0, crashes = 0, not_before = 0, changed = ?"
-        if ids is None:
-            query = f"UPDATE jobs {fresh} WHERE state = 'failed'"
-            return self._db.execute(query, (now,)).rowcount
-        states = "('failed', 'skipped', 'cancelled', 'queued')"
-        query = f"UPDATE jobs {fresh} WHERE id = ? AND state IN {states}"
+    def retry(self, now: float, ids: Sequence[int]) -> int:
+        """Queue failed, skipped and cancelled jobs again, and make queued ones due. Returns how
+        many."""
+        query = (
+            "UPDATE jobs SET state = 'queued', attempts = 0, crashes = 0, not_before = 0,"
+            " changed = ? WHERE id = ? AND state IN ('failed', 'skipped', 'cancelled', 'queued')"
+        )
         with self._transaction():
             return sum(self._db.execute(query, (now, number)).rowcount for number in ids)
 
@@ -300,11 +298,15 @@ class Journal(Records):
                 self._db.execute(query, (FIRST, number)).rowcount for number in reversed(ids)
             )
 
-    def prioritize(self, priority_of: Callable[[Path], int]) -> int:
-        """Give what waits the priorities of other settings; what was put first stays first."""
-        query = "SELECT id, source, priority FROM jobs WHERE state = 'queued' AND priority < ?"
+    def prioritize(self, ids: Sequence[int], priority_of: Callable[[Path], int]) -> int:
+        """Give those of them that wait the priorities of other settings; what was put first stays
+        first."""
+        query = (
+            "SELECT id, source, priority FROM jobs"  # noqa: S608  (the +: by their numbers)
+            f" WHERE id IN ({', '.join('?' * len(ids))}) AND +state = 'queued' AND priority < ?"
+        )
         with self._transaction():
-            rows = self._db.execute(query, (FIRST,)).fetchall()
+            rows = self._db.execute(query, (*ids, FIRST)).fetchall()
             changed = [
                 (priority, row["id"])
                 for row in rows

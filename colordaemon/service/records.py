@@ -134,10 +134,11 @@ class Records:
             raise KeyError(number)
         return job_of(row)
 
-    def ids(self, *states: State) -> list[int]:
+    def ids(self, *states: State, behind: int = 0, limit: int = -1) -> list[int]:
+        """Numbers of jobs, in ascending order."""
         marks = ", ".join("?" * len(states))
-        query = f"SELECT id FROM jobs WHERE state IN ({marks})"  # noqa: S608
-        return [row["id"] for row in self._db.execute(query, states)]
+        query = f"SELECT id FROM jobs WHERE state IN ({marks}) AND id > ? ORDER BY id LIMIT ?"  # noqa: S608
+        return [row["id"] for row in self._db.execute(query, (*states, behind, limit))]
 
     @property
     def last_id(self) -> int:
@@ -175,8 +176,13 @@ class Records:
         ).fetchone()
         return row is not None
 
-    def to_retire(self) -> list[Job]:
-        rows = self._db.execute("SELECT * FROM jobs WHERE state = 'done' AND retire != ''")
+    def to_retire(self, behind: int = 0, limit: int = 100) -> list[Job]:
+        """Whose sources are still to be dealt with; those behind a job, by their numbers."""
+        rows = self._db.execute(
+            "SELECT * FROM jobs WHERE state = 'done' AND retire != '' AND id > ?"
+            " ORDER BY id LIMIT ?",
+            (behind, limit),
+        )
         return [job_of(row) for row in rows]
 
     def to_announce(self, limit: int = 100) -> list[Job]:
