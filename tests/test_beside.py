@@ -20,6 +20,7 @@ from colordaemon.media.hdr10plus import t35_of
 from colordaemon.media.inventory import Entry
 from colordaemon.media.light import light_of
 from colordaemon.media.probe import probe_film
+from colordaemon.media.tint import ExistingColor
 
 DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
 HDR = {"colorspace": 9, "color_primaries": 9, "color_trc": 16, "color_range": 1}
@@ -106,8 +107,13 @@ def captioned_at(path: Path, number: int, count: int = 60) -> Path:
     return path
 
 
+def test_the_pictures_that_tell_the_color_of_a_film_tell_of_captions_too(tmp_path: Path) -> None:
+    info = probe_film(captioned_at(tmp_path / "film.ts", 5))  # the second of twelve places
+    assert (info.beside, info.existing_color) == (("A53_CC",), ExistingColor.NONE)
+
+
 def test_a_caption_that_samples_miss_is_not_lost_in_silence(tmp_path: Path) -> None:
-    source = captioned_at(tmp_path / "film.ts", 5)
+    source = captioned_at(tmp_path / "film.ts", 8)
     assert not any(e.kind == "captions" for e in plan_film(source, ARCHIVE).inventory)
     with pytest.raises(MediaError, match=r"closed captions .* left out: .*--accept-loss"):
         color(source, ARCHIVE)
@@ -119,7 +125,7 @@ def test_a_caption_that_samples_miss_is_not_lost_in_silence(tmp_path: Path) -> N
 
 
 def test_a_caption_that_samples_miss_is_kept_where_it_can_be(tmp_path: Path) -> None:
-    source = captioned_at(tmp_path / "film.ts", 5)
+    source = captioned_at(tmp_path / "film.ts", 8)
     done, report = color_and_report(source, EXACT)
     assert said(done, "A53_CC") == [b"\xfc\x94\x2c"]
     assert [(e.kind, e.fate) for e in report.inventory if e.kind == "captions"] == [

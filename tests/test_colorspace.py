@@ -18,7 +18,7 @@ from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.colorize import plan_film
 from colordaemon.media.parameters import parameters_of
-from colordaemon.media.probe import film_color, film_stream, open_film, probe_film
+from colordaemon.media.probe import film_stream, open_film, probe_film
 from colordaemon.media.tint import ExistingColor
 from colordaemon.transfer import Transfer
 
@@ -274,7 +274,7 @@ def test_hdr_film_in_color_is_known_by_colors_that_have_weak_codes(
 @pytest.mark.parametrize("number", [16, 18])
 def test_noise_in_the_chroma_of_hdr_film_is_no_color(tmp_path: Path, number: int) -> None:
     info = probe_film(hdr_film(tmp_path / "film.mkv", number, 0.0))
-    assert film_color(info) is ExistingColor.NONE
+    assert info.existing_color is ExistingColor.NONE
 
 
 def test_what_ffmpeg_knows_of_other_streams_does_not_hurt(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from colordaemon.media.damage import Damage
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.order import in_order
 from colordaemon.media.pixels import layout_of
-from colordaemon.media.probe import film_color, probe_film
+from colordaemon.media.probe import probe_film
 from colordaemon.media.tint import ExistingColor
 
 
@@ -169,8 +169,8 @@ def test_a_probe_tells_what_a_film_is(tmp_path: Path) -> None:
 def test_existing_color_is_told_from_none_and_tint(tmp_path: Path) -> None:
     gray = make_film(tmp_path / "gray.mkv", 4)
     sepia = make_film(tmp_path / "sepia.mkv", pictures(4, chroma=(110, 145)))
-    assert film_color(probe_film(gray)) is ExistingColor.NONE
-    assert film_color(probe_film(sepia)) is ExistingColor.TINT
+    assert probe_film(gray).existing_color is ExistingColor.NONE
+    assert probe_film(sepia).existing_color is ExistingColor.TINT
 
 
 def test_sound_that_goes_on_behind_the_film_does_not_make_it_truncated(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from colordaemon.film.analysis import analyzed_frames
 from colordaemon.film.shots import Stride
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.pixels import layout_of, plane_array
-from colordaemon.media.probe import FilmInfo, film_color, probe_film
+from colordaemon.media.probe import FilmInfo, probe_film
 from colordaemon.media.tint import ExistingColor
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.transfer import Transfer
@@ -53,7 +53,7 @@ def open_clip(path: Path) -> FilmInfo:
         raise MediaError(
             f"{path}: is {info.code.transfer.value} film, expected SDR to compare with"
         )
-    found = film_color(info)
+    found = info.existing_color
     if found is not ExistingColor.COLOR:
         what = "is black and white" if found is ExistingColor.NONE else "is tinted in one color"
         raise MediaError(f"{path}: {what}, so there is nothing to compare with")

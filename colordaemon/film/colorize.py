@@ -26,7 +26,7 @@ from colordaemon.media.colorspace import color_holdings
 from colordaemon.media.decode import Frame
 from colordaemon.media.holdings import as_found, transparency
 from colordaemon.media.inventory import Inventory, grave_losses
-from colordaemon.media.probe import FilmInfo, film_color, open_film, probe_film
+from colordaemon.media.probe import FilmInfo, open_film, probe_film
 from colordaemon.media.provenance import Maker
 from colordaemon.media.target import Target, choose_target
 from colordaemon.media.tint import ExistingColor
@@ -106,10 +106,9 @@ def plan_film(
     """
     if memory_bytes is None:
         memory_bytes = limit_bytes(None)
-    found = probe_film(path)
-    source = replace(found, tags=found.tags.assumed(settings))
+    source = probe_film(path, settings)
     check_memory(source, reading_bytes(source, settings.stride), memory_bytes)
-    if not force and film_color(source) is ExistingColor.COLOR:
+    if not force and source.existing_color is ExistingColor.COLOR:
         raise AlreadyColor(f"{path}: has real color already; --force replaces it")
     encoder, remarks = choose_encoder(source, settings)
     wanted = reading_bytes(source, settings.stride) + encoder.memory_bytes

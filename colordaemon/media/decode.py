@@ -24,14 +24,13 @@ from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
 from colordaemon.media.alpha import alpha_of, decoder_of
-from colordaemon.media.beside import names_beside
 from colordaemon.media.captions import Messages
 from colordaemon.media.clock import Clock
 from colordaemon.media.colorspace import matrix_tag, transfer_of, untagged
 from colordaemon.media.damage import Damage
 from colordaemon.media.ending import ends_whole, lacks_bytes
 from colordaemon.media.fields import FieldOrder, FieldReader
-from colordaemon.media.frames import messages_of
+from colordaemon.media.frames import messages_of, names_beside
 from colordaemon.media.order import in_order
 from colordaemon.media.pixels import plane_array
 from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, open_film, tick

@@ -32,19 +32,21 @@ _SAYING = frozenset(("h264", "hevc", "mpeg1video", "mpeg2video", "vc1", "dvvideo
 _MOSTLY = 0.75  # of the pictures
 
 
-class FieldReader:
-    """Tells the field order of decoded pictures of a codec.
+def fields_are_pictures(codec: str) -> bool:
+    """Whether its decoder makes a picture of each field, and calls only those interlaced."""
+    return codec == "hevc"
 
-    are_pictures: its decoder makes a picture of each field, and calls only those interlaced.
-    """
+
+class FieldReader:
+    """Tells the field order of decoded pictures of a codec."""
 
     def __init__(self, codec: str) -> None:
-        self.are_pictures = codec == "hevc"
+        self._are_pictures = fields_are_pictures(codec)
         self._graph: Graph | None = None
         self._shape: tuple[int, int, str] | None = None
 
     def order(self, picture: VideoFrame) -> FieldOrder:
-        if self.are_pictures or not picture.interlaced_frame:
+        if self._are_pictures or not picture.interlaced_frame:
             return "progressive"
         shape = (picture.width, picture.height, picture.format.name)
         if self._graph is None or shape != self._shape:

@@ -1,15 +1,38 @@
-"""What comes with a decoded picture beside its pixels."""
+"""What comes with a packet or a decoded picture beside its pixels."""
 
 from __future__ import annotations
 
 import struct
 from typing import Any, cast
 
+from av.packet import Packet
 from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 
 from colordaemon.media.captions import CARRIED, Messages, is_dropping, time_parts
 
+# FFmpeg's side data that is part of how packets are decoded, and not of what is shown.
+_TECHNICAL = frozenset(
+    ("cpb_properties", "skip_samples", "new_extradata", "param_change", "mpegts_stream_id",
+     "quality_stats", "strings_metadata", "palette", "matroska_block_additional", "prft")
+)  # fmt: skip
+_TECHNICAL_OF_FRAMES = frozenset(("MOTION_VECTORS", "VIDEO_ENC_PARAMS", "SEI_UNREGISTERED",
+                                  "VIDEO_HINT", "SKIP_SAMPLES"))  # fmt: skip
+# Side data of packets that frames have under another name.
+_NAMES = {
+    "a53_cc": "A53_CC",
+    "afd": "AFD",
+    "display_matrix": "DISPLAYMATRIX",
+    "stereo_3d": "STEREO3D",
+    "mastering_display_metadata": "MASTERING_DISPLAY_METADATA",
+    "content_light_level": "CONTENT_LIGHT_LEVEL",
+    "dovi_conf": "DOVI_METADATA",
+    "dynamic_hdr10_plus": "DYNAMIC_HDR_PLUS",
+    "s12m_timecode": "S12M_TIMECODE",
+    "spherical": "SPHERICAL",
+    "icc_profile": "ICC_PROFILE",
+    "ambient_viewing_environment": "AMBIENT_VIEWING_ENVIRONMENT",
+}
 # FFmpeg's type of stereoscopic pictures and whether the right view comes first, as Matroska's mode.
 _STEREO_MODES = {
     (1, 0): 1, (1, 1): 11, (2, 0): 3, (2, 1): 2, (3, 0): 13, (3, 1): 14,
@@ -43,6 +66,18 @@ def is_void(data: SideData) -> bool:
     """Whether it says nothing: decoders of MPEG-2 give every picture a pan and scan that moves
     nothing."""
     return data.type.name == "PANSCAN" and not any(bytes(data)[_PAN_SCAN_MOVES])
+
+
+def names_beside(picture: VideoFrame) -> frozenset[str]:
+    """FFmpeg's names of what a picture says beside its pixels."""
+    names = (side.type.name for side in all_side_data(picture) if not is_void(side))
+    return frozenset(names) - _TECHNICAL_OF_FRAMES
+
+
+def names_beside_packet(packet: Packet[Any]) -> frozenset[str]:
+    """FFmpeg's names of what a packet says beside its picture, as pictures have them."""
+    names = (_NAMES.get(data.data_type, data.data_type) for data in packet.iter_sidedata())
+    return frozenset(names) - _TECHNICAL
 
 
 def messages_of(picture: VideoFrame) -> Messages:

@@ -12,12 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 
 import av
 import av.error
-import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -25,18 +23,19 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from colordaemon.color import PixelCode
+from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
 from colordaemon.media.alpha import decoder_of
 from colordaemon.media.boxes import holds_only_stills
-from colordaemon.media.colorspace import ColorTags, code_of, tags_of, untagged
-from colordaemon.media.fields import FieldOrder, FieldReader, film_order
+from colordaemon.media.colorspace import ColorTags, code_of, tags_of, transfer_of
+from colordaemon.media.fields import FieldOrder, fields_are_pictures, film_order
 from colordaemon.media.frames import stereo_mode_of, timecode_of
 from colordaemon.media.light import Light, light_of
 from colordaemon.media.orientation import Orientation
 from colordaemon.media.parameters import parameters_of
-from colordaemon.media.pixels import Layout, layout_of, planar_name, plane_array
-from colordaemon.media.tint import ExistingColor, existing_color
-from colordaemon.transfer import Transfer
+from colordaemon.media.pixels import Layout, layout_of
+from colordaemon.media.samples import Samples, take_samples
+from colordaemon.media.tint import ExistingColor
 
 # Containers of films; nothing here opens another file or the network.
 _CONTAINERS = (
@@ -52,7 +51,6 @@ _DECLARING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf", "nut"})
 
 MOST_PIXELS = 15360 * 8640  # 16K; a few hundred KB can hold a film of any size
 
-_SAMPLES = 12
 UNREADABLE_IN_A_ROW = 64  # attempts; a demuxer that gets no further would be asked forever
 
 
@@ -80,6 +78,8 @@ class FilmInfo:
     Matroska's number, 0 for none. has_own_fields: each picture says its field order itself; else
     the film's is that of all. other_aspects: that the film has elsewhere. is_steady: the
     orientation is the same all over it. is_field_coded: each picture is a single field.
+    existing_color: what it shows already. beside: FFmpeg's names of what comes with its packets and
+    pictures, as far as samples tell. needs_dolby: only Dolby Vision's metadata tell its colors.
     duration_seconds: of the film stream, container_seconds: of the longest stream, each as a header
     declares it and None where it does not. origin_seconds: what a floating clock shows at the
     start, else 0. start_timecode: that the first group of pictures says, empty if none.
@@ -103,7 +103,10 @@ class FilmInfo:
     is_steady: bool
     is_field_coded: bool
     tags: ColorTags
+    existing_color: ExistingColor
     light: Light
+    beside: tuple[str, ...]
+    needs_dolby: bool
     duration_seconds: float | None
     container_seconds: float | None
     origin_seconds: Fraction
@@ -180,8 +183,9 @@ def tick(stream: Stream) -> Fraction:
     return _fraction(stream.time_base)
 
 
-def probe_film(path: Path) -> FilmInfo:
-    """Read what a film is, from headers and some of its frames. Raises MediaError or OSError."""
+def probe_film(path: Path, settings: FilmSettings | None = None) -> FilmInfo:
+    """Read what a film is, from headers and some of its frames. settings: what the user knows
+    better. Raises MediaError or OSError."""
     with open_film(path) as container:
         stream = film_stream(container, path)
         container_name = container.format.name.split(",")[0]
@@ -192,7 +196,13 @@ def probe_film(path: Path) -> FilmInfo:
         frame = _first_frame(container, stream, path)
         declares = container_name in _DECLARING
         floating = container_name in FLOATING_CLOCKS and container.start_time
-        shown = _shown(container, stream, frame)
+        parameters = parameters_of(stream)
+        tags = tags_of(frame, parameters.siting)
+        tags = tags.assumed(settings) if settings else tags
+        declared = context.field_order
+        samples = take_samples(container, stream, frame, transfer_of(tags.transfer))
+        field_order, has_own_fields = film_order(samples.orders, context.name, declared)
+        sample_aspect, *other_aspects = _aspects(stream, samples)
         info = FilmInfo(
             path=path,
             container=container_name,
@@ -203,16 +213,19 @@ def probe_film(path: Path) -> FilmInfo:
             height=frame.height,
             time_base=tick(stream),
             rate=_rate(stream),
-            sample_aspect=shown.aspects[0],
+            sample_aspect=sample_aspect,
             orientation=Orientation.of(frame),
             stereo_mode=stereo_mode_of(frame),
-            field_order=shown.field_order,
-            has_own_fields=shown.has_own_fields,
-            other_aspects=shown.aspects[1:],
-            is_steady=shown.is_steady,
-            is_field_coded=shown.is_field_coded,
-            tags=tags_of(frame, parameters_of(stream).siting),
+            field_order=field_order,
+            has_own_fields=has_own_fields,
+            other_aspects=tuple(other_aspects),
+            is_steady=len(samples.orientations) == 1,
+            is_field_coded=fields_are_pictures(context.name) and frame.interlaced_frame,
+            tags=tags,
+            existing_color=samples.color,
             light=light_of(frame),
+            beside=tuple(sorted(parameters.side_data | samples.beside)),
+            needs_dolby=parameters.needs_dolby,
             duration_seconds=float(stream.duration * tick(stream))
             if declares and stream.duration
             else None,
@@ -231,36 +244,11 @@ def probe_film(path: Path) -> FilmInfo:
     return info
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """How pictures from all over a film are to be shown. aspects: of pixels, the usual first."""
-
-    field_order: FieldOrder
-    has_own_fields: bool
-    is_field_coded: bool
-    aspects: tuple[Fraction, ...]
-    is_steady: bool
-
-
-def _shown(container: InputContainer, stream: VideoStream, first: VideoFrame) -> _Shown:
-    context = stream.codec_context
-    declared, fields = context.field_order, FieldReader(context.name)
-    aspect = _fraction(stream.sample_aspect_ratio or 1)
-    orders, aspects, orientations = [], [], set()
-    for picture in chain([first], _samples(container, stream)):
-        orders.append(fields.order(picture))
-        aspects.append(context.sample_aspect_ratio)
-        orientations.add(Orientation.of(picture))
-    field_order, has_own_fields = film_order(orders, context.name, declared)
-    said = Counter(_fraction(found) for found in aspects if found)
-    return _Shown(
-        field_order,
-        has_own_fields,
-        fields.are_pictures and first.interlaced_frame,
-        # What only the container says is said of the whole film.
-        tuple(found for found, _ in said.most_common()) if aspect in said else (aspect,),
-        len(orientations) == 1,
-    )
+def _aspects(stream: VideoStream, samples: Samples) -> tuple[Fraction, ...]:
+    """Of pixels, the usual one first. What only the container says is said of the whole film."""
+    declared = _fraction(stream.sample_aspect_ratio or 1)
+    said = Counter(found for found in samples.aspects if found)
+    return tuple(found for found, _ in said.most_common()) if declared in said else (declared,)
 
 
 def _rate(stream: VideoStream) -> Fraction:
@@ -268,58 +256,6 @@ def _rate(stream: VideoStream) -> Fraction:
     average = None if stream.codec_context.name == "dvvideo" else stream.average_rate
     rate = average or stream.guessed_rate or stream.base_rate
     return _fraction(rate) if rate else Fraction(25)
-
-
-def film_color(info: FilmInfo) -> ExistingColor:
-    """Which color a film has already, judged on frames from all over it.
-
-    Real color in three quarters of them makes a color film. Fewer, and it is a reel of both kinds,
-    whose shots are judged one by one.
-    """
-    if info.layout.is_gray:
-        return ExistingColor.NONE
-    with open_film(info.path) as container:
-        stream = container.streams[info.stream_index]
-        assert isinstance(stream, VideoStream)
-        verdicts = [frame_color(frame, info.code.transfer) for frame in _samples(container, stream)]
-    if verdicts.count(ExistingColor.COLOR) * 4 >= 3 * max(1, len(verdicts)):
-        return ExistingColor.COLOR
-    if verdicts.count(ExistingColor.TINT) * 2 > len(verdicts):
-        return ExistingColor.TINT
-    return ExistingColor.NONE
-
-
-# How much weaker the chroma codes of a color are than in SDR: medians over hues, L 30 to 75 and
-# chroma 10 and 25.
-_CHROMA_GAINS = {Transfer.SDR: 1.0, Transfer.PQ: 3.7, Transfer.HLG: 1.6}
-
-
-def frame_color(frame: VideoFrame, transfer: Transfer) -> ExistingColor:
-    """Which color a decoded picture has already."""
-    shrink = max(1.0, max(frame.width, frame.height) / 256)
-    width, height = max(2, int(frame.width / shrink)), max(2, int(frame.height / shrink))
-    # Weak codes would drown in the rounding to 8 bits.
-    depth = 8 if transfer is Transfer.SDR else 16
-    pix_fmt = planar_name((1, 1), depth)
-    small = untagged(frame).reformat(width=width, height=height, format=pix_fmt)
-    planes = np.stack([plane_array(plane, depth) for plane in small.planes])
-    samples = planes.astype(np.float32) / (1 << depth - 8)
-    return existing_color(samples[0], (samples[1:] - 128.0) * _CHROMA_GAINS[transfer])
-
-
-def _samples(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Frames spread over the film; where it cannot be searched, its next ones."""
-    total = stream.duration
-    if not total and container.duration:
-        total = int(container.duration / (av.time_base * tick(stream)))
-    start = stream.start_time or 0
-    for part in range(_SAMPLES):
-        try:
-            if total:
-                container.seek(start + total * part // _SAMPLES, stream=stream)
-            yield next(container.decode(stream))
-        except (av.error.FFmpegError, StopIteration):
-            continue
 
 
 def _check_pixels(path: Path, width: int, height: int) -> None:
