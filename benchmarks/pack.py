@@ -26,7 +26,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from colordaemon.config_file import load_config
-from colordaemon.pictures.collection import Collection, Sample
+from colordaemon.pictures.collection import CollectedPicture, Collection
 from colordaemon.pictures.dataset import lot
 from colordaemon.training.train import collect_for
 from colordaemon.training.validator import chosen
@@ -61,15 +61,15 @@ def main() -> None:
     write_checksums([*parts, arguments.out / "sources.csv.gz"], arguments.out / "SHA256SUMS")
 
 
-def sides(collection: Collection, validation_pictures: int) -> list[list[Sample]]:
+def sides(collection: Collection, validation_pictures: int) -> list[list[CollectedPicture]]:
     """What training, validation and judging on unseen sources would look at."""
     held_out = collection.validation, collection.unseen
     return [collection.training, *(chosen(side, validation_pictures) for side in held_out)]
 
 
-def spread(groups: Sequence[Sequence[Sample]]) -> list[Sample]:
+def spread(groups: Sequence[Sequence[CollectedPicture]]) -> list[CollectedPicture]:
     """In an order of which every stretch has its share of each group and source."""
-    kinds: dict[tuple[int, str], list[Sample]] = defaultdict(list)
+    kinds: dict[tuple[int, str], list[CollectedPicture]] = defaultdict(list)
     for number, samples in enumerate(groups):
         for sample in samples:
             kinds[number, sample.source].append(sample)
@@ -80,7 +80,9 @@ def spread(groups: Sequence[Sequence[Sample]]) -> list[Sample]:
     return [sample for _, _, sample in sorted(places, key=lambda place: place[:2])]
 
 
-def write_parts(samples: Sequence[Sample], limits: Sequence[int], out: Path) -> Iterator[Path]:
+def write_parts(
+    samples: Sequence[CollectedPicture], limits: Sequence[int], out: Path
+) -> Iterator[Path]:
     """The shards; says what is in them."""
     for number, (limit, files) in enumerate(portions(samples, limits)):
         path = out / NAME.format(number)
@@ -95,7 +97,7 @@ def write_parts(samples: Sequence[Sample], limits: Sequence[int], out: Path) -> 
 
 
 def portions(
-    samples: Sequence[Sample], limits: Sequence[int]
+    samples: Sequence[CollectedPicture], limits: Sequence[int]
 ) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
     """The most bytes of each zip, and the names and bytes of the files that fill it."""
     rest = chain(limits, repeat(limits[-1]))
@@ -111,7 +113,7 @@ def portions(
     yield limit, files
 
 
-def write_sources(samples: Sequence[Sample], path: Path) -> None:
+def write_sources(samples: Sequence[CollectedPicture], path: Path) -> None:
     """The table of sources, of these pictures alone."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)

@@ -19,10 +19,10 @@ from pictures import colorful, fill, pack, write
 
 from colordaemon.errors import DataError, Interrupted
 from colordaemon.pictures import collection as module
-from colordaemon.pictures.cache import Entry
-from colordaemon.pictures.collection import REASONS, Collection, Sample, collect
+from colordaemon.pictures.cache import CachedPicture
+from colordaemon.pictures.collection import REASONS, CollectedPicture, Collection, collect
 from colordaemon.pictures.dataset import Picture, is_held_out
-from colordaemon.pictures.look import Look, look_at
+from colordaemon.pictures.statistics import Statistics, measure
 
 HELD_OUT = 0.3
 
@@ -39,7 +39,7 @@ def gather(folder: Path, cache_folder: Path | None = None, **options: Any) -> Co
     return collect(folder, cache_folder=cache_folder, report_progress=lambda _: None, **options)
 
 
-def names(samples: list[Sample]) -> list[str]:
+def names(samples: list[CollectedPicture]) -> list[str]:
     return [sample.name for sample in samples]
 
 
@@ -182,8 +182,8 @@ def test_adding_pictures_never_moves_a_held_out_one(data: st.DataObject) -> None
 
 
 @cache
-def _look(seed: int) -> Look:
-    return look_at(colorful(seed), b"")
+def _look(seed: int) -> Statistics:
+    return measure(colorful(seed), b"")
 
 
 def _split(numbers: dict[int, tuple[int, bool]]) -> list[dict[str, tuple[int, bool]]]:
@@ -195,9 +195,9 @@ def _split(numbers: dict[int, tuple[int, bool]]) -> list[dict[str, tuple[int, bo
         contents[name] = (seed, second)
         pictures.append(Picture("animal", name, Path(name), False))
         entries.append(
-            Entry(
+            CachedPicture(
                 "",
-                Look("", 50, 50, look.difference_hash, look.thumbnail, f"{seed}-{second}"),
+                Statistics("", 50, 50, look.difference_hash, look.thumbnail, f"{seed}-{second}"),
                 None,
             )
         )

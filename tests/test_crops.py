@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colordaemon.pictures.crops import Crops, Source, random_crop, to_gray_and_ab
 from colordaemon.pictures.dataset import find_pictures
+from colordaemon.pictures.loader import Crops, HasPixels, random_crop, to_gray_and_ab
 
 
 class Pixels:
@@ -42,7 +42,7 @@ def extents(count: int, height: int = 200, width: int = 250) -> np.ndarray:
     return np.array(found)
 
 
-def both_crops(picture: Source, side: int) -> tuple[Tensor, Tensor]:
+def both_crops(picture: HasPixels, side: int) -> tuple[Tensor, Tensor]:
     """As for validation and as for training."""
     return Crops([picture], side)[0], random_crop(picture, side, np.random.default_rng(1))
 

@@ -10,11 +10,11 @@ from pictures import colorful, encode
 from colordaemon.pictures import duplicates
 from colordaemon.pictures.decode import decode_picture
 from colordaemon.pictures.duplicates import groups
-from colordaemon.pictures.look import Look, look_at
+from colordaemon.pictures.statistics import Statistics, measure
 
 
-def look(pixels: np.ndarray) -> Look:
-    return look_at(pixels, pixels.tobytes())
+def look(pixels: np.ndarray) -> Statistics:
+    return measure(pixels, pixels.tobytes())
 
 
 def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
@@ -71,7 +71,7 @@ def test_flat_pictures_do_not_merge() -> None:
 
 def test_equal_hashes_alone_are_not_enough() -> None:
     one, other = look(colorful(0)), look(colorful(1))
-    pretender = Look("", 0, 0, one.difference_hash, other.thumbnail, "another")
+    pretender = Statistics("", 0, 0, one.difference_hash, other.thumbnail, "another")
     assert groups([one, pretender]) == []
 
 
@@ -84,7 +84,7 @@ def test_no_pair_within_the_bound_is_missed(monkeypatch: pytest.MonkeyPatch) -> 
     for number in range(160):  # each has relatives at 0 to 12 bits
         flips = chance.choice(64, chance.integers(0, 13), replace=False)
         hashes.append(hashes[number] ^ sum(1 << int(bit) for bit in flips))
-    looks = [Look("", 0, 0, value, thumbnail, str(i)) for i, value in enumerate(hashes)]
+    looks = [Statistics("", 0, 0, value, thumbnail, str(i)) for i, value in enumerate(hashes)]
     together = {i: {i} for i in range(len(hashes))}
     for i, one in enumerate(hashes):
         for j, other in enumerate(hashes[:i]):

@@ -13,8 +13,7 @@ from pictures import colorful
 from torch import Tensor
 
 from colordaemon.config import TrainSettings
-from colordaemon.pictures.crops import Source
-from colordaemon.pictures.loader import center_crops, stream
+from colordaemon.pictures.loader import HasPixels, center_crops, stream
 from colordaemon.pictures.schedule import Schedule
 
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads.
@@ -46,7 +45,7 @@ PICTURES = [Numbered(number) for number in range(40)]
 
 
 def batches(
-    pictures: list[Source],
+    pictures: list[HasPixels],
     count: int | None = None,
     settings: TrainSettings = SETTINGS,
     epoch: int = 0,
@@ -71,7 +70,7 @@ def test_batches_are_what_the_schedule_says() -> None:
 
 
 def test_one_stream_goes_from_epoch_to_epoch() -> None:
-    pictures: list[Source] = [Colorful(number) for number in range(20)]
+    pictures: list[HasPixels] = [Colorful(number) for number in range(20)]
     through = batches(pictures, 12)
     assert torch.equal(torch.stack(through[:6]), torch.stack(batches(pictures)))
     assert torch.equal(torch.stack(through[6:]), torch.stack(batches(pictures, epoch=1)))
@@ -79,7 +78,7 @@ def test_one_stream_goes_from_epoch_to_epoch() -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_processes_together_see_what_one_with_a_larger_batch_sees(world: int) -> None:
-    pictures: list[Source] = [Colorful(number) for number in range(20)]
+    pictures: list[HasPixels] = [Colorful(number) for number in range(20)]
     shares = [batches(pictures, epoch=4, rank=rank, world=world) for rank in range(world)]
     alone = batches(pictures, epoch=4, settings=make_settings(batch_size=3 * world))
     assert {len(share) for share in shares} == {len(alone)}
@@ -90,7 +89,7 @@ def test_processes_together_see_what_one_with_a_larger_batch_sees(world: int) ->
 
 @pytest.mark.parametrize(("rank", "world"), [(0, 1), (1, 2)])
 def test_an_epoch_goes_on_where_it_was_stopped(rank: int, world: int) -> None:
-    pictures: list[Source] = [Colorful(number) for number in range(25)]
+    pictures: list[HasPixels] = [Colorful(number) for number in range(25)]
     whole = batches(pictures, epoch=3, rank=rank, world=world)
     for done in range(len(whole)):
         rest = batches(pictures, epoch=3, done=done, rank=rank, world=world)

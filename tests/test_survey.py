@@ -21,7 +21,7 @@ from pictures import colorful, encode, fill, pack, write
 from colordaemon.errors import DataError, Interrupted
 from colordaemon.pictures import cache as cache_module
 from colordaemon.pictures import survey as survey_module
-from colordaemon.pictures.cache import Cache, Entry
+from colordaemon.pictures.cache import Cache, CachedPicture
 from colordaemon.pictures.dataset import find_pictures
 from colordaemon.pictures.survey import survey
 
@@ -63,7 +63,7 @@ def look(
     cache_folder: Path | None,
     report_progress: Callable[[str], None] = lambda _: None,
     stop: Event | None = None,
-) -> dict[str, Entry]:
+) -> dict[str, CachedPicture]:
     """Entries by name."""
     pictures = find_pictures(folder)
     entries = survey(pictures, SIDE, cache_folder, report_progress, stop or Event())
@@ -71,7 +71,7 @@ def look(
     return {picture.name: entry for picture, entry in zip(pictures, entries, strict=True)}
 
 
-def assert_sound(folder: Path, entries: dict[str, Entry]) -> None:
+def assert_sound(folder: Path, entries: dict[str, CachedPicture]) -> None:
     """Every picture has an entry, and what the cache holds of it are its own pixels."""
     pictures = {picture.name: picture for picture in find_pictures(folder)}
     assert set(entries) == set(pictures)
@@ -164,23 +164,23 @@ def test_what_cannot_be_read_has_a_problem_and_the_others_are_looked_at(
     (folder / "animal" / "empty.png").write_bytes(b"")
     for _ in range(2):
         entries = look(folder, cache_folder)
-        assert entries["animal/text.jpg"].look.problem == "it is no picture, or damaged"
-        assert entries["animal/empty.png"].look.problem == "it is empty"
-        assert sum(not entry.look.problem for entry in entries.values()) == COUNT
+        assert entries["animal/text.jpg"].statistics.problem == "it is no picture, or damaged"
+        assert entries["animal/empty.png"].statistics.problem == "it is empty"
+        assert sum(not entry.statistics.problem for entry in entries.values()) == COUNT
 
 
 def test_a_picture_that_vanished_has_a_problem(folder: Path, cache_folder: Path) -> None:
     pictures = find_pictures(folder)
     (folder / "animal" / "03.png").unlink()
     entries = survey(pictures, SIDE, cache_folder, print, Event())
-    assert "it cannot be read: [Errno 2]" in entries[3].look.problem
+    assert "it cannot be read: [Errno 2]" in entries[3].statistics.problem
 
 
 def test_a_picture_is_looked_at_again_once_it_can_be_read(folder: Path, cache_folder: Path) -> None:
     good = (folder / "animal" / "00.png").read_bytes()
     (folder / "animal" / "00.png").write_bytes(bytes(len(good)))
     os.utime(folder / "animal" / "00.png", ns=(0, 0))
-    assert look(folder, cache_folder)["animal/00.png"].look.problem
+    assert look(folder, cache_folder)["animal/00.png"].statistics.problem
     (folder / "animal" / "00.png").write_bytes(good)
     os.utime(folder / "animal" / "00.png", ns=(0, 0))
     assert_sound(folder, look(folder, cache_folder))
@@ -255,7 +255,7 @@ def test_without_a_place_for_the_cache_pictures_are_looked_at_all_the_same(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     entries = look(folder, tmp_path / "file" / "cache")
-    assert all(entry.place is None and not entry.look.problem for entry in entries.values())
+    assert all(entry.place is None and not entry.statistics.problem for entry in entries.values())
     assert "no cache, pictures are decoded each time" in caplog.text
 
 
@@ -263,7 +263,7 @@ def test_figures_do_not_depend_on_the_cache(folder: Path, cache_folder: Path) ->
     cached, fresh, without = (look(folder, x) for x in (cache_folder, cache_folder, None))
     for name, entry in without.items():
         assert entry.place is None
-        assert cached[name].look == fresh[name].look == entry.look
+        assert cached[name].statistics == fresh[name].statistics == entry.statistics
 
 
 def test_a_disk_that_fills_up_ends_the_cache_and_not_the_look(
@@ -304,7 +304,7 @@ def test_pixels_that_no_index_names_are_not_relied_on(
 
     monkeypatch.setattr(cache_module, "replace_file", full)
     entries = look(folder, cache_folder)
-    assert all(entry.place is None and not entry.look.problem for entry in entries.values())
+    assert all(entry.place is None and not entry.statistics.problem for entry in entries.values())
     assert "No space left" in caplog.text
 
 
@@ -317,7 +317,7 @@ def test_a_stopped_look_goes_on_where_it_was(
     stop = Event()
     add = Cache.add
 
-    def stop_at_five(self: Cache, *values: object) -> Entry:
+    def stop_at_five(self: Cache, *values: object) -> CachedPicture:
         entry = add(self, *values)  # type: ignore[arg-type]
         if len(self.entries) == 5:
             stop.set()

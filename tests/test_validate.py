@@ -15,8 +15,7 @@ from colordaemon.color import AB_LIMIT, gray_to_lightness, lab_to_rgb, rgb_to_la
 from colordaemon.config import TrainSettings
 from colordaemon.evaluation.metrics import colorfulness, delta_e_2000
 from colordaemon.network.model import ColorNet, Decoding, Heads, ModelSpec, certainty, decode
-from colordaemon.pictures.crops import Crops, Source, to_gray_and_ab
-from colordaemon.pictures.loader import center_crops
+from colordaemon.pictures.loader import Crops, HasPixels, center_crops, to_gray_and_ab
 from colordaemon.training import validate as validation
 from colordaemon.training.losses import l2
 from colordaemon.training.tuning import EXPONENTS, GAINS, MOST_BLOTS, TOLERANCE, Tuning
@@ -76,15 +75,15 @@ class Painter(ColorNet):
 
 def judge(
     model: ColorNet,
-    pictures: Sequence[Source],
+    pictures: Sequence[HasPixels],
     settings: TrainSettings,
-    unseen: Sequence[Source] = (),
+    unseen: Sequence[HasPixels] = (),
 ) -> Validation:
     crops, others = center_crops(pictures, settings), center_crops(unseen, settings)
     return validate(model, crops, others, settings, l2, CPU)
 
 
-def measure(model: ColorNet, pictures: Sequence[Source], settings: TrainSettings) -> Measured:
+def measure(model: ColorNet, pictures: Sequence[HasPixels], settings: TrainSettings) -> Measured:
     return judge(model, pictures, settings).held_out
 
 
@@ -152,7 +151,9 @@ def test_strength_costs_little_and_brings_colorfulness(tiny_model: ColorNet) -> 
     assert full > next(full for delta_e, full in tried if delta_e == least)
 
 
-def fixed(model: ColorNet, pictures: Sequence[Source], decoding: Decoding) -> tuple[float, float]:
+def fixed(
+    model: ColorNet, pictures: Sequence[HasPixels], decoding: Decoding
+) -> tuple[float, float]:
     """Mean CIEDE2000 and colorfulness with this decoding."""
     errors, full = [], []
     for picture in pictures:
@@ -216,7 +217,7 @@ def test_decoding_is_tuned_on_unseen_sources_where_there_are_enough(
     assert judged.unseen.delta_e < judged.unseen.gray_delta_e
 
 
-def tuned_on(model: ColorNet, pictures: Sequence[Source]) -> Decoding:
+def tuned_on(model: ColorNet, pictures: Sequence[HasPixels]) -> Decoding:
     judge(model, pictures, ONE_HEAD)
     return model.decoding
 

@@ -36,7 +36,7 @@ import numpy as np
 
 from colordaemon.durable import replace_file
 from colordaemon.errors import DataError, Interrupted
-from colordaemon.pictures.look import Look
+from colordaemon.pictures.statistics import Statistics
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ FREE_BYTES = 10**9  # left on the disk: the run itself has to be saved too
 
 
 @dataclass(frozen=True)
-class Place:
+class CachedPixels:
     """Where the pixels of a picture lie, (height, width, 3) uint8."""
 
     path: Path
@@ -73,12 +73,12 @@ def _open(path: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CachedPicture:
     """What is known of a picture as long as its file has this stamp; pixels may lie elsewhere."""
 
     stamp: str
-    look: Look
-    place: Place | None
+    statistics: Statistics
+    place: CachedPixels | None
 
 
 class Cache:
@@ -86,7 +86,7 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.entries: dict[str, Entry] = {}  # by the picture's address
+        self.entries: dict[str, CachedPicture] = {}  # by the picture's address
         self.length = 0  # bytes of pixels
         self.saved_length = 0
         self._pixels = folder / f"pixels.{secrets.token_hex(4)}"
@@ -98,14 +98,16 @@ class Cache:
         self._file.truncate(self.length)
         self._file.seek(self.length)
 
-    def add(self, address: str, stamp: str, look: Look, pixels: np.ndarray) -> Entry:
+    def add(
+        self, address: str, stamp: str, statistics: Statistics, pixels: np.ndarray
+    ) -> CachedPicture:
         """Remember a picture: pixels (H, W, 3) uint8. Raises OSError when the disk is full."""
         if shutil.disk_usage(self.folder).free < FREE_BYTES + pixels.nbytes:
             raise OSError(errno.ENOSPC, f"less than {FREE_BYTES / 1e9:.1f} GB are free")
-        place = Place(self._pixels, self.length, *pixels.shape[:2])
+        place = CachedPixels(self._pixels, self.length, *pixels.shape[:2])
         self._file.write(np.ascontiguousarray(pixels).data)
         self.length = place.end
-        self.entries[address] = Entry(stamp, look, place)
+        self.entries[address] = CachedPicture(stamp, statistics, place)
         return self.entries[address]
 
     def save(self) -> None:
@@ -192,12 +194,12 @@ def cache_folder_of(pictures_folder: Path, side: int, caches: Path) -> Path:
     return caches / f"{path.name}-{side}px-{digest}"
 
 
-def _bytes(entry: Entry) -> int:
+def _bytes(entry: CachedPicture) -> int:
     return entry.place.end - entry.place.offset if entry.place else 0
 
 
-def _row(address: str, entry: Entry) -> list[Any]:
-    look, place = entry.look, entry.place
+def _row(address: str, entry: CachedPicture) -> list[Any]:
+    statistics, place = entry.statistics, entry.place
     assert place is not None
     return [
         address,
@@ -205,18 +207,20 @@ def _row(address: str, entry: Entry) -> list[Any]:
         place.offset,
         place.height,
         place.width,
-        look.colorfulness,
-        look.chroma,
-        look.difference_hash,
-        base64.b64encode(look.thumbnail).decode(),
-        look.content,
+        statistics.colorfulness,
+        statistics.chroma,
+        statistics.difference_hash,
+        base64.b64encode(statistics.thumbnail).decode(),
+        statistics.content,
     ]
 
 
-def _entry(row: list[Any], pixels: Path) -> Entry:
+def _entry(row: list[Any], pixels: Path) -> CachedPicture:
     _, stamp, offset, height, width, colorfulness, chroma, difference_hash, thumbnail, content = row
-    look = Look("", colorfulness, chroma, difference_hash, base64.b64decode(thumbnail), content)
-    return Entry(stamp, look, Place(pixels, offset, height, width))
+    statistics = Statistics(
+        "", colorfulness, chroma, difference_hash, base64.b64decode(thumbnail), content
+    )
+    return CachedPicture(stamp, statistics, CachedPixels(pixels, offset, height, width))
 
 
 def _checksum(body: bytes) -> bytes:

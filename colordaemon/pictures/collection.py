@@ -14,10 +14,10 @@ import numpy as np
 
 from colordaemon.errors import DataError
 from colordaemon.pictures import duplicates
-from colordaemon.pictures.cache import Entry, Place, cache_folder_of
+from colordaemon.pictures.cache import CachedPicture, CachedPixels, cache_folder_of
 from colordaemon.pictures.dataset import Picture, find_pictures, is_held_out, sources_of
-from colordaemon.pictures.look import Look
 from colordaemon.pictures.sources import UNKNOWN
+from colordaemon.pictures.statistics import Statistics
 from colordaemon.pictures.survey import survey
 
 log = logging.getLogger(__name__)
@@ -28,12 +28,12 @@ REASONS = ("unreadable", "gray", "dull", "copy")
 
 
 @dataclass(frozen=True)
-class Sample:
+class CollectedPicture:
     """A picture to train on: its pixels come from the cache, or else from its file."""
 
     picture: Picture
-    look: Look
-    place: Place | None
+    statistics: Statistics
+    place: CachedPixels | None
     side: int  # pixels, that the short side has at most
     source: str = UNKNOWN
 
@@ -81,9 +81,9 @@ class Collection:
     """
 
     folder: Path
-    training: list[Sample]
-    validation: list[Sample]
-    unseen: list[Sample]
+    training: list[CollectedPicture]
+    validation: list[CollectedPicture]
+    unseen: list[CollectedPicture]
     dropped: list[Dropped]
     moved: list[str]
     groups: int
@@ -105,7 +105,7 @@ class Collection:
         for samples in (self.training, self.validation, self.unseen):
             for sample in samples:
                 digest.update(sample.name.encode(errors="surrogateescape") + b"\n")
-                digest.update(sample.look.content.encode() + b"\n")
+                digest.update(sample.statistics.content.encode() + b"\n")
             digest.update(b"\n")
         return digest.hexdigest()[:16]
 
@@ -196,8 +196,8 @@ def collect(
     cache = cache_folder and cache_folder_of(folder, side, cache_folder)
     entries = survey(pictures, side, cache, report_progress, stop or Event())
     dropped, colorful = _sort_out(pictures, entries)
-    looks = [entries[index].look for index in colorful]
-    groups = [[colorful[member] for member in group] for group in duplicates.groups(looks)]
+    statistics = [entries[index].statistics for index in colorful]
+    groups = [[colorful[member] for member in group] for group in duplicates.groups(statistics)]
     foreign = [source in held_out_sources for source in sources]
     own = [
         other or is_held_out(picture.name, held_out)
@@ -208,13 +208,19 @@ def collect(
         for index in group:
             held[index] = any(own[member] for member in group)
         dropped |= _copies(group, pictures, entries, own)
-    training, validation, unseen = list[Sample](), list[Sample](), list[Sample]()
+    training, validation, unseen = (
+        list[CollectedPicture](),
+        list[CollectedPicture](),
+        list[CollectedPicture](),
+    )
     for index in colorful:
         if index not in dropped:
             entry = entries[index]
             side_of_split = unseen if foreign[index] else validation if held[index] else training
             side_of_split.append(
-                Sample(pictures[index], entry.look, entry.place, side, sources[index])
+                CollectedPicture(
+                    pictures[index], entry.statistics, entry.place, side, sources[index]
+                )
             )
     near = [[index for index in group if index not in dropped] for group in groups]
     collection = Collection(
@@ -232,18 +238,18 @@ def collect(
 
 
 def _sort_out(
-    pictures: Sequence[Picture], entries: Sequence[Entry]
+    pictures: Sequence[Picture], entries: Sequence[CachedPicture]
 ) -> tuple[dict[int, Dropped], list[int]]:
     """What is left out for its own sake, by index; indices of the others."""
     dropped, colorful = {}, []
     for index, (picture, entry) in enumerate(zip(pictures, entries, strict=True)):
-        look = entry.look
-        if look.problem:
-            reason, detail = "unreadable", look.problem
-        elif look.chroma < MIN_CHROMA:
-            reason, detail = "gray", f"mean chroma {look.chroma:.1f}"
-        elif look.colorfulness < MIN_COLORFULNESS:
-            reason, detail = "dull", f"colorfulness {look.colorfulness:.1f}"
+        statistics = entry.statistics
+        if statistics.problem:
+            reason, detail = "unreadable", statistics.problem
+        elif statistics.chroma < MIN_CHROMA:
+            reason, detail = "gray", f"mean chroma {statistics.chroma:.1f}"
+        elif statistics.colorfulness < MIN_COLORFULNESS:
+            reason, detail = "dull", f"colorfulness {statistics.colorfulness:.1f}"
         else:
             colorful.append(index)
             continue
@@ -254,7 +260,7 @@ def _sort_out(
 def _copies(
     group: Sequence[int],
     pictures: Sequence[Picture],
-    entries: Sequence[Entry],
+    entries: Sequence[CachedPicture],
     held_out: Sequence[bool],
 ) -> dict[int, Dropped]:
     """The members of a group to leave out because the same file is there already.
@@ -265,7 +271,7 @@ def _copies(
     kept: dict[str, str] = {}
     dropped = {}
     for index in sorted(group, key=lambda index: (not held_out[index], pictures[index].name)):
-        picture, content = pictures[index], entries[index].look.content
+        picture, content = pictures[index], entries[index].statistics.content
         if content in kept:
             dropped[index] = Dropped(picture.name, picture.label, "copy", f"of {kept[content]}")
         kept.setdefault(content, picture.name)

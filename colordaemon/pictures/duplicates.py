@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from colordaemon.pictures.look import THUMBNAIL, Look
+from colordaemon.pictures.statistics import THUMBNAIL, Statistics
 
 MAX_BITS = 7  # of 64
 MIN_LIKENESS = 0.965  # correlation of thumbnails; below it, one face begins to pass for another
@@ -24,12 +24,12 @@ _BANDS = 8  # of 8 bits: of hashes that differ in 7 bits, one band at least is e
 _ROWS = 256  # hashes compared with a whole band at a time, which bounds memory
 
 
-def groups(looks: Sequence[Look]) -> list[list[int]]:
-    """Groups of two or more near-duplicates or exact copies, as indices into `looks`, ascending.
+def groups(pictures: Sequence[Statistics]) -> list[list[int]]:
+    """Groups of two or more near-duplicates or exact copies, as indices into `pictures`, ascending.
 
     Neighbors of neighbors belong together: whoever parts a group parts near-duplicates.
     """
-    leader = list(range(len(looks)))
+    leader = list(range(len(pictures)))
 
     def lead(index: int) -> int:
         while leader[index] != index:
@@ -37,28 +37,28 @@ def groups(looks: Sequence[Look]) -> list[list[int]]:
             index = leader[index]
         return index
 
-    for one, other in (*_copies(looks), *_near_duplicates(looks)):
+    for one, other in (*_copies(pictures), *_near_duplicates(pictures)):
         first, last = sorted((lead(one), lead(other)))
         leader[last] = first
     found: dict[int, list[int]] = {}
-    for index in range(len(looks)):
+    for index in range(len(pictures)):
         found.setdefault(lead(index), []).append(index)
     return [members for members in found.values() if len(members) > 1]
 
 
-def _copies(looks: Sequence[Look]) -> Iterator[tuple[int, int]]:
+def _copies(pictures: Sequence[Statistics]) -> Iterator[tuple[int, int]]:
     """Pairs of equal files, each with the first of its kind."""
     first: dict[str, int] = {}
-    for index, look in enumerate(looks):
-        if first.setdefault(look.content, index) != index:
-            yield first[look.content], index
+    for index, statistics in enumerate(pictures):
+        if first.setdefault(statistics.content, index) != index:
+            yield first[statistics.content], index
 
 
-def _near_duplicates(looks: Sequence[Look]) -> Iterator[tuple[int, int]]:
-    if not looks:
+def _near_duplicates(pictures: Sequence[Statistics]) -> Iterator[tuple[int, int]]:
+    if not pictures:
         return
-    hashes = np.array([look.difference_hash for look in looks], np.uint64)
-    shapes = _shapes(looks)
+    hashes = np.array([one.difference_hash for one in pictures], np.uint64)
+    shapes = _shapes(pictures)
     with_structure = np.flatnonzero(shapes.any(axis=1))
     for band in range(_BANDS):
         keys = (hashes[with_structure] >> np.uint64(8 * band)) & np.uint64(0xFF)
@@ -75,14 +75,14 @@ def _near_duplicates(looks: Sequence[Look]) -> Iterator[tuple[int, int]]:
                 yield from zip(one[alike].tolist(), other[alike].tolist(), strict=True)
 
 
-def _shapes(looks: Sequence[Look]) -> np.ndarray:
+def _shapes(pictures: Sequence[Statistics]) -> np.ndarray:
     """(N, 256) float32 thumbnails of length 1, so that a dot product is a correlation.
 
     Without their mean and slope: from above to below, all skies and seas darken or brighten alike.
     What has no structure beyond that is zero, and so like nothing.
     """
-    levels = np.frombuffer(b"".join(look.thumbnail for look in looks), np.uint8)
-    thumbnails = levels.reshape(len(looks), -1).astype(np.float32)
+    levels = np.frombuffer(b"".join(one.thumbnail for one in pictures), np.uint8)
+    thumbnails = levels.reshape(len(pictures), -1).astype(np.float32)
     down, across = np.mgrid[:THUMBNAIL, :THUMBNAIL].reshape(2, -1).astype(np.float32)
     slopes = np.linalg.qr(np.stack((np.ones_like(down), down, across), axis=1))[0]
     shapes = thumbnails - (thumbnails @ slopes) @ slopes.T

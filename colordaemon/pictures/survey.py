@@ -19,10 +19,10 @@ from typing import TypeVar
 import numpy as np
 
 from colordaemon.errors import Interrupted
-from colordaemon.pictures.cache import Cache, Entry, locked
+from colordaemon.pictures.cache import Cache, CachedPicture, locked
 from colordaemon.pictures.dataset import Picture
 from colordaemon.pictures.decode import decode_picture
-from colordaemon.pictures.look import Look, look_at
+from colordaemon.pictures.statistics import Statistics, measure
 
 log = logging.getLogger(__name__)
 In = TypeVar("In")
@@ -49,7 +49,7 @@ def survey(
     cache_folder: Path | None,
     report_progress: Callable[[str], None],
     stop: Event,
-) -> list[Entry]:
+) -> list[CachedPicture]:
     """What there is to know of each picture, in their order.
 
     Pictures that the cache does not know yet, or that have changed, are decoded with a short side
@@ -80,7 +80,7 @@ class _Survey:
         self.cache, self._writable = cache, cache is not None
         self.report_progress = report_progress
 
-    def run(self) -> list[Entry]:
+    def run(self) -> list[CachedPicture]:
         stamps = [_stamp(picture) for picture in self.pictures]
         known = self.cache.entries if self.cache else {}
         found = [known.get(picture.address) for picture in self.pictures]
@@ -91,11 +91,13 @@ class _Survey:
         unknown = [index for index, entry in enumerate(entries) if entry is None]
         began = said = saved = time.monotonic()
         with closing(self._decoded([self.pictures[index] for index in unknown])) as decoded:
-            for done, (index, (look, pixels)) in enumerate(zip(unknown, decoded, strict=True)):
+            for done, (index, (statistics, pixels)) in enumerate(
+                zip(unknown, decoded, strict=True)
+            ):
                 if self.stop.is_set():
                     self._save()
                     raise Interrupted(f"stopped after a look at {done} of {len(unknown)} pictures")
-                entries[index] = self._keep(self.pictures[index], stamps[index], look, pixels)
+                entries[index] = self._keep(self.pictures[index], stamps[index], statistics, pixels)
                 now = time.monotonic()
                 if now - said >= REPORT_SECONDS:
                     said = now
@@ -109,28 +111,30 @@ class _Survey:
 
     def _decoded(
         self, pictures: Sequence[Picture]
-    ) -> Generator[tuple[Look, np.ndarray | None], None, None]:
+    ) -> Generator[tuple[Statistics, np.ndarray | None], None, None]:
         # One read at a time (shards are not thread-safe), decoding beside it.
         threads = len(os.sched_getaffinity(0))
         with ThreadPoolExecutor(threads, thread_name_prefix="look") as pool:
             yield from _in_order(pool, self._look, map(_data, pictures))
 
-    def _look(self, data: bytes | str) -> tuple[Look, np.ndarray | None]:
+    def _look(self, data: bytes | str) -> tuple[Statistics, np.ndarray | None]:
         if isinstance(data, str):
-            return Look(data), None
+            return Statistics(data), None
         pixels = decode_picture(data, self.side)
         if pixels is None:
-            return Look("it is empty" if not data else "it is no picture, or damaged"), None
-        return look_at(pixels, data), pixels
+            return Statistics("it is empty" if not data else "it is no picture, or damaged"), None
+        return measure(pixels, data), pixels
 
-    def _keep(self, picture: Picture, stamp: str, look: Look, pixels: np.ndarray | None) -> Entry:
+    def _keep(
+        self, picture: Picture, stamp: str, statistics: Statistics, pixels: np.ndarray | None
+    ) -> CachedPicture:
         """Add a picture to the cache, unless it cannot be read or the cache not be written."""
         if pixels is not None and stamp and self._writable and self.cache:
             try:
-                return self.cache.add(picture.address, stamp, look, pixels)
+                return self.cache.add(picture.address, stamp, statistics, pixels)
             except OSError as error:
                 self._give_up(error)
-        return Entry(stamp, look, None)
+        return CachedPicture(stamp, statistics, None)
 
     def _save(self) -> None:
         if self._writable and self.cache:
@@ -152,7 +156,7 @@ class _Survey:
             log.debug("nor can its index be written", exc_info=True)
         self._writable = False
 
-    def _lasting(self, entry: Entry) -> Entry:
+    def _lasting(self, entry: CachedPicture) -> CachedPicture:
         """An entry without pixels that no index names: the next writer cuts them off."""
         unsaved = self.cache and entry.place and entry.place.end > self.cache.saved_length
         return replace(entry, place=None) if unsaved else entry

@@ -18,7 +18,7 @@ from colordaemon.evaluation.sheets import draw_contact_sheet
 from colordaemon.network.checkpoint import load_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.device import choose_dtype
-from colordaemon.pictures.collection import Collection, Sample
+from colordaemon.pictures.collection import CollectedPicture, Collection
 from colordaemon.pictures.dataset import Picture
 from colordaemon.training.card import model_card
 from colordaemon.training.outcome import MODEL, Outcome
@@ -35,8 +35,8 @@ def close_run(
     report: Report,
     run: Run,
     collection: Collection,
-    validation: Sequence[Sample],
-    unseen: Sequence[Sample],
+    validation: Sequence[CollectedPicture],
+    unseen: Sequence[CollectedPicture],
     command: str,
     stop: Event,
     report_progress: Callable[[str], None],
@@ -63,8 +63,8 @@ def _judge(
     report: Report,
     run: Run,
     collection: Collection,
-    validation: Sequence[Sample],
-    unseen: Sequence[Sample],
+    validation: Sequence[CollectedPicture],
+    unseen: Sequence[CollectedPicture],
     command: str,
     stop: Event,
     report_progress: Callable[[str], None],
@@ -73,7 +73,7 @@ def _judge(
     decoding = model.decoding
     colorizer = Colorizer(model, run.device, choose_dtype("auto", run.device))
 
-    def evaluate(samples: Sequence[Sample], what: str) -> Evaluation:
+    def evaluate(samples: Sequence[CollectedPicture], what: str) -> Evaluation:
         pictures = reported(samples, run.settings.report_pictures)
         report_progress(f"judging the best model on {len(pictures)} {what}")
         models = [(MODEL, colorizer)]
@@ -100,7 +100,7 @@ def _judge(
     )
 
 
-def reported(validation: Sequence[Sample], count: int) -> list[Picture]:
+def reported(validation: Sequence[CollectedPicture], count: int) -> list[Picture]:
     """Up to `count` pictures, evenly spaced, of the half that did not tune the decoding."""
     half = reporting_half(validation)
     count = min(count, len(half))

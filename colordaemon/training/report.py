@@ -17,7 +17,7 @@ from colordaemon.color import gray_to_lightness, lab_to_rgb
 from colordaemon.durable import replace_file
 from colordaemon.evaluation.metrics import ACCURACY_DISTANCE, Scores
 from colordaemon.network.model import ColorNet
-from colordaemon.pictures.crops import to_gray_and_ab
+from colordaemon.pictures.loader import to_gray_and_ab
 from colordaemon.training.run import Run
 from colordaemon.training.validate import Measured, Validation
 

@@ -14,7 +14,7 @@ from colordaemon.config import TrainSettings
 from colordaemon.network.checkpoint import BUNDLED, load_model, read_notes
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 from colordaemon.network.vgg import balance, load_vgg
-from colordaemon.pictures.crops import Crops, Source, to_gray_and_ab
+from colordaemon.pictures.loader import Crops, HasPixels, to_gray_and_ab
 from colordaemon.training.bins import occupied_bins, soft_bins
 from colordaemon.training.losses import BIN_SHARES, make_loss
 from colordaemon.training.perceptual import Perceptual
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _SAMPLED = 1000  # pictures whose colors say which bins there are
 
 
-def starting_model(settings: TrainSettings, pictures: Sequence[Source]) -> ColorNet:
+def starting_model(settings: TrainSettings, pictures: Sequence[HasPixels]) -> ColorNet:
     """The network before the first step, as `settings.encoder` says. Raises ModelError."""
     if settings.encoder == "model":
         name = settings.start or f"bundled with colordaemon ({BUNDLED})"
@@ -62,7 +62,7 @@ def origin_of(settings: TrainSettings) -> dict[str, Any]:
 
 
 def make_objective(
-    settings: TrainSettings, model: ColorNet, pictures: Sequence[Source], device: torch.device
+    settings: TrainSettings, model: ColorNet, pictures: Sequence[HasPixels], device: torch.device
 ) -> Objective:
     """What the steps of a run minimize. Raises ModelError when VGG weights are wanted and missing.
 
@@ -97,13 +97,13 @@ def set_training_mode(model: ColorNet, settings: TrainSettings) -> None:
         model.decoder.classifier.requires_grad_(max(shares) > 0)
 
 
-def _colors(pictures: Sequence[Source]) -> Tensor:
+def _colors(pictures: Sequence[HasPixels]) -> Tensor:
     """ab of a sample of pictures, (2, M) Lab units."""
     _, ab = to_gray_and_ab(_center_crops(pictures, _SAMPLED, 64))
     return ab.transpose(0, 1).flatten(1)
 
 
-def _center_crops(pictures: Sequence[Source], count: int, side: int) -> Tensor:
+def _center_crops(pictures: Sequence[HasPixels], count: int, side: int) -> Tensor:
     """(n, 3, side, side) uint8 sRGB of up to `count` pictures, evenly spaced."""
     crops = Crops(pictures[:: max(1, len(pictures) // count)][:count], side)
     return torch.stack([crops[i] for i in range(len(crops))])

@@ -22,7 +22,7 @@ import torch
 from colordaemon.config import TrainSettings
 from colordaemon.durable import replace_file
 from colordaemon.errors import ConfigError, DataError, Interrupted
-from colordaemon.pictures.collection import Collection, Sample, collect
+from colordaemon.pictures.collection import CollectedPicture, Collection, collect
 from colordaemon.pictures.schedule import Schedule
 from colordaemon.training.run import Run
 from colordaemon.training.start import make_objective, origin_of, starting_model
@@ -92,7 +92,7 @@ def train(
 
 def _open_run(
     state_path: Path,
-    samples: Sequence[Sample],
+    samples: Sequence[CollectedPicture],
     settings: TrainSettings,
     team: Team,
     epoch_batches: int,

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from colordaemon.errors import ModelError
 from colordaemon.network.model import certainty, decode
-from colordaemon.pictures.collection import Sample
-from colordaemon.pictures.crops import to_gray_and_ab
-from colordaemon.pictures.loader import stream
+from colordaemon.pictures.collection import CollectedPicture
+from colordaemon.pictures.loader import stream, to_gray_and_ab
 from colordaemon.pictures.schedule import Schedule
 from colordaemon.training.run import COOL_DOWN_SHARE, Run
 from colordaemon.training.start import set_training_mode
@@ -48,7 +47,7 @@ class Trainer:
         self,
         run: Run,
         objective: Objective,
-        samples: Sequence[Sample],
+        samples: Sequence[CollectedPicture],
         schedule: Schedule,
         team: Team,
         stop: Event,

@@ -21,7 +21,7 @@ from colordaemon.evaluation.metrics import Scores, ScoreSum, blots, colorfulness
 from colordaemon.evaluation.scores import chroma_factor
 from colordaemon.network.device import autocast
 from colordaemon.network.model import ColorNet, Heads, certainty, decode
-from colordaemon.pictures.crops import to_gray_and_ab
+from colordaemon.pictures.loader import to_gray_and_ab
 from colordaemon.training.losses import BIN_SHARES, Loss, Target
 from colordaemon.training.tuning import Tuning
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from colordaemon.evaluation.metrics import Scores
 from colordaemon.network.checkpoint import save_model
-from colordaemon.pictures.collection import Collection, Sample
+from colordaemon.pictures.collection import CollectedPicture, Collection
 from colordaemon.pictures.dataset import fingerprint, lot
 from colordaemon.pictures.loader import center_crops
 from colordaemon.training.closing import close_run
@@ -80,13 +80,13 @@ class Validator:
         )
 
 
-def chosen(samples: Sequence[Sample], count: int) -> list[Sample]:
+def chosen(samples: Sequence[CollectedPicture], count: int) -> list[CollectedPicture]:
     """Up to `count` samples; adding pictures to the folder changes the choice little."""
     lots = sorted(samples, key=lambda sample: lot(sample.name))
     return sorted(lots[:count], key=lambda sample: sample.name)
 
 
-def _shown(validation: Sequence[Sample], per_label: int = 3) -> list[Sample]:
+def _shown(validation: Sequence[CollectedPicture], per_label: int = 3) -> list[CollectedPicture]:
     """A few validation pictures of each label, always the same, for the contact sheet."""
     labels = sorted({sample.label for sample in validation})
     return [p for label in labels for p in [q for q in validation if q.label == label][:per_label]]

@@ -10,7 +10,13 @@ from pictures import colorful, encode
 
 from colordaemon.color import rgb_to_lab
 from colordaemon.pictures.decode import decode_picture
-from colordaemon.pictures.look import THUMBNAIL, colorfulness, difference_hash, look_at, mean_chroma
+from colordaemon.pictures.statistics import (
+    THUMBNAIL,
+    colorfulness,
+    difference_hash,
+    mean_chroma,
+    measure,
+)
 
 
 def bits(one: np.ndarray, other: np.ndarray) -> int:
@@ -50,8 +56,8 @@ def test_chroma_is_that_of_our_own_lab() -> None:
 
 
 def test_a_large_picture_has_the_figures_of_a_small_one() -> None:
-    small = look_at(colorful(2), b"")
-    large = look_at(colorful(2, 480, 640), b"")
+    small = measure(colorful(2), b"")
+    large = measure(colorful(2, 480, 640), b"")
     assert large.colorfulness == pytest.approx(small.colorfulness, rel=0.1)
     assert large.chroma == pytest.approx(small.chroma, rel=0.1)
     assert len(large.thumbnail) == len(small.thumbnail) == THUMBNAIL**2
@@ -68,12 +74,12 @@ def test_a_hash_survives_another_size_and_encoder_but_not_another_picture() -> N
 
 def test_content_tells_files_apart_not_pictures() -> None:
     pixels = colorful(5)
-    assert look_at(pixels, b"one").content != look_at(pixels, b"other").content
+    assert measure(pixels, b"one").content != measure(pixels, b"other").content
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (2, 3)])
 def test_the_smallest_pictures_can_be_looked_at(size: tuple[int, int]) -> None:
-    assert len(look_at(np.full((*size, 3), 200, np.uint8), b"").thumbnail) == THUMBNAIL**2
+    assert len(measure(np.full((*size, 3), 200, np.uint8), b"").thumbnail) == THUMBNAIL**2
 
 
 def test_pictures_come_as_rgb() -> None:

@@ -13,7 +13,7 @@ _SAMPLED_SIDE = 72  # pixels; color figures need no more, and Lab takes longer t
 
 
 @dataclass(frozen=True)
-class Look:
+class Statistics:
     """Figures of one picture; those of one that cannot be read are zero, and `problem` says why.
 
     colorfulness: Hasler & Süsstrunk 2003 on channels 0..255; 0 is gray, 15 slightly colorful, 33
@@ -30,13 +30,13 @@ class Look:
     content: str = ""
 
 
-def look_at(pixels: np.ndarray, data: bytes) -> Look:
+def measure(pixels: np.ndarray, data: bytes) -> Statistics:
     """pixels: (H, W, 3) uint8 sRGB, decoded from `data`."""
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     step = max(1, min(pixels.shape[:2]) // _SAMPLED_SIDE)
     # Skipping pixels keeps the spread of colors; averaging them would make every picture duller.
     sample = np.ascontiguousarray(pixels[::step, ::step]).astype(np.float32)
-    return Look(
+    return Statistics(
         colorfulness=colorfulness(sample),
         chroma=mean_chroma(sample),
         difference_hash=difference_hash(gray),
