@@ -13,7 +13,7 @@ from torch import Tensor
 from colordaemon.color import AB_LIMIT, srgb_to_linear
 from colordaemon.network.model import Heads
 from colordaemon.pictures.loader import to_gray_and_ab
-from colordaemon.training import degrade
+from colordaemon.training import augment
 from colordaemon.training.bins import BIN_SIDE, SoftBins, occupied_bins, soft_bins
 from colordaemon.training.losses import (
     Target,

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from colordaemon.config import TrainSettings
 from colordaemon.network.model import ColorNet, Heads
 from colordaemon.training.losses import Target, l2
-from colordaemon.training.step import CONSISTENCY_FROM, PERCEPTUAL_FROM, Objective
+from colordaemon.training.objective import CONSISTENCY_FROM, PERCEPTUAL_FROM, Objective
 
 EARLY, LATE = CONSISTENCY_FROM - 0.01, CONSISTENCY_FROM
 

@@ -23,8 +23,8 @@ from colordaemon.pictures.dataset import Picture
 from colordaemon.training.card import model_card
 from colordaemon.training.outcome import MODEL, Outcome
 from colordaemon.training.page import page
-from colordaemon.training.report import Report
-from colordaemon.training.run import Run
+from colordaemon.training.metrics_log import Report
+from colordaemon.training.state import Run
 from colordaemon.training.validate import reporting_half
 
 log = logging.getLogger(__name__)

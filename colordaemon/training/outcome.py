@@ -13,7 +13,7 @@ from colordaemon.evaluation.pictures import GRAY, Evaluation, Table
 from colordaemon.evaluation.tables import COLUMNS
 from colordaemon.network.model import Decoding
 from colordaemon.pictures.collection import Collection
-from colordaemon.training.report import OVERFIT_EPOCHS, overfitting
+from colordaemon.training.metrics_log import OVERFIT_EPOCHS, overfitting
 from colordaemon.training.validate import tunes
 
 MODEL = "this model"  # its row's name in the evaluation

@@ -24,9 +24,9 @@ from colordaemon.durable import replace_file
 from colordaemon.errors import ConfigError, DataError, Interrupted
 from colordaemon.pictures.collection import CollectedPicture, Collection, collect
 from colordaemon.pictures.schedule import Schedule
-from colordaemon.training.run import Run
-from colordaemon.training.start import make_objective, origin_of, starting_model
-from colordaemon.training.team import Team, join_team
+from colordaemon.training.state import Run
+from colordaemon.training.initialize import make_objective, origin_of, starting_model
+from colordaemon.training.distributed import Team, join_team
 from colordaemon.training.trainer import Trainer
 from colordaemon.training.validator import MODEL, STATE, Validator
 

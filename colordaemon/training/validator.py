@@ -16,8 +16,8 @@ from colordaemon.pictures.dataset import fingerprint, lot
 from colordaemon.pictures.loader import center_crops
 from colordaemon.training.closing import close_run
 from colordaemon.training.losses import Loss
-from colordaemon.training.report import Report
-from colordaemon.training.run import Run, averaged_weights
+from colordaemon.training.metrics_log import Report
+from colordaemon.training.state import Run, averaged_weights
 from colordaemon.training.validate import Validation, tunes, validate
 
 STATE, MODEL = "state.pt", "model.safetensors"  # in a run's folder

@@ -18,7 +18,7 @@ from colordaemon.pictures.loader import Crops, HasPixels, to_gray_and_ab
 from colordaemon.training.bins import occupied_bins, soft_bins
 from colordaemon.training.losses import BIN_SHARES, make_loss
 from colordaemon.training.perceptual import Perceptual
-from colordaemon.training.step import Objective
+from colordaemon.training.objective import Objective
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from colordaemon.color import gray_to_lightness
 from colordaemon.config import TrainSettings
 from colordaemon.network.device import autocast
 from colordaemon.network.model import Heads
-from colordaemon.training.degrade import degrade
+from colordaemon.training.augment import degrade
 from colordaemon.training.losses import Loss, Target
 
 CONSISTENCY_FROM = 0.5  # shares of a run after which the late terms set in: first the colors have

@@ -18,7 +18,7 @@ from colordaemon.durable import replace_file
 from colordaemon.evaluation.metrics import ACCURACY_DISTANCE, Scores
 from colordaemon.network.model import ColorNet
 from colordaemon.pictures.loader import to_gray_and_ab
-from colordaemon.training.run import Run
+from colordaemon.training.state import Run
 from colordaemon.training.validate import Measured, Validation
 
 log = logging.getLogger(__name__)
