@@ -13,15 +13,17 @@ from torch import Tensor
 from colordaemon.color import AB_LIMIT, srgb_to_linear
 from colordaemon.network.model import Heads
 from colordaemon.pictures.loader import to_gray_and_ab
-from colordaemon.training import augment
-from colordaemon.training.bins import BIN_SIDE, SoftBins, occupied_bins, soft_bins
 from colordaemon.training.losses import (
-    Target,
+    BIN_SIDE,
+    SoftBins,
+    TrueColor,
     colorfulness_gap,
     cross_entropy,
     l2,
     make_loss,
+    occupied_bins,
     smooth_l1,
+    soft_bins,
 )
 
 BINS = ((-10.0, -50.0), (0.0, 0.0), (0.0, 30.0), (20.0, 20.0), (40.0, -10.0))
@@ -31,8 +33,8 @@ def said(ab: Tensor, scores: Tensor | None = None) -> Heads:
     return Heads(ab / AB_LIMIT, scores)
 
 
-def target(ab: Tensor) -> Target:
-    return Target(torch.full_like(ab[:, :1], 50.0), ab)
+def target(ab: Tensor) -> TrueColor:
+    return TrueColor(torch.full_like(ab[:, :1], 50.0), ab)
 
 
 def tables(ab: Tensor | None = None) -> SoftBins:
@@ -124,7 +126,7 @@ def test_rare_colors_count_for_more_within_bounds() -> None:
 
 # Damage
 
-ALL = [damage for _, damage in degrade._DAMAGES]
+ALL = [damage for _, damage in augment._DAMAGES]
 
 
 def pictures(count: int = 8) -> Tensor:
@@ -134,7 +136,9 @@ def pictures(count: int = 8) -> Tensor:
 
 
 @pytest.mark.parametrize("damage", ALL, ids=lambda damage: damage.__name__)
-def test_every_damage_changes_a_picture_but_not_beyond_recognition(damage: degrade.Damage) -> None:
+def test_every_damage_changes_a_picture_but_not_beyond_recognition(
+    damage: augment.Degradation,
+) -> None:
     before = pictures()
     after = damage(before, torch.Generator().manual_seed(1))
     assert after.shape == before.shape and after.isfinite().all()
@@ -146,7 +150,7 @@ def test_the_same_chance_does_the_same_damage() -> None:
     before = pictures()
     ab = 20 * torch.randn(len(before), 2, 32, 32)
     one, same, other = (
-        degrade.degrade(before, ab, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        augment.degrade(before, ab, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert torch.equal(before, pictures())  # the input itself is left alone
@@ -157,12 +161,12 @@ def test_each_damage_hits_its_share_of_the_pictures(monkeypatch: pytest.MonkeyPa
     def blacken(gray: Tensor, chance: torch.Generator) -> Tensor:
         return torch.zeros_like(gray)
 
-    monkeypatch.setattr(degrade, "STOCK_SHARE", 0.0)
+    monkeypatch.setattr(augment, "STOCK_SHARE", 0.0)
     before, ab = torch.ones(5, 1, 8, 8), torch.zeros(5, 2, 4, 4)
     for share in (0.1, 0.5, 1.0):
-        monkeypatch.setattr(degrade, "_DAMAGES", ((share, blacken),))
+        monkeypatch.setattr(augment, "_DAMAGES", ((share, blacken),))
         after = torch.cat(
-            [degrade.degrade(before, ab, torch.Generator().manual_seed(n)) for n in range(400)]
+            [augment.degrade(before, ab, torch.Generator().manual_seed(n)) for n in range(400)]
         )
         assert (after.amax(dim=(1, 2, 3)) == 0).float().mean() == pytest.approx(share, abs=0.04)
 
@@ -176,7 +180,7 @@ def patches(*rgb: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
 
 def test_old_film_sees_red_dark_and_blue_light() -> None:
     gray, ab = patches((200, 60, 60), (60, 90, 220), (120, 120, 120))
-    seen = degrade.film_stock(gray, ab, torch.Generator().manual_seed(1))
+    seen = augment.film_stock(gray, ab, torch.Generator().manual_seed(1))
     red, blue, neutral = (seen[..., 8 * n + 2 : 8 * n + 6].mean(dim=(1, 2, 3)) for n in range(3))
     was_red, was_blue, _ = (gray[..., 8 * n + 4].mean() for n in range(3))
     assert (red < was_red + 0.01).all() and red.mean() < was_red - 0.05
@@ -186,17 +190,17 @@ def test_old_film_sees_red_dark_and_blue_light() -> None:
 
 def test_film_stock_leaves_gray_pictures_alone_and_keeps_the_mean_light() -> None:
     gray = pictures()
-    seen = degrade.film_stock(gray, torch.zeros(8, 2, 32, 32), torch.Generator().manual_seed(1))
+    seen = augment.film_stock(gray, torch.zeros(8, 2, 32, 32), torch.Generator().manual_seed(1))
     torch.testing.assert_close(seen, gray, atol=0.01, rtol=0)
     gray, ab = patches((150, 60, 60), (60, 70, 120))
-    seen = degrade.film_stock(gray, ab, torch.Generator().manual_seed(1))
+    seen = augment.film_stock(gray, ab, torch.Generator().manual_seed(1))
     light, before = (srgb_to_linear(x).mean(dim=(1, 2, 3)) for x in (seen, gray))
     torch.testing.assert_close(light, before, rtol=0.03, atol=0)
 
 
 def test_black_and_white_survive_gamma() -> None:
     ends = torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)
-    after = degrade.gamma(ends, torch.Generator().manual_seed(1))
+    after = augment.gamma(ends, torch.Generator().manual_seed(1))
     torch.testing.assert_close(after, ends, atol=0.02, rtol=0)
 
 
@@ -212,5 +216,5 @@ def test_our_jpeg_is_about_as_bad_as_a_real_one() -> None:
             for x in codes
         ]
         real.append(np.abs(np.stack(decoded).astype(float) - codes).mean() / 255)
-    ours = degrade.jpeg(before, torch.Generator().manual_seed(1))
+    ours = augment.jpeg(before, torch.Generator().manual_seed(1))
     assert real[1] < (ours - before).abs().mean() < real[0]

@@ -12,8 +12,7 @@ from vgg import RgbVgg, save_vgg
 from colordaemon.color import AB_LIMIT, lab_to_rgb
 from colordaemon.errors import ModelError
 from colordaemon.network.model import Heads, ModelSpec
-from colordaemon.training.losses import Target
-from colordaemon.training.perceptual import Perceptual
+from colordaemon.training.losses import Perceptual, TrueColor
 
 
 @pytest.fixture
@@ -27,25 +26,29 @@ def perceptual(vgg: RgbVgg, tiny_spec: ModelSpec, tmp_path: Path) -> Perceptual:
 
 
 @pytest.fixture
-def truth() -> Target:
-    return Target(torch.rand(2, 1, 32, 32) * 60 + 20, torch.randn(2, 2, 32, 32) * 10)
+def truth() -> TrueColor:
+    return TrueColor(torch.rand(2, 1, 32, 32) * 60 + 20, torch.randn(2, 2, 32, 32) * 10)
 
 
 def said(ab: Tensor) -> Heads:
     return Heads(ab / AB_LIMIT, None)
 
 
-def test_the_truth_itself_costs_nothing(perceptual: Perceptual, truth: Target) -> None:
+def test_the_truth_itself_costs_nothing(perceptual: Perceptual, truth: TrueColor) -> None:
     assert perceptual(said(truth.ab), truth).item() == pytest.approx(0, abs=1e-3)
 
 
-def test_colors_cost_more_the_further_they_are_off(perceptual: Perceptual, truth: Target) -> None:
+def test_colors_cost_more_the_further_they_are_off(
+    perceptual: Perceptual, truth: TrueColor
+) -> None:
     off = torch.tensor([15.0, -10.0]).reshape(1, 2, 1, 1)
     costs = [perceptual(said(truth.ab + share * off), truth).item() for share in (0.25, 0.5, 1)]
     assert 0.001 < costs[0] < costs[1] < costs[2]
 
 
-def test_the_network_learns_from_it_and_vgg_does_not(perceptual: Perceptual, truth: Target) -> None:
+def test_the_network_learns_from_it_and_vgg_does_not(
+    perceptual: Perceptual, truth: TrueColor
+) -> None:
     ab = torch.zeros(2, 2, 32, 32, requires_grad=True)
     perceptual(Heads(ab, None), truth).backward()
     assert ab.grad is not None and ab.grad.isfinite().all() and ab.grad.any()
@@ -53,7 +56,7 @@ def test_the_network_learns_from_it_and_vgg_does_not(perceptual: Perceptual, tru
 
 
 def test_the_strength_of_vggs_activations_does_not_matter(
-    vgg: RgbVgg, tiny_spec: ModelSpec, perceptual: Perceptual, truth: Target, tmp_path: Path
+    vgg: RgbVgg, tiny_spec: ModelSpec, perceptual: Perceptual, truth: TrueColor, tmp_path: Path
 ) -> None:
     """The original weights of VGG reach activations of thousands, torchvision's do not."""
     with torch.no_grad():
@@ -70,7 +73,7 @@ def test_the_strength_of_vggs_activations_does_not_matter(
 
 
 def test_it_sees_the_activations_of_the_original_network(
-    vgg: RgbVgg, perceptual: Perceptual, truth: Target
+    vgg: RgbVgg, perceptual: Perceptual, truth: TrueColor
 ) -> None:
     """relu2_2, relu3_3 and relu4_3 for RGB, with torchvision's normalization."""
     rgb = lab_to_rgb(torch.cat((truth.lightness, truth.ab), dim=1)).clamp(0, 1)

@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from colordaemon.config import TrainSettings
 from colordaemon.network.model import ColorNet, Heads
-from colordaemon.training.losses import Target, l2
+from colordaemon.training.losses import TrueColor, l2
 from colordaemon.training.objective import CONSISTENCY_FROM, PERCEPTUAL_FROM, Objective
 
 EARLY, LATE = CONSISTENCY_FROM - 0.01, CONSISTENCY_FROM
@@ -80,7 +80,7 @@ def test_consistency_sets_in_half_way_and_costs_nothing_before(tiny_model: Color
 def test_the_perceptual_term_sets_in_after_that(tiny_model: ColorNet) -> None:
     seen: list[tuple[int, int]] = []
 
-    def perceptual(heads: Heads, target: Target) -> Tensor:
+    def perceptual(heads: Heads, target: TrueColor) -> Tensor:
         seen.append((len(heads.ab), len(target.ab)))
         return torch.tensor(7.0)
 

@@ -35,11 +35,11 @@ from colordaemon.pictures.loader import center_crops
 from colordaemon.pictures.schedule import Schedule
 from colordaemon.training import initialize as starting
 from colordaemon.training import trainer, validator
+from colordaemon.training.initialize import make_objective, set_training_mode, starting_model
 from colordaemon.training.losses import l2
 from colordaemon.training.metrics_log import overfitting
-from colordaemon.training.state import Run, averaged_weights
-from colordaemon.training.initialize import make_objective, set_training_mode, starting_model
 from colordaemon.training.objective import Objective, train_step
+from colordaemon.training.state import Run, averaged_weights
 from colordaemon.training.train import train
 from colordaemon.training.trainer import learning_rate_share
 from colordaemon.training.validate import Measured, Validation, validate

@@ -161,8 +161,8 @@ def train(
             model={"device": device},
         )
         from colordaemon.network.device import choose_device
-        from colordaemon.training.each import train_each
         from colordaemon.training.train import train as train_one
+        from colordaemon.training.train import train_each
 
         run_training = train_each if each else train_one
         run_training(

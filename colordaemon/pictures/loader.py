@@ -1,8 +1,9 @@
 """Batches of square crops, cut by worker processes: (N, 3, side, side) uint8 sRGB.
 
-Colors are converted on the device. For training there is one pool of workers for the whole run, which goes from epoch to epoch without
-waiting. Several processes that train together share an epoch: in every step, all of them together
-see what one process with a batch as large as all of theirs would see.
+Colors are converted on the device. For training there is one pool of workers for the whole run,
+which goes from epoch to epoch without waiting. Several processes that train together share an
+epoch: in every step, all of them together see what one process with a batch as large as all of
+theirs would see.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _ORTHOCHROMATIC = (0.03, 0.52, 0.45)
 _BLUE_SENSITIVE = (0.0, 0.12, 0.88)
 LONGEST_EXPOSURE = 3.0  # times that of panchromatic film
 
-Damage = Callable[[Tensor, Generator], Tensor]
+Degradation = Callable[[Tensor, Generator], Tensor]
 
 # Luminance quantization of JPEG (ITU-T T.81, table K.1), at quality 50.
 _JPEG_TABLE = (
@@ -151,7 +151,7 @@ def jpeg(gray: Tensor, chance: Generator) -> Tensor:
 
 
 # In the order in which they happen to a film, each with the share of pictures that it happens to.
-_DAMAGES: tuple[tuple[float, Damage], ...] = (
+_DAMAGES: tuple[tuple[float, Degradation], ...] = (
     (0.15, uneven_light),
     (0.25, blur),
     (0.15, fading),

@@ -21,9 +21,9 @@ from colordaemon.network.device import choose_dtype
 from colordaemon.pictures.collection import CollectedPicture, Collection
 from colordaemon.pictures.dataset import Picture
 from colordaemon.training.card import model_card
+from colordaemon.training.metrics_log import Report
 from colordaemon.training.outcome import MODEL, Outcome
 from colordaemon.training.page import page
-from colordaemon.training.metrics_log import Report
 from colordaemon.training.state import Run
 from colordaemon.training.validate import reporting_half
 

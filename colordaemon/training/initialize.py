@@ -15,9 +15,7 @@ from colordaemon.network.checkpoint import BUNDLED, load_model, read_notes
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 from colordaemon.network.vgg import balance, load_vgg
 from colordaemon.pictures.loader import Crops, HasPixels, to_gray_and_ab
-from colordaemon.training.bins import occupied_bins, soft_bins
-from colordaemon.training.losses import BIN_SHARES, make_loss
-from colordaemon.training.perceptual import Perceptual
+from colordaemon.training.losses import BIN_SHARES, Perceptual, make_loss, occupied_bins, soft_bins
 from colordaemon.training.objective import Objective
 
 log = logging.getLogger(__name__)

@@ -7,23 +7,30 @@
 | `classification` | cross entropy over ab bins, soft-encoded and rebalanced (their equation 2) |
 | `joint`          | classification + 10 smooth L1 + 0.2 colorfulness                          |
 
-All run in float32 on ab / 110. Terms that compare whole pictures (perceptual, consistency) are in
-`perceptual` and `step`.
+All run in float32 on ab / 110. A step may add `Perceptual`, and the consistency of two views of a
+picture; see `objective`.
+
+The colors that classification tells apart are those of Zhang et al. 2016, sections 2.1 and 2.2: ab
+is cut into squares of 10 units; of these only the ones that real pictures occupy are kept. A
+pixel's truth is spread over its five nearest bins, and pixels of rare colors count for more, or
+everything would come out brownish gray.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from colordaemon.color import AB_LIMIT, lab_to_rgb
-from colordaemon.network.model import Heads
-from colordaemon.training.bins import SoftBins
+from colordaemon.network.device import autocast
+from colordaemon.network.model import MID_GRAY, Encoder, Heads, ModelSpec
+from colordaemon.network.vgg import load_vgg
 
 LossName = Literal["joint", "classification", "smooth_l1", "l2"]
 SMOOTH_BELOW = 0.05  # of ab / 110: errors under 5.5 ab units count by their square
@@ -36,10 +43,18 @@ BIN_SHARES: dict[LossName, tuple[float, ...]] = {
     "smooth_l1": (0.0,),
     "l2": (0.0,),
 }
+BIN_SIDE = 10.0  # ab units
+OCCUPIED = 1e-5  # a bin with less than this share of all pixels is left out
+NEIGHBORS = 5
+SPREAD = 5.0  # ab units, sigma of the soft encoding and of the smoothed prior
+UNIFORM_SHARE = 0.5  # λ: how much of a uniform distribution is mixed into the prior
+WEIGHTS = (0.1, 5.0)  # the least and the most that a pixel may count
+_REACH = 110  # the table covers whole ab units in ±110
+_TAPS = {1: 1 / 8, 2: 1 / 4, 3: 1 / 2}  # weights of relu2_2, relu3_3 and relu4_3
 
 
 @dataclass(frozen=True)
-class Target:
+class TrueColor:
     """The truth of a batch at half size.
 
     lightness: (N, 1, h/2, w/2) L in 0..100. ab: (N, 2, h/2, w/2) Lab units.
@@ -49,7 +64,26 @@ class Target:
     ab: Tensor
 
 
-Loss = Callable[[Heads, Target], Tensor]
+Loss = Callable[[Heads, TrueColor], Tensor]
+
+
+@dataclass(frozen=True)
+class SoftBins:
+    """Lookup tables from an ab color, rounded to whole units, to what the loss needs.
+
+    nearest: (221 * 221, 5) indices of the nearest bins; soft: their shares, which add up to 1.
+    weight: (221 * 221,) how much a pixel of this color counts.
+    """
+
+    nearest: Tensor
+    soft: Tensor
+    weight: Tensor
+
+    def encode(self, ab: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """ab (N, 2, h, w) in Lab units to nearest and soft (N, h, w, 5) and weight (N, h, w)."""
+        a, b = (ab.round().long().clamp(-_REACH, _REACH) + _REACH).unbind(dim=1)
+        color = a * (2 * _REACH + 1) + b
+        return self.nearest[color], self.soft[color], self.weight[color]
 
 
 def make_loss(name: LossName, bins: SoftBins | None) -> Loss:
@@ -69,17 +103,17 @@ def make_loss(name: LossName, bins: SoftBins | None) -> Loss:
     )
 
 
-def l2(heads: Heads, target: Target) -> Tensor:
+def l2(heads: Heads, target: TrueColor) -> Tensor:
     """Half the squared ab distance, a mean over pixels."""
     return 0.5 * (heads.ab.float() - target.ab / AB_LIMIT).square().sum(dim=1).mean()
 
 
-def smooth_l1(heads: Heads, target: Target) -> Tensor:
+def smooth_l1(heads: Heads, target: TrueColor) -> Tensor:
     """Huber's loss on a and on b, a mean over both."""
     return functional.smooth_l1_loss(heads.ab.float(), target.ab / AB_LIMIT, beta=SMOOTH_BELOW)
 
 
-def cross_entropy(heads: Heads, target: Target, bins: SoftBins) -> Tensor:
+def cross_entropy(heads: Heads, target: TrueColor, bins: SoftBins) -> Tensor:
     """Cross entropy against the soft-encoded truth, weighted by how rare its color is."""
     assert heads.scores is not None
     ab = functional.avg_pool2d(target.ab, 2)
@@ -89,7 +123,7 @@ def cross_entropy(heads: Heads, target: Target, bins: SoftBins) -> Tensor:
     return (weight * surprise).mean()
 
 
-def colorfulness_gap(heads: Heads, target: Target) -> Tensor:
+def colorfulness_gap(heads: Heads, target: TrueColor) -> Tensor:
     """How far each picture's colorfulness is from the truth's, either way, in hundreds; the mean.
 
     DDColor rewards colorfulness without bound and gets red blots; a gap cannot blow up.
@@ -107,3 +141,66 @@ def _colorfulness(rgb: Tensor) -> Tensor:
     tiny = 1e-6  # the root's slope is infinite at zero, where every untrained network begins
     spread = (opponents.var(dim=-1, correction=0).sum(dim=0) + tiny).sqrt()
     return spread + 0.3 * (opponents.mean(dim=-1).square().sum(dim=0) + tiny).sqrt()
+
+
+def occupied_bins(ab: Tensor) -> tuple[tuple[float, float], ...]:
+    """The centers of the bins that colors (2, M) occupy, sorted."""
+    squares, counts = torch.unique((ab / BIN_SIDE).round().long(), dim=1, return_counts=True)
+    kept = squares[:, counts >= OCCUPIED * ab.shape[1]]
+    return tuple((float(a), float(b)) for a, b in (kept * BIN_SIDE).T.tolist())
+
+
+def soft_bins(centers: Tensor, ab: Tensor) -> SoftBins:
+    """Tables for bins with `centers` (Q, 2), rebalanced for pictures whose colors are `ab` (2, M).
+
+    w ∝ 1 / ((1 - λ) p + λ / Q), scaled so that its mean over the pictures is 1, then bounded.
+    """
+    side = torch.arange(-_REACH, _REACH + 1, dtype=torch.float32, device=centers.device)
+    colors = torch.cartesian_prod(side, side)
+    distance, nearest = torch.cdist(colors, centers).topk(
+        min(NEIGHBORS, len(centers)), largest=False
+    )
+    soft = torch.softmax(-distance.square() / (2 * SPREAD**2), dim=-1)
+    weight = _rarity(centers, ab.to(centers.device))[nearest[:, 0]]
+    return SoftBins(nearest, soft, weight)
+
+
+def _rarity(centers: Tensor, ab: Tensor) -> Tensor:
+    """(Q,) weight of a pixel in each bin."""
+    parts = torch.split(ab.T, 65536)  # or the distances of millions of pixels fill the memory
+    nearest = torch.cat([torch.cdist(part, centers).argmin(dim=1) for part in parts])
+    prior = torch.bincount(nearest, minlength=len(centers)) / len(nearest)
+    blur = torch.exp(-torch.cdist(centers, centers).square() / (2 * SPREAD**2))
+    prior = (blur / blur.sum(dim=0)) @ prior
+    weight = 1 / ((1 - UNIFORM_SHARE) * prior + UNIFORM_SHARE / len(centers))
+    return (weight / (weight * prior).sum()).clamp(*WEIGHTS)
+
+
+class Perceptual(nn.Module):
+    """How different output and truth look to an ImageNet VGG16: L1 between its activations for RGB,
+    each scaled by its own mean strength.
+
+    It sees the pictures at half size, where ab is predicted.
+    """
+
+    def __init__(self, vgg: Path | None, spec: ModelSpec | None = None) -> None:
+        """vgg: as in `load_vgg`; spec: VGG's widths, if it is not VGG16. Raises ModelError."""
+        super().__init__()
+        self.encoder = Encoder((spec or ModelSpec()).encoder, channels=3)
+        load_vgg(vgg, self.encoder)
+        self.requires_grad_(False)
+
+    def forward(self, heads: Heads, target: TrueColor) -> Tensor:
+        ab = heads.ab.float() * AB_LIMIT
+        output, truth = (self._activations(target.lightness, x) for x in (ab, target.ab))
+        parts = [
+            weight * (output[tap] - truth[tap]).abs().mean() / truth[tap].mean().clamp(min=1e-6)
+            for tap, weight in _TAPS.items()
+        ]
+        return torch.stack(parts).sum()
+
+    def _activations(self, lightness: Tensor, ab: Tensor) -> list[Tensor]:
+        rgb = lab_to_rgb(torch.cat((lightness, ab), dim=1)).clamp(0, 1)
+        with autocast(rgb.device):
+            taps: list[Tensor] = self.encoder(rgb - MID_GRAY)
+        return taps

@@ -14,7 +14,7 @@ from colordaemon.config import TrainSettings
 from colordaemon.network.device import autocast
 from colordaemon.network.model import Heads
 from colordaemon.training.augment import degrade
-from colordaemon.training.losses import Loss, Target
+from colordaemon.training.losses import Loss, TrueColor
 
 CONSISTENCY_FROM = 0.5  # shares of a run after which the late terms set in: first the colors have
 PERCEPTUAL_FROM = 0.6  # to be about right
@@ -23,14 +23,14 @@ PERCEPTUAL_FROM = 0.6  # to be about right
 class Objective:
     """What a step minimizes, all terms together.
 
-    perceptual: compares two RGB pictures, or None; see `perceptual`.
+    perceptual: compares two RGB pictures, or None; see `Perceptual`.
     """
 
     def __init__(
         self,
         settings: TrainSettings,
         loss: Loss,
-        perceptual: Callable[[Heads, Target], Tensor] | None = None,
+        perceptual: Callable[[Heads, TrueColor], Tensor] | None = None,
     ) -> None:
         self.settings, self.loss, self.perceptual = settings, loss, perceptual
 
@@ -43,7 +43,7 @@ class Objective:
         """
         settings = self.settings
         lightness = gray_to_lightness(functional.avg_pool2d(gray, 2))
-        target = Target(lightness, ab * _boosts(ab, settings.saturation, chance))
+        target = TrueColor(lightness, ab * _boosts(ab, settings.saturation, chance))
         twice = settings.consistency > 0 and progress >= CONSISTENCY_FROM
         views = [
             degrade(gray, ab, chance) if settings.degradations else gray for _ in range(1 + twice)

@@ -24,7 +24,7 @@ FEW = 20  # pictures; a mean over fewer is mostly chance
 class Outcome:
     """A run that has ended. All texts are as they are found: whoever shows them escapes them.
 
-    command: a shell line, empty if there was none. origin: see `start.origin_of`. epochs: rows of
+    command: a shell line, empty if there was none. origin: see `initialize.origin_of`. epochs: rows of
     metrics.csv. seconds: training and validation, all calls together. decoding: the best model's.
     unseen: of pictures whose sources were held out whole, if any were.
     """

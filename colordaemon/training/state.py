@@ -42,7 +42,9 @@ class Run:
     loss_sum: Tensor | float = 0.0  # of this epoch, over its pictures; on the device
     best_delta_e_70: float = float("inf")
     judged_by: str = ""  # a fingerprint of the pictures that decide which epoch is the best
-    origin: dict[str, Any] = field(default_factory=dict)  # see `start.origin_of`; empty: unknown
+    origin: dict[str, Any] = field(
+        default_factory=dict
+    )  # see `initialize.origin_of`; empty: unknown
     optimizer: torch.optim.Optimizer = field(init=False)
     averaged: ColorNet = field(init=False)
     trained: ScoreSum = field(init=False, default_factory=ScoreSum)  # scores of this epoch

@@ -23,10 +23,11 @@ from colordaemon.config import TrainSettings
 from colordaemon.durable import replace_file
 from colordaemon.errors import ConfigError, DataError, Interrupted
 from colordaemon.pictures.collection import CollectedPicture, Collection, collect
+from colordaemon.pictures.dataset import find_pictures
 from colordaemon.pictures.schedule import Schedule
-from colordaemon.training.state import Run
-from colordaemon.training.initialize import make_objective, origin_of, starting_model
 from colordaemon.training.distributed import Team, join_team
+from colordaemon.training.initialize import make_objective, origin_of, starting_model
+from colordaemon.training.state import Run
 from colordaemon.training.trainer import Trainer
 from colordaemon.training.validator import MODEL, STATE, Validator
 
@@ -143,3 +144,44 @@ def _encoded(text: str) -> bytes:
 
 def _say_nothing(_: str) -> None:
     pass
+
+
+def train_each(
+    folder: Path,
+    runs_folder: Path,
+    settings: TrainSettings,
+    device: torch.device,
+    *,
+    resume: bool = False,
+    command: str = "",
+    stop: Event | None = None,
+    report_progress: Callable[[str], None] = log.info,
+) -> list[Path]:
+    """Train a model for each label of a folder, one run after the other, each in a folder of its
+    own; returns the model files, by label.
+
+    Arguments and errors are those of `train`; a label that cannot be trained on is named and passed
+    over, and DataError is raised when that goes for all of them.
+    """
+    labels = sorted({picture.label for picture in find_pictures(folder)})
+    models: list[Path] = []
+    for label in labels:
+        report_progress(f"label {label}, {len(models) + 1} of {len(labels)}")
+        try:
+            models.append(
+                train(
+                    folder,
+                    runs_folder / label,
+                    settings.model_copy(update={"subset": label}),
+                    device,
+                    resume=resume,
+                    command=command,
+                    stop=stop,
+                    report_progress=report_progress,
+                )
+            )
+        except DataError as error:
+            log.error("label %s: %s", label, error)
+    if not models:
+        raise DataError(f"{folder}: none of {len(labels)} labels can be trained on")
+    return models

@@ -17,10 +17,10 @@ from colordaemon.network.model import certainty, decode
 from colordaemon.pictures.collection import CollectedPicture
 from colordaemon.pictures.loader import stream, to_gray_and_ab
 from colordaemon.pictures.schedule import Schedule
-from colordaemon.training.state import COOL_DOWN_SHARE, Run
+from colordaemon.training.distributed import Team
 from colordaemon.training.initialize import set_training_mode
 from colordaemon.training.objective import Objective, compiled, train_step
-from colordaemon.training.distributed import Team
+from colordaemon.training.state import COOL_DOWN_SHARE, Run
 
 WARM_UP_STEPS = 200
 

@@ -22,7 +22,7 @@ from colordaemon.evaluation.scores import chroma_factor
 from colordaemon.network.device import autocast
 from colordaemon.network.model import ColorNet, Heads, certainty, decode
 from colordaemon.pictures.loader import to_gray_and_ab
-from colordaemon.training.losses import BIN_SHARES, Loss, Target
+from colordaemon.training.losses import BIN_SHARES, Loss, TrueColor
 from colordaemon.training.tuning import Tuning
 
 FEWEST = 20  # pictures; what is tuned on fewer is mostly chance
@@ -92,7 +92,7 @@ def _measure(
     sums, losses, quarters = ScoreSum(), 0.0, _Quarters()
     for gray, ab in _batches(crops, settings, device):
         heads = _heads(model, gray)
-        target = Target(gray_to_lightness(functional.avg_pool2d(gray, 2)), ab)
+        target = TrueColor(gray_to_lightness(functional.avg_pool2d(gray, 2)), ab)
         losses += float(loss(heads, target)) * len(gray)
         predicted = decode(heads, certainty(heads), model.bins, model.decoding)
         sums.add(predicted, ab)
