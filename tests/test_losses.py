@@ -13,6 +13,7 @@ from torch import Tensor
 from colordaemon.color import AB_LIMIT, srgb_to_linear
 from colordaemon.network.model import Heads
 from colordaemon.pictures.loader import to_gray_and_ab
+from colordaemon.training import augment
 from colordaemon.training.losses import (
     BIN_SIDE,
     SoftBins,

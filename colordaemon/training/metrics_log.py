@@ -28,7 +28,7 @@ OVERFIT_EPOCHS = 3
 OVERFIT_SHARE = 1.01
 
 
-class Report:
+class MetricsLog:
     """metrics.csv, curves.png and contact-NNN.png in a run's folder.
 
     samples: pictures for the contact sheets, (N, 3, side, side) uint8 sRGB.

@@ -1,7 +1,8 @@
-"""What the leading process does after each epoch of a run, and at its end."""
+"""What the leading process does after each epoch of a run, and at its end: judge and report."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -9,16 +10,24 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from colordaemon.durable import replace_file
+from colordaemon.errors import ColordaemonError
 from colordaemon.evaluation.metrics import Scores
-from colordaemon.network.checkpoint import save_model
+from colordaemon.evaluation.pictures import Evaluation, evaluate_pictures
+from colordaemon.evaluation.sheets import draw_contact_sheet
+from colordaemon.network.checkpoint import load_model, save_model
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.device import choose_dtype
 from colordaemon.pictures.collection import CollectedPicture, Collection
-from colordaemon.pictures.dataset import fingerprint, lot
+from colordaemon.pictures.dataset import Picture, fingerprint, lot
 from colordaemon.pictures.loader import center_crops
-from colordaemon.training.closing import close_run
 from colordaemon.training.losses import Loss
-from colordaemon.training.metrics_log import Report
+from colordaemon.training.metrics_log import MetricsLog
+from colordaemon.training.run_report import THIS_MODEL, Outcome, model_card, page
 from colordaemon.training.state import Run, averaged_weights
-from colordaemon.training.validate import Validation, tunes, validate
+from colordaemon.training.validate import Validation, reporting_half, tunes, validate
+
+log = logging.getLogger(__name__)
 
 STATE, MODEL = "state.pt", "model.safetensors"  # in a run's folder
 
@@ -41,7 +50,7 @@ class Validator:
         self._unseen = chosen(collection.unseen, settings.validation_pictures)
         self._crops = center_crops(self._held_out, settings)
         self._unseen_crops = center_crops(self._unseen, settings)
-        self._report = Report(folder, center_crops(_shown(self._held_out), settings))
+        self._log = MetricsLog(folder, center_crops(_shown(self._held_out), settings))
         self._saved = time.monotonic()
         judged = self._unseen if tunes(self._unseen) else self._held_out
         run.judge_by(f"{settings.validation_side} {fingerprint([s.picture for s in judged])}")
@@ -57,27 +66,73 @@ class Validator:
             if best:
                 run.best_delta_e_70 = judged.tuning_delta_e_70
                 save_model(self._folder / MODEL, run.model, _notes(self._collection, run, judged))
-            self._report.add_epoch(run, training_loss, trained, judged, best)
-            self._report.draw_contact_sheet(run.epoch, run.model, run.device)
+            self._log.add_epoch(run, training_loss, trained, judged, best)
+            self._log.draw_contact_sheet(run.epoch, run.model, run.device)
         run.count_time()
         if run.progress() >= 1.0 or time.monotonic() - self._saved > run.settings.save_seconds:
             run.save(self._folder / STATE)
             self._saved = time.monotonic()
-        self._say(self._report.last_line)
+        self._say(self._log.last_line)
 
     def close_run(self, command: str, stop: Event) -> None:
-        """Judge the best model as it will be used, and write about it."""
-        close_run(
-            self._folder / MODEL,
-            self._report,
-            self._run,
-            self._collection,
-            self._held_out,
-            self._unseen,
-            command,
-            stop,
-            self._say,
+        """Judge the best model as it will be used, and write report.html, model-card.md and
+        worst-best.png into the run's folder, or say why not.
+
+        The model is safe on disk before this begins. Whatever fails here is logged and takes
+        nothing away, and resuming the finished run tries again.
+        """
+        unfinished = f"{self._folder}: the run is finished, but has no report; resume tries again"
+        try:
+            outcome = self._judge(command, stop)
+            for name, render in (("report.html", page), ("model-card.md", model_card)):
+                # Bytes in a name that are no text cannot be written as text either.
+                text = render(outcome).encode(errors="backslashreplace")
+                replace_file(self._folder / name, text)
+        except (ColordaemonError, OSError) as error:
+            log.warning("%s (%s)", unfinished, error)
+        except Exception:  # hours of training are worth more than a page about them
+            log.exception("%s", unfinished)
+        else:
+            self._say(f"{self._folder / 'report.html'} tells how it went")
+
+    def _judge(self, command: str, stop: Event) -> Outcome:
+        run = self._run
+        model = load_model(self._folder / MODEL)
+        decoding = model.decoding
+        colorizer = Colorizer(model, run.device, choose_dtype("auto", run.device))
+
+        def evaluate(samples: Sequence[CollectedPicture], what: str) -> Evaluation:
+            pictures = reported(samples, run.settings.report_pictures)
+            self._say(f"judging the best model on {len(pictures)} {what}")
+            models = [(THIS_MODEL, colorizer)]
+            return evaluate_pictures(pictures, models, stop=stop, report_progress=self._say)
+
+        evaluation = evaluate(self._held_out, "held-out pictures")
+        extremes = self._folder / "worst-best.png"
+        draw_contact_sheet(extremes, evaluation.delta_e, colorizer)
+        return Outcome(
+            name=self._folder.resolve().name,
+            command=command,
+            settings=run.settings,
+            origin=run.origin,
+            collection=self._collection,
+            epochs=self._log.rows(),
+            pictures_seen=run.pictures_seen,
+            seconds=run.seconds,
+            decoding=decoding,
+            evaluation=evaluation,
+            unseen=evaluate(self._unseen, "pictures of unseen sources") if self._unseen else None,
+            curves=self._folder / "curves.png",
+            contact_sheet=self._log.contact_sheet(run.epoch),
+            extremes=extremes,
         )
+
+
+def reported(validation: Sequence[CollectedPicture], count: int) -> list[Picture]:
+    """Up to `count` pictures, evenly spaced, of the half that did not tune the decoding."""
+    half = reporting_half(validation)
+    count = min(count, len(half))
+    return [half[i * len(half) // count].picture for i in range(count)]
 
 
 def chosen(samples: Sequence[CollectedPicture], count: int) -> list[CollectedPicture]:

@@ -1,13 +1,24 @@
-"""What there is to say about a run that has ended, and the words to say it in."""
+"""What there is to say about a run that has ended: report.html and model-card.md.
+
+The page needs no other file and no network. The card is what somebody has to know who is handed the
+model file and nothing else.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from colordaemon import __version__
 from colordaemon.config import TrainSettings
 from colordaemon.evaluation.pictures import GRAY, Evaluation, Table
 from colordaemon.evaluation.tables import COLUMNS
@@ -16,17 +27,17 @@ from colordaemon.pictures.collection import Collection
 from colordaemon.training.metrics_log import OVERFIT_EPOCHS, overfitting
 from colordaemon.training.validate import tunes
 
-MODEL = "this model"  # its row's name in the evaluation
+THIS_MODEL = "this model"  # its row's name in the evaluation
 FEW = 20  # pictures; a mean over fewer is mostly chance
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run that has ended. All texts are as they are found: whoever shows them escapes them.
+    """A run that has ended. All texts are as they are found: the templates escape them.
 
-    command: a shell line, empty if there was none. origin: see `initialize.origin_of`. epochs: rows of
-    metrics.csv. seconds: training and validation, all calls together. decoding: the best model's.
-    unseen: of pictures whose sources were held out whole, if any were.
+    command: a shell line, empty if there was none. origin: see `initialize.origin_of`. epochs: rows
+    of metrics.csv. seconds: training and validation, all calls together. decoding: the best
+    model's. unseen: of pictures whose sources were held out whole, if any were.
     """
 
     name: str
@@ -55,6 +66,23 @@ class Outcome:
         values, defaults = (s.model_dump(mode="json") for s in (self.settings, TrainSettings()))
         changed = {key: value for key, value in values.items() if value != defaults[key]}
         return {k: v if isinstance(v, str) else json.dumps(v) for k, v in changed.items()}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What was trained, from what and for how long, by name."""
+        changed = ", ".join(f"{key}: {value}" for key, value in self.changed_settings.items())
+        return {
+            "loss": self.settings.loss,
+            "encoder": self.settings.encoder,
+            "started from": origin_in_words(self.origin),
+            "decoding, tuned": self.decoding_in_words,
+            "folder": self.data_name,
+            "data fingerprint": self.collection.fingerprint,
+            "epochs": self.epochs[-1]["epoch"] if self.epochs else "0",
+            "pictures seen": str(self.pictures_seen),
+            "time": duration(self.seconds),
+            "other settings": changed or "all as they are by default",
+        }
 
     @property
     def measured_on(self) -> str:
@@ -102,10 +130,68 @@ class Outcome:
         )
 
 
+def page(outcome: Outcome) -> str:
+    """report.html."""
+    return _render("report.html", outcome)
+
+
+def model_card(outcome: Outcome) -> str:
+    """model-card.md."""
+    return _render("model-card.md", outcome)
+
+
+def _render(name: str, outcome: Outcome) -> str:
+    """A template filled in; whatever stands in double braces there is escaped."""
+    environment = Environment(
+        loader=PackageLoader("colordaemon.training"),
+        autoescape=True,
+        finalize=_escaped_for(Path(name).suffix),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals |= {
+        "against_gray": against_gray,
+        "as_written": Markup.escape,
+        "base64": lambda path: base64.b64encode(path.read_bytes()).decode(),
+        "duration": duration,
+        "fenced": fenced,
+        "figures": figures,
+        "origin_in_words": origin_in_words,
+        "overfitting_in_words": overfitting_in_words,
+        "own": THIS_MODEL,
+        "torch_version": str(torch.__version__),
+        "version": __version__,
+    }
+    return environment.get_template(name).render(run=outcome)
+
+
+def _escaped_for(suffix: str) -> Callable[[object], object]:
+    """What makes any text harmless in such a file; markup is so already."""
+
+    def escape(value: object) -> object:
+        if isinstance(value, Markup):
+            return value
+        return Markup(escaped(str(value))) if suffix == ".md" else visible(str(value))  # noqa: S704
+
+    return escape
+
+
+def escaped(text: str) -> str:
+    """Any text as Markdown that shows it on one line, in a table too."""
+    return re.sub(r"([\\`*_\[\]<>|&~$#])", r"\\\1", visible(text))
+
+
+def fenced(text: str) -> Markup:
+    """Any text as a block of code in Markdown; its fence is longer than any that the text holds."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return Markup(f"{fence}\n{text}\n{fence}")  # noqa: S704  (nothing within a fence is markup)
+
+
 def against_gray(table: Table) -> str:
     """How much better than gray the colors of one table are, and how strong."""
     rows = {row.name: row for row in table.rows}
-    model, gray = rows[MODEL], rows[GRAY]
+    model, gray = rows[THIS_MODEL], rows[GRAY]
     change = model.delta_e / gray.delta_e - 1 if gray.delta_e else 0.0
     if abs(change) < 0.01:
         verdict = "no closer to the truth than gray"

@@ -30,21 +30,22 @@ from colordaemon.network.device import choose_dtype
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.pictures.collection import Collection, collect
 from colordaemon.pictures.dataset import Picture
-from colordaemon.training import closing
 from colordaemon.training import train as training
-from colordaemon.training.card import escaped, model_card
-from colordaemon.training.closing import reported
-from colordaemon.training.outcome import (
-    MODEL,
+from colordaemon.training import validator
+from colordaemon.training.run_report import (
+    THIS_MODEL,
     Outcome,
     against_gray,
     duration,
+    escaped,
+    model_card,
     origin_in_words,
     overfitting_in_words,
+    page,
     visible,
 )
-from colordaemon.training.page import page
 from colordaemon.training.train import train
+from colordaemon.training.validator import reported
 
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads files.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
@@ -101,7 +102,7 @@ def finished(
         return page(outcome)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(closing, "page", remember)
+        patch.setattr(validator, "page", remember)
         train(pictures_folder, folder, make_settings(start), CPU, command=COMMAND)
     yield folder
 
@@ -136,7 +137,7 @@ def test_page_and_card_say_what_the_model_file_scores_in_use(
     pictures = [sample.picture for sample in validation[1::2]]
     model = load_model(finished / "model.safetensors")
     colorizer = Colorizer(model, CPU, choose_dtype("auto", CPU))
-    expected = evaluate_pictures(pictures, [(MODEL, colorizer)])
+    expected = evaluate_pictures(pictures, [(THIS_MODEL, colorizer)])
     assert len(expected.tables) == 4
     for table in expected.tables:
         assert f"<caption>{table.label}: {table.pictures}</caption>" in html
@@ -388,10 +389,10 @@ def test_a_full_disk_costs_the_page_and_not_the_model(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(closing, "replace_file", full)
+    monkeypatch.setattr(validator, "replace_file", full)
     path = train(pictures_folder, tmp_path, settings, CPU)
     assert load_model(path)
-    [warning] = [record for record in caplog.records if record.name == closing.__name__]
+    [warning] = [record for record in caplog.records if record.name == validator.__name__]
     assert warning.levelno == logging.WARNING and "No space left" in warning.getMessage()
     assert not (tmp_path / "report.html").exists()
 
@@ -404,7 +405,7 @@ def test_a_picture_that_vanished_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gone = Picture("face", "face/gone.png", tmp_path / "gone.png", archive=False)
-    monkeypatch.setattr(closing, "reported", lambda *_: [gone])
+    monkeypatch.setattr(validator, "reported", lambda *_: [gone])
     assert train(pictures_folder, tmp_path / "run", settings, CPU).exists()
     assert "has no report" in caplog.text and "gone.png" in caplog.text
 
@@ -420,7 +421,7 @@ def test_a_page_that_breaks_down_says_where_and_ends_nothing(
     def broken(*_: object, **__: object) -> Evaluation:
         raise ZeroDivisionError("on purpose")
 
-    monkeypatch.setattr(closing, "evaluate_pictures", broken)
+    monkeypatch.setattr(validator, "evaluate_pictures", broken)
     assert train(pictures_folder, tmp_path, settings, CPU).exists()
     assert "Traceback" in caplog.text and "on purpose" in caplog.text
 
