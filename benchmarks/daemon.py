@@ -29,8 +29,8 @@ import sys
 from pathlib import Path
 from colordaemon.config_file import load_config
 from colordaemon.service.daemon import watch_forever
-from colordaemon.service.logs import set_up_logging
-from colordaemon.service.supervise import WorkerProcess
+from colordaemon.logs import set_up_logging
+from colordaemon.service.supervisor import WorkerProcess
 
 set_up_logging()
 command = [sys.executable, "-c", sys.argv[2]]

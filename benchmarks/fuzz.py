@@ -311,10 +311,10 @@ def child() -> None:
 
 def _judged(source: Path, damaged: bool) -> tuple[str, str, int]:
     """Outcome, a word on it, and the most memory so far in MiB."""
+    from colordaemon.cli.progress import LineProgress
     from colordaemon.config import Config
+    from colordaemon.convert.convert import Model, convert
     from colordaemon.errors import AlreadyColor, ColordaemonError
-    from colordaemon.service.convert import Model, convert
-    from colordaemon.service.progress import LineProgress
 
     out = source.parent / "out"
     config = Config.model_validate(

@@ -23,9 +23,9 @@ import sys, time
 from pathlib import Path
 from colordaemon.config_file import load_config
 from colordaemon.service.daemon import watch_forever
-from colordaemon.service.logs import set_up_logging
-from colordaemon.service.supervise import WorkerProcess
-from colordaemon.service.watch import Watch
+from colordaemon.logs import set_up_logging
+from colordaemon.service.supervisor import WorkerProcess
+from colordaemon.inbox.watcher import Watch
 
 set_up_logging()
 turn = Watch.turn
@@ -76,8 +76,8 @@ STAND_IN = """
 import sys
 from multiprocessing.connection import Connection
 from colordaemon.service.messages import Begun, Fault, Finished, Order, Ready, Refused
-from colordaemon.service.presets import Presets
-from colordaemon.service.publish import fitting_name
+from colordaemon.convert.routing import Presets
+from colordaemon.convert.publish import fitting_name
 
 with Connection(int(sys.argv[1])) as connection:
     presets = Presets(connection.recv())

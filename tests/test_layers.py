@@ -8,11 +8,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "colordaemon"
 # From the ground up; what stands in one layer does not know the others there.
 LAYERS = (
-    ("errors", "config", "suffixes", "memory", "transfer", "durable", "__init__"),
-    ("color",),
-    ("config_file", "network", "media"),
+    ("errors", "config", "suffixes", "memory", "transfer", "durable", "printable", "__init__"),
+    ("color", "logs"),
+    ("config_file", "network", "media", "inbox"),
     ("pictures", "film"),
-    ("evaluation",),
+    ("convert", "evaluation"),
     ("service", "training"),
     ("cli",),
     ("__main__",),

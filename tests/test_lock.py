@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from colordaemon.errors import ConfigError
-from colordaemon.service.lock import _holder, locked_inbox, locked_state
+from colordaemon.inbox.lock import _holder, locked_inbox, locked_state
 
 HOLD = """
 import fcntl, os, sys

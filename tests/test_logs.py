@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from colordaemon.service.logs import JournaldFormatter, is_journald
+from colordaemon.logs import JournaldFormatter, is_journald
 
 
 def record(level: int, text: str, error: Exception | None = None) -> logging.LogRecord:

@@ -8,10 +8,10 @@ import pytest
 from command import once, write_photo
 
 from colordaemon.config import Config, ModelSettings
+from colordaemon.convert.models import Models, fits
 from colordaemon.errors import ModelError
 from colordaemon.network.checkpoint import save_model
 from colordaemon.network.model import ColorNet, Decoding
-from colordaemon.service.models import Models, fits
 
 
 @pytest.mark.parametrize(

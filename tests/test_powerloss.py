@@ -15,16 +15,16 @@ from wrecks import Wreck
 
 from colordaemon import durable
 from colordaemon.config import AfterSettings, Config, JobSettings, OutputSettings
-from colordaemon.service.dispatch import Dispatcher
+from colordaemon.convert.publish import seal
+from colordaemon.inbox.folders import Places
+from colordaemon.inbox.scan import scan
+from colordaemon.inbox.watcher import Settled
 from colordaemon.service.intake import Intake
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Begun, Finished, FromWorker, Order, Ready, ToWorker
-from colordaemon.service.places import Places
-from colordaemon.service.publish import seal
-from colordaemon.service.scan import scan
-from colordaemon.service.supervise import WorkerProcess
-from colordaemon.service.watch import Settled
+from colordaemon.service.scheduler import Dispatcher
+from colordaemon.service.supervisor import WorkerProcess
 from colordaemon.service.workfiles import sweep
 
 SOURCE, RESULT, OTHER = b"the source", b"a whole result", b"another's file"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from colordaemon.config import Config, InboxSettings
+from colordaemon.convert.priorities import Priorities
 from colordaemon.service import intake
 from colordaemon.service.intake import Intake
 from colordaemon.service.job import Found, State
 from colordaemon.service.journal import Journal
-from colordaemon.service.priorities import Priorities
 
 
 def test_a_folder_has_its_own_priority_and_else_that_of_its_inbox() -> None:

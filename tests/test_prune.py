@@ -13,19 +13,19 @@ import pytest
 from daemons import STAND_IN, Daemon
 
 from colordaemon.config import Config, JournalSettings, OutputSettings
+from colordaemon.inbox.folders import Places
+from colordaemon.inbox.stability import signature_of
 from colordaemon.media.inventory import Entry
 from colordaemon.service import prune
-from colordaemon.service.ends import Ends
 from colordaemon.service.identity import remember
 from colordaemon.service.intake import Intake
 from colordaemon.service.job import ENDS, NO_INVENTORY, Found, Job, State
 from colordaemon.service.journal import Journal
-from colordaemon.service.places import Places
+from colordaemon.service.journal_upkeep import check, rebuild, vacuum
+from colordaemon.service.lifecycle import Ends
 from colordaemon.service.prune import DAY, PAUSE_SECONDS, Pruning
-from colordaemon.service.rebuild import check, rebuild, vacuum
 from colordaemon.service.records import Records
 from colordaemon.service.schema import UPGRADES
-from colordaemon.service.settle import signature_of
 
 LATE = 1e9  # Unix seconds, long after all that happens here
 INVENTORY = (Entry("sound", "AAC"),)

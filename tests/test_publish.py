@@ -9,9 +9,9 @@ import pytest
 from command import write_photo
 
 from colordaemon.config import OutputSettings
+from colordaemon.convert.publish import _tell_not_kept, publish, seal, target_for
 from colordaemon.durable import partial_for
 from colordaemon.errors import TargetExists
-from colordaemon.service.publish import _tell_not_kept, publish, seal, target_for
 
 
 def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:

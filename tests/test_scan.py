@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from colordaemon.service.ignored import Ignored
-from colordaemon.service.scan import is_candidate, is_ignored, rank_of, scan
+from colordaemon.inbox.ignored import Ignored
+from colordaemon.inbox.scan import is_candidate, is_ignored, rank_of, scan
 
 
 def touch(path: Path) -> Path:

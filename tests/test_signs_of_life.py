@@ -19,6 +19,8 @@ from films import EXACT, make_film, short_segments
 from colordaemon.config import AfterSettings, Config, ModelSettings
 from colordaemon.errors import Interrupted
 from colordaemon.film.colorize import color_film, plan_film
+from colordaemon.inbox.source import read_through
+from colordaemon.inbox.stability import signature_of
 from colordaemon.media.photo_pixels import _BAND_PIXELS
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
@@ -34,8 +36,6 @@ from colordaemon.service.messages import (
     Segment,
     Working,
 )
-from colordaemon.service.settle import signature_of
-from colordaemon.service.source import read_through
 
 
 def words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list[FromWorker]:

@@ -12,15 +12,15 @@ import pytest
 import pyvips
 from photos import HEIGHT, WIDTH, assert_refused, color, image, partial_of, predict, ramp
 
+from colordaemon.cli.progress import LineProgress
 from colordaemon.config import Config, PhotoSettings
+from colordaemon.convert.convert import Model, convert
 from colordaemon.errors import MediaError
 from colordaemon.media import jpeg, tiff
 from colordaemon.media.heif_items import items_in, with_content
 from colordaemon.media.photo import color_photo, is_photo, output_suffix
 from colordaemon.media.stills import PhotoFormat, photo_kind
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.service.convert import Model, convert
-from colordaemon.service.progress import LineProgress
 
 
 def heic(path: Path, *pictures: np.ndarray, **options: object) -> Path:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from colordaemon import suffixes
+from colordaemon.inbox.scan import is_candidate
 from colordaemon.media.stills import PhotoFormat
-from colordaemon.service.scan import is_candidate
 
 PAGE = Path(__file__).parents[1] / "docs" / "formats.md"
 

@@ -1,9 +1,9 @@
 """The command line."""
 
-from colordaemon.cli import service, work  # each adds its commands
+from colordaemon.cli import commands, daemon  # each adds its commands
 from colordaemon.cli.common import app
 
-__all__ = ["main", "service", "work"]
+__all__ = ["commands", "daemon", "main"]
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from colordaemon import __version__
 from colordaemon.config import Config
 from colordaemon.config_file import load_config
 from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError, ModelError
-from colordaemon.service.logs import set_up_logging
+from colordaemon.logs import set_up_logging
 
 FAILED, NOTHING_TO_DO, CONFIGURATION, INTERRUPTED = 1, 3, 78, 130
 

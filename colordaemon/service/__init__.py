@@ -1,1 +1,1 @@
-"""Many files."""
+"""Many files, for years: the daemon."""

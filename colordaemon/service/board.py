@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from colordaemon.printable import printable
 from colordaemon.service.commands import Reply
-from colordaemon.service.printable import printable
 
 
 def show_status(reply: Reply, console: Console) -> None:

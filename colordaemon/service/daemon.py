@@ -16,29 +16,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 from colordaemon.config import Config
+from colordaemon.convert.priorities import Priorities
+from colordaemon.convert.routing import Presets
 from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
-from colordaemon.service.bulletin import Bulletin
+from colordaemon.inbox.folders import Places, find_places, make_state
+from colordaemon.inbox.lock import locked_state
+from colordaemon.printable import printable
 from colordaemon.service.commands import Commands, Reply
 from colordaemon.service.control import Control
-from colordaemon.service.dispatch import Dispatcher
 from colordaemon.service.drain import Drain
-from colordaemon.service.ends import Ends
+from colordaemon.service.event_loop import Signals, Wake
 from colordaemon.service.herald import Herald
 from colordaemon.service.inboxes import Inboxes
 from colordaemon.service.intake import Intake
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
+from colordaemon.service.lifecycle import Ends
 from colordaemon.service.listening import Listening
-from colordaemon.service.lock import locked_state
-from colordaemon.service.notify import Notifier
-from colordaemon.service.places import Places, find_places, make_state
-from colordaemon.service.presets import Presets
-from colordaemon.service.printable import printable
-from colordaemon.service.priorities import Priorities
 from colordaemon.service.prune import Pruning
 from colordaemon.service.records import may_pass
-from colordaemon.service.signals import Signals, Wake
-from colordaemon.service.supervise import WorkerProcess
+from colordaemon.service.scheduler import Dispatcher
+from colordaemon.service.status import Bulletin
+from colordaemon.service.supervisor import WorkerProcess
+from colordaemon.service.systemd import Notifier
 from colordaemon.service.workfiles import sweep
 
 log = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ import time
 
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
+from colordaemon.inbox.folders import find_places
+from colordaemon.inbox.lock import locked_state
 from colordaemon.service.commands import Commands, Reply, queue, status
 from colordaemon.service.control import ask
 from colordaemon.service.journal import Journal
-from colordaemon.service.lock import locked_state
-from colordaemon.service.places import find_places
 from colordaemon.service.records import Records
 
 _LOOKING = {"status": status, "queue": queue}

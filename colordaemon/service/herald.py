@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from colordaemon.config import AfterSettings
+from colordaemon.printable import printable
 from colordaemon.service.hooks import Command, Hooks, commands_of
 from colordaemon.service.job import Job
 from colordaemon.service.journal import Journal
-from colordaemon.service.printable import printable
 
 log = logging.getLogger(__name__)
 

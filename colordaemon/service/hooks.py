@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from colordaemon.config import AfterSettings
+from colordaemon.printable import printable
 from colordaemon.service.job import Job
-from colordaemon.service.printable import printable
 from colordaemon.service.webhook import ADDRESS
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from colordaemon.inbox.watcher import Identity
 from colordaemon.service.journal import Journal
-
-Identity = tuple[int, int]
 
 
 def remembered(journal: Journal, inbox: Path) -> Identity | None:

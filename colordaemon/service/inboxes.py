@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from colordaemon.convert.routing import Presets
 from colordaemon.errors import ConfigError
+from colordaemon.inbox.folders import Places, check_places, expect_inbox, make_places
+from colordaemon.inbox.lock import locked_inbox
+from colordaemon.inbox.watcher import Known, Settled, Watch
 from colordaemon.service.identity import remember, remembered
 from colordaemon.service.journal import Journal
-from colordaemon.service.lock import locked_inbox
-from colordaemon.service.places import Places, check_places, expect_inbox, make_places
-from colordaemon.service.presets import Presets
-from colordaemon.service.watch import Known, Settled, Watch
 
 LOCK_SECONDS = 60.0  # after which another user's lock on an inbox holds up nobody any more
 

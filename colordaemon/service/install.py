@@ -18,9 +18,9 @@ from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.config_file import load_config
+from colordaemon.convert.routing import Presets
 from colordaemon.errors import ConfigError
-from colordaemon.service.places import Places, find_places
-from colordaemon.service.presets import Presets
+from colordaemon.inbox.folders import Places, find_places
 
 STOP_MARGIN = 30.0  # seconds beyond jobs.drain_seconds: to leave a film and write everything down
 OWN_MIB = 1024  # beyond jobs.memory_mib: the daemon, its hooks, files that are being written

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from colordaemon.service.ends import Ends
+from colordaemon.inbox.scan import rank_of
+from colordaemon.inbox.stability import Signature
+from colordaemon.inbox.watcher import Settled
 from colordaemon.service.job import Found, State
 from colordaemon.service.journal import Journal
-from colordaemon.service.scan import rank_of
-from colordaemon.service.settle import Signature
-from colordaemon.service.watch import Settled
+from colordaemon.service.lifecycle import Ends
 
 FEW = 1000  # jobs in one turn, which take 30 ms
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from colordaemon.service.settle import Signature, signature_from, signature_of
+from colordaemon.inbox.stability import Signature, signature_from, signature_of
 
 
 class State(StrEnum):

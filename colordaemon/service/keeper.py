@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from colordaemon.config import Config
 from colordaemon.errors import WorkerLost
 from colordaemon.service.messages import FromWorker, Ready
-from colordaemon.service.supervise import WorkerProcess
+from colordaemon.service.supervisor import WorkerProcess
 
 log = logging.getLogger(__name__)
 

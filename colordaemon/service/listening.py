@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import selectors
 
-from colordaemon.service.signals import Wake
-from colordaemon.service.supervise import WorkerProcess
+from colordaemon.service.event_loop import Wake
+from colordaemon.service.supervisor import WorkerProcess
 
 
 class Listening:

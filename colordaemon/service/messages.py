@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from colordaemon.inbox.stability import Signature
 from colordaemon.media.inventory import Inventory
-from colordaemon.service.settle import Signature
 
 # To the worker
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from colordaemon.service.ends import Ends
-from colordaemon.service.hands import Hands, Task
-from colordaemon.service.holds import Holds
 from colordaemon.service.job import Job, State
 from colordaemon.service.journal import Journal
+from colordaemon.service.lifecycle import Ends
 from colordaemon.service.messages import (
     Alive,
     Begun,
@@ -19,6 +17,8 @@ from colordaemon.service.messages import (
     Refused,
     Segment,
 )
+from colordaemon.service.pauses import Holds
+from colordaemon.service.running import Hands, Task
 from colordaemon.service.space import Space
 from colordaemon.service.unpublished import Unpublished
 

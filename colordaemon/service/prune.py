@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from colordaemon.config import JournalSettings
-from colordaemon.service.ends import Ends
 from colordaemon.service.job import ENDS, NO_INVENTORY, Job, State
 from colordaemon.service.journal import Journal
+from colordaemon.service.lifecycle import Ends
 
 log = logging.getLogger(__name__)
 

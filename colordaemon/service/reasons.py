@@ -10,9 +10,9 @@ from pathlib import Path
 
 from colordaemon import __version__
 from colordaemon.durable import LONGEST_NAME, replace_file
-from colordaemon.service.beneath import anchored
+from colordaemon.inbox.safe_open import anchored
+from colordaemon.printable import printable
 from colordaemon.service.job import Job
-from colordaemon.service.printable import printable
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from colordaemon.service.ends import Ends
 from colordaemon.service.job import Job, State
+from colordaemon.service.lifecycle import Ends
 from colordaemon.service.space import Space
 
 

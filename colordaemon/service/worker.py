@@ -26,6 +26,11 @@ import av.error
 import torch
 
 from colordaemon.config import Config
+from colordaemon.convert.checksum import sha256
+from colordaemon.convert.convert import NoRoom, Place, color
+from colordaemon.convert.models import Models, Shelf
+from colordaemon.convert.publish import RESULT, fitting_name, seal
+from colordaemon.convert.routing import Presets
 from colordaemon.errors import (
     NO_SPACE,
     OF_DISKS,
@@ -36,13 +41,12 @@ from colordaemon.errors import (
     ModelError,
     SourceChanged,
 )
+from colordaemon.inbox.safe_open import PRIVATE, anchored, errors_by_name, umask
+from colordaemon.inbox.source import OpenedSource, opened_beneath, read_through
+from colordaemon.logs import set_up_logging
 from colordaemon.memory import limit_bytes
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.device import overlooks_gpu
-from colordaemon.service.beneath import PRIVATE, anchored, errors_by_name, umask
-from colordaemon.service.checksum import sha256
-from colordaemon.service.convert import NoRoom, Place, color
-from colordaemon.service.logs import set_up_logging
 from colordaemon.service.messages import (
     Alive,
     Begun,
@@ -58,11 +62,7 @@ from colordaemon.service.messages import (
     Unfit,
     Working,
 )
-from colordaemon.service.models import Models, Shelf
-from colordaemon.service.presets import Presets
-from colordaemon.service.publish import fitting_name, seal
-from colordaemon.service.source import OpenedSource, opened_beneath, read_through
-from colordaemon.service.workfiles import RESULT, private_folder
+from colordaemon.service.workfiles import private_folder
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,11 @@ import tempfile
 from collections.abc import Container
 from pathlib import Path
 
-from colordaemon.service.beneath import anchored
-from colordaemon.service.scan import DEEPEST
+from colordaemon.inbox.safe_open import anchored
+from colordaemon.inbox.scan import DEEPEST
 
 log = logging.getLogger(__name__)
 
-RESULT = "result.partial"  # in a folder of unfinished work
 _FOLDER_SUFFIX = ".work"
 
 

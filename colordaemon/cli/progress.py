@@ -1,0 +1,81 @@
+"""Showing how far a film is: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from colordaemon.printable import printable
+
+log = logging.getLogger(__name__)
+
+
+class LineProgress:
+    """Logs a line every so many seconds."""
+
+    def __init__(
+        self, every_seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._every, self._clock = every_seconds, clock
+
+    def begin(self, source: Path, seconds: float | None) -> None:
+        self._source, self._seconds = source, seconds
+        self._began = self._said = self._clock()
+        self._frames = 0
+
+    def advance(self, seconds: float) -> None:
+        self._frames += 1
+        now = self._clock()
+        if now - self._said < self._every:
+            return
+        self._said = now
+        rate = self._frames / (now - self._began)
+        line = f"{self._source.name}: {self._frames} frames, {rate:.1f} fps"
+        if self._seconds and seconds > 0:
+            share = min(1.0, seconds / self._seconds)
+            left = (now - self._began) * (1 - share) / share
+            line += f", {share:.0%}, about {_clock_time(left)} left"
+        log.info(line)
+
+    def end(self) -> None:
+        pass
+
+
+class BarProgress:
+    """A bar with frames per second and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def begin(self, source: Path, seconds: float | None) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} % {task.fields[fps]:.1f} fps", markup=False),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        name = printable(source.name)
+        self._task: TaskID = self._bar.add_task(name, total=seconds, fps=0.0)
+        self._began, self._frames = time.monotonic(), 0
+        self._bar.start()
+
+    def advance(self, seconds: float) -> None:
+        self._frames += 1
+        fps = self._frames / max(1e-6, time.monotonic() - self._began)
+        self._bar.update(self._task, completed=seconds, fps=fps)
+
+    def end(self) -> None:
+        self._bar.stop()
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

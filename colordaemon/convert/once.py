@@ -1,0 +1,134 @@
+"""Color the named files one after the other; what happens to one does not stop the others."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+from colordaemon.config import Config
+from colordaemon.convert.convert import Converted, Progress, convert, plan
+from colordaemon.convert.models import Models
+from colordaemon.errors import (
+    AlreadyColor,
+    ColordaemonError,
+    ConfigError,
+    Interrupted,
+    ModelError,
+    TargetExists,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Tally:
+    """How many files came to which end."""
+
+    done: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
+    failed: list[Path] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def color_files(
+    sources: Sequence[Path],
+    config: Config,
+    progress: Progress,
+    *,
+    force: bool = False,
+    stop: Event | None = None,
+) -> Tally:
+    """Color files and say a line about each.
+
+    Raises ModelError and ConfigError, because they concern all files.
+    """
+    stop = stop or Event()
+    made: dict[Path, Path] = {}
+    models = Models(config)
+
+    def color_one(source: Path) -> None:
+        done = convert(
+            source,
+            config,
+            models.model_for(source),
+            progress,
+            made,
+            force=force,
+            should_stop=stop.is_set,
+        )
+        _log_success(source, done)
+        made[done.target.resolve()] = source
+
+    return _each(sources, color_one, stop)
+
+
+def plan_files(
+    sources: Sequence[Path],
+    config: Config,
+    say: Callable[[str], None],
+    *,
+    force: bool = False,
+    stop: Event | None = None,
+) -> Tally:
+    """Say of files what would be done with them, and with everything that they hold.
+
+    Raises ConfigError.
+    """
+
+    def plan_one(source: Path) -> None:
+        planned = plan(source, config, force=force)
+        say(f"{source} -> {planned.target}")
+        for entry in planned.inventory:
+            how = f" ({entry.how})" if entry.how else ""
+            say(f"  {entry.fate:<9}  {entry.what}{how}")
+        for remark in planned.remarks:
+            say(f"  remark     {remark}")
+
+    return _each(sources, plan_one, stop or Event())
+
+
+def _each(sources: Sequence[Path], act: Callable[[Path], None], stop: Event) -> Tally:
+    """Do something with every file, and say what hinders it."""
+    tally = Tally()
+    for source in dict.fromkeys(sources):  # a name given twice is meant once
+        if stop.is_set():
+            tally.interrupted = True
+            break
+        try:
+            act(source)
+        except (ConfigError, ModelError):
+            raise  # the next file would meet it too
+        except Interrupted as reason:
+            log.warning("interrupted: %s", reason)
+            tally.interrupted = True
+        except (AlreadyColor, TargetExists) as reason:
+            log.warning("skipped: %s", reason)
+            tally.skipped.append(source)
+        except Exception as error:
+            _log_failure(source, error)
+            tally.failed.append(source)
+        else:
+            tally.done.append(source)
+    return tally
+
+
+def _log_success(source: Path, done: Converted) -> None:
+    for warning in done.warnings:
+        log.warning("%s: %s", source, warning)
+    log.info("done: %s (%s)", done.target, done.summary)
+
+
+def _log_failure(source: Path, error: Exception) -> None:
+    """One line that names the source; with the traceback of what nobody has foreseen."""
+    if isinstance(error, ColordaemonError):
+        log.error("failed: %s", error)
+    elif isinstance(error, OSError):
+        reason, name = error.strerror or error, error.filename
+        where = "" if name in (None, str(source), os.path.abspath(source)) else f" ({name})"  # noqa: PTH100
+        log.error("failed: %s: %s%s", source, reason, where)
+    else:
+        log.error("failed: %s: unexpected %r", source, error, exc_info=error)

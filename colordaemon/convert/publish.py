@@ -1,0 +1,114 @@
+"""Output files appear whole or not at all.
+
+| the power fails …                 | on disk afterwards                     |
+|-----------------------------------|----------------------------------------|
+| while the partial file is written | a hidden folder, never the target      |
+| after it is flushed               | the same, complete                     |
+| after it got its name             | the target, complete; maybe two names  |
+| after the folder is flushed       | the target alone                       |
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from colordaemon.config import OutputSettings
+from colordaemon.durable import LONGEST_NAME, flush_file, flush_folder, rename_new
+from colordaemon.errors import TargetExists, TargetTaken
+
+log = logging.getLogger(__name__)
+
+RESULT = "result.partial"  # in a folder of unfinished work
+# What FAT and shares answer that have no modes, or times of their own.
+_NOT_KEPT = {errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+
+
+def target_for(
+    source: Path, suffix: str, settings: OutputSettings, made: Mapping[Path, Path]
+) -> Path:
+    """Where the colored file of a source goes.
+
+    made: the sources of results that must not be replaced even where `overwrite` is set, by the
+    results' resolved paths. Raises TargetTaken, and TargetExists also if it would be the source.
+    """
+    folder = settings.folder or source.parent
+    target = folder / fitting_name(source.stem, suffix, settings.name)
+    if other := made.get(target.resolve()):
+        raise TargetTaken(f"{source}: its result would replace {target}, just made from {other}")
+    if target.exists() and target.samefile(source):
+        raise TargetExists(f"{target}: the output would replace its own source")
+    if stands_under_another_name(target):
+        raise TargetExists(f"{target}: stands there under a name in other letters; not replaced")
+    if target.exists() and not settings.overwrite:
+        raise TargetExists(f"{target}: exists already; --overwrite replaces it")
+    return target
+
+
+def fitting_name(stem: str, suffix: str, pattern: str) -> str:
+    """The name of a result: the pattern filled in, with as much of the stem as a name may hold."""
+    while True:
+        name = pattern.format(stem=stem, suffix=suffix)
+        if len(os.fsencode(name)) <= LONGEST_NAME or len(stem) <= 1:
+            return name
+        stem = stem[:-1]
+
+
+def numbered(target: Path, number: int) -> Path:
+    """NAME (2).mp4 for a NAME.mp4 that is taken."""
+    stem, mark = target.stem, f" ({number}){target.suffix}"
+    while len(os.fsencode(stem + mark)) > LONGEST_NAME:
+        stem = stem[:-1]
+    return target.with_name(stem + mark)
+
+
+def seal(partial: Path, source: Path) -> None:
+    """The last touch: mode and times as the source has them, then data and name to the disk.
+
+    The group is that of the folder, by its setgid bit, because giving files away needs a privilege.
+    What the file system does not keep is said, and no reason to throw a result away.
+    """
+    found = source.stat()
+    try:
+        partial.chmod(stat.S_IMODE(found.st_mode) & 0o777)
+        os.utime(partial, ns=(found.st_atime_ns, found.st_mtime_ns))
+    except OSError as error:
+        if error.errno not in _NOT_KEPT:
+            raise
+        _tell_not_kept(found.st_dev, error.strerror or str(error))
+    flush_file(partial)
+    flush_folder(partial.parent)
+
+
+@lru_cache(maxsize=64)  # says it once
+def _tell_not_kept(device: int, reason: str) -> None:
+    del device
+    log.warning("results do not get the modes and times of their sources here: %s", reason)
+
+
+def publish(partial: Path, target: Path, *, overwrite: bool, top: Path | None = None) -> None:
+    """Give a finished file its name. top: see `flush_folder`.
+
+    Raises TargetExists when it was taken meanwhile.
+    """
+    flush_file(partial)
+    if overwrite:
+        partial.replace(target)
+    else:
+        try:
+            rename_new(partial, target)
+        except FileExistsError:
+            said = f"{target}: appeared while it was being made; not replaced"
+            raise TargetExists(said) from None
+    flush_folder(target.parent, top)
+
+
+def stands_under_another_name(path: Path) -> bool:
+    """Whether a file is there whose name is written otherwise, as "A.png" is found for "a.png"
+    where a file system does not tell cases apart."""
+    return os.path.lexists(path) and path.name not in os.listdir(path.parent)  # noqa: PTH208

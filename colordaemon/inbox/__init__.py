@@ -1,0 +1,1 @@
+"""Files come in: which folders there are, what lies in them, and when a file is whole."""

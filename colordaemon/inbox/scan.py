@@ -1,0 +1,133 @@
+"""A look at the whole inbox: every file that may be a photo or film.
+
+The scan is the truth and events are hints: of 10,000 files created at once, watchdog told of 3,440.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from fnmatch import translate
+from pathlib import Path
+
+from colordaemon.inbox.safe_open import anchored
+from colordaemon.inbox.stability import Signature, signature_from
+from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
+
+TRASH = ".Trash-colordaemon"
+DEEPEST = 100  # folders inside each other; much of what works on paths calls itself for each
+
+# Files that browsers, rsync, torrent and sync clients have not finished, and folders of systems.
+_IGNORED = (
+    ".*", "*~", "~*", "*.part", "*.partial", "*.filepart", "*.crdownload", "*.download",
+    "*.opdownload", "*.tmp", "*.temp", "*.!qb", "*.!ut", "*.aria2", "*.unmanic.part", "*.lock",
+    "*.lck", "*.swp", "thumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin",
+    "lost+found", "system volume information",
+)  # fmt: skip
+_IGNORED_NAME = re.compile("|".join(map(translate, _IGNORED)))
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder of this name is somebody's unfinished or private business."""
+    return _IGNORED_NAME.match(name.lower()) is not None
+
+
+def is_candidate(path: Path, inbox: Path) -> bool:
+    """Whether a path may be a photo or film to color, by the names on the way from the inbox."""
+    parts = path.relative_to(inbox).parts
+    known = path.suffix.lower() in PHOTO_SUFFIXES | FILM_SUFFIXES
+    return known and len(parts) <= DEEPEST and not any(map(is_ignored, parts))
+
+
+def rank_of(path: Path) -> int:
+    """Photos before films: a minute's work does not wait for a day's."""
+    return 0 if path.suffix.lower() in PHOTO_SUFFIXES else 1
+
+
+PassOver = Callable[[str, str], None]
+
+
+def scan(
+    folder: Path, pass_over: PassOver = lambda path, reason: None, top: Path | None = None
+) -> Iterator[tuple[Path, Signature]]:
+    """Candidates below a folder; symbolic links are not followed, nor any on the way from `top`.
+
+    pass_over: told of every other file, and why it is none; hidden ones are nobody's business.
+    Raises OSError if the folder itself cannot be read; one below it is told, and left out.
+    """
+    return (found for found in walk(folder, pass_over, top) if found is not None)
+
+
+def walk(
+    folder: Path, pass_over: PassOver, top: Path | None = None
+) -> Iterator[tuple[Path, Signature] | None]:
+    """As `scan`, with None for any other entry, so that whoever walks can stop at each."""
+    folders = [(folder, 1)]
+    while folders:
+        here, depth = folders.pop()
+        try:
+            with anchored(top or folder, here) as anchor, os.scandir(anchor) as entries:
+                for entry in entries:
+                    path = os.path.join(here, entry.name)  # noqa: PTH118  (a Path costs more)
+                    found = _look_at(entry, path, pass_over)
+                    if not isinstance(found, Path):
+                        yield found
+                    elif depth < DEEPEST:
+                        folders.append((found, depth + 1))
+                        yield None
+                    else:
+                        pass_over(path, f"it lies more than {DEEPEST} folders deep")
+        except OSError as error:
+            if here == folder:
+                raise
+            if not isinstance(error, FileNotFoundError):
+                pass_over(str(here), f"it cannot be looked into: {error.strerror}")
+
+
+def _look_at(
+    entry: os.DirEntry[str], path: str, pass_over: PassOver
+) -> tuple[Path, Signature] | Path | None:
+    """A candidate, a folder to look into, or neither."""
+    if is_ignored(entry.name):
+        if not entry.name.startswith("."):
+            pass_over(path, "its name is one of unfinished or private files")
+    elif _is_folder(entry):
+        return Path(path)
+    elif signature := _candidate(entry):
+        return Path(path), signature
+    else:
+        pass_over(path, _why_not(entry))
+    return None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:  # file systems that do not say what an entry is have to be asked
+        return False
+
+
+def _why_not(entry: os.DirEntry[str]) -> str:
+    """Why an entry is no candidate."""
+    try:
+        if entry.is_symlink():
+            return "it is a symbolic link, and those are not followed"
+        if not entry.is_file(follow_symlinks=False):
+            return "it is no file but a pipe, a socket or a device"
+    except OSError:
+        return "it cannot be looked at"
+    suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122  (a Path costs ten times this)
+    return f"its suffix {suffix or '(none)'} is not one of photos or films"
+
+
+def _candidate(entry: os.DirEntry[str]) -> Signature | None:
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  (a Path costs ten times this)
+    if suffix not in PHOTO_SUFFIXES and suffix not in FILM_SUFFIXES:
+        return None
+    try:
+        if not entry.is_file(follow_symlinks=False):
+            return None
+        return signature_from(entry.stat(follow_symlinks=False))
+    except OSError:  # gone meanwhile
+        return None

@@ -1,0 +1,310 @@
+"""The inbox as a source of settled files: events hint at them, scans find them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISDIR
+
+from colordaemon.config import WatchSettings
+from colordaemon.errors import ConfigError
+from colordaemon.inbox.events import EventSource, Hints, is_short_of_watches
+from colordaemon.inbox.ignored import Ignored
+from colordaemon.inbox.mounts import file_system_of, is_remote
+from colordaemon.inbox.safe_open import anchored, look_beneath
+from colordaemon.inbox.scan import is_candidate, walk
+from colordaemon.inbox.stability import (
+    Signature,
+    StabilityTracker,
+    Verdict,
+    is_being_written,
+)
+
+log = logging.getLogger(__name__)
+
+SLICE_SECONDS = (
+    0.1  # of a turn for looking around; over a share a look at a file takes a millisecond
+)
+LOCAL_SECONDS, REMOTE_SECONDS = 5.0, 15.0  # quiet time; clients of a share flush late
+_NO_WATCHES = "no watches are left"
+Identity = tuple[int, int]  # of a folder: its device and inode
+Known = Callable[[Path, Signature], bool]
+Walk = Iterator[tuple[Path, Signature] | None]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A file that is whole. signature: what it was at that moment; its size is 0 for a file that
+    has stayed empty for too long."""
+
+    path: Path
+    signature: Signature
+
+
+class Watch:
+    """Watches one inbox, or waits for it. `now` is in seconds of a clock that never jumps.
+
+    known: whether a file with this signature needs no more looking at. identity: which folder the
+    inbox was. enter: called when it is there and before anything in it is looked at; may raise
+    ConfigError. leave: called when it is gone. clock: tells how long a turn takes.
+    """
+
+    def __init__(
+        self,
+        inbox: Path,
+        settings: WatchSettings,
+        known: Known,
+        wake: Callable[[], None] = lambda: None,
+        *,
+        identity: Identity | None = None,
+        enter: Callable[[], None] = lambda: None,
+        leave: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.inbox, self._known = inbox, known
+        self.identity = identity
+        self._enter, self._leave, self._clock = enter, leave, clock
+        self._hints = Hints(wake)
+        self._ignored = Ignored(inbox)
+        self._events: EventSource | None = None
+        self._configure(settings)
+        self._deaf = ""  # why there are no events, or not of all folders
+        self._scan_at = 0.0
+        self._is_outdated = False  # a scan that goes on, so that another is to follow
+        self._walks: deque[tuple[bool, Walk]] = (
+            deque()
+        )  # each with whether it is of the whole inbox
+        self._hinted: dict[Path, bool] = {}
+        self.trouble = ""  # why the inbox is waited for
+        self._is_in = False
+
+    def _configure(self, settings: WatchSettings) -> None:
+        remote = is_remote(self.inbox)
+        self._settings = settings
+        self._polls = settings.poll == "always" or (settings.poll == "auto" and remote)
+        settle = settings.settle_seconds
+        if settle is None:
+            settle = REMOTE_SECONDS if remote else LOCAL_SECONDS
+        self._tracker = StabilityTracker(settle, settings.empty_seconds)
+        self._leases = not remote
+
+    def start(self, now: float) -> None:
+        """Listen first and look then, so that nothing falls between the two.
+
+        An inbox that is missing is waited for. Raises ConfigError.
+        """
+        try:
+            self._check_root()
+        except OSError as error:
+            self._lose_root(now, error.strerror or str(error))
+            return
+        if not self._polls:
+            self._listen()
+        kind = file_system_of(self.inbox) or "unknown"
+        how = "by looking again and again" if self._events is None else "by events and scans"
+        log.info("watching %s (%s) %s", self.inbox, kind, how)
+        self.rescan(now)
+
+    def stop(self) -> None:
+        self._stop_listening()
+        if self._is_in:
+            self._is_in = False
+            self._leave()
+
+    def _stop_listening(self) -> None:
+        if self._events is not None:
+            self._events.stop()
+            self._events = None
+
+    def reload(self, settings: WatchSettings) -> None:
+        """Take other settings; what is settling begins to do so anew at the next scan."""
+        self._stop_listening()
+        self._configure(settings)
+
+    def rescan(self, now: float) -> None:
+        """Look at the whole inbox at the next turn."""
+        self._scan_at = now
+
+    @property
+    def is_gone(self) -> bool:
+        return bool(self.trouble)
+
+    @property
+    def settling(self) -> int:
+        return len(self._tracker)
+
+    @property
+    def next_due(self) -> float:
+        """When there is something to do even without an event."""
+        if self._walks or self._hinted:
+            return -math.inf
+        due = self._tracker.next_due
+        return self._scan_at if due is None else min(due, self._scan_at)
+
+    def turn(self, now: float) -> list[Settled]:
+        """Do what is due, for a while at the most; returns the files that have settled."""
+        hinted, lost = self._hints.take()
+        if lost:
+            log.warning("events were lost; looking at the whole inbox")
+            self.rescan(now)
+        if now >= self._scan_at:
+            self._begin_scan(now)
+        if not self.is_gone:
+            self._hinted |= hinted
+        until = self._clock() + SLICE_SECONDS
+        while self._hinted and self._clock() < until:
+            path = next(iter(self._hinted))
+            with self._of_one_file(path):
+                self._follow(path, self._hinted.pop(path), now)
+        self._walk(now, until)
+        return [] if self.is_gone else [*self._settled(now)]
+
+    def _follow(self, path: Path, is_folder: bool, now: float) -> None:
+        """A hint: the file, or all that came with the folder, begins to settle."""
+        if not path.is_relative_to(self.inbox) or os.path.islink(path):  # noqa: PTH114  (never raises)
+            return
+        if is_folder:
+            self._walks.append((False, walk(path, self._ignored.notice, self.inbox)))
+        elif is_candidate(path, self.inbox):
+            signature = look_beneath(self.inbox, path)
+            if signature and not self._known(path, signature):
+                self._tracker.touch(path, signature, now)
+
+    def _notice(self, path: Path, signature: Signature, now: float) -> None:
+        with self._of_one_file(path):
+            if not self._known(path, signature):
+                self._tracker.notice(path, signature, now)
+
+    @contextmanager
+    def _of_one_file(self, path: Path) -> Iterator[None]:
+        """What a file's own facts bring about is said once, and keeps nobody from other files."""
+        try:
+            yield
+        except (OSError, ValueError, OverflowError) as error:
+            self._ignored.notice(str(path), f"it cannot be looked at: {error}")
+
+    def _begin_scan(self, now: float) -> None:
+        """Listen first and look then, so that nothing falls between the two."""
+        self._scan_at = math.inf
+        if any(is_whole for is_whole, _ in self._walks):
+            self._is_outdated = True
+            return
+        self._is_outdated = False
+        try:
+            self._check_root()
+        except (ConfigError, OSError) as error:
+            self._lose_root(now, getattr(error, "strerror", None) or str(error))
+            return
+        if not self._polls and not self._hears_all():
+            self._listen()
+        self._walks.append((True, walk(self.inbox, self._ignored.notice)))
+
+    def _walk(self, now: float, until: float) -> None:
+        """Go on looking around; other duties of the daemon wait meanwhile."""
+        while self._walks:
+            is_whole, steps = self._walks[0]
+            try:
+                found = next(steps, self)
+            except OSError as error:  # of a folder that is gone, the next scan will say so
+                self._walks.popleft()
+                if is_whole:
+                    self._lose_root(now, error.strerror or str(error))
+                continue
+            if is_whole and self.is_gone:
+                log.info("%s is there; watching it", self.inbox)
+                self.trouble = ""
+            if isinstance(found, Watch):
+                self._walks.popleft()
+                if is_whole:
+                    self._end_scan(now)
+            elif found is not None and (is_whole or is_candidate(found[0], self.inbox)):
+                self._notice(*found, now)
+            if self._clock() >= until:
+                return
+
+    def _end_scan(self, now: float) -> None:
+        if self._events is not None and not self._deaf and is_short_of_watches():
+            self._go_deaf(_NO_WATCHES)
+        often = self._polls or self._deaf or self._events is None
+        seconds = self._settings.poll_seconds if often else self._settings.scan_seconds
+        self._scan_at = now if self._is_outdated else min(self._scan_at, now + seconds)
+
+    def _check_root(self) -> None:
+        """An empty folder in place of the one we know is an unmounted share, and means nothing."""
+        found = self.inbox.stat()
+        if not S_ISDIR(found.st_mode):
+            raise NotADirectoryError(0, "it is no folder")
+        identity = found.st_dev, found.st_ino
+        if self.identity not in (None, identity) and not any(self.inbox.iterdir()):
+            raise OSError(0, "another, empty folder stands in its place; is it mounted?")
+        if self._is_in and self.identity == identity:
+            return
+        self.stop()
+        self._enter()
+        self._is_in, self.identity = True, identity
+        self._configure(self._settings)  # what is mounted there may be of another kind
+
+    def _lose_root(self, now: float, reason: str) -> None:
+        self.stop()
+        self._tracker.clear()
+        self._walks.clear()
+        self._hinted.clear()
+        self._scan_at = now + self._settings.poll_seconds
+        if reason != self.trouble:
+            log.warning("%s cannot be watched: %s; waiting for it", self.inbox, reason)
+        self.trouble = reason
+
+    def _hears_all(self) -> bool:
+        """Whether events come, of every folder as far as we know."""
+        if self._events is None or not self._events.is_alive:
+            return False
+        return not self._deaf or is_short_of_watches()  # more cannot be had
+
+    def _listen(self) -> None:
+        """Without events, for want of watches for instance, scans still find everything."""
+        self._stop_listening()
+        events = EventSource(self.inbox, self._hints)
+        try:
+            events.start()
+        except (OSError, RecursionError) as error:
+            self._go_deaf(getattr(error, "strerror", None) or str(error))
+            return
+        self._events = events
+        if is_short_of_watches():
+            self._go_deaf(_NO_WATCHES)
+        else:
+            self._deaf = ""
+
+    def _go_deaf(self, reason: str) -> None:
+        if reason != self._deaf:
+            log.warning(
+                "no events of %s or of a part of it (%s); looking every %g s instead (is "
+                "fs.inotify.max_user_watches too low?)",
+                self.inbox,
+                reason,
+                self._settings.poll_seconds,
+            )
+        self._deaf = reason
+
+    def _is_written(self, path: Path) -> bool:
+        try:
+            with anchored(self.inbox, path.parent) as here:
+                return is_being_written(here / path.name)
+        except OSError:  # gone in this moment
+            return False
+
+    def _settled(self, now: float) -> Iterator[Settled]:
+        for path in self._tracker.due(now):
+            signature = look_beneath(self.inbox, path)
+            written = self._leases and signature is not None and self._is_written(path)
+            verdict = self._tracker.judge(path, signature, now, written=written)
+            if verdict in (Verdict.SETTLED, Verdict.EMPTY):
+                assert signature is not None
+                yield Settled(path, signature)

@@ -1,0 +1,175 @@
+"""A look at the journal while no daemon runs, and a new one in place of one that is damaged.
+
+| the power fails …             | on disk afterwards                 | the next rebuild           |
+|-------------------------------|------------------------------------|----------------------------|
+| while the new one is filled   | the old one, half a new one        | begins the new one anew    |
+| after the old one was renamed | both, under other names            | finds results on the disks |
+| after the new one was renamed | the new one, the old one beside it | has nothing to do          |
+
+What no row tells of any more is found on the disks: a result bears the time of its source.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from colordaemon.config import Config
+from colordaemon.convert.publish import fitting_name
+from colordaemon.convert.routing import Presets
+from colordaemon.durable import flush_folder
+from colordaemon.errors import ConfigError
+from colordaemon.inbox.folders import Places, find_places
+from colordaemon.inbox.lock import locked_state
+from colordaemon.inbox.scan import rank_of, scan
+from colordaemon.inbox.stability import Signature
+from colordaemon.service.job import Found, Partial, State
+from colordaemon.service.journal import Journal
+from colordaemon.service.records import Damaged, Records
+
+_LEAST_ROW_BYTES = 40  # so that a damaged file says how many rows there may have been at the most
+_TIME_SECONDS = 2.0  # steps in which FAT keeps times
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """kept: rows of the old journal. recognized: results on the disk that no row told of. old:
+    where the old journal lies now, if there was one."""
+
+    kept: int
+    recognized: int
+    old: Path | None
+
+
+def check(config: Config) -> str:
+    """A line on a journal that is well. Raises Damaged and ConfigError."""
+    path = _existing(config)
+    with Records(path) as records:
+        if mistakes := records.mistakes():
+            raise Damaged(f"{path}: {mistakes[0]}; `colordaemon journal rebuild` begins a new one")
+        rows, size = sum(records.counts().values()), path.stat().st_size
+        free, can_shrink = records.free_bytes, records.can_shrink
+    each = f", {size / rows:.0f} bytes each" if rows else ""
+    said = f"{path}: well; {rows} jobs, {size} bytes{each}, {free} of them free"
+    return said if can_shrink else f"{said}; `colordaemon journal vacuum` lets it give them back"
+
+
+def vacuum(config: Config) -> str:
+    """Write the journal anew without free pages, which one of an older version does not give back
+    by itself; takes as much space again while it works. Raises Damaged and ConfigError."""
+    path = _existing(config)
+    before = path.stat().st_size
+    with locked_state(path.parent), Journal(path) as journal:
+        journal.compact()
+    return f"{path}: {path.stat().st_size} bytes, {before} before"
+
+
+def _existing(config: Config) -> Path:
+    path = find_places(config)[0].journal
+    if not path.exists():
+        raise ConfigError(f"state_dir: there is no journal in {path.parent} yet")
+    return path
+
+
+def rebuild(config: Config) -> Rebuilt:
+    """Begin a new journal with what can be read of the old one. Raises ConfigError and OSError."""
+    all_places, presets = find_places(config), Presets(config)
+    old = all_places[0].journal
+    new = old.with_name(f"{old.name}.new")
+    with locked_state(old.parent):
+        _move_journal(new, None)
+        with Journal(new) as journal:
+            kept = journal.adopt(*_readable(old)) if old.is_file() else 0
+            recognized = sum(_recognize(journal, places, presets) for places in all_places)
+        if os.geteuid() == 0:  # begun by root, it is the daemon's all the same
+            owner = old.parent.stat()
+            os.chown(new, owner.st_uid, owner.st_gid)
+        aside = old.with_name(f"{old.name}.old-{time.time():.0f}") if old.exists() else None
+        if aside is not None:
+            _move_journal(old, aside)
+        _move_journal(new, old)
+        flush_folder(old.parent)
+    return Rebuilt(kept, recognized, aside)
+
+
+def _move_journal(path: Path, target: Path | None) -> None:
+    """With the two files that SQLite keeps beside it. target: None to remove all."""
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if target is None:
+            part.unlink(missing_ok=True)
+        else:
+            with suppress(FileNotFoundError):
+                part.rename(target.with_name(target.name + suffix))
+
+
+def _readable(path: Path) -> tuple[list[sqlite3.Row], list[sqlite3.Row]]:
+    """The rows of jobs and the facts that SQLite still finds."""
+    jobs, facts = list[sqlite3.Row](), list[sqlite3.Row]()
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db:
+        db.row_factory = sqlite3.Row
+        with suppress(sqlite3.DatabaseError):
+            facts = db.execute("SELECT * FROM facts").fetchall()
+        try:
+            jobs = db.execute("SELECT * FROM jobs").fetchall()
+        except sqlite3.DatabaseError:  # one after the other, past those that are damaged
+            most = path.stat().st_size // _LEAST_ROW_BYTES
+            jobs = [row for number in range(1, most) for row in _row(db, number)]
+    return [row for row in jobs if _is_sound(row)], facts
+
+
+def _is_sound(row: sqlite3.Row) -> bool:
+    kinds = {"source": bytes, "size": int, "mtime_ns": int, "changed": float}
+    is_typed = all(isinstance(row[name], kind) for name, kind in kinds.items())
+    return is_typed and row["state"] in [*State]
+
+
+def _row(db: sqlite3.Connection, number: int) -> list[sqlite3.Row]:
+    try:
+        return db.execute("SELECT * FROM jobs WHERE id = ?", (number,)).fetchall()
+    except sqlite3.DatabaseError:
+        return []
+
+
+def _recognize(journal: Journal, places: Places, presets: Presets) -> int:
+    """Write down which sources have results already; returns how many."""
+    count, now = 0, time.time()
+    for path, signature in scan(places.inbox):
+        found = _found(path, signature)
+        if not [*journal.unknown([found])]:
+            continue
+        for result in _results(path, signature, places, presets):
+            journal.add([found], now)
+            (job, *_) = journal.of_source(path)
+            journal.publishing(job, result, Partial.of(result), now)
+            journal.finish(job, now, reason="found beside the results", retire="")
+            count += 1
+            break
+    journal.announce_nothing()
+    return count
+
+
+def _found(path: Path, signature: Signature) -> Found:
+    times = signature.device, signature.inode, signature.ctime_ns
+    return Found(path, signature.size, signature.mtime_ns, rank_of(path), 0, *times)
+
+
+def _results(
+    source: Path, signature: Signature, places: Places, presets: Presets
+) -> Iterator[Path]:
+    """Files in the outbox that are called as a source's result, and bear its time."""
+    folder = (places.outbox / places.relative(source)).parent
+    stem = fitting_name(source.stem, "", presets.config_for(source).output.name)
+    called = re.compile(rf"{re.escape(stem)}( \(\d+\))?\.\w+")
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if called.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                apart = abs(entry.stat(follow_symlinks=False).st_mtime_ns - signature.mtime_ns)
+                if apart <= _TIME_SECONDS * 1e9:
+                    yield Path(entry.path)

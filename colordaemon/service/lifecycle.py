@@ -1,0 +1,257 @@
+"""How a job comes to its end, each in one place: the journal, the disk and a line of log."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from colordaemon.config import Config
+from colordaemon.convert.checksum import sha256, write_checksum
+from colordaemon.convert.publish import stands_under_another_name
+from colordaemon.convert.routing import Presets
+from colordaemon.inbox.folders import Places
+from colordaemon.inbox.safe_open import anchored, folder_beneath, look_beneath
+from colordaemon.inbox.stability import quiet_seconds, signature_from
+from colordaemon.media.inventory import Inventory
+from colordaemon.service.identity import is_there
+from colordaemon.service.job import Job, Partial, State
+from colordaemon.service.journal import Journal
+from colordaemon.service.messages import Finished
+from colordaemon.service.publisher import Tell, deliver, deliver_again
+from colordaemon.service.reasons import reason_path, remove_reason, write_reason
+from colordaemon.service.source_action import retire
+from colordaemon.service.workfiles import remove_work, tag_of
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 3600.0  # seconds between two tries
+QUIET_SECONDS = 5.0  # since a file was last touched, before it is opened
+GONE_SECONDS = 10.0  # between two looks for a file whose inbox is gone
+
+
+class Ends:
+    """Ends of the jobs of one inbox. `wall` is in Unix seconds."""
+
+    def __init__(
+        self, journal: Journal, places: Places, config: Config, presets: Presets | None = None
+    ) -> None:
+        self._journal, self.places, self._config = journal, places, config
+        self._presets = presets or Presets(config)
+
+    def is_still_there(self, job: Job, wall: float) -> bool:
+        """Whether a job's source is what was queued; if not, the job is cancelled.
+
+        Where the whole inbox is gone, as with a share that is not mounted, it waits instead.
+        """
+        found = look_beneath(self.places.inbox, job.source)
+        if found is None and not self.inbox_is_there():
+            self.give_back(job, "inbox", "the inbox is gone", wall, wait_seconds=GONE_SECONDS)
+        elif found is None:
+            self.set_aside(job, State.CANCELLED, "gone", "the file is gone", wall)
+        elif not found.is_same(job.queued):
+            self.set_aside(job, State.CANCELLED, "changed", "the file has changed since", wall)
+        else:
+            return True
+        return False
+
+    def is_quiet(self, job: Job, wall: float) -> bool:
+        """Whether nothing is being done to a job's source. If its mode was changed, for instance,
+        after it was queued, it has to be quiet once more, like a new file."""
+        found = look_beneath(self.places.inbox, job.source)
+        if found is None:  # gone in this moment
+            self.give_back(job, "touched", "", wall, wait_seconds=QUIET_SECONDS)
+            return False
+        if not found.is_untouched(job.queued):
+            wait = QUIET_SECONDS - (wall - found.ctime_ns / 1e9)
+            if 0 < wait <= QUIET_SECONDS:
+                reason = "something was done to the file; waiting until it is quiet"
+                self.give_back(job, "touched", reason, wall, wait_seconds=wait)
+                return False
+            self._journal.touched(job, found.ctime_ns)
+        return True
+
+    def may_be_half(self, job: Job, reason: str, wall: float) -> bool:
+        """Whether a file that looks damaged may be a copy that stalls. It is tried once more after
+        it has been quiet for longer; when it goes on meanwhile, it settles anew as another file."""
+        wait = self._config.jobs.retry_seconds - quiet_seconds(job.source, wall)
+        if wait <= 0:
+            return False
+        log.info("%s: %s; is it still being copied? again in %.0f s", job.source, reason, wait)
+        self.give_back(job, "half", reason, wall, wait_seconds=wait)
+        return True
+
+    def inbox_is_there(self) -> bool:
+        return is_there(self._journal, self.places.inbox)
+
+    def finished(self, job: Job, said: Finished, seconds: float, wall: float) -> None:
+        """Publish a result, unless its source is no longer what it was made from."""
+        if not self.is_still_there(job, wall):
+            return
+        overwrite = self._may_replace(said.target, job.source)
+        partial = Partial.of(said.partial, said.sha256)
+        tell = self._tell(job, wall, said.is_whole)
+        top = self.places.outbox
+        target = deliver(partial, said.target, tell, overwrite=overwrite, top=top)
+        for warning in said.warnings:
+            log.warning("%s: %s", job.source, warning)
+        figures = f"{said.summary}; {seconds:.1f} s, attempt {job.attempts}"
+        self._done(job, target, said.sha256, figures, wall, said.inventory, is_whole=said.is_whole)
+
+    def recover(self, job: Job, wall: float) -> None:
+        """Go on with a job that was being published when the daemon ended."""
+        assert job.target is not None and job.partial is not None
+        overwrite = self._may_replace(job.target, job.source)
+        is_whole = job.retire != "keep"
+        tell, top = self._tell(job, wall, is_whole), self.places.outbox
+        target = deliver_again(job, tell, overwrite=overwrite, top=top)
+        if target is None:
+            log.warning("%s: its result was lost before it was published; again", job.source)
+            self.give_back(job, "lost", "the result was lost before it was published", wall)
+        else:
+            figures = "published after a restart"
+            self._done(job, target, job.partial.sha256, figures, wall, is_whole=is_whole)
+
+    def retire_all(self) -> Iterator[None]:
+        """Deal with sources that are left over, by an earlier daemon or because it failed; one at
+        each step, so that whoever asks for it can stop in between."""
+        behind = 0
+        while jobs := self._journal.to_retire(behind):
+            for job in jobs:
+                if job.source.is_relative_to(self.places.inbox):
+                    self._retire(job, job.retire)
+                    yield
+            behind = jobs[-1].id
+
+    def set_aside(self, job: Job, state: State, code: str, reason: str, wall: float) -> None:
+        """Failed, skipped or cancelled."""
+        self._journal.set_aside(job, state, wall, code=code, reason=reason)
+        self.clean(job)
+        level = logging.INFO if state in (State.SKIPPED, State.CANCELLED) else logging.ERROR
+        log.log(level, "%s: %s: %s", state, job.source, reason)
+        if state is State.FAILED:
+            write_reason(self._reason_path(job), self.places.outbox, job, reason, wall)
+
+    def crashed(self, job: Job, reason: str, wall: float) -> None:
+        """The worker died over a job."""
+        if self._journal.crashed(job, wall, reason) is State.FAILED:
+            job = self._journal.job(job.id)
+            self.clean(job)
+            log.error("failed: %s: %s", job.source, job.reason)
+            write_reason(self._reason_path(job), self.places.outbox, job, job.reason, wall)
+        else:
+            log.warning("%s: the worker died over it (%s); once more", job.source, reason)
+
+    def stumbled(self, job: Job, reason: str, wall: float) -> None:
+        """Something that nobody has foreseen, and that comes from the file."""
+        what = "something unforeseen happened"
+        self._journal.crashed(job, wall, reason, code="unforeseen", what=what)
+        job = self._journal.job(job.id)
+        if job.state is not State.FAILED:
+            log.warning("%s: unforeseen: %s; once more", job.source, reason)
+            return
+        self.clean(job)
+        log.error("failed: %s: %s", job.source, job.reason)
+        write_reason(self._reason_path(job), self.places.outbox, job, job.reason, wall)
+
+    def failed_here(self, job: Job, reason: str, wall: float) -> None:
+        """The machine is at fault: later again, but not for ever."""
+        settings = self._config.jobs
+        attempts = self._journal.job(job.id).attempts
+        if attempts >= settings.tries:
+            reason = f"{attempts} attempts failed, the last one: {reason}"
+            self.set_aside(job, State.FAILED, "machine", reason, wall)
+            return
+        wait = min(LONGEST_WAIT, settings.retry_seconds * 5.0 ** (attempts - 1))
+        self._journal.give_back(job, wall, code="machine", reason=reason, not_before=wall + wait)
+        log.warning("%s: %s; again in %g s", job.source, reason, wait)
+
+    def give_back(
+        self, job: Job, code: str, reason: str, wall: float, *, wait_seconds: float = 0.0
+    ) -> None:
+        """Into the queue again, as if nothing had been tried; others go first while it waits."""
+        self._journal.give_back(
+            job, wall, code=code, reason=reason, not_before=wall + wait_seconds, counted=False
+        )
+
+    def clean(self, job: Job) -> None:
+        """Remove the unfinished work of a job."""
+        relative = self.places.relative(job.source)
+        outbox, tag = self.places.outbox, tag_of(self._journal.token, job.id)
+        remove_work(outbox, (outbox / relative).parent, tag)
+
+    def needs(self, job: Job) -> bool:
+        """Whether a file that lies there depends on what is known of a job that has ended: its
+        source would be colored again, or its result replaced by another's."""
+        if job.state is State.DONE and self._presets.config_for(job.source).output.overwrite:
+            return True
+        try:
+            with folder_beneath(self.places.inbox, job.source.parent) as folder:
+                found = os.stat(job.source.name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return not self._has_the_disk_of(job)
+        except OSError:
+            return True
+        there = signature_from(found)
+        return (there.size, there.mtime_ns) == (job.size, job.mtime_ns)
+
+    def _has_the_disk_of(self, job: Job) -> bool:
+        """Whether the inbox is there, and a source that is not would lie on the same disk: another
+        one, in a folder of the inbox, may only not be mounted."""
+        try:
+            return self.inbox_is_there() and self.places.inbox.stat().st_dev == job.device
+        except OSError:
+            return False
+
+    def _done(
+        self,
+        job: Job,
+        target: Path,
+        digest: str,
+        figures: str,
+        wall: float,
+        inventory: Inventory = (),
+        *,
+        is_whole: bool,
+    ) -> None:
+        if self._config.after.checksum:
+            with anchored(self.places.outbox, target.parent) as here:
+                named = here / target.name
+                write_checksum(named, digest or sha256(named))
+        action = self._config.after.source
+        if action != "keep" and not is_whole:
+            log.warning("%s: kept, since its result does not hold all of its pictures", job.source)
+            action = "keep"
+        retires = "" if action == "keep" else action
+        self._journal.finish(job, wall, reason=figures, retire=retires, inventory=inventory)
+        log.info("done: %s (%s)", target, figures)
+        self.clean(job)
+        remove_reason(self._reason_path(job), self.places.outbox)
+        if action != "keep":
+            self._retire(job, action)
+
+    def _retire(self, job: Job, action: str) -> None:
+        if not self.inbox_is_there():
+            return  # it is due until the inbox is back
+        if retire(job.source, job.queued, action, self.places.inbox, self.places.archive):
+            self._journal.retired(job)
+
+    def _may_replace(self, target: Path, source: Path) -> bool:
+        """Two sources never share a result, even where older results are replaced."""
+        overwrite = self._presets.config_for(source).output.overwrite
+        if not overwrite or self._journal.made_by_another(target, source):
+            return False
+        try:
+            with anchored(self.places.outbox, target.parent) as here:
+                return not stands_under_another_name(here / target.name)
+        except FileNotFoundError:  # a folder that a power failure has taken away
+            return True
+
+    def _tell(self, job: Job, wall: float, is_whole: bool) -> Tell:
+        return lambda target, partial: self._journal.publishing(
+            job, target, partial, wall, is_whole=is_whole
+        )
+
+    def _reason_path(self, job: Job) -> Path:
+        return reason_path(self.places.failed, self.places.relative(job.source))

@@ -1,0 +1,72 @@
+"""What happens to a source once its result is safe: kept, moved, put into the trash, or deleted.
+
+Only what the journal calls done is touched, and only if it still is the file that was colored. A
+failure here is told and tried again later, and the result stands. All of it is done from
+the descriptors of folders, so that no link in the inbox leads to the files of others.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from itertools import count
+from pathlib import Path
+
+from colordaemon.convert.publish import numbered
+from colordaemon.durable import flush_folder, rename_new
+from colordaemon.inbox.safe_open import anchored, look_beneath
+from colordaemon.inbox.scan import TRASH
+from colordaemon.inbox.stability import Signature
+
+log = logging.getLogger(__name__)
+
+
+def retire(source: Path, queued: Signature, action: str, inbox: Path, archive: Path | None) -> bool:
+    """Deal with a source. action: keep, move, trash or delete. Says what goes wrong.
+
+    Returns whether nothing is left to do; otherwise it is to be tried again.
+    """
+    found = look_beneath(inbox, source)
+    if found is None:
+        return True  # somebody, or an earlier start, has dealt with it
+    if not found.is_same(queued):
+        log.warning("%s: has changed since it was colored; left where it is", source)
+        return True
+    try:
+        with anchored(inbox, source.parent) as here:
+            _retire(here, source, action, inbox, archive)
+    except OSError as error:
+        log.warning("%s: could not %s the source: %s", source, action, error.strerror or error)
+        return False
+    return True
+
+
+def _retire(here: Path, source: Path, action: str, inbox: Path, archive: Path | None) -> None:
+    if action == "delete":
+        (here / source.name).unlink()
+        flush_folder(here)
+    elif action in ("move", "trash"):
+        top, home = inbox, inbox / TRASH
+        if action == "move" and archive is not None:
+            top = home = archive
+        target = home / source.relative_to(inbox)
+        with anchored(top, target.parent, make=True) as there:
+            flush_folder(target.parent, top)
+            _move(here / source.name, there / target.name)
+            flush_folder(there)
+        flush_folder(here)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Under a name that is free. Within one file system, since copying gigabytes would keep the
+    daemon from its other duties; `make_places` sees to that."""
+    for number in count(1):
+        free = target if number == 1 else numbered(target, number)
+        if os.path.lexists(free) and os.path.samestat(free.lstat(), source.lstat()):
+            source.unlink()  # a crash came between the link and the end of the old name
+            return
+        try:
+            rename_new(source, free)
+        except FileExistsError:
+            continue
+        return

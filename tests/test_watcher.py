@@ -1,0 +1,272 @@
+"""Watching a real folder: slow copies, renames, links, trees, lost events, lost folders."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from colordaemon.config import WatchSettings
+from colordaemon.errors import ConfigError
+from colordaemon.inbox import watcher as watching
+from colordaemon.inbox.stability import Signature
+from colordaemon.inbox.watcher import SLICE_SECONDS, Watch
+
+SETTINGS = WatchSettings(settle_seconds=0.3, scan_seconds=3600, poll_seconds=0.1)
+
+
+class Inbox:
+    """A watched folder and everything that has settled in it."""
+
+    def __init__(self, path: Path, settings: WatchSettings = SETTINGS) -> None:
+        path.mkdir(exist_ok=True)
+        self.path, self.settled = path, list[Path]()
+        self.done: set[tuple[Path, int, int]] = set()
+        self.watch = Watch(path, settings, self._known)
+        self.watch.start(time.monotonic())
+        self.turn()
+
+    def _known(self, path: Path, signature: Signature) -> bool:
+        return (path, signature.size, signature.mtime_ns) in self.done
+
+    def turn(self) -> None:
+        for settled in self.watch.turn(time.monotonic()):
+            signature = settled.signature
+            self.done.add((settled.path, signature.size, signature.mtime_ns))
+            self.settled.append(settled.path)
+
+    def wait(self, count: int, seconds: float = 10.0) -> list[str]:
+        """The names that have settled, once there are so many."""
+        until = time.monotonic() + seconds
+        while len(self.settled) < count and time.monotonic() < until:
+            self.turn()
+            time.sleep(0.02)
+        return sorted(str(path.relative_to(self.path)) for path in self.settled)
+
+
+Open = Callable[..., Inbox]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Open]:
+    inboxes: list[Inbox] = []
+
+    def open_inbox(settings: WatchSettings = SETTINGS) -> Inbox:
+        inboxes.append(Inbox(tmp_path / "in", settings))
+        return inboxes[-1]
+
+    yield open_inbox
+    for inbox in inboxes:
+        inbox.watch.stop()
+
+
+def test_every_way_into_the_inbox_is_noticed(opened: Open, tmp_path: Path) -> None:
+    inbox, outside = opened(), tmp_path / "outside"
+    (outside / "tree" / "deep").mkdir(parents=True)
+    for name in ("renamed.png", "linked.png", "tree/deep/a.png", "tree/b.mp4"):
+        (outside / name).write_bytes(b"1")
+    (inbox.path / "written.png").write_bytes(b"1")
+    (outside / "renamed.png").rename(inbox.path / "renamed.png")
+    os.link(outside / "linked.png", inbox.path / "linked.png")
+    (inbox.path / ".copied.png.Xa81").write_bytes(b"1")  # as rsync does
+    (inbox.path / ".copied.png.Xa81").rename(inbox.path / "copied.png")
+    (outside / "tree").rename(inbox.path / "tree")
+    assert inbox.wait(6) == [
+        "copied.png",
+        "linked.png",
+        "renamed.png",
+        "tree/b.mp4",
+        "tree/deep/a.png",
+        "written.png",
+    ]
+
+
+def test_what_was_there_before_settles_too(tmp_path: Path, opened: Open) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "old.png").write_bytes(b"1")
+    inbox = opened()
+    assert inbox.settled == []
+    assert inbox.wait(1) == ["old.png"]
+
+
+def test_a_dribbled_copy_is_taken_only_when_it_is_whole(opened: Open) -> None:
+    inbox = opened()
+    path = inbox.path / "slow.mp4"
+    for _ in range(8):  # opened anew each time, so that no open writer gives it away
+        with path.open("ab") as file:
+            file.write(b"x" * 1000)
+        until = time.monotonic() + 0.15
+        while time.monotonic() < until:
+            inbox.turn()
+            time.sleep(0.02)
+        assert inbox.settled == []
+    inbox.wait(1)
+    assert path.stat().st_size == 8000
+    assert inbox.settled == [path]
+
+
+def test_a_file_of_preallocated_size_is_not_taken_early(opened: Open) -> None:
+    inbox = opened()
+    path = inbox.path / "samba.mp4"
+    with path.open("wb") as file:
+        file.truncate(100_000)
+    for number in range(6):
+        with path.open("r+b") as file:
+            file.seek(number * 1000)
+            file.write(b"x" * 1000)
+        time.sleep(0.1)
+        inbox.turn()
+        assert inbox.settled == []
+    assert inbox.wait(1) == ["samba.mp4"]
+
+
+def test_a_burst_of_files_is_found_whole_even_if_every_event_is_lost(opened: Open) -> None:
+    inbox = opened()
+    for number in range(300):
+        (inbox.path / f"{number}.png").write_bytes(b"1")
+    inbox.watch._hints.take()
+    inbox.watch._hints.lose()
+    assert len(inbox.wait(300)) == 300
+    time.sleep(0.4)
+    inbox.turn()
+    assert len(set(inbox.settled)) == len(inbox.settled) == 300
+
+
+def test_what_watchdog_logs_about_lost_events_is_heard(opened: Open) -> None:
+    inbox = opened()
+    logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed")
+    assert inbox.watch._hints.take() == ({}, True)
+
+
+def test_polling_finds_files_without_events(opened: Open) -> None:
+    inbox = opened(SETTINGS.model_copy(update={"poll": "always"}))
+    (inbox.path / "a.png").write_bytes(b"1")
+    assert inbox.watch._events is None
+    assert inbox.wait(1) == ["a.png"]
+
+
+def test_an_inbox_that_vanishes_is_waited_for(opened: Open) -> None:
+    inbox = opened()
+    (inbox.path / "a.png").write_bytes(b"1")
+    inbox.wait(1)
+    away = inbox.path.with_name("away")
+    inbox.path.rename(away)
+    inbox.watch.rescan(time.monotonic())
+    inbox.turn()
+    assert inbox.watch.is_gone
+    inbox.path.mkdir()  # as if the share were not mounted
+    inbox.watch.rescan(time.monotonic())
+    inbox.turn()
+    assert inbox.watch.is_gone
+    inbox.path.rmdir()
+    away.rename(inbox.path)
+    (inbox.path / "b.png").write_bytes(b"1")
+    assert inbox.wait(2) == ["a.png", "b.png"]
+    assert not inbox.watch.is_gone
+    (inbox.path / "c.png").write_bytes(b"1")  # events are back as well
+    assert inbox.wait(3) == ["a.png", "b.png", "c.png"]
+
+
+def test_an_inbox_that_is_missing_at_the_start_is_waited_for(tmp_path: Path) -> None:
+    entered: list[str] = []
+    path, problem = tmp_path / "disk" / "in", [True]
+
+    def enter() -> None:
+        if problem:
+            raise ConfigError("another daemon works with it")
+        entered.append("in")
+
+    watch = Watch(
+        path, SETTINGS, lambda *_: False, enter=enter, leave=lambda: entered.append("out")
+    )
+    watch.start(0.0)
+    assert watch.trouble == "No such file or directory"
+    assert watch.turn(0.2) == []
+    path.mkdir(parents=True)
+    (path / "a.png").write_bytes(b"1")
+    watch.turn(0.4)
+    assert watch.trouble == "another daemon works with it"
+    problem.clear()
+    watch.turn(0.6)
+    assert not watch.is_gone and entered == ["in"]
+    assert [each.path for now in (0.7, 0.8, 1.2) for each in watch.turn(now)] == [path / "a.png"]
+    (path / "a.png").unlink()
+    path.rmdir()
+    watch.rescan(2.0)
+    watch.turn(2.0)
+    assert watch.is_gone and entered == ["in", "out"]
+    watch.stop()
+    assert entered == ["in", "out"]
+
+
+def test_a_file_that_changes_is_settled_again(opened: Open) -> None:
+    inbox = opened()
+    path = inbox.path / "a.png"
+    path.write_bytes(b"1")
+    inbox.wait(1)
+    path.write_bytes(b"22")
+    assert inbox.wait(2) == ["a.png", "a.png"]
+
+
+def test_a_large_inbox_is_looked_at_a_little_in_each_turn(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.png").write_bytes(b"1")
+    seen, clock = list[Path](), count(0.0, SLICE_SECONDS / 8)
+
+    def known(path: Path, signature: Signature) -> bool:
+        seen.append(path)
+        return True
+
+    settings = SETTINGS.model_copy(update={"poll": "always"})
+    watch = Watch(tmp_path, settings, known, clock=lambda: next(clock))
+    watch.start(0.0)
+    turns = 0
+    while watch.next_due <= 0.0:
+        before = len(seen)
+        watch.turn(0.0)
+        turns += 1
+        assert len(seen) - before <= 10
+    assert len(seen) == 40 and turns >= 4
+    assert watch.next_due == SETTINGS.poll_seconds
+    watch.turn(1.0)
+    watch.rescan(1.0)  # while a look goes on: another one is to follow
+    while watch.next_due <= 1.0:
+        watch.turn(1.0)
+    assert len(seen) == 120
+
+
+def test_folders_without_events_are_looked_at_often_and_told_of_once(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watching, "is_short_of_watches", lambda: True)
+    inbox = opened()
+    now = time.monotonic()
+    for seconds in range(5):
+        inbox.watch.turn(now + seconds)
+    assert inbox.watch.next_due == pytest.approx(now + 4 + SETTINGS.poll_seconds)
+    assert caplog.text.count("fs.inotify.max_user_watches") == 1
+    monkeypatch.setattr(watching, "is_short_of_watches", lambda: False)
+    inbox.watch.turn(now + 10)
+    assert inbox.watch.next_due > now + SETTINGS.scan_seconds
+
+
+def test_what_cannot_be_listened_to_is_looked_at_without_a_spin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(source: object) -> None:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+    monkeypatch.setattr(watching.EventSource, "start", refuse)
+    watch = Watch(tmp_path, SETTINGS, lambda *_: True)
+    watch.start(0.0)
+    for now in (0.0, 1.0, 2.0):
+        watch.turn(now)
+        assert watch.next_due == pytest.approx(now + SETTINGS.poll_seconds)
+    assert caplog.text.count("inotify instance limit reached") == 1
+    watch.stop()
