@@ -281,12 +281,14 @@ class Daemon:
         self._place = place
         self._process: subprocess.Popen[bytes] | None = None
         self.kills, self.ends = 0, Counter[int]()
+        self.most_mib, self.most_descriptors = 0, 0
         self.clock = place.root / "clock"
         self.clock.write_text("0")
 
     def see_to_it(self) -> None:
         """Start it if it is not there; counts an end that nobody wanted."""
         if self._process is not None and self._process.poll() is None:
+            self._measure(self._process.pid)
             return
         if self._process is not None and self._process.returncode != -signal.SIGKILL:
             self.ends[self._process.returncode] += 1
@@ -294,6 +296,15 @@ class Daemon:
         line = [sys.executable, "-c", WATCH, str(self.clock), "watch", "--config", config]
         with (self._place.root / "log").open("ab") as log:
             self._process = subprocess.Popen(line, stderr=log, stdout=log)  # noqa: S603
+
+    def _measure(self, pid: int) -> None:
+        """Memory at its highest, and open files of this moment."""
+        with suppress(OSError, IndexError):
+            status = Path(f"/proc/{pid}/status").read_text()
+            peak = int(status.partition("VmHWM:")[2].split()[0]) >> 10
+            self.most_mib = max(self.most_mib, peak)
+            descriptors = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208  (never a Path more)
+            self.most_descriptors = max(self.most_descriptors, descriptors)
 
     def kill(self, chance: random.Random) -> None:
         """The daemon, or its worker."""
@@ -412,6 +423,10 @@ def verdict(place: Place, daemon: Daemon, before: dict[str, bytes]) -> bool:
         f"shown in the outbox: {stolen[:5]}"
     )
     print(f"ends of the daemon that nobody wanted, by status: {dict(daemon.ends)}")
+    print(
+        f"daemon at the most: {daemon.most_mib} MiB, {daemon.most_descriptors} descriptors; "
+        f"log: {(place.root / 'log').stat().st_size >> 10} KiB"
+    )
     log = (place.root / "log").read_text(errors="replace")
     print(f"tracebacks in the log: {log.count('Traceback')}", *tracebacks(log), sep="\n")
     return not (lost or twice or stolen or daemon.ends or after != before)

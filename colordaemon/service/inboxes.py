@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from selectors import BaseSelector
 
 from colordaemon.convert.routing import Presets
 from colordaemon.errors import ConfigError
@@ -29,7 +30,7 @@ class Inbox:
         presets: Presets,
         journal: Journal,
         known: Known,
-        wake: Callable[[], None],
+        selector: BaseSelector,
     ) -> None:
         self.places, self._journal = places, journal
         self.all_places: Sequence[Places] = (places,)
@@ -40,7 +41,7 @@ class Inbox:
             places.inbox,
             presets.config_of(places.inbox).watch,
             known,
-            wake,
+            selector,
             identity=remembered(journal, places.inbox),
             enter=self._enter,
             leave=self._lock.close,
@@ -89,11 +90,11 @@ class Inbox:
 class Inboxes:
     """All of them. `now` is in seconds of a clock that never jumps.
 
-    known: see `Watch`. wake: called when there is something to do.
+    known, selector: see `Watch`.
     """
 
-    def __init__(self, journal: Journal, known: Known, wake: Callable[[], None]) -> None:
-        self._journal, self._known, self._wake = journal, known, wake
+    def __init__(self, journal: Journal, known: Known, selector: BaseSelector) -> None:
+        self._journal, self._known, self._selector = journal, known, selector
         self._all: list[Inbox] = []
 
     def __iter__(self) -> Iterator[Inbox]:
@@ -106,7 +107,7 @@ class Inboxes:
         """
         before = {inbox.places: inbox for inbox in self._all}
         added = [
-            Inbox(places, presets, self._journal, self._known, self._wake)
+            Inbox(places, presets, self._journal, self._known, self._selector)
             for places in all_places
             if places not in before
         ]
