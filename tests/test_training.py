@@ -834,7 +834,7 @@ def test_whole_sources_are_held_out_judged_and_named(
 
 WITHOUT = """
 import sys
-for name in ("av", "pyvips"):
+for name in ("av", "pyvips", "watchdog"):
     sys.modules[name] = None
 from pathlib import Path
 from colordaemon.cli import main

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from selectors import SelectSelector
 
 import pytest
 
 from colordaemon.config import WatchSettings
 from colordaemon.errors import ConfigError
 from colordaemon.inbox import watcher as watching
-from colordaemon.inbox.events import Events
-from colordaemon.inbox.scan import DEEPEST
 from colordaemon.inbox.stability import Signature
 from colordaemon.inbox.watcher import SLICE_SECONDS, Watch
 
-QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
 SETTINGS = WatchSettings(settle_seconds=0.3, scan_seconds=3600, poll_seconds=0.1)
 
 
@@ -32,7 +28,7 @@ class Inbox:
         path.mkdir(exist_ok=True)
         self.path, self.settled = path, list[Path]()
         self.done: set[tuple[Path, int, int]] = set()
-        self.watch = Watch(path, settings, self._known, SelectSelector())
+        self.watch = Watch(path, settings, self._known)
         self.watch.start(time.monotonic())
         self.turn()
 
@@ -134,68 +130,18 @@ def test_a_burst_of_files_is_found_whole_even_if_every_event_is_lost(opened: Ope
     inbox = opened()
     for number in range(300):
         (inbox.path / f"{number}.png").write_bytes(b"1")
-    assert inbox.watch._events is not None
-    inbox.watch._events.take()
-    inbox.watch.rescan(time.monotonic())
+    inbox.watch._hints.take()
+    inbox.watch._hints.lose()
     assert len(inbox.wait(300)) == 300
     time.sleep(0.4)
     inbox.turn()
     assert len(set(inbox.settled)) == len(inbox.settled) == 300
 
 
-def test_events_that_the_kernel_has_dropped_are_made_up_for_by_a_look(
-    opened: Open, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_watchdog_logs_about_lost_events_is_heard(opened: Open) -> None:
     inbox = opened()
-    noise = [inbox.path / f".{number}" for number in range(2)]  # two of one file would become one
-    for number in range(int(QUEUED_EVENTS.read_text()) + 10):
-        noise[number % 2].write_bytes(b"")
-    (inbox.path / "sub").mkdir()
-    (inbox.path / "sub" / "a.png").write_bytes(b"1")
-    assert inbox.wait(1) == ["sub/a.png"]
-    assert caplog.text.count("were lost") == 1
-    (inbox.path / "sub" / "b.png").write_bytes(b"1")  # events of this folder come by now
-    assert inbox.wait(2) == ["sub/a.png", "sub/b.png"]
-
-
-def test_a_thousand_folders_inside_each_other_cost_no_event_of_another(
-    opened: Open, caplog: pytest.LogCaptureFixture
-) -> None:
-    inbox = opened()
-    here = os.open(inbox.path, os.O_RDONLY)
-    for _ in range(1200):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-        inbox.turn()
-    os.close(here)
-    (inbox.path / "a.png").write_bytes(b"1")
-    (inbox.path / "d" / "b.png").write_bytes(b"1")
-    began = time.process_time()
-    assert inbox.wait(2) == ["a.png", "d/b.png"]
-    assert time.process_time() - began < 2
-    assert inbox.watch._events is not None and len(inbox.watch._events) == DEEPEST
-    assert "no events" not in caplog.text
-    subprocess.run(["rm", "-r", inbox.path / "d"], check=True)  # noqa: S603, S607  (pytest cannot)
-
-
-def test_a_folder_that_is_renamed_tells_by_its_new_name(opened: Open) -> None:
-    inbox = opened()
-    (inbox.path / "before" / "deep").mkdir(parents=True)
-    inbox.turn()
-    (inbox.path / "before").rename(inbox.path / "after")
-    inbox.turn()
-    (inbox.path / "after" / "deep" / "a.png").write_bytes(b"1")
-    assert inbox.wait(1) == ["after/deep/a.png"]
-
-
-def test_no_watch_is_set_on_what_a_link_leads_to(opened: Open, tmp_path: Path) -> None:
-    (tmp_path / "others").mkdir()
-    inbox = opened()
-    (inbox.path / "link").symlink_to(tmp_path / "others")
-    inbox.turn()
-    assert inbox.watch._events is not None and len(inbox.watch._events) == 1
+    logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed")
+    assert inbox.watch._hints.take() == ({}, True)
 
 
 def test_polling_finds_files_without_events(opened: Open) -> None:
@@ -237,12 +183,7 @@ def test_an_inbox_that_is_missing_at_the_start_is_waited_for(tmp_path: Path) -> 
         entered.append("in")
 
     watch = Watch(
-        path,
-        SETTINGS,
-        lambda *_: False,
-        SelectSelector(),
-        enter=enter,
-        leave=lambda: entered.append("out"),
+        path, SETTINGS, lambda *_: False, enter=enter, leave=lambda: entered.append("out")
     )
     watch.start(0.0)
     assert watch.trouble == "No such file or directory"
@@ -283,7 +224,7 @@ def test_a_large_inbox_is_looked_at_a_little_in_each_turn(tmp_path: Path) -> Non
         return True
 
     settings = SETTINGS.model_copy(update={"poll": "always"})
-    watch = Watch(tmp_path, settings, known, SelectSelector(), clock=lambda: next(clock))
+    watch = Watch(tmp_path, settings, known, clock=lambda: next(clock))
     watch.start(0.0)
     turns = 0
     while watch.next_due <= 0.0:
@@ -301,27 +242,16 @@ def test_a_large_inbox_is_looked_at_a_little_in_each_turn(tmp_path: Path) -> Non
 
 
 def test_folders_without_events_are_looked_at_often_and_told_of_once(
-    tmp_path: Path,
-    opened: Open,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    listen_to = Events.listen_to
-
-    def refuse(events: Events, folder: Path, anchor: Path) -> None:
-        if folder.name == "sub":
-            raise OSError(errno.ENOSPC, "the limit is reached")
-        listen_to(events, folder, anchor)
-
-    monkeypatch.setattr(Events, "listen_to", refuse)
-    (tmp_path / "in" / "sub").mkdir(parents=True)
+    monkeypatch.setattr(watching, "is_short_of_watches", lambda: True)
     inbox = opened()
     now = time.monotonic()
     for seconds in range(5):
         inbox.watch.turn(now + seconds)
     assert inbox.watch.next_due == pytest.approx(now + 4 + SETTINGS.poll_seconds)
-    assert caplog.text.count("the limit is reached") == 1
-    monkeypatch.setattr(Events, "listen_to", listen_to)
+    assert caplog.text.count("fs.inotify.max_user_watches") == 1
+    monkeypatch.setattr(watching, "is_short_of_watches", lambda: False)
     inbox.watch.turn(now + 10)
     assert inbox.watch.next_due > now + SETTINGS.scan_seconds
 
@@ -329,11 +259,11 @@ def test_folders_without_events_are_looked_at_often_and_told_of_once(
 def test_what_cannot_be_listened_to_is_looked_at_without_a_spin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(source: object) -> None:
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
-    monkeypatch.setattr(watching, "Events", refuse)
-    watch = Watch(tmp_path, SETTINGS, lambda *_: True, SelectSelector())
+    monkeypatch.setattr(watching.EventSource, "start", refuse)
+    watch = Watch(tmp_path, SETTINGS, lambda *_: True)
     watch.start(0.0)
     for now in (0.0, 1.0, 2.0):
         watch.turn(now)

@@ -1,108 +1,156 @@
-"""What the kernel tells of the folders of an inbox: hints about which files are worth a look.
+"""Events of the inbox, gathered as hints about which files to look at.
 
-A look at the inbox (see `scan`) asks for events of every folder that it comes to, before it reads
-what lies in it, so that nothing falls between the two. Events are dropped when there are too many,
-and a folder whose name has changed is told of by its old one until the next look; nothing is
-concluded from them but that a path is worth a look. Layout: inotify(7).
+Events are dropped by the kernel when there are too many, and not all that happens makes one: a
+file renamed into the inbox, a hard link and a folder moved in are only "created", and rsync's last
+step only "moved". Nothing is concluded from them but that a path is worth a look.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
-import selectors
-import struct
+from collections.abc import Callable
 from pathlib import Path
+from threading import Lock, Thread
 
-# Neither opening nor each block that is copied: a second look before a file is taken sees changes
-# anyway. IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE, IN_DELETE_SELF, IN_MOVE_SELF, IN_ONLYDIR.
-_MASK = 0x8 | 0x80 | 0x100 | 0x400 | 0x800 | 0x0100_0000
-_IS_FOLDER, _OVERFLOW, _IGNORED, _UNMOUNT = 0x4000_0000, 0x4000, 0x8000, 0x2000
-_SELF = 0x400 | 0x800
-_EVENT = struct.Struct("iIII")  # watch, what happened, cookie, length of the name
-_MOST_BYTES, _READS = 1 << 16, 16  # of one read, and how many of them
-_MOST = 50_000  # paths that wait; with more of them, a look at the whole inbox is cheaper
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
 
-_libc = ctypes.CDLL(None, use_errno=True)
+log = logging.getLogger(__name__)
+
+# Without this filter every file that we read would tell of its own opening and closing, and every
+# block that is copied of a change; a second look before a file is taken sees changes anyway.
+_EVENTS: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileClosedEvent,
+    FileDeletedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+    DirDeletedEvent,
+]
+_IN_DELETE_SELF = 0x400
+_MOST = 50_000  # paths that wait; with more of them, a scan is cheaper
 
 
-class Events:
-    """Of one inbox, for as long as it is open; the selector wakes whoever waits for them.
+class Hints:
+    """Paths that something happened to, filled by watchdog's threads and emptied by ours."""
 
-    Raises OSError where the kernel gives this user no more of them.
-    """
-
-    def __init__(self, inbox: Path, selector: selectors.BaseSelector) -> None:
-        self._inbox, self._selector = inbox, selector
-        self._handle = _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-        selector.register(self._handle, selectors.EVENT_READ, lambda: None)
-        self._folders: dict[int, Path] = {}
-        self._hints: dict[Path, bool] = {}
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._lock, self._wake = Lock(), wake
+        self._paths: dict[Path, bool] = {}
         self._lost = False
-        self.is_alive = True  # until the inbox itself is gone
 
-    def __len__(self) -> int:
-        """Folders that are listened to."""
-        return len(self._folders)
+    def add(self, path: Path, *, is_folder: bool = False) -> None:
+        with self._lock:
+            if len(self._paths) >= _MOST:
+                self._lost = True
+                self._paths.clear()
+            self._paths[path] = is_folder
+        self._wake()
 
-    def listen_to(self, folder: Path, anchor: Path) -> None:
-        """From now on tell of what happens in a folder; again and again does no harm.
-
-        anchor: a way to it that no link can lead astray. Raises OSError, above all ENOSPC.
-        """
-        watch = _libc.inotify_add_watch(self._handle, os.fsencode(anchor), _MASK)
-        self._folders[_check(watch)] = folder
+    def lose(self) -> None:
+        """Some events were dropped; nobody knows which."""
+        with self._lock:
+            self._lost = True
+        self._wake()
 
     def take(self) -> tuple[dict[Path, bool], bool]:
-        """The paths since this was asked last, each with whether it is a folder, and whether some
-        were lost; nobody knows which."""
-        self._read()
-        hints, lost = self._hints, self._lost
-        self._hints, self._lost = {}, False
-        return hints, lost
-
-    def close(self) -> None:
-        self._selector.unregister(self._handle)
-        os.close(self._handle)
-
-    def _read(self) -> None:
-        """As many as wait now, and not what is added meanwhile: that could go on for ever."""
-        for _ in range(_READS):
-            try:
-                data = os.read(self._handle, _MOST_BYTES)
-            except BlockingIOError:
-                return
-            position = 0
-            while position < len(data):
-                watch, happened, _, length = _EVENT.unpack_from(data, position)
-                position += _EVENT.size + length
-                name = data[position - length : position].rstrip(b"\0")
-                self._heed(watch, happened, os.fsdecode(name))
-
-    def _heed(self, watch: int, happened: int, name: str) -> None:
-        folder = self._folders.get(watch)
-        if happened & _IGNORED:  # the folder is gone, and its watch with it
-            self._folders.pop(watch, None)
-        elif happened & _OVERFLOW:
-            self._lost = True
-        elif folder == self._inbox and happened & (_SELF | _UNMOUNT):
-            self._lost, self.is_alive = True, False
-        elif folder is not None and name:
-            self._hints[folder / name] = bool(happened & _IS_FOLDER)
-            if len(self._hints) > _MOST:
-                self._lost = True
-                self._hints.clear()
+        """The paths so far, each with whether it is a folder, and whether others were lost."""
+        with self._lock:
+            paths, lost = self._paths, self._lost
+            self._paths, self._lost = {}, False
+        return paths, lost
 
 
-def _check(result: int) -> int:
-    """Raises OSError for what the kernel has refused."""
-    if result < 0:
-        number = ctypes.get_errno()
-        reason = os.strerror(number)
-        if number == errno.ENOSPC:
-            reason = "the limit fs.inotify.max_user_watches is reached"
-        elif number == errno.EMFILE:
-            reason = "the limit fs.inotify.max_user_instances, or that of open files, is reached"
-        raise OSError(number, reason)
-    return result
+class _Handler(FileSystemEventHandler):
+    def __init__(self, inbox: Path, hints: Hints) -> None:
+        self._inbox, self._hints = inbox, hints
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if isinstance(event, DirDeletedEvent):
+            if Path(os.fsdecode(event.src_path)) == self._inbox:
+                self._hints.lose()  # the root itself: this watch is dead
+            return
+        path = event.dest_path if isinstance(event, (FileMovedEvent, DirMovedEvent)) else ""
+        self._hints.add(Path(os.fsdecode(path or event.src_path)), is_folder=event.is_directory)
+
+
+class _Overflow(logging.Handler):
+    """watchdog 7 tells nobody but its log when the kernel has dropped events."""
+
+    def __init__(self, hints: Hints) -> None:
+        super().__init__(logging.WARNING)
+        self._hints = hints
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hints.lose()
+
+
+class EventSource:
+    """Watches an inbox with watchdog for as long as it is open."""
+
+    def __init__(self, inbox: Path, hints: Hints) -> None:
+        self._inbox, self._hints = inbox, hints
+        self._observer: BaseObserver | None = None
+        self._overflow = _Overflow(hints)
+
+    def start(self) -> None:
+        """Raises OSError when the inbox cannot be watched, for instance for want of watches, and
+        RecursionError for folders that lie too deep for Python 3.11's os.walk."""
+        observer = Observer()
+        handler = _Handler(self._inbox, self._hints)
+        observer.schedule(handler, str(self._inbox), recursive=True, event_filter=_EVENTS)
+        logging.getLogger("watchdog.observers").addHandler(self._overflow)
+        try:
+            observer.start()
+        except BaseException:
+            observer.stop()  # its reader has begun already
+            self.stop()
+            raise
+        self._observer = observer
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether events still arrive: a watch whose root was deleted ends for good."""
+        if self._observer is None or not self._observer.is_alive():
+            return False
+        # What raises in its reader, as Python 3.11's os.walk does in deep folders, ends all events.
+        reader: Thread | None = getattr(self._observer, "_inotify_fd", None)
+        if reader is not None and not reader.is_alive():
+            return False
+        return all(emitter.is_alive() for emitter in self._observer.emitters)
+
+    def stop(self) -> None:
+        logging.getLogger("watchdog.observers").removeHandler(self._overflow)
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join()
+            self._observer = None
+
+
+def is_short_of_watches() -> bool:
+    """Whether the kernel gives this user no watch more. watchdog says nothing of folders that it
+    could not watch for that reason."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = libc.inotify_init1(os.O_CLOEXEC)
+    if handle < 0:
+        return False  # it is instances that are short, and that has nothing to do with folders
+    try:
+        watch = libc.inotify_add_watch(handle, b"/", _IN_DELETE_SELF)
+        return watch < 0 and ctypes.get_errno() == errno.ENOSPC
+    finally:
+        os.close(handle)

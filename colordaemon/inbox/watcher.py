@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from selectors import BaseSelector
 from stat import S_ISDIR
 
 from colordaemon.config import WatchSettings
 from colordaemon.errors import ConfigError
-from colordaemon.inbox.events import Events
+from colordaemon.inbox.events import EventSource, Hints, is_short_of_watches
 from colordaemon.inbox.ignored import Ignored
 from colordaemon.inbox.mounts import file_system_of, is_remote
 from colordaemon.inbox.safe_open import anchored, look_beneath
-from colordaemon.inbox.scan import is_candidate, is_looked_into, walk
+from colordaemon.inbox.scan import is_candidate, walk
 from colordaemon.inbox.stability import (
     Signature,
     StabilityTracker,
@@ -33,11 +33,10 @@ SLICE_SECONDS = (
     0.1  # of a turn for looking around; over a share a look at a file takes a millisecond
 )
 LOCAL_SECONDS, REMOTE_SECONDS = 5.0, 15.0  # quiet time; clients of a share flush late
-LOST_SECONDS = 60.0  # between two warnings that events were lost
-_MOST_WALKS = 1000  # of single folders that wait; with more, a look at the whole inbox is cheaper
+_NO_WATCHES = "no watches are left"
 Identity = tuple[int, int]  # of a folder: its device and inode
 Known = Callable[[Path, Signature], bool]
-Walk = Generator[tuple[Path, Signature] | None]
+Walk = Iterator[tuple[Path, Signature] | None]
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,9 @@ class Settled:
 class Watch:
     """Watches one inbox, or waits for it. `now` is in seconds of a clock that never jumps.
 
-    known: whether a file with this signature needs no more looking at. selector: wakes whoever
-    waits when there are events. identity: which folder the inbox was. enter: called when it is
-    there and before anything in it is looked at; may raise ConfigError. leave: called when it is
-    gone. clock: tells how long a turn takes.
+    known: whether a file with this signature needs no more looking at. identity: which folder the
+    inbox was. enter: called when it is there and before anything in it is looked at; may raise
+    ConfigError. leave: called when it is gone. clock: tells how long a turn takes.
     """
 
     def __init__(
@@ -63,7 +61,7 @@ class Watch:
         inbox: Path,
         settings: WatchSettings,
         known: Known,
-        selector: BaseSelector,
+        wake: Callable[[], None] = lambda: None,
         *,
         identity: Identity | None = None,
         enter: Callable[[], None] = lambda: None,
@@ -73,13 +71,11 @@ class Watch:
         self.inbox, self._known = inbox, known
         self.identity = identity
         self._enter, self._leave, self._clock = enter, leave, clock
+        self._hints = Hints(wake)
         self._ignored = Ignored(inbox)
-        self._selector = selector
-        self._events: Events | None = None
+        self._events: EventSource | None = None
         self._configure(settings)
         self._deaf = ""  # why there are no events, or not of all folders
-        self._is_deaf_still = False  # as far as the last look has found
-        self._lost_at = -math.inf  # when events were last said to be lost
         self._scan_at = 0.0
         self._is_outdated = False  # a scan that goes on, so that another is to follow
         self._walks: deque[tuple[bool, Walk]] = (
@@ -118,22 +114,14 @@ class Watch:
 
     def stop(self) -> None:
         self._stop_listening()
-        self._stop_walking()
         if self._is_in:
             self._is_in = False
             self._leave()
 
     def _stop_listening(self) -> None:
         if self._events is not None:
-            self._events.close()
+            self._events.stop()
             self._events = None
-
-    def _stop_walking(self, *, of_all: bool = True) -> None:
-        """of_all: that of the whole inbox, too."""
-        for is_whole, steps in self._walks:
-            if of_all or not is_whole:
-                steps.close()
-        self._walks = deque(each for each in self._walks if each[0] and not of_all)
 
     def reload(self, settings: WatchSettings) -> None:
         """Take other settings; what is settling begins to do so anew at the next scan."""
@@ -162,9 +150,10 @@ class Watch:
 
     def turn(self, now: float) -> list[Settled]:
         """Do what is due, for a while at the most; returns the files that have settled."""
-        hinted, lost = self._events.take() if self._events is not None else ({}, False)
+        hinted, lost = self._hints.take()
         if lost:
-            self._lose_events(now)
+            log.warning("events were lost; looking at the whole inbox")
+            self.rescan(now)
         if now >= self._scan_at:
             self._begin_scan(now)
         if not self.is_gone:
@@ -177,20 +166,12 @@ class Watch:
         self._walk(now, until)
         return [] if self.is_gone else [*self._settled(now)]
 
-    def _lose_events(self, now: float) -> None:
-        if now >= self._lost_at + LOST_SECONDS:
-            self._lost_at = now
-            log.warning("events were lost; looking at the whole inbox %s", self.inbox)
-        self.rescan(now)
-
     def _follow(self, path: Path, is_folder: bool, now: float) -> None:
         """A hint: the file, or all that came with the folder, begins to settle."""
-        if is_folder and len(self._walks) > _MOST_WALKS:
-            self._stop_walking(of_all=False)
-            self.rescan(now)
-        elif is_folder and is_looked_into(path, self.inbox):
-            steps = walk(path, self._ignored.notice, self.inbox, self._enter_folder)
-            self._walks.append((False, steps))
+        if not path.is_relative_to(self.inbox) or os.path.islink(path):  # noqa: PTH114  (never raises)
+            return
+        if is_folder:
+            self._walks.append((False, walk(path, self._ignored.notice, self.inbox)))
         elif is_candidate(path, self.inbox):
             signature = look_beneath(self.inbox, path)
             if signature and not self._known(path, signature):
@@ -221,11 +202,9 @@ class Watch:
         except (ConfigError, OSError) as error:
             self._lose_root(now, getattr(error, "strerror", None) or str(error))
             return
-        if not self._polls and (self._events is None or not self._events.is_alive):
+        if not self._polls and not self._hears_all():
             self._listen()
-        self._is_deaf_still = self._events is None
-        steps = walk(self.inbox, self._ignored.notice, enter=self._enter_folder)
-        self._walks.append((True, steps))
+        self._walks.append((True, walk(self.inbox, self._ignored.notice)))
 
     def _walk(self, now: float, until: float) -> None:
         """Go on looking around; other duties of the daemon wait meanwhile."""
@@ -251,8 +230,8 @@ class Watch:
                 return
 
     def _end_scan(self, now: float) -> None:
-        if not self._is_deaf_still:
-            self._deaf = ""
+        if self._events is not None and not self._deaf and is_short_of_watches():
+            self._go_deaf(_NO_WATCHES)
         often = self._polls or self._deaf or self._events is None
         seconds = self._settings.poll_seconds if often else self._settings.scan_seconds
         self._scan_at = now if self._is_outdated else min(self._scan_at, now + seconds)
@@ -275,36 +254,39 @@ class Watch:
     def _lose_root(self, now: float, reason: str) -> None:
         self.stop()
         self._tracker.clear()
+        self._walks.clear()
         self._hinted.clear()
         self._scan_at = now + self._settings.poll_seconds
         if reason != self.trouble:
             log.warning("%s cannot be watched: %s; waiting for it", self.inbox, reason)
         self.trouble = reason
 
+    def _hears_all(self) -> bool:
+        """Whether events come, of every folder as far as we know."""
+        if self._events is None or not self._events.is_alive:
+            return False
+        return not self._deaf or is_short_of_watches()  # more cannot be had
+
     def _listen(self) -> None:
         """Without events, for want of watches for instance, scans still find everything."""
         self._stop_listening()
+        events = EventSource(self.inbox, self._hints)
         try:
-            self._events = Events(self.inbox, self._selector)
-        except OSError as error:
-            self._go_deaf(error.strerror or str(error))
-
-    def _enter_folder(self, folder: Path, anchor: Path) -> None:
-        """Listen first and look then."""
-        if self._events is None:
+            events.start()
+        except (OSError, RecursionError) as error:
+            self._go_deaf(getattr(error, "strerror", None) or str(error))
             return
-        try:
-            self._events.listen_to(folder, anchor)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            self._go_deaf(error.strerror or str(error))
+        self._events = events
+        if is_short_of_watches():
+            self._go_deaf(_NO_WATCHES)
+        else:
+            self._deaf = ""
 
     def _go_deaf(self, reason: str) -> None:
-        self._is_deaf_still = True
         if reason != self._deaf:
             log.warning(
-                "no events of %s or of a part of it (%s); looking every %g s instead",
+                "no events of %s or of a part of it (%s); looking every %g s instead (is "
+                "fs.inotify.max_user_watches too low?)",
                 self.inbox,
                 reason,
                 self._settings.poll_seconds,

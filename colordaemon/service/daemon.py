@@ -116,7 +116,7 @@ class Daemon:
         self._notifier = Notifier()
         self._dispatcher = Dispatcher(journal, all_places, config, make_worker)
         self._intake = Intake(journal)
-        self._inboxes = Inboxes(journal, self._intake.knows, self._listening.selector)
+        self._inboxes = Inboxes(journal, self._intake.knows, wake)
         self._herald = Herald(journal, config.after)
         self._pruning = Pruning(journal, config.journal, self._dispatcher.ends_of)
         self._bulletin = Bulletin(journal, self._inboxes, self._dispatcher)

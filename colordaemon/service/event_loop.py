@@ -1,4 +1,4 @@
-"""Signals, as something that the main loop can wait for."""
+"""Signals and other threads, as something that the main loop can wait for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 
 
 class Wake:
-    """A pipe that a signal writes to, which ends a wait in the main loop."""
+    """Ends a wait in the main loop from anywhere: another thread, or a signal."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -21,6 +21,10 @@ class Wake:
     @property
     def write_fileno(self) -> int:
         return self._write
+
+    def __call__(self) -> None:
+        with suppress(BlockingIOError):  # full: the loop will wake up anyway
+            os.write(self._write, b"!")
 
     def clear(self) -> None:
         with suppress(BlockingIOError):

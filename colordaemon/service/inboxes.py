@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from selectors import BaseSelector
 
 from colordaemon.convert.routing import Presets
 from colordaemon.errors import ConfigError
@@ -30,7 +29,7 @@ class Inbox:
         presets: Presets,
         journal: Journal,
         known: Known,
-        selector: BaseSelector,
+        wake: Callable[[], None],
     ) -> None:
         self.places, self._journal = places, journal
         self.all_places: Sequence[Places] = (places,)
@@ -41,7 +40,7 @@ class Inbox:
             places.inbox,
             presets.config_of(places.inbox).watch,
             known,
-            selector,
+            wake,
             identity=remembered(journal, places.inbox),
             enter=self._enter,
             leave=self._lock.close,
@@ -90,11 +89,11 @@ class Inbox:
 class Inboxes:
     """All of them. `now` is in seconds of a clock that never jumps.
 
-    known, selector: see `Watch`.
+    known: see `Watch`. wake: called when there is something to do.
     """
 
-    def __init__(self, journal: Journal, known: Known, selector: BaseSelector) -> None:
-        self._journal, self._known, self._selector = journal, known, selector
+    def __init__(self, journal: Journal, known: Known, wake: Callable[[], None]) -> None:
+        self._journal, self._known, self._wake = journal, known, wake
         self._all: list[Inbox] = []
 
     def __iter__(self) -> Iterator[Inbox]:
@@ -107,7 +106,7 @@ class Inboxes:
         """
         before = {inbox.places: inbox for inbox in self._all}
         added = [
-            Inbox(places, presets, self._journal, self._known, self._selector)
+            Inbox(places, presets, self._journal, self._known, self._wake)
             for places in all_places
             if places not in before
         ]
