@@ -34,7 +34,8 @@ from colordaemon.service.supervisor import WorkerProcess
 
 set_up_logging()
 command = [sys.executable, "-c", sys.argv[2]]
-watch_forever(lambda: load_config(Path(sys.argv[1])), lambda config: WorkerProcess(config, command))
+load = lambda: load_config(Path(sys.argv[1]))
+watch_forever(load, lambda routing: WorkerProcess(routing, command))
 """
 _COPYING_WORKER = """
 import shutil, sys

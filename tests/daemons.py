@@ -37,7 +37,8 @@ def hanging(self, now):  # where a file is called so
 
 Watch.turn = hanging
 command = [sys.executable, "-c", sys.argv[2]]
-watch_forever(lambda: load_config(Path(sys.argv[1])), lambda config: WorkerProcess(config, command))
+load = lambda: load_config(Path(sys.argv[1]))
+watch_forever(load, lambda routing: WorkerProcess(routing, command))
 """
 # Ahead of the worker's own main: notes every segment that is begun, slows films down, and dies of
 # files that are called poison.
@@ -71,16 +72,15 @@ def deadly(source, *rest, **options):
 SegmentWorker.run, worker.color = noted, deadly
 worker.main()
 """
-# In place of the worker: colors nothing, loads nothing, and calls results as the presets want it.
+# In place of the worker: colors nothing, loads nothing, and calls results as the settings want it.
 STAND_IN = """
 import sys
 from multiprocessing.connection import Connection
 from colordaemon.service.messages import Begun, Fault, Finished, Order, Ready, Refused
-from colordaemon.convert.routing import Presets
 from colordaemon.convert.publish import fitting_name
 
 with Connection(int(sys.argv[1])) as connection:
-    presets = Presets(connection.recv())
+    routing = connection.recv()
     connection.send(Ready("a stand-in"))
     while True:
         try:
@@ -90,7 +90,7 @@ with Connection(int(sys.argv[1])) as connection:
         if not isinstance(order, Order):
             continue
         connection.send(Begun(order.job))
-        source, pattern = order.source, presets.config_for(order.source).output.name
+        source, pattern = order.source, routing.config_for(order.source).output.name
         target = order.folder / fitting_name(source.stem, source.suffix, pattern)
         partial = order.folder / f"{order.tag}.partial"
         try:
@@ -160,8 +160,12 @@ class Daemon:
 
     @property
     def worker_pid(self) -> int:
+        return self.worker_pids[0]
+
+    @property
+    def worker_pids(self) -> list[int]:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return int(children[0])
+        return [int(child) for child in children]
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)

@@ -74,6 +74,28 @@ def test_whatever_its_name_every_photo_comes_out_once_and_the_others_are_told(st
     assert len([*daemon.inbox.rglob("*.png")]) == 10  # masters stay
 
 
+def test_a_new_worker_goes_by_the_presets_of_the_daemon_until_they_are_loaded_anew(
+    start: Start,
+) -> None:
+    daemon = start("presets: {old: preset.yaml}")
+    preset = daemon.root / "preset.yaml"
+    preset.write_text("photo: {format: bmp}")
+    daemon.start()
+    daemon.wait_ready()
+    preset.write_text("photo: {format: png}")
+    before = daemon.worker_pid
+    os.kill(before, signal.SIGKILL)
+    daemon.wait(lambda: daemon.worker_pids not in ([], [before]))
+    drop(daemon, "old/early.jpg")
+    daemon.wait_for_ends(1)
+    daemon.signal(signal.SIGHUP)
+    daemon.wait(lambda: "took the new configuration" in daemon.said())
+    drop(daemon, "old/late.jpg")
+    daemon.wait_for_ends(2)
+    assert daemon.stop() == 0
+    assert daemon.results == ["old/early.color.bmp", "old/late.color.png"]
+
+
 def test_systemd_is_told_the_truth_in_order(start: Start) -> None:
     daemon = start()
     daemon.start(WATCHDOG_USEC="400000")

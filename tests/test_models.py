@@ -8,7 +8,8 @@ import pytest
 from command import once, write_photo
 
 from colordaemon.config import Config, ModelSettings
-from colordaemon.convert.models import Models, fits
+from colordaemon.convert.models import Models
+from colordaemon.convert.routing import fits
 from colordaemon.errors import ModelError
 from colordaemon.network.checkpoint import save_model
 from colordaemon.network.model import ColorNet, Decoding

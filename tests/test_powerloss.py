@@ -16,6 +16,7 @@ from wrecks import Wreck
 from colordaemon import durable
 from colordaemon.config import AfterSettings, Config, JobSettings, OutputSettings
 from colordaemon.convert.publish import seal
+from colordaemon.convert.routing import Routing
 from colordaemon.inbox.folders import Places
 from colordaemon.inbox.scan import scan
 from colordaemon.inbox.watcher import Settled
@@ -77,7 +78,8 @@ class House:
     def run(self) -> dict[State, int]:
         """One life of a daemon, from its start until nothing is left to do."""
         with Journal(self.places.journal) as journal:
-            dispatcher = Dispatcher(journal, [self.places], self.config, lambda config: Hand())
+            routing = Routing(self.config)
+            dispatcher = Dispatcher(journal, [self.places], routing, lambda _: Hand())
             intake, now = Intake(journal), 100.0
             dispatcher.recover(now)
             ends = dispatcher.ends_of(self.places.inbox)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from colordaemon.config import Config, InboxSettings
-from colordaemon.convert.priorities import Priorities
+from colordaemon.convert.routing import Routing
 from colordaemon.service import intake
 from colordaemon.service.intake import Intake
 from colordaemon.service.job import Found, State
@@ -20,12 +20,12 @@ def test_a_folder_has_its_own_priority_and_else_that_of_its_inbox() -> None:
         InboxSettings(inbox=Path("/in/urgent"), outbox=Path("/out/urgent"), priority=5),
     )
     config = Config(inboxes=entries, priorities={"urgent": 7, "*.mxf": -1})
-    found = Priorities(config)
-    assert found.of(Path("/in/home/a.png")) == 0
-    assert found.of(Path("/in/urgent/a.png")) == 5  # folders above the inbox do not count
-    assert found.of(Path("/in/home/urgent/a.mxf")) == 7
-    assert found.of(Path("/in/urgent/deep/a.mxf")) == -1
-    assert found.of(Path("/elsewhere/urgent/a.png")) == 0
+    found = Routing(config)
+    assert found.priority_of(Path("/in/home/a.png")) == 0
+    assert found.priority_of(Path("/in/urgent/a.png")) == 5  # folders above the inbox do not count
+    assert found.priority_of(Path("/in/home/urgent/a.mxf")) == 7
+    assert found.priority_of(Path("/in/urgent/deep/a.mxf")) == -1
+    assert found.priority_of(Path("/elsewhere/urgent/a.png")) == 0
 
 
 def test_what_waits_takes_other_priorities_a_few_at_a_time(
@@ -47,5 +47,5 @@ def test_what_waits_takes_other_priorities_a_few_at_a_time(
 
 def test_in_the_short_form_folders_have_priorities_too() -> None:
     config = Config(inbox=Path("/in"), outbox=Path("/out"), priorities={"urgent": 7})
-    assert Priorities(config).of(Path("/in/urgent/a.png")) == 7
-    assert Priorities(config).of(Path("/in/a.png")) == 0
+    assert Routing(config).priority_of(Path("/in/urgent/a.png")) == 7
+    assert Routing(config).priority_of(Path("/in/a.png")) == 0

@@ -13,6 +13,7 @@ import pytest
 from daemons import STAND_IN, Daemon
 
 from colordaemon.config import Config, JournalSettings, OutputSettings
+from colordaemon.convert.routing import Routing
 from colordaemon.inbox.folders import Places
 from colordaemon.inbox.stability import signature_of
 from colordaemon.media.inventory import Entry
@@ -40,7 +41,7 @@ class House:
             folder.mkdir(exist_ok=True)
         self.config = config
         self.journal = Journal(self.places.journal)
-        self.ends = Ends(self.journal, self.places, config)
+        self.ends = Ends(self.journal, self.places, Routing(config))
         self.now = 0.0
         clock = count(0.0, step)
         self.pruning = Pruning(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from colordaemon.config import AfterSettings, Config, OutputSettings
+from colordaemon.convert.routing import Routing
 from colordaemon.inbox.folders import Places
 from colordaemon.inbox.stability import signature_of
 from colordaemon.service import source_action
@@ -41,7 +42,7 @@ class House:
 
     def open(self) -> None:
         self.journal = Journal(self.places.journal)
-        self.ends = Ends(self.journal, self.places, self.config)
+        self.ends = Ends(self.journal, self.places, Routing(self.config))
 
     def color(self) -> None:
         """What the worker does, and what the daemon does with it."""

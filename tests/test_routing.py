@@ -8,17 +8,17 @@ import pytest
 
 from colordaemon.config import Config
 from colordaemon.config_file import load_config
-from colordaemon.convert.routing import Presets
+from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
 
 
-def presets(folder: Path, preset: str, pattern: str = "archive") -> Presets:
+def presets(folder: Path, preset: str, pattern: str = "archive") -> Routing:
     (folder / "preset.yaml").write_text(preset)
     (folder / "config.yaml").write_text(
         "inbox: in\noutbox: out\nfilm: {crf: 20, preset: slow}\n"
         f"presets: {{'{pattern}': preset.yaml}}\n"
     )
-    return Presets(load_config(folder / "config.yaml"))
+    return Routing(load_config(folder / "config.yaml"))
 
 
 def test_a_preset_says_what_differs_and_the_rest_stays(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_each_inbox_may_have_a_preset_and_those_of_folders_stand_above_it(tmp_pa
         "inboxes:\n  - {inbox: a, outbox: out, preset: a.yaml}\n  - {inbox: b, outbox: out}\n"
         "presets: {small: small.yaml}\n"
     )
-    found = Presets(load_config(tmp_path / "config.yaml"))
+    found = Routing(load_config(tmp_path / "config.yaml"))
     codecs = {
         name: (
             found.config_for(tmp_path / name).film.codec,
@@ -65,7 +65,7 @@ def test_each_inbox_may_have_a_preset_and_those_of_folders_stand_above_it(tmp_pa
     }
     assert found.config_of(tmp_path / "a").watch.poll == "always"
     assert found.config_of(tmp_path / "b").watch.poll == "auto"
-    assert found.all[0] is found.config_for(tmp_path / "a/x.mp4")
+    assert found.configs[0] is found.config_for(tmp_path / "a/x.mp4")
 
 
 @pytest.mark.parametrize(
@@ -84,4 +84,4 @@ def test_what_a_preset_cannot_say_is_told(tmp_path: Path, preset: str, told: str
 
 def test_without_presets_all_files_are_alike() -> None:
     config = Config()
-    assert Presets(config).config_for(Path("/x/a.png")) is config
+    assert Routing(config).config_for(Path("/x/a.png")) is config

@@ -13,6 +13,7 @@ import av.error
 import pytest
 
 from colordaemon.config import AfterSettings, Config, JobSettings, OutputSettings
+from colordaemon.convert.routing import Routing
 from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.inbox.folders import Places
 from colordaemon.inbox.scan import rank_of
@@ -85,10 +86,10 @@ class Stage:
         self.journal, self.places = journal, places
         self.puppets: list[Puppet] = []
         self.first_words: FromWorker | None = Ready("a test")
-        self.dispatcher = Dispatcher(journal, [places, *more], config, self._make)
+        self.dispatcher = Dispatcher(journal, [places, *more], Routing(config), self._make)
         self.now = 100.0
 
-    def _make(self, config: Config) -> Puppet:
+    def _make(self, routing: Routing) -> Puppet:
         self.puppets.append(Puppet(*([self.first_words] if self.first_words else [])))
         return self.puppets[-1]
 
@@ -389,7 +390,7 @@ def test_wrong_settings_stop_the_queue_until_there_are_others(stage: Stage) -> N
     stage.turn(Refused(order.job, Fault.SETTINGS, "no encoder option crff"))
     stage.turn(seconds=100_000)
     assert len(stage.names_ordered()) == 1
-    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)), [stage.places])
+    stage.dispatcher.reload(Routing(Config(jobs=JobSettings(free_mib=0))), [stage.places])
     for _ in range(4):
         stage.turn()
     assert len(stage.puppets) == 2 and len(stage.puppet.orders) == 1
@@ -409,7 +410,7 @@ def test_a_new_model_that_cannot_be_loaded_stops_the_queue_and_not_the_daemon(
     stage.turn()
     stage.turn()
     stage.first_words = Unfit("no model file x")
-    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)), [stage.places])
+    stage.dispatcher.reload(Routing(Config(jobs=JobSettings(free_mib=0))), [stage.places])
     for _ in range(3):
         stage.turn()
     stage.puppet.dead = True
@@ -419,7 +420,7 @@ def test_a_new_model_that_cannot_be_loaded_stops_the_queue_and_not_the_daemon(
     assert len(stage.puppets) == 2
     stage.first_words = Ready("a test")
     stage.drop("a.png")
-    stage.dispatcher.reload(Config(jobs=JobSettings(free_mib=0)), [stage.places])
+    stage.dispatcher.reload(Routing(Config(jobs=JobSettings(free_mib=0))), [stage.places])
     for _ in range(4):
         stage.turn()
     assert stage.names_ordered() == ["a.png"]
@@ -678,7 +679,7 @@ def test_what_was_begun_for_an_inbox_ends_well_when_it_is_configured_no_more(
     with open_stage(one, other) as stage:
         order = stage.begin("a.png", "b.png")
         stage.drop("c.png", places=other)
-        stage.dispatcher.reload(CONFIG, [other])
+        stage.dispatcher.reload(Routing(CONFIG), [other])
         stage.dispatcher.serve([other.inbox])
         stage.turn(stage.finish(order))
         for _ in range(4):
@@ -702,7 +703,7 @@ def test_a_result_without_a_name_waits_for_its_inbox_to_be_configured_again(
         later.dispatcher.recover(200.0)
         later.turn()
         assert stage.job(order.job).state is State.PUBLISHING
-        later.dispatcher.reload(CONFIG, [one, other])
+        later.dispatcher.reload(Routing(CONFIG), [one, other])
         later.dispatcher.serve([one.inbox, other.inbox])
         later.turn()
         assert stage.job(order.job).state is State.DONE

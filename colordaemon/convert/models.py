@@ -7,9 +7,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from colordaemon.config import Config, ModelSettings
-from colordaemon.convert.checksum import sha256
 from colordaemon.convert.convert import Model
-from colordaemon.convert.patterns import fits
+from colordaemon.convert.publish import sha256
+from colordaemon.convert.routing import first_fitting
 from colordaemon.errors import ModelError
 from colordaemon.media.provenance import Maker
 from colordaemon.network.checkpoint import BUNDLED
@@ -55,10 +55,7 @@ class Models:
 
     def file_for(self, source: Path) -> Path | None:
         """The first of `models` whose folder or pattern fits, else `model.file`; None: bundled."""
-        for pattern, file in self._routes.items():
-            if fits(source, pattern):
-                return file
-        return self._settings.file
+        return first_fitting(source, self._routes, self._settings.file)
 
 
 def _load(settings: ModelSettings) -> Colorizer:

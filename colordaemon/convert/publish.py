@@ -11,15 +11,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from colordaemon.config import OutputSettings
-from colordaemon.durable import LONGEST_NAME, flush_file, flush_folder, rename_new
+from colordaemon.durable import LONGEST_NAME, flush_file, flush_folder, rename_new, replace_file
 from colordaemon.errors import TargetExists, TargetTaken
 
 log = logging.getLogger(__name__)
@@ -112,3 +113,34 @@ def stands_under_another_name(path: Path) -> bool:
     """Whether a file is there whose name is written otherwise, as "A.png" is found for "a.png"
     where a file system does not tell cases apart."""
     return os.path.lexists(path) and path.name not in os.listdir(path.parent)  # noqa: PTH208
+
+
+_SUFFIX = ".sha256"
+_READ_BYTES = 1 << 20
+
+
+def sha256(path: Path, on_work: Callable[[], None] = lambda: None) -> str:
+    """Of a file's bytes, in hexadecimal. on_work: called for every MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(_READ_BYTES):
+            digest.update(part)
+            on_work()
+    return digest.hexdigest()
+
+
+def write_checksum(target: Path, digest: str) -> None:
+    """NAME.sha256 beside a file, whole or not at all."""
+    name = os.fsencode(target.name)
+    escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    mark = b"\\" if escaped != name else b""  # sha256sum's sign that a name is escaped
+    # On the disk after this: once the journal says done, nobody makes it again.
+    replace_file(checksum_path(target), mark + digest.encode() + b"  " + escaped + b"\n")
+
+
+def checksum_path(target: Path) -> Path:
+    """Where the checksum of a file is; as much of the name as there is room for."""
+    name = target.name
+    while len(os.fsencode(name)) > LONGEST_NAME - len(_SUFFIX):
+        name = name[:-1]
+    return target.with_name(name + _SUFFIX)

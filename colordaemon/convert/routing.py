@@ -1,14 +1,17 @@
-"""Settings of their own: for an inbox by its `preset`, for some of its files by `presets`."""
+"""Which settings and which priority a file gets, by its inbox and by folders or patterns in it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 from colordaemon.config import Config
 from colordaemon.config_file import load_config
-from colordaemon.convert.patterns import fits
 from colordaemon.errors import ConfigError
 
 # What may differ from file to file, and beyond that from inbox to inbox; the rest belongs to the
@@ -16,51 +19,87 @@ from colordaemon.errors import ConfigError
 _OF_FILES = ("model", "models", "film", "photo", "output")
 _OF_INBOXES = (*_OF_FILES, "watch")
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class _Desk:
-    """An inbox and its settings. exceptions: by folder or pattern, those for some of its files."""
+class _Inbox:
+    """An inbox and its settings. presets: by folder or pattern, the settings of some files."""
 
-    inbox: Path
+    path: Path
+    priority: int
     config: Config
-    exceptions: dict[str, Config]
+    presets: dict[str, Config]
 
 
-class Presets:
-    """A configuration, and what becomes of it for some inboxes and files. Raises ConfigError."""
+class Routing:
+    """A configuration with all its presets, which are read here and never again: whoever has this,
+    the worker too, goes by the same settings until the next reload. Raises ConfigError."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
+        self.config = config
         presets = {pattern: (file, load_config(file)) for pattern, file in config.presets.items()}
-        self._desks = []
+        self._inboxes = []
         for entry in config.all_inboxes:
             base = config
             if entry.preset is not None:
                 base = _with(config, load_config(entry.preset), entry.preset, _OF_INBOXES)
-            exceptions = {
+            of_files = {
                 pattern: _with(base, preset, file, _OF_FILES)
                 for pattern, (file, preset) in presets.items()
             }
-            self._desks.append(_Desk(Path(os.path.realpath(entry.inbox)), base, exceptions))
+            path = Path(os.path.realpath(entry.inbox))
+            self._inboxes.append(_Inbox(path, entry.priority, base, of_files))
 
     @property
-    def all(self) -> list[Config]:
+    def configs(self) -> list[Config]:
         """Every configuration that a file may have; first that of the first inbox."""
-        found = [each for desk in self._desks for each in (desk.config, *desk.exceptions.values())]
-        return [*found, self._config]
+        found = [[inbox.config, *inbox.presets.values()] for inbox in self._inboxes]
+        return [*chain.from_iterable(found), self.config]
 
     def config_for(self, source: Path) -> Config:
         """Of the first preset whose folder or pattern fits, as seen from the inbox."""
-        for desk in self._desks:
-            if source.is_relative_to(desk.inbox):
-                path = PurePath(source.relative_to(desk.inbox))
-                fitting = (own for pattern, own in desk.exceptions.items() if fits(path, pattern))
-                return next(fitting, desk.config)
-        return self._config
+        inbox = self._inbox_of(source)
+        if inbox is None:
+            return self.config
+        return first_fitting(source.relative_to(inbox.path), inbox.presets, inbox.config)
 
     def config_of(self, inbox: Path) -> Config:
         """Of an inbox as a whole."""
-        return next((desk.config for desk in self._desks if desk.inbox == inbox), self._config)
+        return next((each.config for each in self._inboxes if each.path == inbox), self.config)
+
+    def priority_of(self, source: Path) -> int:
+        """That of the first folder or pattern which fits, as seen from the inbox; else the inbox's.
+
+        0 for a file of an inbox that is no longer in the configuration.
+        """
+        inbox = self._inbox_of(source)
+        if inbox is None:
+            return 0
+        return first_fitting(source.relative_to(inbox.path), self.config.priorities, inbox.priority)
+
+    def _inbox_of(self, source: Path) -> _Inbox | None:
+        return next((each for each in self._inboxes if source.is_relative_to(each.path)), None)
+
+
+def first_fitting(source: PurePath, choices: Mapping[str, T], otherwise: T) -> T:
+    """What the first folder or pattern that fits a file stands for."""
+    return next((own for pattern, own in choices.items() if fits(source, pattern)), otherwise)
+
+
+def fits(source: PurePath, pattern: str) -> bool:
+    """Whether a file lies in a folder of that name ("faces", "scans/faces"), or matches a glob.
+
+    A glob ("portrait-*", "faces/*.tif") is compared with the name, or with as many of the last
+    folders as it has; * does not reach across folders.
+    """
+    wanted, parts = PurePath(pattern).parts, source.parts
+    if any(letter in pattern for letter in "*?["):
+        last = parts[-len(wanted) :]
+        return len(last) == len(wanted) and all(map(fnmatchcase, last, wanted))
+    folders = parts[:-1]
+    starts = range(len(folders) - len(wanted) + 1)
+    return any(folders[start : start + len(wanted)] == wanted for start in starts)
 
 
 def _with(config: Config, preset: Config, file: Path, sections: tuple[str, ...]) -> Config:

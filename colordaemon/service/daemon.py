@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 from colordaemon.config import Config
-from colordaemon.convert.priorities import Priorities
-from colordaemon.convert.routing import Presets
+from colordaemon.convert.routing import Routing
 from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
 from colordaemon.inbox.folders import Places, find_places, make_state
 from colordaemon.inbox.lock import locked_state
@@ -52,7 +51,7 @@ OPEN = (State.QUEUED, State.RUNNING, State.PUBLISHING)
 
 
 def watch_forever(
-    load: Callable[[], Config], make_worker: Callable[[Config], WorkerProcess] = WorkerProcess
+    load: Callable[[], Config], make_worker: Callable[[Routing], WorkerProcess] = WorkerProcess
 ) -> None:
     """Run until SIGTERM or SIGINT. load: reads the configuration, now and at every SIGHUP.
 
@@ -83,7 +82,7 @@ def _wait_after(trouble: str) -> None:
     time.sleep(DISK_SECONDS)
 
 
-def _watch(load: Callable[[], Config], make_worker: Callable[[Config], WorkerProcess]) -> None:
+def _watch(load: Callable[[], Config], make_worker: Callable[[Routing], WorkerProcess]) -> None:
     config = load()
     all_places = find_places(config)
     state = all_places[0].state
@@ -109,12 +108,13 @@ class Daemon:
         all_places: Sequence[Places],
         journal: Journal,
         wake: Wake,
-        make_worker: Callable[[Config], WorkerProcess],
+        make_worker: Callable[[Routing], WorkerProcess],
     ) -> None:
         self._load, self._config, self._places, self._journal = load, config, all_places, journal
+        self._routing = Routing(config)
         self._listening = Listening(wake)
         self._notifier = Notifier()
-        self._dispatcher = Dispatcher(journal, all_places, config, make_worker)
+        self._dispatcher = Dispatcher(journal, all_places, self._routing, make_worker)
         self._intake = Intake(journal)
         self._inboxes = Inboxes(journal, self._intake.knows, wake)
         self._herald = Herald(journal, config.after)
@@ -129,8 +129,8 @@ class Daemon:
 
     def run(self, signals: Signals) -> None:
         """Until all is quiet after SIGTERM. Raises ConfigError, ModelError and WorkerLost."""
-        self._inboxes.take(self._places, Presets(self._config), time.monotonic())
-        self._intake.prioritize(Priorities(self._config).of)
+        self._inboxes.take(self._places, self._routing, time.monotonic())
+        self._intake.prioritize(self._routing.priority_of)
         self._dispatcher.recover(time.time())
         while not self._is_over(signals):
             if signals.reload:
@@ -273,17 +273,17 @@ class Daemon:
         now = time.monotonic()
         try:
             config = self._load()
-            presets, all_places = Presets(config), find_places(config)
+            routing, all_places = Routing(config), find_places(config)
             self._check_that_places_stay(all_places)
-            self._inboxes.take(all_places, presets, now)
+            self._inboxes.take(all_places, routing, now)
         except ConfigError as error:
             for mistake in str(error).split("\n"):
                 log.error("the old configuration stays: %s", mistake)
             self._inboxes.rescan(now)
         else:
             self._config, self._places = config, all_places
-            self._dispatcher.reload(config, all_places)
-            self._intake.prioritize(Priorities(config).of)
+            self._dispatcher.reload(routing, all_places)
+            self._intake.prioritize(routing.priority_of)
             self._herald.reload(config.after)
             self._pruning.reload(config.journal)
             log.info("took the new configuration")

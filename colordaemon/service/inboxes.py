@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from colordaemon.convert.routing import Presets
+from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import Places, check_places, expect_inbox, make_places
 from colordaemon.inbox.lock import locked_inbox
@@ -26,7 +26,7 @@ class Inbox:
     def __init__(
         self,
         places: Places,
-        presets: Presets,
+        routing: Routing,
         journal: Journal,
         known: Known,
         wake: Callable[[], None],
@@ -38,7 +38,7 @@ class Inbox:
         self._has_opened = False
         self.watch = Watch(
             places.inbox,
-            presets.config_of(places.inbox).watch,
+            routing.config_of(places.inbox).watch,
             known,
             wake,
             identity=remembered(journal, places.inbox),
@@ -99,14 +99,14 @@ class Inboxes:
     def __iter__(self) -> Iterator[Inbox]:
         return iter(self._all)
 
-    def take(self, all_places: Sequence[Places], presets: Presets, now: float) -> None:
+    def take(self, all_places: Sequence[Places], routing: Routing, now: float) -> None:
         """Begin with those that are new, end with those that are no more, and look at all anew.
 
         Raises ConfigError with all that is wrong with new ones; nothing has changed then.
         """
         before = {inbox.places: inbox for inbox in self._all}
         added = [
-            Inbox(places, presets, self._journal, self._known, self._wake)
+            Inbox(places, routing, self._journal, self._known, self._wake)
             for places in all_places
             if places not in before
         ]
@@ -121,7 +121,7 @@ class Inboxes:
         for inbox, places in zip(self._all, all_places, strict=True):
             if places in before:
                 inbox.places, inbox.all_places = places, all_places  # labels may be others
-                inbox.watch.reload(presets.config_of(places.inbox).watch)
+                inbox.watch.reload(routing.config_of(places.inbox).watch)
                 inbox.watch.rescan(now)
 
     def rescan(self, now: float, *which: Path) -> None:

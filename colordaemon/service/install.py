@@ -18,7 +18,7 @@ from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.config_file import load_config
-from colordaemon.convert.routing import Presets
+from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import Places, find_places
 
@@ -174,7 +174,7 @@ def _read(configs: Sequence[Config], config_file: Path, program: Path) -> Iterat
     for config in configs:
         yield from config.presets.values()
         yield from (entry.preset for entry in config.all_inboxes if entry.preset)
-        for each in Presets(config).all:
+        for each in Routing(config).configs:
             yield from (path for path in (each.model.file, *each.models.values()) if path)
         if config.after.hook:
             yield Path(shlex.split(config.after.hook)[0])

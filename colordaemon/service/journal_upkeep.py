@@ -22,7 +22,7 @@ from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.convert.publish import fitting_name
-from colordaemon.convert.routing import Presets
+from colordaemon.convert.routing import Routing
 from colordaemon.durable import flush_folder
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import Places, find_places
@@ -79,14 +79,14 @@ def _existing(config: Config) -> Path:
 
 def rebuild(config: Config) -> Rebuilt:
     """Begin a new journal with what can be read of the old one. Raises ConfigError and OSError."""
-    all_places, presets = find_places(config), Presets(config)
+    all_places, routing = find_places(config), Routing(config)
     old = all_places[0].journal
     new = old.with_name(f"{old.name}.new")
     with locked_state(old.parent):
         _move_journal(new, None)
         with Journal(new) as journal:
             kept = journal.adopt(*_readable(old)) if old.is_file() else 0
-            recognized = sum(_recognize(journal, places, presets) for places in all_places)
+            recognized = sum(_recognize(journal, places, routing) for places in all_places)
         if os.geteuid() == 0:  # begun by root, it is the daemon's all the same
             owner = old.parent.stat()
             os.chown(new, owner.st_uid, owner.st_gid)
@@ -137,14 +137,14 @@ def _row(db: sqlite3.Connection, number: int) -> list[sqlite3.Row]:
         return []
 
 
-def _recognize(journal: Journal, places: Places, presets: Presets) -> int:
+def _recognize(journal: Journal, places: Places, routing: Routing) -> int:
     """Write down which sources have results already; returns how many."""
     count, now = 0, time.time()
     for path, signature in scan(places.inbox):
         found = _found(path, signature)
         if not [*journal.unknown([found])]:
             continue
-        for result in _results(path, signature, places, presets):
+        for result in _results(path, signature, places, routing):
             journal.add([found], now)
             (job, *_) = journal.of_source(path)
             journal.publishing(job, result, Partial.of(result), now)
@@ -161,11 +161,11 @@ def _found(path: Path, signature: Signature) -> Found:
 
 
 def _results(
-    source: Path, signature: Signature, places: Places, presets: Presets
+    source: Path, signature: Signature, places: Places, routing: Routing
 ) -> Iterator[Path]:
     """Files in the outbox that are called as a source's result, and bear its time."""
     folder = (places.outbox / places.relative(source)).parent
-    stem = fitting_name(source.stem, "", presets.config_for(source).output.name)
+    stem = fitting_name(source.stem, "", routing.config_for(source).output.name)
     called = re.compile(rf"{re.escape(stem)}( \(\d+\))?\.\w+")
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:

@@ -6,14 +6,14 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 
-from colordaemon.config import Config
+from colordaemon.convert.routing import Routing
 from colordaemon.errors import WorkerLost
 from colordaemon.service.messages import FromWorker, Ready
 from colordaemon.service.supervisor import WorkerProcess
 
 log = logging.getLogger(__name__)
 
-MakeWorker = Callable[[Config], WorkerProcess]
+MakeWorker = Callable[[Routing], WorkerProcess]
 KILL_SECONDS = 60.0  # after which a killed process that is still there hangs in the kernel
 STILLBORN = 3  # workers that died before they were ready, in a row: the machine is not fit
 
@@ -39,8 +39,8 @@ class Keeper:
     def is_ready(self) -> bool:
         return bool(self.ready_on) and self._killed is None
 
-    def start(self, config: Config, now: float) -> None:
-        self.worker = self._make_worker(config)
+    def start(self, routing: Routing, now: float) -> None:
+        self.worker = self._make_worker(routing)
         self._heard, self._killed, self.ready_on = now, None, ""
 
     def replace(self) -> None:

@@ -7,10 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from colordaemon.config import Config
-from colordaemon.convert.checksum import sha256, write_checksum
-from colordaemon.convert.publish import stands_under_another_name
-from colordaemon.convert.routing import Presets
+from colordaemon.convert.publish import sha256, stands_under_another_name, write_checksum
+from colordaemon.convert.routing import Routing
 from colordaemon.inbox.folders import Places
 from colordaemon.inbox.safe_open import anchored, folder_beneath, look_beneath
 from colordaemon.inbox.stability import quiet_seconds, signature_from
@@ -34,11 +32,9 @@ GONE_SECONDS = 10.0  # between two looks for a file whose inbox is gone
 class Ends:
     """Ends of the jobs of one inbox. `wall` is in Unix seconds."""
 
-    def __init__(
-        self, journal: Journal, places: Places, config: Config, presets: Presets | None = None
-    ) -> None:
-        self._journal, self.places, self._config = journal, places, config
-        self._presets = presets or Presets(config)
+    def __init__(self, journal: Journal, places: Places, routing: Routing) -> None:
+        self._journal, self.places, self._routing = journal, places, routing
+        self._config = routing.config
 
     def is_still_there(self, job: Job, wall: float) -> bool:
         """Whether a job's source is what was queued; if not, the job is cancelled.
@@ -184,7 +180,7 @@ class Ends:
     def needs(self, job: Job) -> bool:
         """Whether a file that lies there depends on what is known of a job that has ended: its
         source would be colored again, or its result replaced by another's."""
-        if job.state is State.DONE and self._presets.config_for(job.source).output.overwrite:
+        if job.state is State.DONE and self._routing.config_for(job.source).output.overwrite:
             return True
         try:
             with folder_beneath(self.places.inbox, job.source.parent) as folder:
@@ -239,7 +235,7 @@ class Ends:
 
     def _may_replace(self, target: Path, source: Path) -> bool:
         """Two sources never share a result, even where older results are replaced."""
-        overwrite = self._presets.config_for(source).output.overwrite
+        overwrite = self._routing.config_for(source).output.overwrite
         if not overwrite or self._journal.made_by_another(target, source):
             return False
         try:

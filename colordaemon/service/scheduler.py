@@ -7,8 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from colordaemon.config import Config
-from colordaemon.convert.routing import Presets
+from colordaemon.convert.routing import Routing
 from colordaemon.errors import ModelError
 from colordaemon.inbox.folders import Places
 from colordaemon.service.job import Job, State
@@ -40,26 +39,25 @@ class Dispatcher:
         self,
         journal: Journal,
         all_places: Sequence[Places],
-        config: Config,
+        routing: Routing,
         make_worker: MakeWorker = WorkerProcess,
     ) -> None:
         self._journal = journal
         self._keeper = Keeper(make_worker)
-        self.holds = Holds(config.jobs.failures)
-        self.space = Space(config.jobs)
+        self.holds = Holds(routing.config.jobs.failures)
+        self.space = Space(routing.config.jobs)
         self.hands = Hands()
         self._unpublished = Unpublished(self.space)
         self._outcomes = Outcomes(journal, self.hands, self.holds, self.space, self._unpublished)
         self._was_ever_ready = False
         self._closing = self._renewing = False
         self._lead = -math.inf  # of the clock on the wall over the one that never jumps
-        self._configure(config, all_places)
+        self._configure(routing, all_places)
         self._serving = {places.inbox for places in all_places}
 
-    def _configure(self, config: Config, all_places: Sequence[Places]) -> None:
-        presets = Presets(config)
-        self._config = config
-        self._ends = [Ends(self._journal, places, config, presets) for places in all_places]
+    def _configure(self, routing: Routing, all_places: Sequence[Places]) -> None:
+        self._routing, self._config = routing, routing.config
+        self._ends = [Ends(self._journal, places, routing) for places in all_places]
 
     def serve(self, inboxes: Iterable[Path]) -> None:
         """Take up files of these inboxes, and of no others."""
@@ -111,7 +109,7 @@ class Dispatcher:
                 and not self._closing
                 and not self.holds.has("settings")
             ):
-                self._keeper.start(self._config, now)
+                self._keeper.start(self._routing, now)
                 self._renewing = False
             return
         cause = self._keeper.cause_of_death()
@@ -168,10 +166,11 @@ class Dispatcher:
         self.holds.release()
         self.space.release()
 
-    def reload(self, config: Config, all_places: Sequence[Places]) -> None:
+    def reload(self, routing: Routing, all_places: Sequence[Places]) -> None:
         """Take another configuration, from the next file on."""
-        self._configure(config, all_places)
-        self.holds.failures, self.space.settings = config.jobs.failures, config.jobs
+        self._configure(routing, all_places)
+        jobs = self._config.jobs
+        self.holds.failures, self.space.settings = jobs.failures, jobs
         self.holds.release("settings")
         self._unpublished.add(self._journal.jobs(State.PUBLISHING))  # of inboxes that are back
         self._renewing = True

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 
-from colordaemon.config import Config
+from colordaemon.convert.routing import Routing
 from colordaemon.service.messages import FromWorker, ToWorker
 
 COMMAND = (sys.executable, "-m", "colordaemon.service.worker")
@@ -19,13 +19,13 @@ COMMAND = (sys.executable, "-m", "colordaemon.service.worker")
 class WorkerProcess:
     """One life of a worker. command: what to run, followed by two numbers; see `worker.main`."""
 
-    def __init__(self, config: Config, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, routing: Routing, command: Sequence[str] = COMMAND) -> None:
         self._connection, theirs = Pipe()
         with theirs:
             line = [*command, str(theirs.fileno()), str(os.getpid())]
             self._process = subprocess.Popen(line, pass_fds=[theirs.fileno()])  # noqa: S603
         with suppress(OSError):  # dead already: `is_dead` says so
-            self._connection.send(config)
+            self._connection.send(routing)
 
     @property
     def pid(self) -> int:

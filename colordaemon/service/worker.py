@@ -1,7 +1,7 @@
 """The process that holds the model and colors files: `python -m colordaemon.service.worker FD`.
 
 A child of the daemon, because FFmpeg and CUDA may take their process down with them. It is given
-one end of a socket pair, over which it gets the configuration and then orders. It writes nothing
+one end of a socket pair, over which it gets the settings and then orders. It writes nothing
 but partial files: names, the journal and sources are the daemon's.
 """
 
@@ -25,12 +25,10 @@ from pathlib import Path
 import av.error
 import torch
 
-from colordaemon.config import Config
-from colordaemon.convert.checksum import sha256
 from colordaemon.convert.convert import NoRoom, Place, color
 from colordaemon.convert.models import Models, Shelf
-from colordaemon.convert.publish import RESULT, fitting_name, seal
-from colordaemon.convert.routing import Presets
+from colordaemon.convert.publish import RESULT, fitting_name, seal, sha256
+from colordaemon.convert.routing import Routing
 from colordaemon.errors import (
     NO_SPACE,
     OF_DISKS,
@@ -89,12 +87,12 @@ class Worker:
     """Takes orders until the daemon hangs up. folder_umask: for folders of results; files are
     private until they are whole."""
 
-    def __init__(self, connection: Connection, config: Config, folder_umask: int = 0o022) -> None:
+    def __init__(self, connection: Connection, routing: Routing, folder_umask: int = 0o022) -> None:
         self._connection = connection
         self._folder_umask = folder_umask
-        self._presets = Presets(config)
+        self._routing = routing
         shelf = Shelf()
-        self._models = {id(each): Models(each, shelf) for each in self._presets.all}
+        self._models = {id(each): Models(each, shelf) for each in routing.configs}
         self._waiting: deque[Order] = deque()
         self._stopping = False
 
@@ -104,13 +102,13 @@ class Worker:
         Raises ModelError.
         """
         colorizer = self._predict()
-        wanted = self._presets.all[0].model.device
+        wanted = self._routing.configs[0].model.device
         remark = " (CUDA does not find the NVIDIA GPU)" if overlooks_gpu(wanted) else ""
         self._say(Ready(f"{colorizer}{remark}"))
 
     def _predict(self) -> Colorizer:
         """Let the first model color a picture."""
-        colorizer = self._models[id(self._presets.all[0])].colorizer_for(Path())
+        colorizer = self._models[id(self._routing.configs[0])].colorizer_for(Path())
         side = colorizer.short_side
         colorizer.predict_ab(torch.zeros(1, 1, side, side))
         return colorizer
@@ -143,7 +141,7 @@ class Worker:
     def _refuse_over(self, order: Order, error: Exception) -> None:
         """What was not raised on purpose is of the disk, of the machine, or of the file alone."""
         if _is_out_of_memory(error):
-            limit = limit_bytes(self._presets.config_for(order.source).jobs.memory_mib) >> 20
+            limit = limit_bytes(self._routing.config_for(order.source).jobs.memory_mib) >> 20
             reason = f"out of memory, {limit} MiB is the limit (jobs.memory_mib)"
             self._refuse(order, Fault.UNFORESEEN, reason)
             return
@@ -199,7 +197,7 @@ class Worker:
     def _colored(
         self, order: Order, source: OpenedSource, reporter: _Reporter, stack: ExitStack
     ) -> Finished:
-        config = self._presets.config_for(order.source)
+        config = self._routing.config_for(order.source)
 
         def find_place(suffix: str) -> Place:
             """Only now the folder is made: a file that fails leaves no empty one."""
@@ -345,11 +343,11 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which knows what to do
     set_up_logging()
     with Connection(descriptor) as connection, umask(PRIVATE) as folder_umask:
-        config: Config = connection.recv()
+        routing: Routing = connection.recv()
         try:
-            worker = Worker(connection, config, folder_umask)
+            worker = Worker(connection, routing, folder_umask)
             worker.warm_up()
-            limit_memory(config.jobs.memory_mib)
+            limit_memory(routing.config.jobs.memory_mib)
         except (ConfigError, ModelError) as error:
             connection.send(Unfit(str(error)))
             return
