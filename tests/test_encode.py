@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from colordaemon.config import FilmSettings
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.film.colorize import plan_film
 from colordaemon.media.codec import choose_encoder
+from colordaemon.media.inventory import level_of
 from colordaemon.media.probe import probe_film
 
 TINY = {"h264": "ultrafast", "hevc": "ultrafast", "av1": "12"}
@@ -74,6 +76,7 @@ def test_a_picture_that_a_codec_refuses_goes_to_another(tmp_path: Path) -> None:
     encoder, remarks = choose_encoder(probe_film(source), FilmSettings(codec="dnxhr"))
     assert encoder.codec in ("hevc", "ffv1")
     assert remarks == [f"encoding 8-bit 24x18 as {encoder.codec}, because dnxhr suits it badly"]
+    assert level_of(remarks[0]) == logging.WARNING  # dnxhr was asked for by name
 
 
 def test_options_that_do_not_exist_are_refused(tmp_path: Path) -> None:

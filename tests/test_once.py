@@ -6,8 +6,11 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 from command import once, write_film, write_photo
+from films import make_film, pictures, sound
 
 
 def test_good_files_are_done_and_each_bad_one_gets_a_line(tmp_path: Path, model: Path) -> None:
@@ -63,7 +66,9 @@ def test_all_done_is_0_and_existing_results_are_left_alone(tmp_path: Path, model
     assert once(photo, "--model", model).returncode == 0
     target = tmp_path / "photo.color.png"
     target.write_bytes(b"mine")
-    assert once(photo, "--model", model).returncode == 3
+    again = once(photo, "--model", model)
+    assert again.returncode == 3
+    assert f"skipped: {photo}: {target} exists already" in again.stderr.replace("\n", "")
     assert target.read_bytes() == b"mine"
     assert once(photo, "--model", model, "--overwrite").returncode == 0
     assert target.read_bytes() != b"mine"
@@ -120,3 +125,34 @@ def test_our_own_results_are_neither_colored_again_nor_multiplied(
     again = once(*(tmp_path / name for name in names if ".color" in name), "--model", model)
     assert again.returncode == 3 and again.stderr.count("is a result of colordaemon") == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_a_dry_run_lists_a_film_in_color_and_says_that_it_is_skipped(
+    tmp_path: Path, model: Path
+) -> None:
+    images = (colorful_picture() for _ in range(4))
+    film = make_film(tmp_path / "film.mp4", images, extras=[sound("libmp3lame")])
+    result = once(film, "--dry-run", "--model", model)
+    assert result.returncode == 3
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"{film} -> {tmp_path / 'film.color.mp4'} with --force"
+    assert "  kept       audio stream 1 (mp3) eng" in lines  # by its codec, not its decoder
+    assert sum("describe the old file" in line for line in lines) == 1
+    assert f"skipped: {film}: has real color already" in result.stderr.replace("\n", "")
+
+
+def colorful_picture() -> VideoFrame:
+    rows, columns = np.mgrid[0:48, 0:64]
+    color = np.dstack([columns * 4, rows * 5, 255 - columns * 4]).astype(np.uint8)
+    return VideoFrame.from_ndarray(color, "rgb24").reformat(format="yuv420p")
+
+
+def test_what_loses_nothing_is_no_warning(tmp_path: Path, model: Path) -> None:
+    images = pictures(4, pix_fmt="yuv420p10le")
+    film = make_film(tmp_path / "film.nut", images, codec="ffv1", pix_fmt="yuv420p10le")
+    result = once(film, "--model", model)
+    assert result.returncode == 0
+    said = [line for line in result.stderr.splitlines() if str(film) in line]
+    assert f"INFO {film}: encoding 10-bit 64x48 as hevc, because h264 suits it badly" in said
+    assert f"INFO {film}: writing Matroska instead of .nut" in said
+    assert not any(line.startswith("WARNING") for line in said)

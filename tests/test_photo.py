@@ -205,7 +205,20 @@ def test_colored_pages_pass_unchanged(tmp_path: Path) -> None:
     report = color(source)
     assert_colored(result(source, 0))
     assert np.array_equal(result(source, 1).numpy(), colorful())
-    assert report.warnings == ("1 of 2 pages have color and stay as they are",)
+    assert report.warnings == ("page 2: has color already and stays as it is",)
+
+
+def test_a_page_of_one_strong_color_is_in_color_and_named(tmp_path: Path) -> None:
+    red = np.full((30, 40, 3), (220, 10, 20), np.uint8)
+    sepia = image(as_rgb(ramp()) * [1.0, 0.85, 0.7]).cast("uchar")
+    source = pages(tmp_path / "album.tif", image(ramp()), image(red), sepia, sepia)
+    report = color(source)
+    assert np.array_equal(result(source, 1).numpy(), red)
+    assert report.warnings == (
+        "page 2: has color already and stays as it is",
+        "pages 3-4: its tint (toning or a cast) is replaced",
+    )
+    assert_refused(save(tmp_path / "red.png", red), AlreadyColor, "has color already")
 
 
 def test_an_album_of_color_is_refused(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_all_that_a_jpeg_holds_is_listed_and_what_is_kept_is_found(tmp_path: Pat
         "26 bytes behind the picture": "left out",
     }
     assert all(entry.how for entry in report.inventory if entry.fate != "kept")
-    assert plan_photo(source, PhotoSettings()) == report.inventory
+    assert plan_photo(source, PhotoSettings())[0] == report.inventory
 
 
 @pytest.mark.parametrize("target", ["jpeg", "png", "tiff", "webp", "bmp", "avif", "heic"])
@@ -116,7 +116,7 @@ def test_every_field_that_libvips_reports_is_in_the_list(tmp_path: Path) -> None
                  "xres", "yres", "filename", "n-subifds", "tiff-predictor", "webp-")  # fmt: skip
     seen: set[str] = set()
     for path in sorted(tmp_path.glob("a.*")):
-        what = listed(plan_photo(path, PhotoSettings()))
+        what = listed(plan_photo(path, PhotoSettings())[0])
         for field in pyvips.Image.new_from_file(str(path)).get_fields():
             field = re.sub(r"png-comment-\d+-", "png-comment-0-", field)
             if field not in names:
@@ -151,7 +151,7 @@ def test_planes_and_pages_of_a_tiff_are_listed_each(tmp_path: Path) -> None:
     assert ("page 1: picture 64x48, 8 bit", "converted", "colored") in fates
     assert ("page 2: further plane 1 (infrared or the like, 0)", "kept", "") in fates
     assert ("page 3: picture 64x48, 8 bit", "kept", "has color already") in fates
-    assert plan_photo(source, PhotoSettings()) == report.inventory
+    assert plan_photo(source, PhotoSettings())[0] == report.inventory
 
 
 def test_a_result_that_lacks_what_the_list_calls_kept_is_refused(tmp_path: Path) -> None:
@@ -209,6 +209,8 @@ def test_a_dry_run_tells_what_becomes_of_each_part_and_writes_nothing(tmp_path: 
     assert lines[0] == f"{source} -> {tmp_path / 'old.color.jpg'}"
     assert "  kept       IPTC" in lines
     assert "  left out   signature (C2PA) (it holds only for the source)" in lines
+    # What is in color is listed as it would come out by force.
+    assert f"{known} -> {tmp_path / 'known.color.png'} with --force" in lines
     assert f"skipped: {known}" in found.stderr.replace("\n", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["known.png", "old.jpg"]
     with pytest.raises(AlreadyColor):

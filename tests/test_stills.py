@@ -18,7 +18,7 @@ from colordaemon.convert.convert import Model, convert
 from colordaemon.errors import MediaError
 from colordaemon.media import jpeg, tiff
 from colordaemon.media.heif_items import items_in, with_content
-from colordaemon.media.photo import color_photo, is_photo, output_suffix
+from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
 from colordaemon.media.stills import PhotoFormat, photo_kind
 from colordaemon.network.colorizer import Colorizer
 
@@ -202,7 +202,7 @@ def test_an_infrared_page_stays_to_the_last_byte(tmp_path: Path) -> None:
         writer.add(page, {254: tiff.Tag(4, struct.pack("<I", 4))})
     report = color(source)
     assert report.pages == 2
-    assert report.warnings == ("holds a mask or an infrared plane, which stays as it is",)
+    assert report.warnings == ("page 2: holds a mask or an infrared plane, which stays as it is",)
     before, after = tiff.file_tags(source, 1), tiff.file_tags(partial_of(source), 1)
     assert before.keys() == after.keys() and after[259].numbers == (5,), "still LZW"
     made = pyvips.Image.tiffload(str(partial_of(source)), page=1)
@@ -246,6 +246,10 @@ def test_a_picture_of_one_bit_says_so(tmp_path: Path) -> None:
     image(bits).pngsave(str(line), bitdepth=1)
     for source in (fax, line):
         assert any("has one bit" in warning for warning in color(source).warnings)
+        inventory, remarks = plan_photo(source, PhotoSettings())
+        assert any("has one bit" in remark for remark in remarks)
+        if source == fax:  # which has no EXIF, though it has tags of its own
+            assert not any("EXIF" in entry.what for entry in inventory)
 
 
 # Marks on a gray photo

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -15,7 +15,7 @@ from typing import Protocol
 from colordaemon.config import Config
 from colordaemon.convert.publish import RESULT, publish, seal, target_for
 from colordaemon.durable import partial_for
-from colordaemon.errors import AlreadyColor, MediaError
+from colordaemon.errors import AlreadyColor, MediaError, TargetExists
 from colordaemon.film.colorize import FilmJob, color_film, plan_film
 from colordaemon.inbox.safe_open import PRIVATE, errors_by_name, umask
 from colordaemon.inbox.source import opened
@@ -69,7 +69,7 @@ class Colored:
 
     place: Place
     summary: str
-    warnings: tuple[str, ...]
+    remarks: tuple[str, ...]
     inventory: Inventory = ()
     is_whole: bool = True
     is_damaged: bool = False
@@ -82,18 +82,20 @@ class Converted:
 
     target: Path
     summary: str
-    warnings: tuple[str, ...]
+    remarks: tuple[str, ...]
     inventory: Inventory = ()
 
 
 @dataclass(frozen=True)
 class Planned:
     """Where the result of a file would go, what would become of all that the file holds, and what
-    else its owner should know."""
+    else its owner should know. skipped: why it would be left as it is; the rest holds if it is
+    colored by force."""
 
     target: Path
     inventory: Inventory
     remarks: tuple[str, ...] = ()
+    skipped: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,11 @@ def _convert(
         )
         place = colored.place
         seal(place.partial, source)
-        publish(place.partial, place.target, overwrite=config.output.overwrite)
-    return Converted(place.target, colored.summary, colored.warnings, colored.inventory)
+        try:
+            publish(place.partial, place.target, overwrite=config.output.overwrite)
+        except TargetExists as reason:
+            raise TargetExists(f"{source}: {reason}") from None
+    return Converted(place.target, colored.summary, colored.remarks, colored.inventory)
 
 
 def color(
@@ -184,18 +189,25 @@ def color(
 def plan(source: Path, config: Config, *, force: bool = False) -> Planned:
     """What `convert` would do with a file, found out without the network.
 
-    Raises MediaError, AlreadyColor, TargetExists, OSError.
+    Raises MediaError, TargetExists, OSError.
     """
     with opened(source) as file:
-        if _is_photo(file):
-            suffix = output_suffix(file, config.photo)
-            told = plan_photo(file, config.photo, force=force)
-            return Planned(target_for(file, suffix, config.output, {}), told)
-        if not force:
-            _refuse_our_own(file)
-        job = _plan_film(file, config, force)
-        target = target_for(file, job.target.suffix, config.output, {})
-        return Planned(target, job.inventory, job.remarks)
+        try:
+            return _plan(file, config, force)
+        except AlreadyColor as reason:
+            return replace(_plan(file, config, force=True), skipped=str(reason))
+
+
+def _plan(file: Path, config: Config, force: bool) -> Planned:
+    if _is_photo(file):
+        suffix = output_suffix(file, config.photo)
+        told, said = plan_photo(file, config.photo, force=force)
+        return Planned(target_for(file, suffix, config.output, {}), told, said)
+    if not force:
+        _refuse_our_own(file)
+    job = _plan_film(file, config, force)
+    target = target_for(file, job.target.suffix, config.output, {})
+    return Planned(target, job.inventory, job.remarks)
 
 
 def _is_photo(source: Path) -> bool:
@@ -275,12 +287,12 @@ def _color_film(
         )
     finally:
         progress.end()
-    warnings = [*job.remarks, *remarks(report.inventory), *report.remarks()]
+    told = (*job.remarks, *remarks(report.inventory), *report.remarks())
     summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
     if report.resumed:
         summary += f", {report.resumed} of {report.segments} segments from before"
     is_damaged = bool(report.damaged or report.left_out)
-    return Colored(place, summary, tuple(warnings), report.inventory, is_damaged=is_damaged)
+    return Colored(place, summary, told, report.inventory, is_damaged=is_damaged)
 
 
 def _plan_film(source: Path, config: Config, force: bool) -> FilmJob:

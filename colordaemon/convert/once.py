@@ -20,6 +20,7 @@ from colordaemon.errors import (
     ModelError,
     TargetExists,
 )
+from colordaemon.media.inventory import level_of
 
 log = logging.getLogger(__name__)
 
@@ -81,12 +82,14 @@ def plan_files(
 
     def plan_one(source: Path) -> None:
         planned = plan(source, config, force=force)
-        say(f"{source} -> {planned.target}")
+        say(f"{source} -> {planned.target}{' with --force' if planned.skipped else ''}")
         for entry in planned.inventory:
             how = f" ({entry.how})" if entry.how else ""
             say(f"  {entry.fate:<9}  {entry.what}{how}")
         for remark in planned.remarks:
             say(f"  remark     {remark}")
+        if planned.skipped:
+            raise AlreadyColor(planned.skipped)
 
     return _each(sources, plan_one, stop or Event())
 
@@ -117,8 +120,8 @@ def _each(sources: Sequence[Path], act: Callable[[Path], None], stop: Event) -> 
 
 
 def _log_success(source: Path, done: Converted) -> None:
-    for warning in done.warnings:
-        log.warning("%s: %s", source, warning)
+    for remark in done.remarks:
+        log.log(level_of(remark), "%s: %s", source, remark)
     log.info("done: %s (%s)", done.target, done.summary)
 
 

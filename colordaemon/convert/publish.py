@@ -43,11 +43,11 @@ def target_for(
     if other := made.get(target.resolve()):
         raise TargetTaken(f"{source}: its result would replace {target}, just made from {other}")
     if target.exists() and target.samefile(source):
-        raise TargetExists(f"{target}: the output would replace its own source")
+        raise TargetExists(f"{source}: the result would replace its own source")
     if stands_under_another_name(target):
-        raise TargetExists(f"{target}: stands there under a name in other letters; not replaced")
+        raise TargetExists(f"{source}: {target} stands there in other letters; not replaced")
     if target.exists() and not settings.overwrite:
-        raise TargetExists(f"{target}: exists already; --overwrite replaces it")
+        raise TargetExists(f"{source}: {target} exists already; --overwrite replaces it")
     return target
 
 
@@ -104,7 +104,7 @@ def publish(partial: Path, target: Path, *, overwrite: bool, top: Path | None = 
         try:
             rename_new(partial, target)
         except FileExistsError:
-            said = f"{target}: appeared while it was being made; not replaced"
+            said = f"{target} appeared while it was being made; not replaced"
             raise TargetExists(said) from None
     flush_folder(target.parent, top)
 

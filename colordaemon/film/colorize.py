@@ -25,7 +25,7 @@ from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.colorspace import color_holdings
 from colordaemon.media.decode import Frame
 from colordaemon.media.holdings import as_found, transparency
-from colordaemon.media.inventory import Inventory, grave_losses
+from colordaemon.media.inventory import Inventory, Note, grave_losses
 from colordaemon.media.probe import FilmInfo, open_film, probe_film
 from colordaemon.media.provenance import Maker
 from colordaemon.media.target import Target, choose_target
@@ -87,8 +87,8 @@ class FilmReport:
             f"{self.retimed} frames had no time or one out of order; put in order": self.retimed,
             f"the clock starts anew or jumps {self.jumps} times; all streams go on from there":
                 self.jumps,
-            f"its header declares {self.overdeclared:.1f} s more than there are; nothing is missing"
-            " at its end": round(self.overdeclared),
+            Note(f"its header declares {self.overdeclared:.1f} s more than there are; nothing is"
+                 " missing at its end"): round(self.overdeclared),
             f"{self.left_out} damaged packets of sound or subtitles are left out": self.left_out,
         }  # fmt: skip
         return [words for words, count in told.items() if count]

@@ -24,6 +24,7 @@ from colordaemon.config import FilmSettings
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.media.colorspace import ColorTags, written_code, written_tags
 from colordaemon.media.fields import FieldOrder
+from colordaemon.media.inventory import Note
 from colordaemon.media.lookahead import WIDE_PIXELS, bounded, encoder_bytes
 from colordaemon.media.pixels import layout_of, planar_name, with_alpha
 from colordaemon.media.probe import FilmInfo
@@ -31,6 +32,7 @@ from colordaemon.media.probe import FilmInfo
 THREADS = 4  # enough for 1080p; pinned, because the count may change what an encoder writes
 
 _DEPTHS = (8, 10, 12, 16)
+_USUAL = FilmSettings().codec  # which nobody asked for
 _WITH_ALPHA = frozenset(("prores", "ffv1"))  # that of x265 is read by nobody
 # AVFieldOrder
 _FIELD_ORDERS: dict[FieldOrder, int] = {"progressive": 1, "top first": 2, "bottom first": 3}
@@ -171,9 +173,8 @@ def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSetti
         problem = _refusal(encoder)
         if problem is None:
             if codec != settings.codec:
-                remarks.append(
-                    f"encoding {picture} as {codec}, because {settings.codec} suits it badly"
-                )
+                told = f"encoding {picture} as {codec}, because {settings.codec} suits it badly"
+                remarks.append(told if settings.codec != _USUAL else Note(told))
             if interlaced and codec in _SILENT_ON_FIELDS:
                 remarks.append(f"fields are kept, but in {codec} only the container says so")
             return encoder, remarks

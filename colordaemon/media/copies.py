@@ -93,8 +93,9 @@ def codec_name(stream: Stream, names: dict[int, str]) -> str:
     """What a stream is in; the container's own name where FFmpeg has no decoder."""
     if stream.index in names:
         return names[stream.index]
-    known = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None)
-    return known or "unknown codec"
+    if stream.codec_context:
+        return stream.codec_context.codec.canonical_name  # the decoder of mp3 is mp3float
+    return getattr(stream, "name", None) or "unknown codec"
 
 
 def stream_name(stream: Stream, names: dict[int, str]) -> str:

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 from colordaemon.media.alpha import has_second_picture
 from colordaemon.media.boxes import unknown_boxes
 from colordaemon.media.copies import CONVERTING, Descriptions, Way, stream_name
-from colordaemon.media.inventory import GRAVE, KIND_OF_STREAM, OLD, Entry, Fate, Inventory, Kind
+from colordaemon.media.inventory import GRAVE, KIND_OF_STREAM, Entry, Fate, Inventory, Kind
 from colordaemon.media.originals import Original
 from colordaemon.media.pixels import layout_of
 from colordaemon.media.probe import FilmInfo, open_film
@@ -20,9 +20,9 @@ from colordaemon.media.tags import is_stale
 from colordaemon.media.userdata import unread_parts
 
 _TRANSPORT_TAGS = frozenset(("service_name", "service_provider"))
-_MADE_ANEW = frozenset(("handler_name", "vendor_id", "encoder"))  # of what wrote the old file
+_MADE_ANEW = frozenset(("vendor_id", "encoder"))  # of what wrote the old file
 _ELSEWHERE = frozenset(("language", "timecode"))  # in the list
-_TAGS_OF_MP4_STREAMS = frozenset(("title", "creation_time", "reel_name"))
+_TAGS_OF_MP4_STREAMS = frozenset(("title", "creation_time", "reel_name", "handler_name"))
 _MOST_PRIMING_SECONDS = 0.25  # what decoders of sound and pictures need to begin
 
 
@@ -70,20 +70,38 @@ def _tags(
     source: InputContainer, target: str, streams: Collection[int]
 ) -> Iterator[tuple[Entry, str]]:
     """What becomes of the tags of a film, and of those of its streams that are taken; with their
-    words."""
+    words. Those that describe the old file are one entry."""
+    old = [key for key in source.metadata if is_stale(key) and key.lower() not in _ELSEWHERE]
     for key, words in source.metadata.items():
-        yield _tag(key, target), words
+        if key.lower() == "timecode":
+            yield from ((entry, words) for entry in _timecode(source, words, target))
+        elif key not in old:
+            yield _tag(key, target), words
     for stream in source.streams:
         for key, words in stream.metadata.items() if stream.index in streams else ():
             what = f"tag {key} of stream {stream.index}"
             if key.lower() in _ELSEWHERE:
                 continue
             if is_stale(key) or key.lower() in _MADE_ANEW:
-                yield Entry("tags", what, "left out", OLD), words
+                old.append(key)
             elif _fits(key.lower(), target):
                 yield Entry("tags", what), words
             else:
                 yield Entry("tags", what, "left out", f"{target} has no place for it"), words
+    if old:
+        what = f"tags that describe the old file ({', '.join(dict.fromkeys(old))})"
+        yield Entry("tags", what, "converted", "those of the new one are written"), ""
+
+
+def _timecode(source: InputContainer, words: str, target: str) -> Iterator[Entry]:
+    """What becomes of the tag with a film's timecode, unless a track of it is in the list."""
+    if any(map(is_timecode, source.streams)):
+        return
+    what = f"timecode {words}"
+    if target == "mpegts":
+        yield Entry("timecode", what, "left out", "a transport stream has no place for it")
+    else:
+        yield Entry("timecode", what)
 
 
 def _fits(key: str, target: str) -> bool:
@@ -94,8 +112,6 @@ def _fits(key: str, target: str) -> bool:
 
 
 def _tag(key: str, format_name: str) -> Entry:
-    if is_stale(key):
-        return Entry("tags", f"tag {key}", "left out", OLD)
     if format_name == "mpegts" and key not in _TRANSPORT_TAGS:
         return Entry("tags", f"tag {key}", "left out", "a transport stream has no place for it")
     return Entry("tags", f"tag {key}")

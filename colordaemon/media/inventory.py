@@ -7,6 +7,7 @@ without one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -49,9 +50,25 @@ def grave_losses(entries: Iterable[Entry]) -> list[Entry]:
     return [e for e in entries if e.fate == "left out" and e.kind in GRAVE]
 
 
+class Note(str):
+    """A remark on something that comes out otherwise, by which nothing is lost and nothing is
+    missing that was asked for by name. It is said as INFO; all other remarks are warnings."""
+
+    __slots__ = ()
+
+
+def level_of(remark: str) -> int:
+    """How loudly a remark is said."""
+    return logging.INFO if isinstance(remark, Note) else logging.WARNING
+
+
 def remarks(entries: Iterable[Entry]) -> list[str]:
     """In words, what does not come out as it was, but for what nobody expects to."""
-    return [str(entry) for entry in entries if _is_told(entry)]
+    return [
+        Note(entry) if entry.fate == "converted" and entry.kind == "sound" else str(entry)
+        for entry in entries
+        if _is_told(entry)
+    ]
 
 
 def _is_told(entry: Entry) -> bool:

@@ -11,8 +11,9 @@ so only the finished 8- or 16-bit picture and its encoded form are held whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ from torch import Tensor
 from colordaemon.color import Matrix, rgb_to_lab, rgb_to_ycbcr
 from colordaemon.config import PhotoSettings
 from colordaemon.errors import AlreadyColor, MediaError
-from colordaemon.media.inventory import Inventory
+from colordaemon.media.inventory import Inventory, Note
 from colordaemon.media.metadata import Metadata
 from colordaemon.media.photo_file import Page, PhotoFile, is_lossless_webp, photo_format, reading
 from colordaemon.media.photo_holdings import take_stock
@@ -39,7 +40,13 @@ from colordaemon.media.photo_write import (
 )
 from colordaemon.media.provenance import Maker
 from colordaemon.media.stills import PhotoFormat
-from colordaemon.media.tint import ExistingColor, Marks, colored_marks, existing_color
+from colordaemon.media.tint import (
+    ExistingColor,
+    Marks,
+    colored_marks,
+    existing_color,
+    is_colored_sheet,
+)
 
 _Read = TypeVar("_Read")
 PredictAb = Callable[[Tensor], Tensor]
@@ -88,18 +95,25 @@ def output_suffix(source: Path, settings: PhotoSettings) -> str:
     return own if own.lower() in kind.value else kind.value[0]
 
 
-def plan_photo(source: Path, settings: PhotoSettings, *, force: bool = False) -> Inventory:
-    """What would become of all that a photo holds. Raises what `color_photo` does."""
+def plan_photo(
+    source: Path, settings: PhotoSettings, *, force: bool = False
+) -> tuple[Inventory, tuple[str, ...]]:
+    """What would become of all that a photo holds, and what else its owner should know. Raises what
+    `color_photo` does."""
     file = PhotoFile(source, accept_damaged=settings.accept_damaged)
     target = _target(file.kind, settings)
     _check_pages(file, target)
     if not force:
         _refuse_our_own(file)
-    pages = range(file.pages)
-    unchanged = [i for i in pages if file.is_mask(i) or not (force or _is_gray(file, i))]
+    told, unchanged = _Told(file.pages), []
+    for index in range(file.pages):
+        found = _look_at(file, target, index, force)
+        told.add(index, *found.remarks)
+        unchanged += [index] if found.stays else []
     if len(unchanged) == file.pages:
         raise _already_color(source)
-    return take_stock(file, target).after(unchanged, {}).inventory
+    inventory = take_stock(file, target).after(unchanged, {}).inventory
+    return inventory, (*told.remarks, *file.remarks)
 
 
 def color_photo(
@@ -170,16 +184,6 @@ def _already_color(path: Path) -> AlreadyColor:
     )
 
 
-def _is_gray(file: PhotoFile, index: int) -> bool:
-    """Whether a page has no color but a tint, or marks."""
-
-    def judge() -> bool:
-        found, _ = _judge(*preview(file.open_page(index), lambda: None))
-        return found is not ExistingColor.COLOR
-
-    return _patiently(file, judge)
-
-
 def _patiently(file: PhotoFile, read: Callable[[], _Read]) -> _Read:
     """Read pixels, and where they are damaged once more in every more patient way."""
     while True:
@@ -199,6 +203,93 @@ def _target(stored: PhotoFormat, settings: PhotoSettings) -> PhotoFormat:
     return PhotoFormat.PNG if stored is PhotoFormat.GIF else stored
 
 
+@dataclass(frozen=True)
+class _Look:
+    """A page as it was found. color: (1, C, h, w), small. stays: whether it comes out as it is.
+    remarks: what its owner should know. The page can be read once more."""
+
+    said: Metadata
+    stays: bool
+    remarks: tuple[str, ...]
+    color: Tensor | None = None
+    marks: Marks | None = None
+
+
+def _look_at(
+    file: PhotoFile,
+    target: PhotoFormat,
+    index: int,
+    force: bool,
+    on_work: Callable[[], None] = lambda: None,
+) -> _Look:
+    """Judge a page. Raises MediaError."""
+    return _patiently(file, lambda: _look_once(file, target, index, force, on_work))
+
+
+def _look_once(
+    file: PhotoFile, target: PhotoFormat, index: int, force: bool, on_work: Callable[[], None]
+) -> _Look:
+    page, said = file.open_page(index), file.metadata(index)
+    if file.is_mask(index):
+        return _Look(said, True, ("holds a mask or an infrared plane, which stays as it is",))
+    color, alpha = preview(page, on_work)
+    found, marks = _judge(color, alpha)
+    if found is ExistingColor.COLOR and not force:
+        return _Look(said, True, ("has color already and stays as it is",))
+    marks = None if force else marks
+    remarks = [*page.warnings, *said.remarks]
+    if found is ExistingColor.TINT:
+        remarks.append("its tint (toning or a cast) is replaced")
+    if marks is not None:
+        remarks.append("colored marks on it (a stamp, ink or the like) keep their color")
+    if page.is_bilevel:
+        remarks.append("has one bit: pure black and white, which hardly shows any color")
+    remarks += _losses(page, said, file.kind, target)
+    return _Look(said, False, tuple(remarks), color, marks)
+
+
+def _losses(page: Page, said: Metadata, source: PhotoFormat, target: PhotoFormat) -> Iterator[str]:
+    """What a format does not hold of a page."""
+    if source is PhotoFormat.GIF and target is PhotoFormat.PNG:
+        yield Note("a GIF holds no more than 256 colors; the result is a PNG")
+    if page.depth == 16 and target not in _DEEP:
+        yield f"{target.name} has 8 bits; the source's 16 are rounded"
+    if target is not PhotoFormat.TIFF and page.extras:
+        if page.has_alpha and target is PhotoFormat.JPEG:
+            yield "JPEG has no transparency; the picture is laid on white"
+        elif len(page.extras) > page.has_alpha:
+            yield f"{target.name} holds no further planes (infrared or the like)"
+    if target is PhotoFormat.BMP and (said.all_tags or said.xmp or said.resources):
+        yield "BMP holds no EXIF, XMP or IPTC; they are lost"
+
+
+class _Told:
+    """What the owner of a photo should know, and of which pages it holds."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pages: dict[str, list[int]] = {}
+
+    def add(self, index: int, *remarks: str) -> None:
+        for remark in remarks:
+            self._pages.setdefault(remark, []).append(index + 1)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return tuple(
+            remark if self._count == 1 else type(remark)(f"{self._named(pages)}: {remark}")
+            for remark, pages in self._pages.items()
+        )
+
+    def _named(self, pages: list[int]) -> str:
+        if len(pages) == self._count:
+            return "all pages"
+        breaks = [i for i in range(1, len(pages)) if pages[i] != pages[i - 1] + 1]
+        runs = [pages[a:b] for a, b in pairwise([0, *breaks, len(pages)])]
+        names = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+        return f"page{'s' if len(pages) > 1 else ''} {', '.join(names)}"
+
+
 class _Job:
     """The pages of one photo on their way from a file to a writer."""
 
@@ -215,74 +306,51 @@ class _Job:
         self._predict_ab, self._force, self._on_work = predict_ab, force, on_work
         self._maker = maker
         self.stock = take_stock(file, target)
-        self._warnings: dict[str, None] = {}  # a set that keeps its order
+        self._told = _Told(file.pages)
         self._is_whole = True
 
     def run(self, writer: PhotoWriter, count: int) -> PhotoReport:
         first: Sheet | None = None
-        colored, unchanged = 0, []
+        unchanged = []
         for index in range(count):
-            sheet, is_new = self._sheet(index)
-            colored += is_new
-            if not is_new:
+            found = _look_at(self._file, self._target, index, self._force, self._on_work)
+            self._told.add(index, *found.remarks)
+            if found.stays:
                 unchanged.append(index)
+            if found.stays and count == 1:
+                break
+            sheet = self._sheet(index, found)
             first = first or sheet
-            if is_new or count > 1:
-                writer.add(sheet)
-        if not colored or first is None:
+            writer.add(sheet)
+        if len(unchanged) == count or first is None:
             raise _already_color(self._file.path)
-        if passed := sum(not self._file.is_mask(index) for index in unchanged):
-            self._warn(f"{passed} of {count} pages have color and stay as they are")
-        for warning in (*self._file.remarks, *writer.remarks):
-            self._warn(warning)
+        warnings = dict.fromkeys((*self._told.remarks, *self._file.remarks, *writer.remarks))
         self.stock = self.stock.after(unchanged, writer.lost)
         width, height, _, codes = first.shape
         depth = 8 if codes == "uchar" else 16
         return PhotoReport(
-            width, height, count, depth, tuple(self._warnings), self._is_whole, self.stock.inventory
+            width, height, count, depth, tuple(warnings), self._is_whole, self.stock.inventory
         )
 
-    def _warn(self, text: str) -> None:
-        self._warnings[text] = None
+    def _sheet(self, index: int, found: _Look) -> Sheet:
+        """A page as it will be written."""
+        return _patiently(self._file, lambda: self._read_sheet(index, found))
 
-    def _sheet(self, index: int) -> tuple[Sheet, bool]:
-        """A page as it will be written, and whether it was colored."""
-        return _patiently(self._file, lambda: self._read_sheet(index))
-
-    def _read_sheet(self, index: int) -> tuple[Sheet, bool]:
-        page, said = self._file.open_page(index), self._file.metadata(index)
-        if self._file.is_mask(index):
-            self._warn("holds a mask or an infrared plane, which stays as it is")
-            return unchanged_sheet(page, said, index), False
-        color, alpha = preview(page, self._on_work)
-        found, marks = _judge(color, alpha)
-        if found is ExistingColor.COLOR and not self._force:
-            return unchanged_sheet(self._file.open_page(index), said, index), False
-        self._tell(page, said, found, marks is not None and not self._force)
-        ab = self._predict(gray_of(color), said.orientation)
+    def _read_sheet(self, index: int, found: _Look) -> Sheet:
+        page, said = self._file.open_page(index), found.said
+        if found.stays or found.color is None:
+            return unchanged_sheet(page, said, index)
+        self._is_whole = self._is_whole and said.is_whole
+        ab = self._predict(gray_of(found.color), said.orientation)
         pixels = colored_pixels(
-            self._file.open_page(index),
+            page,
             ab,
-            self._depth(page),
+            8 if self._target not in _DEEP else page.depth,
             self._keeps_extras(page),
             self._on_work,
-            (marks and not self._force and _kept(marks, color)) or None,
+            (found.marks and _kept(found.marks, found.color)) or None,
         )
-        return self._finished(page, pixels, said), True
-
-    def _tell(self, page: Page, said: Metadata, found: ExistingColor, has_marks: bool) -> None:
-        """What the owner should know of this page."""
-        self._is_whole = self._is_whole and said.is_whole
-        for warning in (*page.warnings, *said.remarks):
-            self._warn(warning)
-        if found is ExistingColor.TINT:
-            self._warn("its tint (toning or a cast) is replaced")
-        if has_marks:
-            self._warn("colored marks on it (a stamp, ink or the like) keep their color")
-        if page.is_bilevel:
-            self._warn("has one bit: pure black and white, which hardly shows any color")
-        if self._file.kind is PhotoFormat.GIF and self._target is PhotoFormat.PNG:
-            self._warn("a GIF holds no more than 256 colors; the result is a PNG")
+        return self._finished(page, pixels, said)
 
     def _finished(self, page: Page, pixels: Codes, said: Metadata) -> Sheet:
         """The page with its metadata, as far as the target format can hold them."""
@@ -294,8 +362,6 @@ class _Job:
         has_alpha = pixels.shape[2] == 4
         if self._target is PhotoFormat.WEBP and has_alpha and pixels[..., 3].min() == 255:
             pixels = pixels[..., :3]  # libwebp writes no alpha that is opaque everywhere
-        if self._target is PhotoFormat.BMP and (said.all_tags or said.xmp or said.resources):
-            self._warn("BMP holds no EXIF, XMP or IPTC; they are lost")
         return colored_sheet(page, pixels, said, orientation, self._maker)
 
     def _predict(self, gray: Tensor, orientation: int) -> Tensor:
@@ -305,21 +371,11 @@ class _Job:
         ab = torch.rot90(ab, -turns, (-2, -1))
         return ab.flip(-1) if mirrored else ab
 
-    def _depth(self, page: Page) -> int:
-        if page.depth == 16 and self._target not in _DEEP:
-            self._warn(f"{self._target.name} has 8 bits; the source's 16 are rounded")
-            return 8
-        return page.depth
-
     def _keeps_extras(self, page: Page) -> bool:
         if self._target is PhotoFormat.TIFF or not page.extras:
             return True
-        if page.has_alpha and self._target is PhotoFormat.JPEG:
-            self._warn("JPEG has no transparency; the picture is laid on white")
-            return False
-        if len(page.extras) > page.has_alpha:
-            self._warn(f"{self._target.name} holds no further planes (infrared or the like)")
-        return page.has_alpha and len(page.extras) == 1
+        is_alone = page.has_alpha and len(page.extras) == 1
+        return is_alone and self._target is not PhotoFormat.JPEG
 
 
 def _judge(color: Tensor, alpha: NDArray[np.float32] | None) -> tuple[ExistingColor, Marks | None]:
@@ -333,6 +389,8 @@ def _judge(color: Tensor, alpha: NDArray[np.float32] | None) -> tuple[ExistingCo
     if marks := colored_marks(wide[0], wide[1:]):
         return (ExistingColor.TINT if marks.is_tinted else ExistingColor.NONE), marks
     small = _shrunk(ycbcr, _THUMBNAIL_SIDE)
+    if is_colored_sheet(small[0], small[1:]):
+        return ExistingColor.COLOR, None
     return existing_color(small[0], small[1:]), None
 
 

@@ -42,7 +42,8 @@ _MAKER_NOTE = 37500
 
 @dataclass(frozen=True)
 class Holding:
-    """One part, as in `Entry`. names: of what is in it, by which it is looked for in the result."""
+    """One part, as in `Entry`. names: of what is in it, by which it is looked for in the result.
+    shown: what people are told that it is, if other than `what`, by which it is found again."""
 
     kind: Kind
     what: str
@@ -50,10 +51,11 @@ class Holding:
     how: str = ""
     names: frozenset[str] = frozenset()
     page: int = 0
+    shown: str = ""
 
     def entry(self, pages: int) -> Entry:
         where = f"page {self.page + 1}: " if pages > 1 else ""
-        return Entry(self.kind, where + self.what, self.fate, self.how)
+        return Entry(self.kind, where + (self.shown or self.what), self.fate, self.how)
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def _fates(part: Holding, source: PhotoFormat, target: PhotoFormat) -> Iterator[
         if lost:
             yield replace(part, names=part.names - lost)
             reason = "it only holds where it was written"
-            yield replace(part, what=f"{len(lost)} tags", fate="left out", how=reason, names=lost)
+            what = f"{len(lost)} tags"
+            yield replace(part, what=what, fate="left out", how=reason, names=lost, shown="")
         else:
             yield part
     elif target is source or (source is GIF and target is PNG):
@@ -246,7 +249,9 @@ def _of_tiff(tags: tiff.Tags) -> Iterator[Holding]:
     kept, _ = tiff.kept_tags(tags)
     beside = {_XMP, _RESOURCES, tiff.IPTC, *tiff.ELSEWHERE}
     if names := _names({code: tag for code, tag in kept.items() if code not in beside}):
-        yield Holding("tags", "EXIF", names=names)
+        has_exif = any("/" in name for name in names)
+        shown = "TIFF's own tags and EXIF" if has_exif else "TIFF's own tags"
+        yield Holding("tags", "EXIF", names=names, shown=shown)
     yield from _xmp(tags[_XMP].data if _XMP in tags else b"")
     resources = tags[_RESOURCES].data if _RESOURCES in tags else b""
     yield from _resources(resources)

@@ -27,7 +27,7 @@ from colordaemon.media.copies import (
     ways_of,
 )
 from colordaemon.media.holdings import is_timecode, take_stock
-from colordaemon.media.inventory import Inventory, grave_losses
+from colordaemon.media.inventory import Inventory, Note, grave_losses
 from colordaemon.media.light import LIGHT_CODECS, NO_LIGHT
 from colordaemon.media.originals import original_of
 from colordaemon.media.probe import FilmInfo, open_film
@@ -119,9 +119,9 @@ def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
         kept = {entry.what for entry in lists[choice] if entry.fate != "left out"}
         others = [what for what in _lost(lists[native]) if what in kept]
         reason = ", ".join([names[index] for index in blamed] or others)
-        remarks.append(f"writing {_TITLES[choice]}, because {native} cannot hold {reason}")
+        remarks.append(Note(f"writing {_TITLES[choice]}, because {native} cannot hold {reason}"))
     elif not keeps_suffix and suffix != _SUFFIXES[choice]:
-        remarks.append(f"writing {_TITLES[choice]} instead of {suffix or info.container}")
+        remarks.append(Note(f"writing {_TITLES[choice]} instead of {suffix or info.container}"))
     return Target(
         choice,
         suffix if keeps_suffix else _SUFFIXES[choice],

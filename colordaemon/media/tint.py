@@ -59,6 +59,18 @@ def existing_color(luma: NDArray[np.generic], chroma: NDArray[np.generic]) -> Ex
     return ExistingColor.TINT if tinted else ExistingColor.NONE
 
 
+# Sheets of Prussian blue and deep sepia have 35 codes of chroma, one of dark red has 70.
+_SHEET_CODES = 50.0
+_SHEET_TONES = 6.0  # standard deviation of luma; a photo that is paler shows nothing
+
+
+def is_colored_sheet(luma: NDArray[np.generic], chroma: NDArray[np.generic]) -> bool:
+    """Whether a picture is one strong color without tones, which is no toning of anything. Planes
+    as in `existing_color`."""
+    strength = float(np.hypot(*(np.median(plane) for plane in chroma)))
+    return strength > _SHEET_CODES and float(luma.std()) < _SHEET_TONES
+
+
 # A stamp, a signature or a pen mark is far off the curve, and all else is truly gray or toned.
 # Found on 1 of 600 color photos, on none of them in gray as JPEG of quality 50; a deep tint leaves
 # more where it is clipped, so its own strength comes on top.

@@ -12,7 +12,7 @@ from colordaemon.convert.routing import Routing
 from colordaemon.inbox.folders import Places
 from colordaemon.inbox.safe_open import anchored, folder_beneath, look_beneath
 from colordaemon.inbox.stability import quiet_seconds, signature_from
-from colordaemon.media.inventory import Inventory
+from colordaemon.media.inventory import Inventory, level_of
 from colordaemon.service.identity import is_there
 from colordaemon.service.job import Job, Partial, State
 from colordaemon.service.journal import Journal
@@ -90,8 +90,8 @@ class Ends:
         tell = self._tell(job, wall, said.is_whole)
         top = self.places.outbox
         target = deliver(partial, said.target, tell, overwrite=overwrite, top=top)
-        for warning in said.warnings:
-            log.warning("%s: %s", job.source, warning)
+        for remark in said.remarks:
+            log.log(level_of(remark), "%s: %s", job.source, remark)
         figures = f"{said.summary}; {seconds:.1f} s, attempt {job.attempts}"
         self._done(job, target, said.sha256, figures, wall, said.inventory, is_whole=said.is_whole)
 

@@ -96,7 +96,7 @@ class Finished:
     target: Path
     sha256: str
     summary: str
-    warnings: tuple[str, ...]
+    remarks: tuple[str, ...]
     inventory: Inventory = ()
     is_whole: bool = True
 

@@ -230,7 +230,7 @@ class Worker:
             place.target,
             digest,
             colored.summary,
-            colored.warnings,
+            colored.remarks,
             colored.inventory,
             colored.is_whole,
         )
