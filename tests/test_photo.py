@@ -719,12 +719,12 @@ def test_a_side_too_long_is_refused_with_its_number(tmp_path: Path) -> None:
 def test_packed_texts_of_a_png_are_kept_and_not_unpacked(tmp_path: Path) -> None:
     source = save(tmp_path / "bomb.png", ramp())
     data = source.read_bytes()
-    assert png.without_packed_texts(data) is None
+    assert png.without(data, lambda chunk: chunk.is_packed_text) is None
     text = png.Chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 24)))
     plain = png.Chunk(b"iTXt", b"Title\0\0\0\0\0Fj\xc3\xb6rd")
     texts = text.encoded() + plain.encoded()
     source.write_bytes(data[:33] + texts + data[33:])
-    lean = png.without_packed_texts(source.read_bytes())
+    lean = png.without(source.read_bytes(), lambda chunk: chunk.is_packed_text)
     assert lean == data[:33] + plain.encoded() + data[33:]
     color(source)
     kept = png.take_apart(partial_of(source).read_bytes()).chunks

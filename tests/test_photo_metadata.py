@@ -7,6 +7,7 @@ things as libraries that read them.
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -29,8 +30,8 @@ from photos import (
 from colordaemon import __version__
 from colordaemon.config import PhotoSettings
 from colordaemon.errors import AlreadyColor, MediaError
-from colordaemon.media import exif, jpeg, png, provenance, tiff
-from colordaemon.media.photo import PhotoReport, color_photo
+from colordaemon.media import exif, jpeg, png, provenance, tiff, webp
+from colordaemon.media.photo import PhotoReport, color_photo, plan_photo
 from colordaemon.media.provenance import Maker
 
 NOTE = "colordaemon: synthetic colors"
@@ -148,6 +149,85 @@ def test_the_thumbnail_is_made_anew_in_color(tmp_path: Path) -> None:
     assert small.bands == 3 and small.width / small.height == pytest.approx(WIDTH / HEIGHT, 0.1)
     assert found.count(b"\xff\xd8\xff") == 1, "the gray one is gone"
     assert exif.has_thumbnail(found)
+
+
+def directory(entries: list[tuple[int, int]], following: int) -> bytes:
+    """Of pointers: each a tag and a place in the block."""
+    raw = b"".join(struct.pack("<HHII", tag, 4, 1, place) for tag, place in entries)
+    return struct.pack("<H", len(entries)) + raw + struct.pack("<I", following)
+
+
+def tangled_block(kind: str) -> bytes:
+    """Directories that lead to each other: as many ways through them as there are atoms."""
+    if kind == "a thousand ways to itself":
+        return b"II*\0\x08\0\0\0" + directory([(34665, 8)] * 4000, 8)
+    if kind == "three that lead to each other":
+        pointers = [(34665, 8), (34853, 8), (40965, 8)]
+        return b"II*\0\x08\0\0\0" + directory(sorted(pointers * 30), 0)
+    if kind == "a directory within that leads to itself":
+        return (
+            b"II*\0\x08\0\0\0" + directory([(34665, 26)], 26) + directory([(40965, 26)] * 4000, 0)
+        )
+    if kind == "overlapping directories":
+        places = [(34665, 8 + 2 * number) for number in range(4000)]
+        return b"II*\0\x08\0\0\0" + directory(places, 0)
+    assert kind == "the next one is the first"
+    return b"II*\0\x08\0\0\0" + directory([(34665, 8)], 8)
+
+
+TANGLES = (
+    "a thousand ways to itself",
+    "three that lead to each other",
+    "a directory within that leads to itself",
+    "overlapping directories",
+    "the next one is the first",
+)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("kind", TANGLES)
+def test_exif_that_leads_to_itself_is_known_at_once_and_left_out(
+    tmp_path: Path, kind: str, suffix: str
+) -> None:
+    block, source = tangled_block(kind), tmp_path / f"tangled.{suffix}"
+    if suffix == "jpg":
+        jpeg_with(source, jpeg.Segment(0xE1, jpeg.EXIF + block))
+    elif suffix == "png":
+        png_with(source, chunk(b"eXIf", block))
+    else:
+        plain = image(ramp()).webpsave_buffer(lossless=True, profile="srgb")
+        source.write_bytes(webp.put_together(plain, exif=block, xmp=b"", kept=()))
+    began = time.process_time()
+    fates = {entry.what: (entry.fate, entry.how) for entry in plan_photo(source, PhotoSettings())}
+    assert fates["EXIF"] == ("left out", "it is damaged")
+    report = color(source)
+    assert report.inventory and "EXIF" in report.warnings[0]
+    assert result(source).bands == 3
+    assert time.process_time() - began < 3
+
+
+def test_a_tiff_whose_exif_leads_to_itself_loses_no_more_than_that(tmp_path: Path) -> None:
+    within = tiff.Tag(4, children={1: tiff.text_tag("R98")})
+    shot = tiff.Tag(4, children={40965: within, 37510: tiff.Tag(7, b"a comment")})
+    source = tiff_with(tmp_path / "tangled.tif", {34665: shot, 305: tiff.text_tag("Scanner 1")})
+    data = bytearray(source.read_bytes())
+    at = data.index(struct.pack("<HHI", 34665, 4, 1)) + 8
+    (place,) = struct.unpack_from("<I", data, at)
+    at = data.index(struct.pack("<HHI", 40965, 4, 1)) + 8
+    struct.pack_into("<I", data, at, place)
+    source.write_bytes(data)
+    color(source)
+    found = tiff.read_tags(partial_of(source).read_bytes())
+    assert found[34665].children is not None and 37510 in found[34665].children
+
+
+def test_several_exif_blocks_lead_nobody_astray(tmp_path: Path) -> None:
+    traps = [jpeg.Segment(0xE1, jpeg.EXIF + tangled_block(TANGLES[0]))] * 2
+    sound = jpeg.Segment(0xE1, jpeg.EXIF + camera_block())
+    source = jpeg_with(tmp_path / "odd.jpg", *traps, sound)
+    began = time.process_time()
+    color(source)
+    assert time.process_time() - began < 3
 
 
 def test_damaged_exif_gives_way_to_a_new_block(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from colordaemon.media import tiff
+
 SOFTWARE, ORIENTATION = 305, 274
 _EXIF_POINTER, _INTEROP_POINTER = 34665, 40965
 _COLOR_SPACE, _PIXEL_X, _PIXEL_Y, _INTEROP_INDEX = 40961, 40962, 40963, 1
@@ -38,9 +40,9 @@ class _Directory:
 def is_readable(block: bytes) -> bool:
     try:
         _Block(block)
-    except (struct.error, ValueError):
+        return not tiff.is_tangled(block)
+    except (struct.error, ValueError, KeyError):
         return False
-    return True
 
 
 def has_thumbnail(block: bytes) -> bool:

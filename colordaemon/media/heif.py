@@ -38,6 +38,11 @@ def size_of(path: Path) -> tuple[int, int]:
     return width, height
 
 
+def exif_of(path: Path) -> bytes:
+    """The EXIF block of the picture that is shown, or nothing. Raises MediaError."""
+    return bytes(_open(path).info.get("exif") or b"")
+
+
 def read(path: Path) -> Found:
     """Decode the picture that is shown, of several. Raises MediaError for what is damaged."""
     file = _open(path)

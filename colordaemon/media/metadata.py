@@ -108,8 +108,10 @@ def read_metadata(path: Path, kind: PhotoFormat, tags: tiff.Tags) -> Metadata:
 
 def finished(found: Metadata) -> Metadata:
     """With what follows from its EXIF and XMP, whatever they were found in."""
+    is_lost = bool(found.exif) and not exif.is_readable(found.exif)
     return replace(
         found,
+        remarks=(*found.remarks, _EXIF_LOST) if is_lost else found.remarks,
         xmp=_without_pointers(found.xmp),
         orientation=_orientation(found.all_tags) if found.exif else found.orientation,
         is_ours=found.is_ours or is_ours(found.software, found.xmp),
@@ -146,6 +148,7 @@ def _of_jpeg(parts: jpeg.Parts, size: int) -> Metadata:
     )
 
 
+_EXIF_LOST = "its EXIF is damaged, or leads in circles, and is left out"
 _PADDING = 4096  # bytes; some programs fill up blocks, and a picture is larger
 SIGNATURE_LOST = "it holds only for the source"
 _SIGNED = "its signature (C2PA) holds only for the source and is left out"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from mmap import mmap
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from colordaemon.errors import MediaError
 from colordaemon.media import heif, jpeg, packing, png, tiff
 from colordaemon.media.heif_items import items_of
 from colordaemon.media.icc import Coding, coding_of_cicp, coding_of_gamma, profile
+from colordaemon.media.lean import lean_copy
 from colordaemon.media.metadata import Metadata, finished, mapped, read_metadata
 from colordaemon.media.stills import READ, PhotoFormat, moving_name, other_name, photo_kind
 
@@ -120,25 +122,23 @@ class PhotoFile:
         self._repaired: dict[int, bytes] = {}
         self._known_tags: dict[int, tiff.Tags] = {}
         self._ways = ["error"]
-        if kind is PhotoFormat.JPEG:
-            self._ways = ["warning", "error"]
-            self._mend_end()
-        if kind is PhotoFormat.PNG:
-            with mapped(path) as data:
-                if (lean := png.without_packed_texts(data)) is not None:
-                    self._repaired[0] = lean
+        with mapped(path) as data:
+            if (lean := lean_copy(data, path, kind)) is not None:
+                self._repaired[0] = lean
+            if kind is PhotoFormat.JPEG:
+                self._ways = ["warning", "error"]
+                self._mend_end(data)
         if accept_damaged:
             self._ways.append("none")
         # "truncated" would let a TIFF pass whose strips lie behind its end.
 
-    def _mend_end(self) -> None:
+    def _mend_end(self, data: mmap) -> None:
         """Without its end marker, a JPEG may still have every pixel; that shows as they are read,
         if its decoder is strict."""
-        with mapped(self.path) as data:
-            if jpeg.take_apart(data).end is None:
-                self._repaired[0] = data[:] + jpeg.END
-                self._ways.remove("error")
-                self.remarks = ("its end marker is missing; everything before it is there",)
+        if jpeg.take_apart(data).end is None:
+            self._repaired[0] = self._repaired.get(0, data[:]) + jpeg.END
+            self._ways.remove("error")
+            self.remarks = ("its end marker is missing; everything before it is there",)
 
     def trust_less(self) -> bool:
         """Read more patiently from now on, and say so. False: there is no other way."""

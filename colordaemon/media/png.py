@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from mmap import mmap
 
@@ -38,6 +38,10 @@ class Chunk:
     @property
     def is_text(self) -> bool:
         return self.name in _TEXTS
+
+    @property
+    def is_packed_text(self) -> bool:
+        return self.is_text and _is_packed(self.name, self.data.partition(b"\0")[2])
 
     @property
     def is_measure(self) -> bool:
@@ -105,17 +109,15 @@ def _is_packed(name: bytes, data: bytes) -> bool:
     return name == b"zTXt" or (name == b"iTXt" and data[:1] == b"\1")
 
 
-def without_packed_texts(data: bytes | mmap) -> bytes | None:
-    """The same file for a reader that would unpack them all; None where there are none."""
+def without(data: bytes | mmap, is_unwanted: Callable[[Chunk], bool]) -> bytes | None:
+    """The same file without some of its chunks; None where there are none of them."""
     kept, position, last = [], len(SIGNATURE), 0
     while position + 12 <= len(data):
         size, name = struct.unpack_from(">I4s", data, position)
         end = position + 12 + size
-        if name in _TEXTS:
-            body = bytes(data[position + 8 : end - 4])
-            if _is_packed(name, body.partition(b"\0")[2]):
-                kept.append(bytes(data[last:position]))
-                last = end
+        if name != b"IDAT" and is_unwanted(Chunk(name, bytes(data[position + 8 : end - 4]))):
+            kept.append(bytes(data[last:position]))
+            last = end
         position = end
     return b"".join((*kept, bytes(data[last:]))) if kept else None
 

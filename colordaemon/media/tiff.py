@@ -10,7 +10,8 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,6 +74,8 @@ _DIRECTORY = 13
 _POINTERS = (330, 400)  # to directories that are not copied
 _OLD_JPEG = frozenset((513, 514, 519, 520, 521))  # places of tables, as in TIFF 6.0 section 22
 _Bytes = bytes | mmap.mmap
+_DEEPEST = 3  # directories inside each other: of a page, EXIF, and Interoperability in that
+_MOST_ENTRIES = 16384  # of a page and all directories within; cameras write some hundred
 _SHARED_BYTES = 1 << 20  # that tags may have in common with others: resolutions, sizes of strips
 
 
@@ -112,6 +115,43 @@ def read_tags(data: _Bytes, page: int = 0) -> Tags:
     return _read_directory(data, *_directory(data, page))
 
 
+def is_tangled(block: bytes) -> bool:
+    """Whether directories of an EXIF block lead to each other in circles, or by many ways to the
+    same: libexif would go each of them, for hours. Raises what `read_tags` does."""
+    offset, order, big = _directory(block, 0)
+    visits = _Visits()
+    _read_directory(block, offset, order, big, visits)
+    count = struct.unpack_from(order + "H", block, offset)[0]
+    link = offset + 2 + 12 * count
+    if not big and link + 4 <= len(block):
+        (thumbnail,) = struct.unpack_from(order + "I", block, link)
+        if thumbnail:
+            with suppress(struct.error, _Tangled):
+                _read_directory(block, thumbnail, order, big, visits)
+    return visits.is_tangled
+
+
+class _Tangled(ValueError):
+    """A directory is not read once more."""
+
+
+@dataclass
+class _Visits:
+    """Where directories were read, so that each is read once, and how much of them."""
+
+    places: set[int] = field(default_factory=set)
+    entries: int = 0
+    is_tangled: bool = False
+
+    def enter(self, place: int, entries: int) -> None:
+        """Raises _Tangled."""
+        self.entries += entries
+        if place in self.places or self.entries > _MOST_ENTRIES:
+            self.is_tangled = True
+            raise _Tangled
+        self.places.add(place)
+
+
 def _directory(data: _Bytes, page: int) -> tuple[int, str, bool]:
     """Where the directory of a page stands, and how numbers are written in it."""
     order = {b"II": "<", b"MM": ">"}[data[:2]]
@@ -128,9 +168,8 @@ def _entries(
     data: _Bytes, offset: int, order: str, big: bool
 ) -> Iterator[tuple[int, int, int, int]]:
     """Number, type, place and length of the values of a directory that lie within the data."""
-    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
     head, size = (8, 20) if big else (2, 12)
-    for index in range(min(count, 4096)):  # a damaged count must not cost minutes
+    for index in range(_count(data, offset, order, big)):
         position = offset + head + index * size
         code, kind, number = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, position)
         length, inline = _SIZES.get(kind, 0) * number, 8 if big else 4
@@ -141,7 +180,23 @@ def _entries(
             yield code, kind, start, length
 
 
-def _read_directory(data: _Bytes, offset: int, order: str, big: bool, depth: int = 0) -> Tags:
+def _count(data: _Bytes, offset: int, order: str, big: bool) -> int:
+    """How many entries a directory has; a damaged count must not cost minutes."""
+    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, offset)
+    return min(int(count), 4096)
+
+
+def _read_directory(
+    data: _Bytes,
+    offset: int,
+    order: str,
+    big: bool,
+    visits: _Visits | None = None,
+    depth: int = 1,
+) -> Tags:
+    """visits: to other directories before. Raises _Tangled for one of these."""
+    visits = visits or _Visits()
+    visits.enter(offset, _count(data, offset, order, big))
     tags: Tags = {}
     room = len(data)  # tags that share their bytes could ask for a thousand times that
     for code, kind, start, length in _entries(data, offset, order, big):
@@ -151,18 +206,18 @@ def _read_directory(data: _Bytes, offset: int, order: str, big: bool, depth: int
         value = bytes(data[start : start + length])
         tag = Tag(kind, value if code == IPTC else _little(value, kind, order))
         if code in (_EXIF, _GPS, _INTEROP):
-            tag = _nested(tag, data, order, big, depth)
+            tag = _nested(tag, data, order, big, visits, depth + 1)
         tags[code] = tag
     return tags
 
 
-def _nested(tag: Tag, data: _Bytes, order: str, big: bool, depth: int) -> Tag:
+def _nested(tag: Tag, data: _Bytes, order: str, big: bool, visits: _Visits, depth: int) -> Tag:
     """The directory that a tag points to; empty if it points nowhere or in circles."""
     try:
-        if depth < 2:
-            children = _read_directory(data, tag.numbers[0], order, big, depth + 1)
+        if depth <= _DEEPEST:
+            children = _read_directory(data, tag.numbers[0], order, big, visits, depth)
             return Tag(_LONG, children=children)
-    except (struct.error, IndexError, OverflowError):
+    except (struct.error, IndexError, OverflowError, _Tangled):
         pass
     return Tag(_LONG, children={})
 
