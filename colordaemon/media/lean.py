@@ -1,8 +1,8 @@
 """Photos as libvips may have them: without what would keep it busy for hours or take all memory.
 
 libvips unpacks all texts of a PNG, and puts every EXIF block through libexif, which goes each way
-that leads to a directory: where these lead to each other, 50 KB are minutes of work, each time. What
-a photo says about itself is read from the file as it is, and not from these copies.
+that leads to a directory: where these lead to each other, 50 KB are minutes of work, each time.
+What a photo says about itself is read from the file as it is, and not from these copies.
 """
 
 from __future__ import annotations
