@@ -241,6 +241,23 @@ def test_a_large_inbox_is_looked_at_a_little_in_each_turn(tmp_path: Path) -> Non
     assert len(seen) == 120
 
 
+def test_a_look_that_is_given_up_holds_no_folder_open(tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.png").write_bytes(b"1")
+    clock = count(0.0, SLICE_SECONDS / 8)
+    settings = SETTINGS.model_copy(update={"poll": "always"})
+    watch = Watch(tmp_path, settings, lambda path, found: True, clock=lambda: next(clock))
+    watch.start(0.0)
+    watch.turn(0.0)
+    assert tmp_path in open_folders()
+    watch.stop()
+    assert tmp_path not in open_folders()
+
+
+def open_folders() -> set[Path]:
+    return {Path(os.path.realpath(handle)) for handle in Path("/proc/self/fd").iterdir()}
+
+
 def test_folders_without_events_are_looked_at_often_and_told_of_once(
     opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

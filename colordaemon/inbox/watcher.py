@@ -114,6 +114,7 @@ class Watch:
 
     def stop(self) -> None:
         self._stop_listening()
+        self._walks.clear()  # they hold folders open, which keeps a disk from being unmounted
         if self._is_in:
             self._is_in = False
             self._leave()
@@ -254,7 +255,6 @@ class Watch:
     def _lose_root(self, now: float, reason: str) -> None:
         self.stop()
         self._tracker.clear()
-        self._walks.clear()
         self._hinted.clear()
         self._scan_at = now + self._settings.poll_seconds
         if reason != self.trouble:
