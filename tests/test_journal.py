@@ -332,3 +332,32 @@ def test_a_journal_that_another_program_holds_may_be_free_later(
         with pytest.raises(sqlite3.OperationalError) as caught, Journal(path) as journal:
             journal.note("alive", "1")
     assert may_pass(caught.value)
+
+
+def test_what_is_asked_for_each_file_takes_no_longer_with_all_that_is_known(
+    journal: Journal,
+) -> None:
+    """Steps of SQLite, with few and with many rows in any state."""
+
+    def steps() -> int:
+        counted = []
+        journal._db.set_progress_handler(lambda: counted.append(1), 1)
+        journal.supersede(Path("/in/new.png"), 1, 1, 2.0)
+        journal.to_retire()
+        journal.made_by_another(Path("/out/new.png"), Path("/in/new.png"))
+        assert [*journal.unknown([photo("new.png")])]
+        journal.claim(3.0, [Path("/in")])
+        journal._db.set_progress_handler(None, 0)
+        return len(counted)
+
+    def more(count: int) -> None:
+        before = journal.last_id
+        journal.add([photo(f"{before + number}.png") for number in range(2 * count)], 1.0)
+        journal._db.execute(
+            "UPDATE jobs SET state = 'done', target = source WHERE id > ? AND id % 2", (before,)
+        )
+
+    more(10)
+    few = steps()
+    more(1000)
+    assert steps() < 2 * few

@@ -104,9 +104,10 @@ class Journal(Records):
 
     def supersede(self, source: Path, size: int, mtime_ns: int, now: float) -> list[Job]:
         """A file has new content: whatever waits for the old one waits in vain. Returns that."""
+        # The + keeps SQLite from going by the state, and through all that waits for each new file.
         rows = self._db.execute(
             "UPDATE jobs SET state = 'cancelled', code = 'changed', changed = ?,"
-            " reason = 'the file has changed since' WHERE source = ? AND state = 'queued'"
+            " reason = 'the file has changed since' WHERE source = ? AND +state = 'queued'"
             " AND (size, mtime_ns) != (?, ?) RETURNING *",
             (now, os.fsencode(source), size, mtime_ns),
         )

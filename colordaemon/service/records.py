@@ -171,7 +171,7 @@ class Records:
         """Whether a name belongs, or is about to belong, to the result of another source."""
         row = self._db.execute(
             "SELECT 1 FROM jobs WHERE target = ? AND source != ?"
-            " AND state IN ('done', 'publishing') LIMIT 1",
+            " AND +state IN ('done', 'publishing') LIMIT 1",
             (os.fsencode(target), os.fsencode(source)),
         ).fetchone()
         return row is not None
@@ -179,7 +179,7 @@ class Records:
     def to_retire(self, behind: int = 0, limit: int = 100) -> list[Job]:
         """Whose sources are still to be dealt with; those behind a job, by their numbers."""
         rows = self._db.execute(
-            "SELECT * FROM jobs WHERE state = 'done' AND retire != '' AND id > ?"
+            "SELECT * FROM jobs WHERE +state = 'done' AND retire != '' AND id > ?"
             " ORDER BY id LIMIT ?",
             (behind, limit),
         )
