@@ -24,7 +24,7 @@ from colordaemon.service.job import State
 from colordaemon.service.records import Records
 
 SETTLE_SECONDS, IDLE_SECONDS, SINGLE_FILES = 1.0, 30.0, 10
-_WATCH = """
+WATCH = """
 import sys
 from pathlib import Path
 from colordaemon.config_file import load_config
@@ -37,7 +37,7 @@ command = [sys.executable, "-c", sys.argv[2]]
 load = lambda: load_config(Path(sys.argv[1]))
 watch_forever(load, lambda routing: WorkerProcess(routing, command))
 """
-_COPYING_WORKER = """
+COPYING_WORKER = """
 import shutil, sys
 from multiprocessing.connection import Connection
 from colordaemon.service.messages import Begun, Finished, Order, Ready
@@ -73,7 +73,7 @@ def main(count: int) -> None:
             f"watch: {{settle_seconds: {SETTLE_SECONDS}}}\n"
         )
         with (root / "log").open("wb") as log:
-            line = [sys.executable, "-c", _WATCH, str(config), _COPYING_WORKER]
+            line = [sys.executable, "-c", WATCH, str(config), COPYING_WORKER]
             daemon = subprocess.Popen(line, stderr=log)  # noqa: S603
         try:
             measure(daemon.pid, root, count)
