@@ -219,6 +219,32 @@ def garbage_for_the_socket(place: Place, chance: random.Random) -> None:
             time.sleep(1.0)  # and never reads
 
 
+def flood_the_socket(place: Place, chance: random.Random) -> None:
+    """Twice as many callers as are heard at once; some say half of something."""
+    callers = [socket.socket(socket.AF_UNIX) for _ in range(64)]
+    try:
+        for caller in callers:
+            caller.setblocking(False)
+            with suppress(OSError):
+                caller.connect(os.fspath(place.state / "control.sock"))
+                caller.send(chance.choice((b"", b'{"verb":', b'{"verb":"queue"}\n')))
+        time.sleep(chance.uniform(0.0, 1.0))
+    finally:
+        for caller in callers:
+            caller.close()
+
+
+def tangled_exif(place: Place, chance: random.Random) -> None:
+    """Directories that lead to each other, by many ways."""
+    count = chance.choice((1, 60, 4000))
+    pointers = struct.pack("<HHII", 34665, 4, 1, 8) * count
+    block = b"II*\0\x08\0\0\0" + struct.pack("<H", count) + pointers + struct.pack("<I", 8)
+    segment = b"Exif\0\0" + block
+    plain = cv2.imencode(".jpg", np.full((20, 20), 90, np.uint8))[1].tobytes()
+    head = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2)
+    (place.inbox / f"exif{chance.randrange(3)}.jpg").write_bytes(head + segment + plain[2:])
+
+
 def foreign_results(place: Place, chance: random.Random) -> None:
     """Files under names that results will want, in folders of his own."""
     folder = place.outbox / f"swap{chance.randrange(4)}"
@@ -230,6 +256,7 @@ TRICKS: tuple[Callable[[Place, random.Random], None], ...] = (
     swap_a_folder, swap_a_folder, swap_a_folder, link_to_the_secret, link_where_work_will_be,
     plant_a_fifo, turn_a_file_into_a_fifo, odd_names, odd_dates, bombs, half_copies, closed_files,
     deep_folders, lock_folders, garbage_for_the_socket, garbage_for_the_socket, foreign_results,
+    flood_the_socket, tangled_exif,
 )  # fmt: skip
 
 
