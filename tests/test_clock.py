@@ -23,14 +23,14 @@ from colordaemon.film.colorize import plan_film
 from colordaemon.media.inventory import remarks
 
 
-def joined(tmp_path: Path, suffix: str, starts: tuple[str, ...]) -> Path:
+def joined(tmp_path: Path, suffix: str, starts: tuple[str, ...], codec: str = "mpeg2video") -> Path:
     """Parts of 20 and then 15 frames with sound, whose clocks start at these seconds."""
     data = b""
     for number, start in enumerate(starts):
         part = make_film(
             tmp_path / f"part{number}.{suffix}",
             pictures(15 if number else 20, shot_frames=20),
-            codec="mpeg2video",
+            codec=codec,
             time_base=Fraction(1, 25),
             extras=[sound("mp2", 0.6 if number else 0.8)],
             container_options={"output_ts_offset": start},
@@ -41,6 +41,15 @@ def joined(tmp_path: Path, suffix: str, starts: tuple[str, ...]) -> Path:
     return path
 
 
+def test_a_picture_that_is_cut_at_a_join_is_counted(tmp_path: Path) -> None:
+    whole = joined(tmp_path, "ts", ("90", "5"), codec="libx264")
+    first, second = ((tmp_path / f"part{number}.ts").read_bytes() for number in range(2))
+    video = [at for at in range(0, len(first), 188) if first[at + 1 : at + 3] == b"\1\0"]
+    whole.write_bytes(first[: video[-6]] + second)
+    report = color_and_report(whole)[1]
+    assert (report.frames, report.damaged) == (35, 1)
+
+
 @pytest.mark.parametrize("suffix", ["vob", "ts"])
 @pytest.mark.parametrize("starts", [("5", "5"), ("5", "1"), ("5", "90"), ("90", "5", "5")])
 def test_everything_goes_on_where_a_clock_jumps(
@@ -49,7 +58,7 @@ def test_everything_goes_on_where_a_clock_jumps(
     source = joined(tmp_path, suffix, starts)
     done, report = color_and_report(source)
     frames = 20 + 15 * (len(starts) - 1)
-    assert (report.frames, report.jumps) == (frames, len(starts) - 1)
+    assert (report.frames, report.jumps, report.damaged) == (frames, len(starts) - 1, 0)
     shown = times(done)
     steps = [after - before for before, after in pairwise(shown)]
     # Sound stays with its pictures, so that a join may be a little off the beat.

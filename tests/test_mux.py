@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
 from films import (
     ARCHIVE,
     EXACT,
+    SIZE,
     attachment,
     color,
     color_and_report,
@@ -18,6 +23,7 @@ from films import (
     luma_differences,
     make_film,
     packets,
+    pictures,
     sound,
     still,
     subtitles,
@@ -312,3 +318,40 @@ def test_only_sound_and_a_cover_is_no_film(tmp_path: Path) -> None:
         container.mux(found)
     with pytest.raises(MediaError, match=r"song\.mp4: no video stream"):
         plan_film(path, EXACT)
+
+
+def second_video(container: OutputContainer) -> Iterator[Packet]:
+    stream = container.add_stream("libx264", rate=25)
+    assert isinstance(stream, VideoStream)
+    stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+    stream.metadata.update({"timecode": "10:00:00:00", "handler_name": "Time of day"})
+
+    def packets() -> Iterator[Packet]:
+        for number, picture in enumerate(pictures(6)):
+            picture.pts = number
+            yield from stream.encode(picture)
+        yield from stream.encode(None)
+
+    return packets()
+
+
+@pytest.mark.parametrize("suffix", ["mov", "mp4"])
+def test_two_tracks_of_timecode_keep_their_times_and_names(tmp_path: Path, suffix: str) -> None:
+    def prepare(stream: VideoStream) -> None:
+        stream.metadata["timecode"] = "01:00:00:00"
+
+    source = make_film(tmp_path / f"film.{suffix}", prepare=prepare, extras=[second_video])
+    done = color(source)
+    said = [
+        [
+            (s.metadata["timecode"], s.metadata["handler_name"])
+            for s in c.streams
+            if s.type == "data"
+        ]
+        for c in (av.open(str(source)), av.open(str(done)))
+    ]
+    assert said[0] == said[1]
+    assert said[1] == [("01:00:00:00", "TimeCodeHandler"), ("10:00:00:00", "Time of day")]
+    fates = {e.what: e.fate for e in plan_film(source, ARCHIVE).inventory if e.kind == "timecode"}
+    # Matroska says one of each video; both of these have their own.
+    assert set(fates.values()) == {"converted"}

@@ -205,6 +205,19 @@ def language(track: Box) -> str:
     return found[0].data[4:].rstrip(b"\0").decode("ascii", "replace") if found else ""
 
 
+def handler(track: Box) -> tuple[bytes, bytes]:
+    """The kind of a track, and what its writer calls it: counted in QuickTime, ended in mp4."""
+    data = track.only("mdia hdlr").data
+    name = data[24:]
+    is_counted = bool(name) and name[0] == len(name) - 1
+    return data[8:12], name[1:] if is_counted else name.split(b"\0")[0]
+
+
+def set_handler_name(track: Box, name: bytes, *, is_mov: bool) -> None:
+    box = track.only("mdia hdlr")
+    box.data = box.data[:24] + (bytes([len(name)]) + name if is_mov else name + b"\0")
+
+
 def set_language(track: Box, tag: str) -> None:
     media = track.only("mdia")
     rest = [child for child in media.children if child.kind != b"elng"]

@@ -26,3 +26,36 @@ class Damage:
 
     def exceeds(self, percent: float) -> bool:
         return self.damaged > max(ALWAYS_TOLERATED, self.packets * percent / 100)
+
+
+_LATE = 2  # packets that a parser is behind the mark that it passes on
+
+
+class Marks:
+    """Of packets that a demuxer calls damaged, because the numbers of the parts they came in have a
+    gap. At a jump of the clock these start anew as well, so a mark next to one counts only if the
+    picture itself turns out to be damaged.
+
+    suspects: times of the pictures in question.
+    """
+
+    def __init__(self) -> None:
+        self.suspects: set[int | None] = set()
+        self._jumps = [0] * (_LATE + 2)  # up to the last packets, the oldest first
+        self._marks: list[tuple[bool, int | None]] = [(False, None)] * (_LATE + 1)
+
+    def feed(self, is_marked: bool, pts: int | None, jumps: int) -> int:
+        """Take in the next packet of the film. Returns how many are known now to be damaged. jumps:
+        of the clock, counted up to this packet."""
+        self._jumps = [*self._jumps[1:], jumps]
+        self._marks = [*self._marks[1:], (is_marked, pts)]
+        if not self._marks[0][0]:
+            return 0
+        if self._jumps[0] == jumps:
+            return 1
+        self.suspects |= {time for _, time in self._marks}
+        return 0
+
+    def end(self) -> int:
+        """As `feed`, behind the last packet."""
+        return sum(self.feed(False, None, self._jumps[-1]) for _ in range(_LATE))

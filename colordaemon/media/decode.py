@@ -27,7 +27,7 @@ from colordaemon.media.alpha import alpha_of, decoder_of
 from colordaemon.media.captions import Messages
 from colordaemon.media.clock import Clock
 from colordaemon.media.colorspace import matrix_tag, transfer_of, untagged
-from colordaemon.media.damage import Damage
+from colordaemon.media.damage import Damage, Marks
 from colordaemon.media.ending import ends_whole, lacks_bytes
 from colordaemon.media.fields import FieldOrder, FieldReader
 from colordaemon.media.frames import messages_of, names_beside
@@ -120,6 +120,7 @@ class FilmReader:
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = decoder_threads(self.info)
         self._stream, self._decoder = stream, decoder_of(stream)
+        self._marks = Marks()
         self._clock = Clock() if self.info.container in JUMPING_CLOCKS else None
 
     def close(self) -> None:
@@ -173,14 +174,17 @@ class FilmReader:
                     raise
                 pictures, consecutive = [], consecutive + 1
                 self._count_damage(error, consecutive)
-            if packet.is_corrupt:
-                self.damage.damaged += 1
+            self.damage.damaged += self._marks.feed(
+                packet.is_corrupt, packet.pts, self.damage.jumps
+            )
             for picture in pictures:
                 assert isinstance(picture, VideoFrame)
+                self.damage.damaged += picture.is_corrupt and picture.pts in self._marks.suspects
                 self._check_range(picture)
                 self._check_curve(picture)
                 self._check_size(picture)
                 yield picture
+        self.damage.damaged += self._marks.end()
 
     def _packets(self) -> Iterator[Packet[Stream]]:
         """The film's packets, then the flushing one."""

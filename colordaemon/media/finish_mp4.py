@@ -22,6 +22,8 @@ from colordaemon.media.provenance import Maker, packet
 from colordaemon.media.tags import is_stale
 from colordaemon.media.target import Target
 
+_TIMECODE, _LONGEST_NAME = b"tmcd", 255
+
 
 def finish_mp4(
     path: Path,
@@ -52,6 +54,7 @@ def finish_mp4(
         theirs = original.tracks.get(index)
         if isinstance(theirs, Box):
             _keep_words(track, theirs, {}, target)
+    _name_timecodes(contents.tracks[len(target.ways) :], original, target)
     missing = _missing(path, tags)
     if original.moov:
         _keep_words(contents.moov, original.moov, missing, target)
@@ -62,6 +65,15 @@ def finish_mp4(
         write_contents_first(path, contents, xmp, on_work)
     else:
         boxes.write_contents(path, contents, xmp)
+
+
+def _name_timecodes(made: list[Box], original: Original, target: Target) -> None:
+    """FFmpeg gives tracks of timecode, which it makes behind all others, the name of the film's."""
+    tracks = [t for _, t in sorted(original.tracks.items()) if isinstance(t, Box)]
+    named = [name for kind, name in map(boxes.handler, tracks) if kind == _TIMECODE and name]
+    own = [track for track in made if boxes.handler(track)[0] == _TIMECODE]
+    for track, name in zip(own, named, strict=False):
+        boxes.set_handler_name(track, name[:_LONGEST_NAME], is_mov=target.format == "mov")
 
 
 def _keep_words(holder: Box, source: Box, missing: Mapping[str, str], target: Target) -> None:

@@ -16,7 +16,7 @@ from colordaemon.media.inventory import GRAVE, KIND_OF_STREAM, Entry, Fate, Inve
 from colordaemon.media.originals import Original
 from colordaemon.media.pixels import layout_of
 from colordaemon.media.probe import FilmInfo, open_film
-from colordaemon.media.tags import is_stale
+from colordaemon.media.tags import is_stale, timecode_of_film
 from colordaemon.media.userdata import unread_parts
 
 _TRANSPORT_TAGS = frozenset(("service_name", "service_provider"))
@@ -36,7 +36,11 @@ def take_stock(
 ) -> Inventory:
     """What becomes of all that stands in a source's headers, in a container that takes its streams
     in these ways."""
-    streams = [_stream(s, info, format_name, ways.get(s.index), described) for s in source.streams]
+    timecodes = _timecodes(source, info, format_name, ways)
+    streams = [
+        _stream(s, info, format_name, ways.get(s.index), described, timecodes)
+        for s in source.streams
+    ]
     tags = (entry for entry, _ in _tags(source, format_name, [*ways, info.stream_index]))
     return (*streams, *tags, *_chapters(source, format_name, original),
             *_beside(info, format_name, original))  # fmt: skip
@@ -152,6 +156,19 @@ def _beside(info: FilmInfo, format_name: str, original: Original) -> Iterator[En
         yield Entry("tags", "what the result says of its colors", "left out", reason)
 
 
+def _timecodes(
+    source: InputContainer, info: FilmInfo, format_name: str, streams: Collection[int]
+) -> set[str]:
+    """Those that the result has: of the film, and of other videos that are taken."""
+    if format_name == "mpegts":
+        return set()
+    others = (source.streams[index] for index in streams)
+    found = {
+        s.metadata["timecode"] for s in others if s.type == "video" and "timecode" in s.metadata
+    }
+    return found | {timecode_of_film(source, source.streams[info.stream_index])}
+
+
 def is_timecode(stream: Stream) -> bool:
     return stream.type == "data" and "timecode" in stream.metadata
 
@@ -174,14 +191,22 @@ def transparency(info: FilmInfo, pix_fmt: str, codec: str) -> Inventory:
 
 
 def _stream(
-    stream: Stream, info: FilmInfo, format_name: str, way: Way | None, described: Descriptions
-) -> Entry:
+    stream: Stream, info: FilmInfo, format_name: str, way: Way | None, described: Descriptions,
+    timecodes: Collection[str],
+) -> Entry:  # fmt: skip
     name = stream_name(stream, described.names)
     kind: Kind = KIND_OF_STREAM.get(stream.type, "data")
     if stream.index == info.stream_index:
         return Entry("film", name, "converted", "colored")
     if is_timecode(stream):
-        return Entry("timecode", name, "converted", "made anew")
+        if stream.metadata["timecode"] in timecodes:
+            return Entry("timecode", name, "converted", "made anew")
+        is_transport = format_name == "mpegts"
+        reason = (
+            "a transport stream has no place for it" if is_transport else "a video has only one"
+        )
+        what = f"{name} {stream.metadata['timecode']}"
+        return Entry("timecode", what, "left out", reason)
     if way is None:
         # Where sound would be lost, another container is chosen.
         reason = "no container holds it" if kind in GRAVE else f"{format_name} cannot hold it"

@@ -60,7 +60,8 @@ class FilmMuxer:
         self._origin = target.origin(info)
         self._original = original_of(source, info.path)
         self._described = descriptions_of(source, info.path, self._original)
-        self._tags = tags_of_result(source, info.start_timecode, maker, target.format)
+        film = source.streams[info.stream_index]
+        self._tags = tags_of_result(source, film, info.start_timecode, maker, target.format)
         self._next_dts: dict[int, int] = {}
         self._least_step = 0 if target.format in (MATROSKA, "webm") else 1
         options = _OPTIONS.get(target.format, {})
@@ -73,7 +74,7 @@ class FilmMuxer:
             for index, way in target.ways
             if way is not None
         }
-        self._container.metadata.update(self._tags)
+        self._set_tags()
         self._container.set_chapters(source.chapters())
         self._matroska: MatroskaFinish | None = None
         if target.format in (MATROSKA, "webm"):
@@ -81,6 +82,15 @@ class FilmMuxer:
             self._container.metadata.update(self._matroska.tags())
         self.film = self.streams[info.stream_index]
         self._container.start_encoding()
+
+    def _set_tags(self) -> None:
+        """All of them the file's, but in mp4 the timecode the film's: other videos have their own,
+        and FFmpeg would give all of them the file's."""
+        tags = dict(self._tags)
+        if self._target.format in ("mov", "mp4") and "timecode" in tags:
+            film = self.streams[self._info.stream_index]
+            film.metadata["timecode"] = tags.pop("timecode")
+        self._container.metadata.update(tags)
 
     def close(self) -> None:
         self._container.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from av.container import InputContainer
+from av.stream import Stream
 
 from colordaemon.media.originals import original_of
 from colordaemon.media.provenance import OUR_TAG, SENTENCE, Maker, is_ours
@@ -24,7 +25,7 @@ def is_stale(key: str) -> bool:
 
 
 def tags_of_result(
-    source: InputContainer, start_timecode: str, maker: Maker, format_name: str
+    source: InputContainer, film: Stream, start_timecode: str, maker: Maker, format_name: str
 ) -> dict[str, str]:
     """Those of the source that are still true, its timecode, and what is said of the colors.
 
@@ -32,7 +33,7 @@ def tags_of_result(
     place for XMP, which says of the colors elsewhere what machines read.
     """
     tags = {k: v for k, v in source.metadata.items() if not is_stale(k)}
-    timecode = find_tag(source, "timecode") or start_timecode
+    timecode = timecode_of_film(source, film) or start_timecode
     if timecode:
         tags["timecode"] = timecode
     comment = next((tags[key] for key in _COMMENTS if key in tags), None)
@@ -54,6 +55,11 @@ def is_result(source: InputContainer, path: Path) -> bool:
     """Whether a film says that it is a result of ours, in its tags or its XMP."""
     own = any(key.upper().startswith(OUR_TAG) for key in source.metadata)
     return own or is_ours(*source.metadata.values(), original_of(source, path).xmp)
+
+
+def timecode_of_film(source: InputContainer, film: Stream) -> str:
+    """Its own where its container says it of streams; empty if none."""
+    return film.metadata.get("timecode") or find_tag(source, "timecode") or ""
 
 
 def find_tag(source: InputContainer, name: str) -> str | None:
