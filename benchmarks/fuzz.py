@@ -311,10 +311,15 @@ def child() -> None:
 
 def _judged(source: Path, damaged: bool) -> tuple[str, str, int]:
     """Outcome, a word on it, and the most memory so far in MiB."""
-    from colordaemon.cli.progress import LineProgress
-    from colordaemon.config import Config
-    from colordaemon.convert.convert import Model, convert
+    from colordaemon.config import Config, ModelSettings
+    from colordaemon.convert.convert import convert
+    from colordaemon.convert.models import Model, ModelCache
     from colordaemon.errors import AlreadyColor, ColordaemonError
+    from colordaemon.work_context import WorkContext
+
+    class Paints(Model):
+        def load(self) -> Any:
+            return _Painter()
 
     out = source.parent / "out"
     config = Config.model_validate(
@@ -329,10 +334,10 @@ def _judged(source: Path, damaged: bool) -> tuple[str, str, int]:
             "photo": {"accept_damaged": damaged},
         }
     )
-    model = Model(_Painter)  # type: ignore[arg-type]  # what films and photos ask of a colorizer
+    model = Paints(ModelSettings(), ModelCache())
     outcome, words = "done", ""
     try:
-        target = convert(source, config, model, LineProgress(), {}).target
+        target, _ = convert(source, config, model, WorkContext(), {})
         words = _not_whole(target)
         outcome = "not whole" if words else "done"
     except AlreadyColor as reason:

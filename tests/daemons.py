@@ -49,27 +49,27 @@ from colordaemon.film.segment import SegmentWorker
 from colordaemon.service import worker
 
 torch.set_num_threads(1)
-run, color = SegmentWorker.run, worker.color
+run, prepare = SegmentWorker.run, worker.prepare
 
 def noted(self, task):
     with open(os.environ["SEGMENTS"], "a") as file:
         file.write(f"{task.source.path.name} {task.index}\\n")
-    told = self.on_frame
-    def slow(frame):
+    told = self.context.advance
+    def slow(seconds):
         time.sleep(float(os.environ["FRAME_SECONDS"]))
-        told(frame)
-    self.on_frame = slow
+        told(seconds)
+    self.context.advance = slow
     try:
         return run(self, task)
     finally:
-        self.on_frame = told
+        self.context.advance = told
 
 def deadly(source, *rest, **options):
     if "poison" in source.name:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return color(source, *rest, **options)
+    return prepare(source, *rest, **options)
 
-SegmentWorker.run, worker.color = noted, deadly
+SegmentWorker.run, worker.prepare = noted, deadly
 worker.main()
 """
 # In place of the worker: colors nothing, loads nothing, and calls results as the settings want it.

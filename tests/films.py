@@ -21,6 +21,7 @@ from colordaemon.film.colorize import FilmReport, color_film, plan_film
 from colordaemon.media.decode import Frame
 from colordaemon.media.fields import FieldOrder, FieldReader
 from colordaemon.media.pixels import layout_of, plane_array
+from colordaemon.work_context import WorkContext
 
 SIZE = (64, 48)
 LOSSLESS = {"qp": "0", "preset": "ultrafast"}  # for x264
@@ -279,6 +280,28 @@ class Painter:
         b = torch.linspace(-30, 30, height)[:, None].expand(height, width)
         ab = torch.stack((a, b)).expand(len(gray), 2, height, width).contiguous()
         return ab, torch.ones_like(ab[:, :1])
+
+
+class Listener(WorkContext):
+    """Hears all that is told of a film. stops: asked with this whether the work is to be left."""
+
+    def __init__(self, stops: Callable[[Listener], bool] = lambda listener: False) -> None:
+        self.frames: list[float] = []  # how far into the film each was
+        self.segments: list[int] = []
+        self.beats = 0
+        self._stops = stops
+
+    def advance(self, seconds: float) -> None:
+        self.frames.append(seconds)
+
+    def segment_done(self, count: int) -> None:
+        self.segments.append(count)
+
+    def heartbeat(self) -> None:
+        self.beats += 1
+
+    def should_stop(self) -> bool:
+        return self._stops(self)
 
 
 def color(

@@ -19,6 +19,7 @@ from conftest import own_threads
 from films import (
     ARCHIVE,
     EXACT,
+    Listener,
     Painter,
     color,
     color_and_report,
@@ -284,10 +285,10 @@ def test_a_sepia_film_is_colored(tmp_path: Path) -> None:
 
 def test_stopping_leaves_nothing_behind(tmp_path: Path) -> None:
     source = make_film(tmp_path / "film.mp4", 40)
-    seen: list[Frame] = []
+    listener = Listener(lambda listener: len(listener.frames) >= 12)
     with pytest.raises(Interrupted, match=r"film\.mp4"):
-        color(source, on_frame=seen.append, should_stop=lambda: len(seen) >= 12)
-    assert len(seen) == 12
+        color(source, context=listener)
+    assert len(listener.frames) == 12
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
@@ -312,13 +313,13 @@ def test_memory_does_not_grow_with_duration(tmp_path: Path) -> None:
     alive: list[int] = []
     every_frame = ARCHIVE.model_copy(update={"stride": 1})
 
-    def count(frame: Frame) -> None:
-        if frame.pts % 8000 == 0:
+    def count(listener: Listener) -> bool:
+        if listener.frames and listener.frames[-1] % 8 == 0:
             alive.append(sum(type(thing) is Frame for thing in gc.get_objects()))
+        return False
 
-    report = color_film(
-        plan_film(source, every_frame), tmp_path / "done.mkv", Painter(16), on_frame=count
-    )
+    job = plan_film(source, every_frame)
+    report = color_film(job, tmp_path / "done.mkv", Painter(16), Listener(count))
     assert report.frames == 2000
     assert len(alive) == 10
     assert max(alive) < 250  # those that wait for what follows them, and the queues

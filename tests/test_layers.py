@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "colordaemon"
 # From the ground up; what stands in one layer does not know the others there.
 LAYERS = (
     ("errors", "config", "suffixes", "memory", "transfer", "durable", "printable", "__init__"),
-    ("color", "logs"),
+    ("color", "logs", "work_context"),
     ("config_file", "network", "media", "inbox"),
     ("pictures", "film"),
     ("convert", "evaluation"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from films import EXACT, luma_differences, make_film, pictures, short_segments, times
+from films import EXACT, Listener, luma_differences, make_film, pictures, short_segments, times
 
 from colordaemon.errors import Interrupted
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
@@ -31,16 +31,9 @@ def run(job: FilmJob, colorizer: Colorizer, tmp_path: Path) -> Callable[..., Fil
     """Colors the film with the folder `work`; stops after so many segments if told to."""
 
     def run(stop_after: int = 1000, made_by: str = "a") -> FilmReport:
-        finished: list[int] = []
-        return color_film(
-            job,
-            tmp_path / "partial",
-            colorizer,
-            work=tmp_path / "work",
-            made_by=made_by,
-            on_segment=finished.append,
-            should_stop=lambda: bool(finished) and finished[-1] >= stop_after,
-        )
+        listener = Listener(lambda listener: listener.segments[-1:] >= [stop_after])
+        partial, work = tmp_path / "partial", tmp_path / "work"
+        return color_film(job, partial, colorizer, listener, work=work, made_by=made_by)
 
     return run
 

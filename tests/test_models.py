@@ -50,16 +50,16 @@ def files(tmp_path: Path, tiny_model: ColorNet) -> tuple[Path, Path]:
 def test_the_first_that_fits_is_taken_and_else_the_default(files: tuple[Path, Path]) -> None:
     one, other = files
     models = Models(Config(model=ModelSettings(file=other), models={"faces": one, "a*": other}))
-    assert models.file_for(Path("faces/a.jpg")) == one
-    assert models.file_for(Path("other/a.jpg")) == other
-    assert models.file_for(Path("other/b.jpg")) == other
-    assert Models(Config()).file_for(Path("b.jpg")) is None
+    names = "faces/a.jpg", "other/a.jpg", "other/b.jpg"
+    chosen = [models.model_for(Path(name)).settings.file for name in names]
+    assert chosen == [one, other, other]
+    assert Models(Config()).model_for(Path("b.jpg")).settings.file is None
 
 
 def test_a_model_is_loaded_once_for_all_its_files(files: tuple[Path, Path]) -> None:
     models = Models(Config(models={"faces": files[0], "a*": files[0]}))
-    first = models.colorizer_for(Path("faces/b.jpg"))
-    assert models.colorizer_for(Path("a.jpg")) is first
+    first = models.model_for(Path("faces/b.jpg")).load()
+    assert models.model_for(Path("a.jpg")).load() is first
 
 
 def test_a_missing_model_is_told_before_any_work(files: tuple[Path, Path]) -> None:

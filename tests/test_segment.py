@@ -15,6 +15,7 @@ from conftest import own_threads
 from films import (
     ARCHIVE,
     EXACT,
+    Listener,
     Painter,
     color,
     decode,
@@ -193,7 +194,7 @@ def test_segments_of_different_encoders_are_not_joined(
 
 
 def test_a_stop_leaves_no_segment_file(job: FilmJob, tmp_path: Path) -> None:
-    worker = SegmentWorker(Painter(), should_stop=lambda: True)  # type: ignore[arg-type]
+    worker = SegmentWorker(Painter(), Listener(lambda _: True))  # type: ignore[arg-type]
     task = SegmentTask(0, job.source, job.encoder, tmp_path / "0", 10.0, 2.0)
     with pytest.raises(Interrupted):
         worker.run(task)

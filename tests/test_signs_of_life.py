@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from films import EXACT, make_film, short_segments
+from films import EXACT, Listener, make_film, short_segments
 
 from colordaemon.config import AfterSettings, Config, ModelSettings
+from colordaemon.convert.routing import Routing
 from colordaemon.errors import Interrupted
 from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.inbox.source import read_through
@@ -57,7 +58,7 @@ def last_words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) ->
     ours, theirs = Pipe()
     said: list[FromWorker] = []
     with ours, theirs, ThreadPoolExecutor(1) as executor:
-        running = executor.submit(worker.Worker(theirs, config).run)
+        running = executor.submit(worker.Worker(theirs, Routing(config)).run)
         queued = signature_of(source)
         assert queued is not None
         ours.send(Order(1, source, outbox, ".job", source.parent, outbox, queued))
@@ -98,29 +99,27 @@ def test_the_way_to_where_a_film_goes_on_tells_too_and_can_be_stopped(
     film = make_film(tmp_path / "film.mp4", 200)
     job = plan_film(film, short_segments(EXACT, 2.0))
     colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32)
-    told: list[str] = []
 
-    def run(stop_after: int) -> None:
-        told.clear()
-        color_film(
-            job,
-            tmp_path / "partial",
-            colorizer,
-            work=tmp_path / "work",
-            on_frame=lambda frame: told.append("frame"),
-            on_work=lambda: told.append("work"),
-            should_stop=lambda: len(told) >= stop_after,
-        )
+    def run(listener: Listener) -> None:
+        color_film(job, tmp_path / "partial", colorizer, listener, work=tmp_path / "work")
 
     with pytest.raises(Interrupted):
-        run(180)
+        run(Listener(lambda listener: listener.beats + len(listener.frames) >= 180))
+    stopped = Listener(lambda listener: listener.beats >= 10)
     with pytest.raises(Interrupted):
-        run(10)
-    assert told == ["work"] * 10
-    run(10**9)
-    assert told.index("frame") > 10
-    run(10**9)  # all segments are there; each is read, and each packet joined and verified
-    assert "frame" not in told and len(told) >= 4 + 200 + 200
+        run(stopped)
+    assert (stopped.beats, stopped.frames) == (10, [])
+    beats: list[int] = []  # by the first frame that is new
+
+    def note(listener: Listener) -> bool:
+        beats.extend([listener.beats] if len(listener.frames) == 1 else [])
+        return False
+
+    run(Listener(note))
+    assert beats[0] > 10
+    again = Listener()
+    run(again)  # all segments are there; each is read, and each packet joined and verified
+    assert not again.frames and again.beats >= 4 + 200 + 200
 
 
 def test_what_a_disk_cannot_read_is_no_damage_of_the_film(
@@ -150,7 +149,7 @@ def test_a_file_that_asks_too_much_is_to_blame_where_others_could_be_done(
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(worker, "color", greedy)
+    monkeypatch.setattr(worker, "prepare", greedy)
     (tmp_path / "photo.png").write_bytes(b"1")
     monkeypatch.setattr(worker.Worker, "run", suppressing_exits(worker.Worker.run))
     said = last_words_of(tmp_path / "photo.png", model, monkeypatch)[-1]

@@ -12,15 +12,16 @@ import pytest
 import pyvips
 from photos import HEIGHT, WIDTH, assert_refused, color, image, partial_of, predict, ramp
 
-from colordaemon.cli.progress import LineProgress
-from colordaemon.config import Config, PhotoSettings
-from colordaemon.convert.convert import Model, convert
+from colordaemon.config import Config, ModelSettings, PhotoSettings
+from colordaemon.convert.convert import convert
+from colordaemon.convert.models import Model, ModelCache
 from colordaemon.errors import MediaError
 from colordaemon.media import jpeg, tiff
 from colordaemon.media.heif_items import items_in, with_content
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
 from colordaemon.media.stills import PhotoFormat, photo_kind
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.work_context import WorkContext
 
 
 def heic(path: Path, *pictures: np.ndarray, **options: object) -> Path:
@@ -116,8 +117,9 @@ OTHERS = {
 }
 
 
-def refuse_to_load() -> Colorizer:
-    raise AssertionError("the network is not needed to say no")
+class Unloaded(Model):
+    def load(self) -> Colorizer:
+        raise AssertionError("the network is not needed to say no")
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -125,7 +127,7 @@ def test_pictures_that_are_not_read_are_refused_by_name(tmp_path: Path, name: st
     source = tmp_path / "picture.jpg"
     source.write_bytes(OTHERS[name])
     with pytest.raises(MediaError) as caught:
-        convert(source, Config(), Model(refuse_to_load), LineProgress(), {})
+        convert(source, Config(), Unloaded(ModelSettings(), ModelCache()), WorkContext(), {})
     said = str(caught.value)
     assert said.startswith(f"{source}: found {name}, expected a JPEG, PNG") and "a film" in said
     assert [*tmp_path.iterdir()] == [source]

@@ -97,10 +97,10 @@ def once(
         from colordaemon.convert.once import color_files, plan_files  # torch takes seconds
 
         if dry_run:
-            tally = plan_files(files, settings, _say, force=force, stop=stop)
+            tally = plan_files(files, settings, _say, force=force, should_stop=stop.is_set)
         else:
-            progress = BarProgress(console) if console.is_terminal else LineProgress()
-            tally = color_files(files, settings, progress, force=force, stop=stop)
+            progress = BarProgress(console, stop) if console.is_terminal else LineProgress(stop)
+            tally = color_files(files, settings, progress, force=force)
         if tally.interrupted:
             raise typer.Exit(INTERRUPTED)
         if tally.failed:

@@ -6,21 +6,37 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from colordaemon.printable import printable
+from colordaemon.work_context import WorkContext
 
 log = logging.getLogger(__name__)
 
 
-class LineProgress:
+class _Stoppable(WorkContext):
+    """stop: set when the work is to be left, after a signal for instance."""
+
+    def __init__(self, stop: Event | None) -> None:
+        self._stop = stop or Event()
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+
+class LineProgress(_Stoppable):
     """Logs a line every so many seconds."""
 
     def __init__(
-        self, every_seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
+        self,
+        stop: Event | None = None,
+        every_seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(stop)
         self._every, self._clock = every_seconds, clock
 
     def begin(self, source: Path, seconds: float | None) -> None:
@@ -42,14 +58,12 @@ class LineProgress:
             line += f", {share:.0%}, about {_clock_time(left)} left"
         log.info(line)
 
-    def end(self) -> None:
-        pass
 
-
-class BarProgress:
+class BarProgress(_Stoppable):
     """A bar with frames per second and the time left."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, stop: Event | None = None) -> None:
+        super().__init__(stop)
         self._console = console
 
     def begin(self, source: Path, seconds: float | None) -> None:

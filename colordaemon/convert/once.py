@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 
 from colordaemon.config import Config
-from colordaemon.convert.convert import Converted, Progress, convert, plan
+from colordaemon.convert.convert import convert, plan
 from colordaemon.convert.models import Models
 from colordaemon.errors import (
     AlreadyColor,
@@ -21,6 +20,7 @@ from colordaemon.errors import (
     TargetExists,
 )
 from colordaemon.media.inventory import level_of
+from colordaemon.work_context import WorkContext
 
 log = logging.getLogger(__name__)
 
@@ -38,33 +38,26 @@ class Tally:
 def color_files(
     sources: Sequence[Path],
     config: Config,
-    progress: Progress,
+    context: WorkContext,
     *,
     force: bool = False,
-    stop: Event | None = None,
 ) -> Tally:
     """Color files and say a line about each.
 
     Raises ModelError and ConfigError, because they concern all files.
     """
-    stop = stop or Event()
     made: dict[Path, Path] = {}
     models = Models(config)
 
     def color_one(source: Path) -> None:
-        done = convert(
-            source,
-            config,
-            models.model_for(source),
-            progress,
-            made,
-            force=force,
-            should_stop=stop.is_set,
-        )
-        _log_success(source, done)
-        made[done.target.resolve()] = source
+        model = models.model_for(source)
+        target, done = convert(source, config, model, context, made, force=force)
+        for remark in done.remarks:
+            log.log(level_of(remark), "%s: %s", source, remark)
+        log.info("done: %s (%s)", target, done.summary)
+        made[target.resolve()] = source
 
-    return _each(sources, color_one, stop)
+    return _each(sources, color_one, context.should_stop)
 
 
 def plan_files(
@@ -73,7 +66,7 @@ def plan_files(
     say: Callable[[str], None],
     *,
     force: bool = False,
-    stop: Event | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Tally:
     """Say of files what would be done with them, and with everything that they hold.
 
@@ -91,14 +84,16 @@ def plan_files(
         if planned.skipped:
             raise AlreadyColor(planned.skipped)
 
-    return _each(sources, plan_one, stop or Event())
+    return _each(sources, plan_one, should_stop)
 
 
-def _each(sources: Sequence[Path], act: Callable[[Path], None], stop: Event) -> Tally:
+def _each(
+    sources: Sequence[Path], act: Callable[[Path], None], should_stop: Callable[[], bool]
+) -> Tally:
     """Do something with every file, and say what hinders it."""
     tally = Tally()
     for source in dict.fromkeys(sources):  # a name given twice is meant once
-        if stop.is_set():
+        if should_stop():
             tally.interrupted = True
             break
         try:
@@ -117,12 +112,6 @@ def _each(sources: Sequence[Path], act: Callable[[Path], None], stop: Event) -> 
         else:
             tally.done.append(source)
     return tally
-
-
-def _log_success(source: Path, done: Converted) -> None:
-    for remark in done.remarks:
-        log.log(level_of(remark), "%s: %s", source, remark)
-    log.info("done: %s (%s)", done.target, done.summary)
 
 
 def _log_failure(source: Path, error: Exception) -> None:

@@ -119,13 +119,13 @@ _SUFFIX = ".sha256"
 _READ_BYTES = 1 << 20
 
 
-def sha256(path: Path, on_work: Callable[[], None] = lambda: None) -> str:
-    """Of a file's bytes, in hexadecimal. on_work: called for every MiB."""
+def sha256(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:
+    """Of a file's bytes, in hexadecimal. heartbeat: called for every MiB."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(_READ_BYTES):
             digest.update(part)
-            on_work()
+            heartbeat()
     return digest.hexdigest()
 
 

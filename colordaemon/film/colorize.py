@@ -23,7 +23,6 @@ from colordaemon.film.shots import StrideSetting
 from colordaemon.media.beside import side_data, side_entries
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.colorspace import color_holdings
-from colordaemon.media.decode import Frame
 from colordaemon.media.holdings import as_found, transparency
 from colordaemon.media.inventory import Inventory, Note, grave_losses
 from colordaemon.media.probe import FilmInfo, open_film, probe_film
@@ -32,6 +31,7 @@ from colordaemon.media.target import Target, choose_target
 from colordaemon.media.tint import ExistingColor
 from colordaemon.memory import limit_bytes
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.work_context import WorkContext
 
 
 @dataclass(frozen=True)
@@ -131,14 +131,11 @@ def color_film(
     job: FilmJob,
     partial: Path,
     colorizer: Colorizer,
+    context: WorkContext | None = None,
     *,
     work: Path | None = None,
     made_by: str = "",
     maker: Maker | None = None,
-    on_frame: Callable[[Frame], None] = lambda frame: None,
-    on_segment: Callable[[int], None] = lambda count: None,
-    on_work: Callable[[], None] = lambda: None,
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> FilmReport:
     """Color a film on this machine, into `partial`.
 
@@ -146,31 +143,30 @@ def color_film(
     same job and folder goes on after the last of them, if it is made by the same model as well.
     None: a folder beside `partial`, which is removed.
     maker: what the film says of its colors; without it, the built-in model's.
-    on_segment: told how many segments are finished, whenever one more is. on_work: called now and
-    then while work goes on that finishes no frame.
     Raises MediaError, OSError, and Interrupted when a stop is asked for.
     """
-    worker = SegmentWorker(colorizer, on_frame, should_stop, on_work)
+    context = context or WorkContext()
+    worker = SegmentWorker(colorizer, context)
     stride = stride_for(job.settings, colorizer.device)
     try:
         with _work_folder(work, partial) as folder:
             manifest = Manifest(folder, identity_of(job, stride, str(colorizer), made_by))
-            done = manifest.load(on_work)
+            done = manifest.load(context.heartbeat)
 
             def keep(result: SegmentResult) -> None:
                 manifest.add(result)
-                on_segment(result.index + 1)
+                context.segment_done(result.index + 1)
 
             with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
                 plan = run_segments(job, folder, executor, stride, done=done, on_result=keep)
-            others = join(plan, job.target, partial, maker, on_work)
+            others = join(plan, job.target, partial, maker, context.heartbeat)
             if others.exceeds(job.settings.damaged_percent):
                 raise MediaError(
                     f"{job.source.path}: {others.damaged} of {others.packets} packets of sound or "
                     "subtitles are too damaged to be copied, more than "
                     f"{job.settings.damaged_percent:g} %; --accept-damaged leaves them out"
                 )
-            verify(plan, job.target, partial, on_work)
+            verify(plan, job.target, partial, context.heartbeat)
             inventory = _as_found(job, plan, partial)
     except BaseException:
         partial.unlink(missing_ok=True)

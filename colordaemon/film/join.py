@@ -36,11 +36,11 @@ def join(
     target: Target,
     path: Path,
     maker: Maker | None = None,
-    on_work: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Damage:
     """Write the film to `path`, which is not checked yet; see `verify`.
 
-    maker: what is said of the colors; None: of the built-in model. on_work: called for every
+    maker: what is said of the colors; None: of the built-in model. heartbeat: called for every
     packet, as a sign of life. Returns how many packets the other streams have, and how many of them
     were too damaged to be copied.
     """
@@ -53,24 +53,24 @@ def join(
         muxer = FilmMuxer(path, source, plan.source, target, plan.encoder, maker or Maker())
         try:
             try:
-                muxer.write(_film_packets(plan, target, on_work))
+                muxer.write(_film_packets(plan, target, heartbeat))
             finally:
                 muxer.close()  # which writes what was held back
         except (av.error.ArgumentError, av.error.InvalidDataError) as error:
             raise MediaError(
                 f"{plan.source.path}: {target.format} refuses a packet of it ({error.strerror})"
             ) from error
-        muxer.complete(on_work)
+        muxer.complete(heartbeat)
         return muxer.others
 
 
 def verify(
-    plan: FilmPlan, target: Target, path: Path, on_work: Callable[[], None] = lambda: None
+    plan: FilmPlan, target: Target, path: Path, heartbeat: Callable[[], None] = lambda: None
 ) -> None:
-    """Reopen a joined film and compare it with its plan. on_work: as in `join`. Raises MediaError.
+    """Reopen a joined film and compare it with its plan: the number of streams, the time of every
+    frame, and that its first and its last group of pictures decode.
 
-    Checked: the number of streams, the time of every frame, and that its first and its last group
-    of pictures decode.
+    heartbeat: as in `join`. Raises MediaError.
     """
     name = f"{plan.source.path}: the finished film"
     with open_film(path) as container:
@@ -79,7 +79,7 @@ def verify(
             raise MediaError(f"{name} has {found} streams, expected {expected}")
         film = film_of(container, target.kept.index(plan.source.stream_index))
         origin = target.origin(plan.source)
-        _check_times(plan, _packets(container, film, on_work), film, name, origin)
+        _check_times(plan, _packets(container, film, heartbeat), film, name, origin)
         last = int(plan.pts()[-1]) * plan.source.time_base - origin
         if target.format == TRANSPORT:  # has no index, and is searched by the time of decoding
             last = plan.segments[-1].packet_pts[0] * plan.source.time_base - 1
@@ -96,7 +96,7 @@ def verify(
 
 
 def _film_packets(
-    plan: FilmPlan, target: Target, on_work: Callable[[], None]
+    plan: FilmPlan, target: Target, heartbeat: Callable[[], None]
 ) -> Iterator[Packet[Stream]]:
     """The packets of all segments with pts of the source, new dts and durations."""
     times, depth = plan.pts(), plan.reorder_depth
@@ -126,7 +126,7 @@ def _film_packets(
             packet.duration = durations[pts]
             packet.time_base = plan.source.time_base
             number += 1
-            on_work()
+            heartbeat()
             yield packet
 
 
@@ -156,10 +156,10 @@ def _header(stream: Stream) -> bytes:
 
 
 def _packets(
-    container: InputContainer, film: VideoStream, on_work: Callable[[], None]
+    container: InputContainer, film: VideoStream, heartbeat: Callable[[], None]
 ) -> Iterator[Packet[VideoStream]]:
     for packet in container.demux(film):
-        on_work()
+        heartbeat()
         yield packet
 
 

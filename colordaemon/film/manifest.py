@@ -52,10 +52,10 @@ class Manifest:
         self._folder, self._identity = folder, identity
         self._path = folder / "segments.jsonl"
 
-    def load(self, on_work: Callable[[], None] = lambda: None) -> list[SegmentResult]:
+    def load(self, heartbeat: Callable[[], None] = lambda: None) -> list[SegmentResult]:
         """The segments that can be relied on, from the first; everything else is removed.
 
-        on_work: called for each of them, since all are read.
+        heartbeat: called for each of them, since all are read.
         """
         kept: list[SegmentResult] = []
         lines = self._lines()
@@ -63,7 +63,7 @@ class Manifest:
             if (result := self._result(line, len(kept))) is None:
                 break
             kept.append(result)
-            on_work()
+            heartbeat()
         self._start(lines[: 1 + len(kept)])
         names = {result.path.name for result in kept} | {self._path.name}
         for path in self._folder.iterdir():

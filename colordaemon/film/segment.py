@@ -29,6 +29,7 @@ from colordaemon.media.inventory import grave_losses
 from colordaemon.media.pixels import at_depth
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.work_context import WorkContext
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +40,10 @@ class SegmentWorker:
     def __init__(
         self,
         colorizer: Colorizer,
-        on_frame: Callable[[Frame], None] = lambda frame: None,
-        should_stop: Callable[[], bool] = lambda: False,
-        on_work: Callable[[], None] = lambda: None,
+        context: WorkContext | None = None,
     ) -> None:
-        self.colorizer, self.on_frame, self.should_stop = colorizer, on_frame, should_stop
-        self._on_work = on_work
-        self._playback: FilmPipeline | None = None
+        self.colorizer, self.context = colorizer, context or WorkContext()
+        self._pipeline: FilmPipeline | None = None
 
     def run(self, task: SegmentTask) -> SegmentResult:
         """Raises MediaError, and Interrupted when a stop is asked for; leaves no file then."""
@@ -57,32 +55,32 @@ class SegmentWorker:
             raise
 
     def close(self) -> None:
-        if self._playback is not None:
-            self._playback.close()
-            self._playback = None
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
 
     def _run(self, task: SegmentTask) -> SegmentResult:
-        pipeline = self._playback_at(task)
+        source, pipeline = task.source, self._pipeline_at(task)
         cuts: list[int] = []
         kept, misshown = 0, 0
         beside: set[str] = set()
         last: Frame | None = None
         waiting = prefetch(
             colored_frames(pipeline, task, self.colorizer.device),
-            frames_ahead(task.source),
+            frames_ahead(source),
             "color",
         )
         try:
             with SegmentWriter(task.path, task.encoder) as writer:
                 for colored in waiting:
-                    if self.should_stop():
-                        raise Interrupted(f"{task.source.path}: stopped")
+                    if self.context.should_stop():
+                        raise Interrupted(f"{source.path}: stopped")
                     last = colored.frame
                     if new := last.beside - beside:
                         beside |= new
                         _check_losses(task, new)
                     writer.write(last, colored.chroma)
-                    self.on_frame(last)
+                    self.context.advance(float(last.pts * source.time_base - source.origin_seconds))
                     kept += colored.kept
                     misshown += last.fields != task.encoder.order_of(last.fields)
                     if colored.cut:
@@ -106,30 +104,30 @@ class SegmentWorker:
             beside=tuple(sorted(beside)),
         )
 
-    def _playback_at(self, task: SegmentTask) -> FilmPipeline:
+    def _pipeline_at(self, task: SegmentTask) -> FilmPipeline:
         """The open film, if it stands at the task's start; else one that was brought there."""
-        if self._playback is not None and self._playback.stands_at(task):
-            return self._playback
+        if self._pipeline is not None and self._pipeline.stands_at(task):
+            return self._pipeline
         self.close()
-        self._playback = FilmPipeline(task, self.colorizer)
-        if task.start and not self._playback.sought:
+        self._pipeline = FilmPipeline(task, self.colorizer)
+        if task.start and not self._pipeline.sought:
             log.info("%s: read from its beginning, there is no place to enter", task.source.path)
         try:
-            self._go_to_start(self._playback)
+            self._go_to_start(self._pipeline)
         except MediaError as error:
-            if not self._playback.sought:
+            if not self._pipeline.sought:
                 raise
             log.info("%s; read from its beginning", error)
             self.close()
-            self._playback = FilmPipeline(task, self.colorizer, seeks=False)
-            self._go_to_start(self._playback)
-        return self._playback
+            self._pipeline = FilmPipeline(task, self.colorizer, seeks=False)
+            self._go_to_start(self._pipeline)
+        return self._pipeline
 
     def _go_to_start(self, pipeline: FilmPipeline) -> None:
         """Past frames that are finished already, which may be hours of them."""
         for _ in pipeline.go_to_start():
-            self._on_work()
-            if self.should_stop():
+            self.context.heartbeat()
+            if self.context.should_stop():
                 raise Interrupted(f"{pipeline.source.path}: stopped")
 
 

@@ -78,16 +78,16 @@ def opened_beneath(inbox: Path, path: Path, queued: Signature) -> Iterator[Opene
         yield source
 
 
-def read_through(path: Path, on_work: Callable[[], None]) -> None:
+def read_through(path: Path, heartbeat: Callable[[], None]) -> None:
     """Read all that a file holds, but for holes, before it is called damaged: FFmpeg takes what a
-    disk or share cannot read for the file's end. on_work: called now and then. Raises OSError."""
+    disk or share cannot read for the file's end. heartbeat: called now and then. Raises OSError."""
     file = os.open(path, _READING)
     try:
         at = 0
         while at < os.fstat(file).st_size:
             at = os.lseek(file, at, os.SEEK_DATA)
             at += len(os.pread(file, _STRETCH_BYTES, at)) or _STRETCH_BYTES
-            on_work()
+            heartbeat()
     except OSError as error:
         if error.errno != errno.ENXIO:  # there is nothing but a hole up to the end
             raise

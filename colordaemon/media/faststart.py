@@ -25,15 +25,15 @@ def plays_early(path: Path) -> bool:
 
 
 def write_contents_first(
-    path: Path, contents: Contents, behind: bytes, on_work: Callable[[], None]
+    path: Path, contents: Contents, behind: bytes, heartbeat: Callable[[], None]
 ) -> None:
-    """As `boxes.write_contents`, but ahead of the media. on_work: called now and then meanwhile."""
+    """As `boxes.write_contents`, but ahead of the media. heartbeat: called now and then."""
     with path.open("r+b") as file:
         check_ends_file(file, path, contents)
         place = next(offset for kind, offset, _, _ in top_level(file) if kind != b"ftyp")
         room = move_samples(contents.moov, len(behind))
         for _ in _move_up(file, place, contents.offset, room):
-            on_work()
+            heartbeat()
         file.seek(place)
         file.write(bytes(contents.moov) + behind)
         file.truncate(contents.offset + room)

@@ -33,9 +33,9 @@ def finish_mp4(
     described: Descriptions,
     tags: Mapping[str, str],
     maker: Maker,
-    on_work: Callable[[], None],
+    heartbeat: Callable[[], None],
 ) -> None:
-    """tags: those that the file should have. on_work: called while the file is written anew.
+    """tags: those that the file should have. heartbeat: called while the file is written anew.
 
     Raises MediaError, OSError.
     """
@@ -62,7 +62,7 @@ def finish_mp4(
         _add_items(contents.moov, userdata.text_items(missing), target)
     xmp = userdata.xmp_box(packet(maker, original.xmp))
     if original.moov and plays_early(source):
-        write_contents_first(path, contents, xmp, on_work)
+        write_contents_first(path, contents, xmp, heartbeat)
     else:
         boxes.write_contents(path, contents, xmp)
 

@@ -95,16 +95,16 @@ class FilmMuxer:
     def close(self) -> None:
         self._container.close()
 
-    def complete(self, on_work: Callable[[], None]) -> None:
+    def complete(self, heartbeat: Callable[[], None]) -> None:
         """Put in what FFmpeg cannot write; to be called when the file is closed.
 
-        on_work: called now and then, as a sign of life. Raises MediaError, OSError.
+        heartbeat: called now and then, as a sign of life. Raises MediaError, OSError.
         """
         target, path = self._target, self._path
         if target.format in ("mov", "mp4"):
             finish_mp4(
                 path, self._info.path, target, self._original, self._described, self._tags,
-                self._maker, on_work,
+                self._maker, heartbeat,
             )  # fmt: skip
         elif self._matroska:
             self._matroska.write(path)

@@ -124,13 +124,13 @@ def color_photo(
     *,
     force: bool = False,
     maker: Maker | None = None,
-    on_work: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> PhotoReport:
     """Color a photo into `partial`, whose name may have any suffix; the caller publishes it.
 
     predict_ab: takes upright gray (1, 1, H, W) float32, gamma-coded 0..1, at any size; gives
     (1, 2, h, w) float32 Lab ab at any size. `force` colors what has color already. maker: the
-    model, for the metadata. on_work: called whenever some more pixels were read, colored or
+    model, for the metadata. heartbeat: called whenever some more pixels were read, colored or
     encoded; large scans take minutes. Raises MediaError for what can never be colored; no partial
     file remains after an error.
     """
@@ -152,10 +152,10 @@ def color_photo(
         quality=settings.quality,
         lossless=file.kind is PhotoFormat.WEBP and is_lossless_webp(source),
         raw_bytes=raw_bytes,
-        on_work=on_work,
+        heartbeat=heartbeat,
     )
     try:
-        job = _Job(file, kind, predict_ab, force, maker or Maker(), on_work)
+        job = _Job(file, kind, predict_ab, force, maker or Maker(), heartbeat)
         report = job.run(writer, count)
         try:
             job.stock.check(writer.close())
@@ -220,19 +220,19 @@ def _look_at(
     target: PhotoFormat,
     index: int,
     force: bool,
-    on_work: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> _Look:
     """Judge a page. Raises MediaError."""
-    return _patiently(file, lambda: _look_once(file, target, index, force, on_work))
+    return _patiently(file, lambda: _look_once(file, target, index, force, heartbeat))
 
 
 def _look_once(
-    file: PhotoFile, target: PhotoFormat, index: int, force: bool, on_work: Callable[[], None]
+    file: PhotoFile, target: PhotoFormat, index: int, force: bool, heartbeat: Callable[[], None]
 ) -> _Look:
     page, said = file.open_page(index), file.metadata(index)
     if file.is_mask(index):
         return _Look(said, True, ("holds a mask or an infrared plane, which stays as it is",))
-    color, alpha = preview(page, on_work)
+    color, alpha = preview(page, heartbeat)
     found, marks = _judge(color, alpha)
     if found is ExistingColor.COLOR and not force:
         return _Look(said, True, ("has color already and stays as it is",))
@@ -300,10 +300,10 @@ class _Job:
         predict_ab: PredictAb,
         force: bool,
         maker: Maker,
-        on_work: Callable[[], None],
+        heartbeat: Callable[[], None],
     ) -> None:
         self._file, self._target = file, target
-        self._predict_ab, self._force, self._on_work = predict_ab, force, on_work
+        self._predict_ab, self._force, self._heartbeat = predict_ab, force, heartbeat
         self._maker = maker
         self.stock = take_stock(file, target)
         self._told = _Told(file.pages)
@@ -313,7 +313,7 @@ class _Job:
         first: Sheet | None = None
         unchanged = []
         for index in range(count):
-            found = _look_at(self._file, self._target, index, self._force, self._on_work)
+            found = _look_at(self._file, self._target, index, self._force, self._heartbeat)
             self._told.add(index, *found.remarks)
             if found.stays:
                 unchanged.append(index)
@@ -347,7 +347,7 @@ class _Job:
             ab,
             8 if self._target not in _DEEP else page.depth,
             self._keeps_extras(page),
-            self._on_work,
+            self._heartbeat,
             (found.marks and _kept(found.marks, found.color)) or None,
         )
         return self._finished(page, pixels, said)

@@ -29,21 +29,21 @@ _BAND_PIXELS = 1 << 19  # some dozens of float32 planes of this size are 100 MB
 _BAND_ROWS = 4096  # of a picture that is narrow and tall
 
 
-def preview(page: Page, on_work: Callable[[], None]) -> tuple[Tensor, NDArray[np.float32] | None]:
+def preview(page: Page, heartbeat: Callable[[], None]) -> tuple[Tensor, NDArray[np.float32] | None]:
     """The picture small: color (1, 1 or 3, h, w) 0..1, and alpha (h, w) 0..1 if it has any."""
     width, height = page.image.width, page.image.height
     factor = max(1, min(width, height) // _PREVIEW_SIDE, max(width, height) // _PREVIEW_LENGTH)
     across, down = min(factor, width), min(factor, height)
     small = page.pixels.shrink(across, down) if factor > 1 else page.pixels
-    pixels = _pixels(told_of(small, on_work).write_to_memory(), small)
+    pixels = _pixels(told_of(small, heartbeat).write_to_memory(), small)
     color, extras = _split(pixels, page)
     return color, _opacity(extras[..., 0], page) if page.has_alpha else None
 
 
-def told_of(image: pyvips.Image, on_work: Callable[[], None]) -> pyvips.Image:
-    """The same image; whoever computes its pixels calls `on_work` about every percent."""
+def told_of(image: pyvips.Image, heartbeat: Callable[[], None]) -> pyvips.Image:
+    """The same image; whoever computes its pixels calls `heartbeat` about every percent."""
     image.set_progress(True)
-    image.signal_connect("eval", lambda image, progress: on_work())
+    image.signal_connect("eval", lambda image, progress: heartbeat())
     return image
 
 
@@ -66,7 +66,7 @@ def colored_pixels(
     ab: Tensor,
     depth: int,
     keep_extras: bool,
-    on_work: Callable[[], None],
+    heartbeat: Callable[[], None],
     marks: Kept | None = None,
 ) -> Codes:
     """Full-size pixels (H, W, 3 and extra samples), in bands, so that float32 stays small.
@@ -81,7 +81,7 @@ def colored_pixels(
     region = pyvips.Region.new(page.pixels)
     step = min(_BAND_ROWS, max(1, _BAND_PIXELS // width))
     for start in range(0, height, step):
-        on_work()
+        heartbeat()
         rows = min(step, height - start)
         band = _pixels(region.fetch(0, start, width, rows), page.pixels, rows)
         color, extras = _split(band, page)

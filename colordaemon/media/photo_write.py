@@ -111,9 +111,9 @@ class PhotoWriter:
 
     def __init__(
         self, source: PhotoFile, partial: Path, kind: PhotoFormat, *, quality: int, lossless: bool,
-        raw_bytes: int, on_work: Callable[[], None],
+        raw_bytes: int, heartbeat: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._on_work = on_work
+        self._heartbeat = heartbeat
         self._source, self._partial, self._kind = source, partial, kind
         self._quality, self._lossless = quality, lossless
         self._file = partial.open("wb")
@@ -131,7 +131,7 @@ class PhotoWriter:
             self._written.append(sheet.shape)
             return
         try:
-            data = self._encode(told_of(sheet.image, self._on_work), sheet)
+            data = self._encode(told_of(sheet.image, self._heartbeat), sheet)
         except (pyvips.Error, cv2.error, RuntimeError, ValueError) as error:
             raise OSError(
                 f"the result for {self._source.path} cannot be encoded: {error}"
@@ -183,7 +183,7 @@ class PhotoWriter:
         image = written.open_image(index)
         if index not in self._copied:
             with reading(self._partial):
-                told_of(image, self._on_work).avg()
+                told_of(image, self._heartbeat).avg()
         return Sheet(image).shape
 
     def abandon(self) -> None:

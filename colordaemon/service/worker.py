@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,8 +24,8 @@ from pathlib import Path
 import av.error
 import torch
 
-from colordaemon.convert.convert import NoRoom, Place, color
-from colordaemon.convert.models import Models, Shelf
+from colordaemon.convert.convert import NoRoom, prepare
+from colordaemon.convert.models import ModelCache, Models
 from colordaemon.convert.publish import RESULT, fitting_name, seal, sha256
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import (
@@ -61,6 +60,7 @@ from colordaemon.service.messages import (
     Working,
 )
 from colordaemon.service.workfiles import private_folder
+from colordaemon.work_context import WorkContext
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,8 @@ class Worker:
         self._connection = connection
         self._folder_umask = folder_umask
         self._routing = routing
-        shelf = Shelf()
-        self._models = {id(each): Models(each, shelf) for each in routing.configs}
+        cache = ModelCache()
+        self._models = {id(each): Models(each, cache) for each in routing.configs}
         self._waiting: deque[Order] = deque()
         self._stopping = False
 
@@ -104,11 +104,11 @@ class Worker:
         colorizer = self._predict()
         wanted = self._routing.configs[0].model.device
         remark = " (CUDA does not find the NVIDIA GPU)" if overlooks_gpu(wanted) else ""
-        self._say(Ready(f"{colorizer}{remark}"))
+        self.say(Ready(f"{colorizer}{remark}"))
 
     def _predict(self) -> Colorizer:
         """Let the first model color a picture."""
-        colorizer = self._models[id(self._routing.configs[0])].colorizer_for(Path())
+        colorizer = self._models[id(self._routing.configs[0])].model_for(Path()).load()
         side = colorizer.short_side
         colorizer.predict_ab(torch.zeros(1, 1, side, side))
         return colorizer
@@ -125,7 +125,7 @@ class Worker:
                 self._obey(message)
 
     def _obey(self, order: Order) -> None:
-        self._say(Begun(order.job))
+        self.say(Begun(order.job))
         try:
             self._color(order)
         except tuple(_FAULTS) as reason:
@@ -184,50 +184,36 @@ class Worker:
             ExitStack() as stack,
             errors_by_name(),
         ):
-            reporter = _Reporter(order.job, self._say)
+            context = _OrderContext(self, order)
             try:
-                finished = self._colored(order, source, reporter, stack)
+                finished = self._colored(order, source, context, stack)
             except AlreadyColor:
                 raise
             except MediaError:
-                read_through(source, reporter.work)
+                read_through(source, context.heartbeat)
                 raise
-        self._say(finished)
+        self.say(finished)
 
     def _colored(
-        self, order: Order, source: OpenedSource, reporter: _Reporter, stack: ExitStack
+        self, order: Order, source: OpenedSource, context: _OrderContext, stack: ExitStack
     ) -> Finished:
         config = self._routing.config_for(order.source)
-
-        def find_place(suffix: str) -> Place:
-            """Only now the folder is made: a file that fails leaves no empty one."""
-            name = fitting_name(order.source.stem, suffix, config.output.name)
-            with umask(self._folder_umask):
-                folder = anchored(order.outbox, order.folder, make=True)
-                here = stack.enter_context(folder)
-            work = private_folder(here, order.tag)
-            return Place(order.folder / name, work / RESULT, work)
-
-        colored = color(
-            source,
-            config,
-            self._models[id(config)].model_for(order.source),
-            reporter,
-            find_place,
-            on_segment=lambda count: self._between_segments(order, count),
-            on_work=reporter.work,
-            should_stop=self._should_stop,
-        )
+        prepared = prepare(source, config)
+        with umask(self._folder_umask):  # made only now: a file that fails leaves no empty folder
+            here = stack.enter_context(anchored(order.outbox, order.folder, make=True))
+        work = private_folder(here, order.tag)
+        partial = work / RESULT
+        model = self._models[id(config)].model_for(order.source)
+        colored = prepared.run(partial, model, context, work)
         if colored.is_damaged:
-            read_through(source, reporter.work)
-        place = colored.place
+            read_through(source, context.heartbeat)
         # Here, so that gigabytes on their way to the disk never keep the daemon from other duties.
-        seal(place.partial, source)
-        digest = sha256(place.partial, reporter.work) if config.after.checksum else ""
+        seal(partial, source)
+        digest = sha256(partial, context.heartbeat) if config.after.checksum else ""
         return Finished(
             order.job,
-            order.folder / place.partial.parent.name / RESULT,
-            place.target,
+            order.folder / work.name / RESULT,
+            order.folder / fitting_name(source.stem, prepared.suffix, config.output.name),
             digest,
             colored.summary,
             colored.remarks,
@@ -235,14 +221,14 @@ class Worker:
             colored.is_whole,
         )
 
-    def _between_segments(self, order: Order, count: int) -> None:
+    def between_segments(self, order: Order, count: int) -> None:
         """A photo that comes while a film runs is done here; it need not wait for hours."""
-        self._say(Segment(order.job, count))
+        self.say(Segment(order.job, count))
         self._listen()
         while self._waiting and not self._stopping:
             self._obey(self._waiting.popleft())
 
-    def _should_stop(self) -> bool:
+    def should_stop(self) -> bool:
         self._listen()
         return self._stopping
 
@@ -260,9 +246,9 @@ class Worker:
             self._stopping = True
 
     def _refuse(self, order: Order, fault: Fault, reason: object) -> None:
-        self._say(Refused(order.job, fault, str(reason)))
+        self.say(Refused(order.job, fault, str(reason)))
 
-    def _say(self, message: FromWorker) -> None:
+    def say(self, message: FromWorker) -> None:
         self._connection.send(message)
 
 
@@ -301,32 +287,34 @@ def limit_memory(memory_mib: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
-class _Reporter:
-    """A `Progress` that is a sign of life now and then. The work itself calls it, never a clock, so
-    that work that hangs is silent."""
+class _OrderContext(WorkContext):
+    """Of the work on one order: tells the daemon now and then that it goes on. The work itself
+    calls it, never a clock, so that work that hangs is silent."""
 
-    def __init__(self, job: int, say: Callable[[FromWorker], None]) -> None:
-        self._job, self._say, self._said = job, say, time.monotonic()
+    def __init__(self, worker: Worker, order: Order) -> None:
+        self._worker, self._order, self._said = worker, order, time.monotonic()
 
     def begin(self, source: Path, seconds: float | None) -> None:
         self._total, self._frames, self._said = seconds, 0, time.monotonic()
-        self._say(Alive(self._job, 0.0, seconds, 0))
+        self._worker.say(Alive(self._order.job, 0.0, seconds, 0))
 
     def advance(self, seconds: float) -> None:
         self._frames += 1
-        self._tell(Alive(self._job, seconds, self._total, self._frames))
+        self._tell(Alive(self._order.job, seconds, self._total, self._frames))
 
-    def work(self) -> None:
-        """Something else than a frame is done."""
-        self._tell(Working(self._job))
+    def segment_done(self, count: int) -> None:
+        self._worker.between_segments(self._order, count)
+
+    def heartbeat(self) -> None:
+        self._tell(Working(self._order.job))
+
+    def should_stop(self) -> bool:
+        return self._worker.should_stop()
 
     def _tell(self, message: FromWorker) -> None:
         if time.monotonic() - self._said >= ALIVE_SECONDS:
             self._said = time.monotonic()
-            self._say(message)
-
-    def end(self) -> None:
-        pass
+            self._worker.say(message)
 
 
 def _die_with(parent: int) -> None:
