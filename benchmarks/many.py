@@ -66,6 +66,7 @@ class Running:
     def __init__(self, root: Path, worker: str | None = None) -> None:
         self.root, self.began = root, time.monotonic()
         self._systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._systemd.settimeout(120.0)
         self._systemd.bind(f"\0colordaemon-many-{os.getpid()}-{id(self)}")
         config = str(root / "config.yaml")
         line = [sys.executable, "-m", "colordaemon", "watch", "--config", config]
@@ -93,6 +94,7 @@ class Running:
         """Seconds that it took."""
         while b"READY=1" not in self._systemd.recv(4096):
             pass
+        self._systemd.settimeout(None)
         threading.Thread(target=self._hear, daemon=True).start()
         return time.monotonic() - self.began
 
