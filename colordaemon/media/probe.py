@@ -6,7 +6,6 @@ text that calls itself .mp4 can otherwise be a playlist that reads any file of t
 
 from __future__ import annotations
 
-import codecs
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
 from colordaemon.media.alpha import decoder_of
 from colordaemon.media.boxes import holds_only_stills
+from colordaemon.media.charset import FALLBACK
 from colordaemon.media.colorspace import ColorTags, code_of, tags_of, transfer_of
 from colordaemon.media.fields import FieldOrder, fields_are_pictures, film_order
 from colordaemon.media.frames import stereo_mode_of, timecode_of
@@ -52,21 +52,6 @@ _DECLARING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf", "nut"})
 MOST_PIXELS = 15360 * 8640  # 16K; a few hundred KB can hold a film of any size
 
 UNREADABLE_IN_A_ROW = 64  # attempts; a demuxer that gets no further would be asked forever
-
-
-def _as_western(error: UnicodeError) -> tuple[str, int]:
-    """Read as Windows wrote it what is no UTF-8, as in the tags of old AVI files."""
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    part = error.object[error.start : error.end]
-    try:
-        return part.decode("cp1252"), error.end
-    except UnicodeDecodeError:
-        return part.decode("latin-1"), error.end
-
-
-_WESTERN = "colordaemon.western"
-codecs.register_error(_WESTERN, _as_western)
 
 
 @dataclass(frozen=True)
@@ -132,7 +117,7 @@ def open_film(path: Path) -> InputContainer:
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
         name = os.path.abspath(path)  # noqa: PTH100  (may be a descriptor)
-        return av.open(name, options=options, metadata_errors=_WESTERN)
+        return av.open(name, options=options, metadata_errors=FALLBACK)
     except av.error.FFmpegError as error:
         reason = "no film container that colordaemon opens"
         if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
