@@ -13,7 +13,8 @@ from films import luma_differences as differences
 from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
 from colordaemon.film.colorize import plan_film
-from colordaemon.media.beside import side_entries
+from colordaemon.media import encode
+from colordaemon.media.beside import light_found, side_entries
 from colordaemon.media.captions import with_messages
 from colordaemon.media.frames import all_side_data
 from colordaemon.media.hdr10plus import t35_of
@@ -131,6 +132,24 @@ def test_a_caption_that_samples_miss_is_kept_where_it_can_be(tmp_path: Path) -> 
     assert [(e.kind, e.fate) for e in report.inventory if e.kind == "captions"] == [
         ("captions", "kept")
     ]
+
+
+def test_captions_that_do_not_arrive_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = captioned_at(tmp_path / "film.ts", 8)
+    monkeypatch.setattr(encode, "with_messages", lambda coded, *_: coded)
+    with pytest.raises(MediaError, match="lacks 1 closed captions in the pictures"):
+        color(source, EXACT)
+
+
+def test_light_that_the_result_does_not_say_is_told(tmp_path: Path) -> None:
+    inventory = plan_film(hdr10(tmp_path / "film.mkv"), HEVC).inventory
+    dark = decode(make_film(tmp_path / "dark.mkv", 1))[0]
+    told = of_side_data(light_found(inventory, dark))
+    assert set(told.values()) == {"left out"}
+    bright = decode(tmp_path / "film.mkv")[0]
+    assert light_found(inventory, bright) == inventory
 
 
 def with_unit(source: Path, path: Path, payloads: list[tuple[int, bytes]]) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -272,3 +273,33 @@ def test_a_text_of_a_duration_that_no_container_holds_is_refused_in_one_line(
     write_contents(source, contents)
     with pytest.raises(MediaError, match="refuses a packet of it"):
         color(source)
+
+
+def gsm() -> Extra:
+    """As WAV files have it: 65 bytes for 320 samples; there is no encoder."""
+
+    def add(container: OutputContainer) -> Iterator[Packet]:
+        body = bytes(range(195))
+        head = struct.pack("<HHIIHHHH", 0x31, 1, 8000, 1625, 65, 0, 2, 320)
+        parts = ((b"fmt ", head), (b"fact", struct.pack("<I", 960)), (b"data", body))
+        chunks = b"".join(kind + struct.pack("<I", len(data)) + data for kind, data in parts)
+        wav = b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+        source = av.open(io.BytesIO(wav))
+        copy = container.add_stream_from_template(source.streams.audio[0])
+
+        def moved() -> Iterator[Packet]:
+            with source:
+                for packet in source.demux():
+                    packet.stream = copy
+                    yield packet
+
+        return (packet for packet in moved() if packet.size)
+
+    return add
+
+
+def test_sound_in_gsm_is_copied(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "film.avi", 4, codec="mpeg4", extras=[gsm()])
+    done = color(source)
+    assert packets(done, 1) == packets(source, 1)
+    assert len(packets(source, 1)) == 3

@@ -20,11 +20,12 @@ from colordaemon.film.memory import check_memory, reading_bytes
 from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.shots import StrideSetting
-from colordaemon.media.beside import side_data, side_entries
+from colordaemon.media.beside import light_found, side_data, side_entries
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.colorspace import color_holdings
 from colordaemon.media.holdings import as_found, transparency
 from colordaemon.media.inventory import Inventory, Note, grave_losses
+from colordaemon.media.mux import film_of
 from colordaemon.media.probe import FilmInfo, open_film, probe_film
 from colordaemon.media.provenance import Maker
 from colordaemon.media.target import Target, choose_target
@@ -194,7 +195,11 @@ def color_film(
 def _as_found(job: FilmJob, plan: FilmPlan, finished: Path) -> Inventory:
     inventory, target = (*job.inventory, *_found_later(job, plan)), job.target
     with open_film(job.source.path) as source, open_film(finished) as result:
-        return as_found(inventory, source, result, target.format, target.kept)
+        found = as_found(inventory, source, result, target.format, target.kept)
+        if not job.source.light.names:
+            return found
+        film = film_of(result, target.kept.index(job.source.stream_index))
+        return light_found(found, next(result.decode(film)))
 
 
 def _found_later(job: FilmJob, plan: FilmPlan) -> Inventory:

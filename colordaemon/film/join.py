@@ -6,6 +6,7 @@ in the muxer after a slow-down and with segments of one or two frames.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,8 @@ from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
 from colordaemon.film.plan import FilmPlan, SegmentResult
+from colordaemon.media.beside import name_of
+from colordaemon.media.captions import messages_in
 from colordaemon.media.damage import Damage
 from colordaemon.media.mux import FilmMuxer, film_of
 from colordaemon.media.probe import open_film, tick
@@ -68,7 +71,8 @@ def verify(
     plan: FilmPlan, target: Target, path: Path, heartbeat: Callable[[], None] = lambda: None
 ) -> None:
     """Reopen a joined film and compare it with its plan: the number of streams, the time of every
-    frame, and that its first and its last group of pictures decode.
+    frame, how many pictures carry captions and the like, and that its first and its last group of
+    pictures decode.
 
     heartbeat: as in `join`. Raises MediaError.
     """
@@ -79,7 +83,12 @@ def verify(
             raise MediaError(f"{name} has {found} streams, expected {expected}")
         film = film_of(container, target.kept.index(plan.source.stream_index))
         origin = target.origin(plan.source)
-        _check_times(plan, _packets(container, film, heartbeat), film, name, origin)
+        told, found_told = plan.told, Counter[str]()
+        packets = _packets(container, film, heartbeat)
+        counted = _counting(packets, found_told) if told else packets
+        _check_times(plan, counted, film, name, origin)
+        if lost := told - found_told:
+            raise MediaError(f"{name} lacks {_numbers(lost)} that were put into it")
         last = int(plan.pts()[-1]) * plan.source.time_base - origin
         if target.format == TRANSPORT:  # has no index, and is searched by the time of decoding
             last = plan.segments[-1].packet_pts[0] * plan.source.time_base - 1
@@ -91,8 +100,10 @@ def verify(
             # Only a search in a transport stream may end between key frames. Elsewhere nothing may
             # be passed over: damage takes a packet's mark of a key frame away.
             searched = seconds is not None and target.format == TRANSPORT
-            packets = container.demux(film)
-            _check_decodes(from_keyframe(packets, film) if searched else packets, film, name)
+            found_packets = container.demux(film)
+            if searched:
+                found_packets = from_keyframe(found_packets, film)
+            _check_decodes(found_packets, film, name)
 
 
 def _film_packets(
@@ -161,6 +172,19 @@ def _packets(
     for packet in container.demux(film):
         heartbeat()
         yield packet
+
+
+def _counting(
+    packets: Iterator[Packet[VideoStream]], found: Counter[str]
+) -> Iterator[Packet[VideoStream]]:
+    """The same packets; adds up what they carry."""
+    for packet in packets:
+        found.update(messages_in(bytes(packet)))
+        yield packet
+
+
+def _numbers(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name_of(name)}" for name, count in counts.items())
 
 
 def _check_times(

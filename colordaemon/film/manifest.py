@@ -102,6 +102,7 @@ class Manifest:
                 next=ResumePoint(**following) if following else None,
                 cuts=tuple(values.pop("cuts")),
                 beside=tuple(values.pop("beside")),
+                told=tuple((name, count) for name, count in values.pop("told")),
                 damage=Damage(**values.pop("damage")),
                 **values,
             )

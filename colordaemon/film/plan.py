@@ -11,6 +11,7 @@ stopped.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,7 +113,7 @@ class SegmentResult:
     a shot. damage: counted from the film's beginning to the next segment's first frame. kept: how
     many of its frames passed with their own color. misshown: how many have another field
     order than the result says. beside: FFmpeg's names of what came with its frames beside the
-    pixels.
+    pixels. told: how many of its pictures carry captions and the like, by name.
     """
 
     index: int
@@ -125,6 +126,7 @@ class SegmentResult:
     kept: int = 0
     misshown: int = 0
     beside: tuple[str, ...] = ()
+    told: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass
@@ -147,6 +149,12 @@ class FilmPlan:
     @property
     def damage(self) -> Damage:
         return self.segments[-1].damage if self.segments else Damage()
+
+    @property
+    def told(self) -> Counter[str]:
+        """How many pictures carry captions and the like, by FFmpeg's name."""
+        counts = (Counter(dict(segment.told)) for segment in self.segments)
+        return sum(counts, Counter())
 
     def pts(self) -> np.ndarray:
         """pts of every frame, rising, int64."""

@@ -102,6 +102,7 @@ class SegmentWorker:
             kept=kept,
             misshown=misshown,
             beside=tuple(sorted(beside)),
+            told=tuple(sorted(writer.told.items())),
         )
 
     def _pipeline_at(self, task: SegmentTask) -> FilmPipeline:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
+
+from av.video.frame import VideoFrame
 
 from colordaemon.media.captions import CARRIED_IN
 from colordaemon.media.inventory import Entry, Inventory, Kind
-from colordaemon.media.light import LIGHT_CODECS
+from colordaemon.media.light import LEVEL, LIGHT_CODECS, MASTERING, light_of
 from colordaemon.media.probe import FilmInfo
 from colordaemon.media.shape import KNOWN
 
@@ -53,8 +56,26 @@ def side_entries(names: Collection[str], info: FilmInfo, codec: str, container: 
     return tuple(_entry(name, info, codec, container) for name in sorted(names))
 
 
+def name_of(name: str) -> str:
+    """Side data in words, for messages."""
+    return _SIDE_DATA[name][1] if name in _SIDE_DATA else name.lower().replace("_", " ")
+
+
+def light_found(inventory: Inventory, result: VideoFrame) -> Inventory:
+    """The list, with the light of HDR10 as left out where a picture of the result says none."""
+    found = {name_of(name) for name in light_of(result).names}
+    expected = {name_of(name) for name in (MASTERING, LEVEL)}
+    reason = "it is not found in the finished film"
+    return tuple(
+        replace(entry, fate="left out", how=reason)
+        if entry.fate == "kept" and entry.what in expected - found
+        else entry
+        for entry in inventory
+    )
+
+
 def _entry(name: str, info: FilmInfo, codec: str, container: str) -> Entry:
-    kind, what = _SIDE_DATA.get(name, ("side data", name.lower().replace("_", " ")))
+    kind, what = _SIDE_DATA.get(name, ("side data", name_of(name)))
     says_light = codec in LIGHT_CODECS or container in KNOWN
     if name in CARRIED_IN.get(codec, ()) or (says_light and name in info.light.names):
         return Entry(kind, what)

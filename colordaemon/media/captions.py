@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from fractions import Fraction
 
-from colordaemon.media.hdr10plus import t35_of
+from colordaemon.media.hdr10plus import T35_HEADER, t35_of
 
 Messages = tuple[tuple[str, bytes], ...]  # FFmpeg's name of the side data, and its bytes
 CARRIED_IN = {
@@ -39,6 +39,20 @@ def with_messages(
     units = b"".join(_unit(kind, payload, codec) for kind, payload in payloads)
     position = _first_slice(coded, codec)
     return coded[:position] + units + coded[position:]
+
+
+# What messages look like in a coded picture, behind start codes or lengths.
+_LOOKS = {
+    "A53_CC": re.compile(re.escape(_ATSC + b"GA94\x03")),
+    "AFD": re.compile(re.escape(_ATSC + b"DTG1")),
+    "DYNAMIC_HDR_PLUS": re.compile(re.escape(T35_HEADER)),
+    "S12M_TIMECODE": re.compile(rb"\x00\x00[\x00\x01].?\x4e\x01" + bytes([_TIME_CODE]), re.DOTALL),
+}
+
+
+def messages_in(coded: bytes) -> Iterator[str]:
+    """The names of messages that a coded picture carries."""
+    return (name for name, look in _LOOKS.items() if look.search(coded))
 
 
 def _payloads(messages: Messages, rate: Fraction) -> Iterator[tuple[int, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,12 +25,14 @@ class SegmentWriter:
     """Encodes frames of one segment into a file of its own, a closed group of pictures.
 
     packet_pts lists the pts of every packet in the order they stand in the file, which is the
-    order of decoding. Time stamps in the file itself are not relied on.
+    order of decoding. Time stamps in the file itself are not relied on. told counts the pictures
+    that messages of each name were put into.
     """
 
     def __init__(self, path: Path, settings: EncoderSettings) -> None:
         self.settings = settings
         self.packet_pts: list[int] = []
+        self.told: Counter[str] = Counter()
         self._container = av.open(
             str(path),
             "w",
@@ -85,6 +88,7 @@ class SegmentWriter:
         carrying: Packet[Any] = Packet(
             with_messages(bytes(packet), messages, self.settings.codec, self.settings.rate)
         )
+        self.told.update({name for name, _ in messages})
         carrying.time_base, carrying.stream = packet.time_base, packet.stream
         carrying.is_keyframe = packet.is_keyframe
         carrying.duration = packet.duration

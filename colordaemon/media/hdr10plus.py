@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 
-_HEADER = b"\xb5\x00\x3c\x00\x01\x04"  # ITU-T T.35: the United States, Samsung, ST 2094-40
+T35_HEADER = b"\xb5\x00\x3c\x00\x01\x04"  # ITU-T T.35: the United States, Samsung, ST 2094-40
 _INT, _BYTE, _SHORT = ctypes.c_int, ctypes.c_uint8, ctypes.c_uint16
 _SHARE, _BRIGHT, _KNEE, _ANCHOR, _PEAK, _WEIGHT = 100000, 1000, 4095, 1023, 15, 8  # units in 1
 
@@ -72,7 +72,7 @@ def t35_of(data: bytes) -> bytes:
         f"{value:0{width}b}" for value, width in _fields(_Metadata.from_buffer_copy(data))
     )
     bits += "0" * (-len(bits) % 8)
-    return _HEADER + int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return T35_HEADER + int(bits, 2).to_bytes(len(bits) // 8, "big")
 
 
 def _fields(metadata: _Metadata) -> Iterator[tuple[int, int]]:
