@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST_NAME = 255  # bytes, on every file system in use
+LONGEST_PATH = 4095  # bytes that the kernel takes
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 _NOT_OF_LINKS = {errno.EEXIST, errno.EXDEV, errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # Of a kernel, a C library or a file system that does not know it; EPERM: of a sandbox.
@@ -92,13 +93,10 @@ def flush_file(path: Path) -> None:
         os.fsync(file)
 
 
-def flush_folder(path: Path, top: Path | None = None) -> None:
-    """Its names to the disk. Folders are names too: with a `top`, all of them from there down to
-    this one are flushed, since any of them may be as new as the file."""
+def flush_folder(path: Path) -> None:
+    """Its names to the disk."""
     with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as folder:
         os.fsync(folder)
-    if top is not None and top in path.parents:
-        flush_folder(path.parent, top)
 
 
 @contextmanager

@@ -222,3 +222,54 @@ def test_dates_names_and_paths_that_nothing_else_can_hold_end_nobodys_work(start
     assert daemon.stop() == 0
     (failed,) = daemon.jobs(State.FAILED)
     assert failed.source == nameless
+
+
+@pytest.mark.timeout(300)
+def test_what_is_planted_where_results_belong_is_named_once_and_waited_for(start: Start) -> None:
+    daemon = start()
+    others = daemon.root / "others"
+    others.mkdir()
+    daemon.outbox.mkdir(exist_ok=True)
+    (daemon.outbox / "link").symlink_to(others)
+    (daemon.outbox / "file").write_text("mine")
+    (daemon.outbox / "failed").symlink_to(others)
+    for name in ("link", "file"):
+        (daemon.inbox / name).mkdir()
+    for name in ("link/a.png", "link/b.png", "file/c.png", "d.png"):
+        arrive(daemon, name)
+    daemon.start()
+    daemon.wait(lambda: [job.code for job in daemon.jobs(State.QUEUED)] == ["way"] * 3)
+    daemon.wait(lambda: daemon.jobs(State.DONE))
+    said = daemon.said()
+    assert said.count(f"{daemon.outbox}/link: it is a symbolic link") == 1
+    assert said.count(f"{daemon.outbox}/file: it is a file") == 1 and "failed" not in said
+    (daemon.outbox / "link").unlink()
+    (daemon.outbox / "file").unlink()
+    daemon.wait_for_ends(4)
+    assert daemon.stop() == 0
+    assert [job.state for job in daemon.jobs()] == [State.DONE] * 4
+    assert daemon.results == ["d.color.png", "file/c.color.png", "link/a.color.png",
+                              "link/b.color.png"]  # fmt: skip
+    assert [*others.iterdir()] == []
+
+
+@pytest.mark.timeout(300)
+def test_a_result_whose_path_nobody_could_open_leaves_no_folders_behind(start: Start) -> None:
+    daemon = start()
+    photo = write_photo(daemon.root / "made.png").read_bytes()
+    here = os.open(daemon.inbox, os.O_RDONLY)
+    for _ in range(45):
+        os.mkdir("d" * 90, dir_fd=here)
+        below = os.open("d" * 90, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    with open(os.open("a.png", os.O_WRONLY | os.O_CREAT, dir_fd=here), "wb") as file:  # noqa: PTH123
+        file.write(photo)
+    os.close(here)
+    daemon.start()
+    daemon.wait_for_ends(1)
+    assert daemon.stop() == 0
+    (job,) = daemon.jobs()
+    assert (job.state, job.code, job.attempts) == (State.FAILED, "media", 1)
+    assert "expected at most 4095" in job.reason
+    assert [path.name for path in daemon.outbox.iterdir()] == ["failed"]

@@ -16,6 +16,7 @@ from colordaemon.config import AfterSettings, Config, JobSettings, OutputSetting
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.inbox.folders import Places
+from colordaemon.inbox.safe_open import Obstructed
 from colordaemon.inbox.scan import rank_of
 from colordaemon.inbox.stability import signature_of
 from colordaemon.service.identity import remember
@@ -502,6 +503,42 @@ def test_a_result_that_cannot_be_published_yet_is_published_later(
     stage.turn(seconds=40)
     assert stage.job(order.job).state is State.DONE
     assert [path.name for path in stage.places.outbox.iterdir()] == ["a.color.png"]
+
+
+def test_an_obstructed_folder_of_the_outbox_holds_up_its_own_results_and_no_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sub, away = stage.places.outbox / "sub", stage.places.state / "away"
+    (stage.places.inbox / "sub").mkdir()
+    order = stage.begin("sub/a.png", "b.png")
+    done = stage.finish(order)
+    sub.rename(away)
+    sub.symlink_to(away)
+    stage.turn(done)
+    assert (stage.job(order.job).state, stage.job(order.job).code) == (State.QUEUED, "way")
+    assert str(sub) in stage.job(order.job).reason and stage.job(order.job).attempts == 0
+    stage.turn()
+    assert stage.names_ordered() == ["a.png", "b.png"]
+    sub.unlink()
+    away.rename(sub)
+    stage.turn(stage.finish(stage.puppet.orders[-1]))
+    stage.turn(seconds=400)
+    order = stage.puppet.orders[-1]
+    assert order.source.name == "a.png"
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise Obstructed(errno.ENOTDIR, "it is a symbolic link", "out/sub")
+
+        patch.setattr("colordaemon.service.publisher.publish", refuse)
+        stage.turn(Begun(order.job), stage.finish(order))
+        for _ in range(20):
+            stage.turn(seconds=40)
+        assert stage.job(order.job).state is State.PUBLISHING
+        assert stage.dispatcher.space.reason(stage.now) is None
+        assert caplog.text.count("cannot publish") == 1
+    stage.turn(seconds=40)
+    assert stage.job(order.job).state is State.DONE
 
 
 def test_the_end_of_a_resumed_film_is_foreseen_from_what_was_done_since() -> None:

@@ -92,8 +92,8 @@ def _tell_not_kept(device: int, reason: str) -> None:
     log.warning("results do not get the modes and times of their sources here: %s", reason)
 
 
-def publish(partial: Path, target: Path, *, overwrite: bool, top: Path | None = None) -> None:
-    """Give a finished file its name. top: see `flush_folder`.
+def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a finished file its name.
 
     Raises TargetExists when it was taken meanwhile.
     """
@@ -106,7 +106,7 @@ def publish(partial: Path, target: Path, *, overwrite: bool, top: Path | None = 
         except FileExistsError:
             said = f"{target} appeared while it was being made; not replaced"
             raise TargetExists(said) from None
-    flush_folder(target.parent, top)
+    flush_folder(target.parent)
 
 
 def stands_under_another_name(path: Path) -> bool:

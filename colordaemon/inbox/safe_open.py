@@ -8,6 +8,7 @@ is done to a file is done from the descriptor of the folder that it lies in.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -22,12 +23,16 @@ _ANCHORED = re.compile(r"/proc/self/fd/\d+")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+class Obstructed(NotADirectoryError):
+    """A link or a file stands where a folder should be."""
+
+
 @contextmanager
 def folder_beneath(top: Path, folder: Path, *, make: bool = False) -> Iterator[int]:
     """A folder's descriptor, for as long as it is needed. top: a folder that is to be trusted.
 
-    make: whether folders that are missing are made. Raises OSError, also for a symbolic link below
-    `top`.
+    make: whether folders that are missing are made. Raises OSError, and Obstructed for a symbolic
+    link or a file below `top`.
     """
     handle, way = os.open(top, _FOLDER), top
     try:
@@ -46,6 +51,17 @@ def anchored(top: Path, folder: Path, *, make: bool = False) -> Iterator[Path]:
     """As `folder_beneath`: a path that leads to this very folder, whatever becomes of its name."""
     with folder_beneath(top, folder, make=make) as handle:
         yield Path(f"/proc/self/fd/{handle}")
+
+
+def flush_beneath(top: Path, folder: Path) -> None:
+    """Flush the names in a folder, and in all above it up to `top`: folders are names too, and any
+    of them may be as new as a file that was put there. Raises what `folder_beneath` does."""
+    while True:
+        with folder_beneath(top, folder) as handle:
+            os.fsync(handle)
+        if folder == top:
+            return
+        folder = folder.parent
 
 
 @contextmanager
@@ -90,6 +106,10 @@ def _step(above: int, name: str, way: Path, make: bool) -> int:
         reason = error.strerror
         if _is_link(above, name):
             reason = "it is a symbolic link, and those are not followed; expected a folder"
+        elif isinstance(error, NotADirectoryError):
+            reason = "it is a file, expected a folder"
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise Obstructed(error.errno, reason, os.fspath(way)) from None
         raise OSError(error.errno, reason, os.fspath(way)) from None
 
 

@@ -108,6 +108,7 @@ class Fault(StrEnum):
     COLOR = "color"  # skipped
     SPACE = "space"  # all work waits
     ROOM = "room"  # this film needs more than there is, and waits alone
+    WAY = "way"  # its folder in the outbox is obstructed, and it waits alone
     SETTINGS = "settings"  # all work waits for the operator
     CHANGED = "changed"  # it is not what was queued
     MACHINE = "machine"  # once more, later; many of them in a row, and all work waits

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
+from colordaemon.inbox.safe_open import Obstructed
 from colordaemon.service.job import Job, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import Ends
@@ -25,6 +27,7 @@ from colordaemon.service.unpublished import Unpublished
 log = logging.getLogger(__name__)
 
 ROOM_WAITS = 10  # as long as others wait for space; a look at a film costs seconds
+OBSTACLE_SECONDS = 3600.0  # between two warnings of the same
 
 
 class Outcomes:
@@ -39,6 +42,7 @@ class Outcomes:
         self._journal, self._hands, self._holds = journal, hands, holds
         self._space, self._unpublished = space, unpublished
         self.suspects: set[Path] = set()
+        self._obstacles: dict[str, float] = {}  # when each was said
 
     def hear(self, message: FromWorker, now: float, wall: float) -> None:
         """What the worker says of a file."""
@@ -85,8 +89,12 @@ class Outcomes:
             job = self._journal.job(said.job)
             if job.state is State.PUBLISHING:  # perhaps it has its name already
                 self._unpublished.add([job])
-                reason = f"cannot publish {job.target}: {error.strerror}"
-                self._space.wait(task.ends.places.outbox, reason, now)
+                if not isinstance(error, Obstructed):
+                    reason = f"cannot publish {job.target}: {error.strerror}"
+                    self._space.wait(task.ends.places.outbox, reason, now)
+            elif isinstance(error, Obstructed):
+                reason = f"{error.filename}: {error.strerror}"
+                self._wait_for_way(job, task.ends, reason, now, wall)
             else:
                 task.ends.failed_here(job, str(error), wall)
 
@@ -112,12 +120,22 @@ class Outcomes:
             ends.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
             if reason != job.reason:
                 log.warning("%s waits for space, and no other: %s", job.source, reason)
+        elif said.fault is Fault.WAY:
+            self._wait_for_way(job, ends, reason, now, wall)
         elif said.fault is Fault.SETTINGS:
             ends.give_back(job, "settings", reason, wall)
             log.error("work waits for other settings: %s", reason)
             self._holds.hold("settings", reason)
         elif self.is_still_there(job, ends, wall):  # else whatever was said of it is explained
             self._judge(task, said.fault, reason, now, wall)
+
+    def _wait_for_way(self, job: Job, ends: Ends, reason: str, now: float, wall: float) -> None:
+        """Something stands where its folder in the outbox belongs. Whoever put that there, it is
+        not the file's fault, and no other file's either; the operator is told what to take away."""
+        ends.give_back(job, "way", reason, wall, wait_seconds=ROOM_WAITS * self._space.wait_seconds)
+        if now >= self._obstacles.get(reason, -math.inf) + OBSTACLE_SECONDS:
+            self._obstacles[reason] = now
+            log.warning("results wait that belong there: %s", reason)
 
     def _judge(self, task: Task, fault: Fault, reason: str, now: float, wall: float) -> None:
         """A file failed, by its own fault or the machine's."""

@@ -22,9 +22,8 @@ from itertools import count
 from pathlib import Path
 
 from colordaemon.convert.publish import numbered, publish
-from colordaemon.durable import flush_folder
 from colordaemon.errors import TargetExists
-from colordaemon.inbox.safe_open import anchored
+from colordaemon.inbox.safe_open import Obstructed, anchored, flush_beneath
 from colordaemon.service.job import Job, Partial
 
 Tell = Callable[[Path, Partial], None]  # that this file is going to get this name
@@ -46,13 +45,14 @@ def deliver(partial: Partial, wanted: Path, tell: Tell, *, overwrite: bool, top:
                 publish(there, here / target.name, overwrite=overwrite)
             except TargetExists:
                 continue
-            flush_folder(target.parent, top)
+            flush_beneath(top, target.parent)
             return target
     raise AssertionError
 
 
 def deliver_again(job: Job, tell: Tell, *, overwrite: bool, top: Path) -> Path | None:
-    """Go on where a crash has interrupted `deliver`. None: the file is lost, color it again."""
+    """Go on where a crash has interrupted `deliver`. None: the file is lost, color it again. Raises
+    OSError, and Obstructed where it cannot be told."""
     partial, target = job.partial, job.target
     assert partial is not None and target is not None
     try:
@@ -62,11 +62,13 @@ def deliver_again(job: Job, tell: Tell, *, overwrite: bool, top: Path) -> Path |
             if waits and has_name and there.samefile(here / target.name):
                 there.unlink()
                 waits = False
+    except Obstructed:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         return None
     if waits:
         return deliver(partial, target, tell, overwrite=overwrite, top=top)
     if not has_name:
         return None
-    flush_folder(target.parent, top)
+    flush_beneath(top, target.parent)
     return target

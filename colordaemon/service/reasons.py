@@ -10,7 +10,7 @@ from pathlib import Path
 
 from colordaemon import __version__
 from colordaemon.durable import LONGEST_NAME, replace_file
-from colordaemon.inbox.safe_open import anchored
+from colordaemon.inbox.safe_open import Obstructed, anchored
 from colordaemon.printable import printable
 from colordaemon.service.job import Job
 
@@ -50,7 +50,8 @@ def write_reason(path: Path, top: Path, job: Job, reason: str, now: float) -> No
 def remove_reason(path: Path, top: Path) -> None:
     """The file is done after all. top: the outbox."""
     try:
-        with suppress(FileNotFoundError), anchored(top, path.parent) as here:
+        # Behind a link or a file there is none of ours.
+        with suppress(FileNotFoundError, Obstructed), anchored(top, path.parent) as here:
             (here / path.name).unlink()
     except OSError as error:
         log.warning("cannot remove %s: %s", path, error.strerror)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from colordaemon.convert.publish import numbered
 from colordaemon.durable import flush_folder, rename_new
-from colordaemon.inbox.safe_open import anchored, look_beneath
+from colordaemon.inbox.safe_open import anchored, flush_beneath, look_beneath
 from colordaemon.inbox.scan import TRASH
 from colordaemon.inbox.stability import Signature
 
@@ -51,7 +51,7 @@ def _retire(here: Path, source: Path, action: str, inbox: Path, archive: Path | 
             top = home = archive
         target = home / source.relative_to(inbox)
         with anchored(top, target.parent, make=True) as there:
-            flush_folder(target.parent, top)
+            flush_beneath(top, target.parent)
             _move(here / source.name, there / target.name)
             flush_folder(there)
         flush_folder(here)

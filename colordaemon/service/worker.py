@@ -17,7 +17,8 @@ import sys
 import tempfile
 import time
 from collections import deque
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from colordaemon.errors import (
     ModelError,
     SourceChanged,
 )
-from colordaemon.inbox.safe_open import PRIVATE, anchored, errors_by_name, umask
+from colordaemon.inbox.safe_open import PRIVATE, Obstructed, anchored, errors_by_name, umask
 from colordaemon.inbox.source import OpenedSource, opened_beneath, read_through
 from colordaemon.logs import set_up_logging
 from colordaemon.memory import limit_bytes
@@ -59,7 +60,7 @@ from colordaemon.service.messages import (
     Unfit,
     Working,
 )
-from colordaemon.service.workfiles import private_folder
+from colordaemon.service.workfiles import check_length, private_folder
 from colordaemon.work_context import WorkContext
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ _FAULTS: dict[type[Exception], Fault] = {
     ModelError: Fault.SETTINGS,
     Interrupted: Fault.STOPPED,
     NoRoom: Fault.ROOM,
+    Obstructed: Fault.WAY,
 }
 
 
@@ -130,8 +132,7 @@ class Worker:
             self._color(order)
         except tuple(_FAULTS) as reason:
             fault = next(fault for kind, fault in _FAULTS.items() if isinstance(reason, kind))
-            words = reason.strerror if isinstance(reason, NoRoom) else reason
-            self._refuse(order, fault, words)
+            self._refuse(order, fault, _words(reason))
         except SystemExit:  # a photo between two segments has ruined this process, and not the film
             self._refuse(order, Fault.STOPPED, "the worker has to start anew")
             raise
@@ -199,9 +200,12 @@ class Worker:
     ) -> Finished:
         config = self._routing.config_for(order.source)
         prepared = prepare(source, config)
-        with umask(self._folder_umask):  # made only now: a file that fails leaves no empty folder
-            here = stack.enter_context(anchored(order.outbox, order.folder, make=True))
-        work = private_folder(here, order.tag)
+        name = fitting_name(source.stem, prepared.suffix, config.output.name)
+        check_length(order.source, order.folder / name, order.folder / order.tag)
+        with _way(order):  # made only now: a file that fails leaves no empty folder
+            with umask(self._folder_umask):
+                here = stack.enter_context(anchored(order.outbox, order.folder, make=True))
+            work = private_folder(here, order.tag)
         partial = work / RESULT
         model = self._models[id(config)].model_for(order.source)
         colored = prepared.run(partial, model, context, work)
@@ -213,7 +217,7 @@ class Worker:
         return Finished(
             order.job,
             order.folder / work.name / RESULT,
-            order.folder / fitting_name(source.stem, prepared.suffix, config.output.name),
+            order.folder / name,
             digest,
             colored.summary,
             colored.remarks,
@@ -250,6 +254,26 @@ class Worker:
 
     def say(self, message: FromWorker) -> None:
         self._connection.send(message)
+
+
+@contextmanager
+def _way(order: Order) -> Iterator[None]:
+    """To the folder of a result. One that is closed to us is as good as none; where it is the
+    outbox itself, that is the machine's trouble."""
+    try:
+        yield
+    except PermissionError as error:
+        if order.folder == order.outbox:
+            raise
+        reason = f"{error.strerror}; expected a folder that is open to colordaemon"
+        raise Obstructed(error.errno, reason, os.fspath(order.folder)) from error
+
+
+def _words(reason: Exception) -> str:
+    """What has gone wrong, without the numbers of the system."""
+    if isinstance(reason, Obstructed):
+        return f"{reason.filename}: {reason.strerror}"
+    return str(reason.strerror if isinstance(reason, OSError) else reason)
 
 
 def _is_of_the_machine(error: Exception) -> bool:

@@ -10,6 +10,9 @@ import tempfile
 from collections.abc import Container
 from pathlib import Path
 
+from colordaemon.convert.publish import RESULT
+from colordaemon.durable import LONGEST_PATH
+from colordaemon.errors import MediaError
 from colordaemon.inbox.safe_open import anchored
 from colordaemon.inbox.scan import DEEPEST
 
@@ -39,6 +42,17 @@ def private_folder(folder: Path, name: str) -> Path:
             return made
         made.rmdir()
     return wanted
+
+
+def check_length(source: Path, target: Path, tag: Path) -> None:
+    """Raises MediaError for a result whose path nobody could open, before any folder is made."""
+    longest_work = tag.with_name(f"{tag.name}.{'_' * 8}{_FOLDER_SUFFIX}") / RESULT
+    length = max(len(os.fsencode(path)) for path in (target, longest_work))
+    if length > LONGEST_PATH:
+        raise MediaError(
+            f"{source}: its result would have a path of {length} bytes, expected at most "
+            f"{LONGEST_PATH}"
+        )
 
 
 def _are_alike(found: Path, made: Path) -> bool:
