@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+from processes import run
+
+from colordaemon.cli import main as colordaemon
 
 SIZE = (64, 48)
 
@@ -34,13 +38,18 @@ def write_film(path: Path, frames: int = 6) -> Path:
     return path
 
 
-def command(*arguments: object, program: str | None = None) -> list[str]:
-    """program: Python that calls main(), in place of colordaemon."""
-    start = ["-c", program] if program else ["-m", "colordaemon"]
-    return [sys.executable, *start, "once", *map(str, arguments)]
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "colordaemon", "once", *map(str, arguments)]
 
 
-def once(*arguments: object, program: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    line = command(*arguments, program=program)
-    return subprocess.run(line, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603
+def once(
+    *arguments: object, program: Callable[[], object] = colordaemon
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end. program: what stands for colordaemon."""
+    return run("once", *arguments, program=program)
+
+
+def once_untampered(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """As its users run it: the program itself, which begins from nothing."""
+    line = command(*arguments)
+    return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)  # noqa: S603

@@ -40,7 +40,9 @@ Start = Callable[..., Daemon]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "logs_errors: this test expects ERROR records")
-    torch.set_num_threads(1)  # on miniatures, threads cost more than they bring
+    # On miniatures, threads cost more than they bring, here and in processes that tests start.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -12,95 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from processes import Process
+from programs import tampered_worker, watching
+
 from colordaemon.service.control import ask
 from colordaemon.service.job import Job, State
 from colordaemon.service.records import Records
 from colordaemon.service.schema import JournalVersion
 
-# Runs colordaemon watch with a worker that is tampered with.
-_WATCH = """
-import sys, time
-from pathlib import Path
-from colordaemon.config_file import load_config
-from colordaemon.service.daemon import watch_forever
-from colordaemon.logs import set_up_logging
-from colordaemon.service.supervisor import WorkerProcess
-from colordaemon.inbox.watcher import Watch
-
-set_up_logging()
-turn = Watch.turn
-
-def hanging(self, now):  # where a file is called so
-    while (self.inbox / "hang").exists():
-        time.sleep(0.1)
-    return turn(self, now)
-
-Watch.turn = hanging
-command = [sys.executable, "-c", sys.argv[2]]
-load = lambda: load_config(Path(sys.argv[1]))
-watch_forever(load, lambda routing: WorkerProcess(routing, command))
-"""
-# Ahead of the worker's own main: notes every segment that is begun, slows films down, and dies of
-# files that are called poison.
-_WORKER = """
-import os, signal, time
-import torch
-from colordaemon.film.segment import SegmentWorker
-from colordaemon.service import worker
-
-torch.set_num_threads(1)
-run, prepare = SegmentWorker.run, worker.prepare
-
-def noted(self, task):
-    with open(os.environ["SEGMENTS"], "a") as file:
-        file.write(f"{task.source.path.name} {task.index}\\n")
-    told = self.context.advance
-    def slow(seconds):
-        time.sleep(float(os.environ["FRAME_SECONDS"]))
-        told(seconds)
-    self.context.advance = slow
-    try:
-        return run(self, task)
-    finally:
-        self.context.advance = told
-
-def deadly(source, *rest, **options):
-    if "poison" in source.name:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return prepare(source, *rest, **options)
-
-SegmentWorker.run, worker.prepare = noted, deadly
-worker.main()
-"""
-# In place of the worker: colors nothing, loads nothing, and calls results as the settings want it.
-STAND_IN = """
-import sys
-from multiprocessing.connection import Connection
-from colordaemon.service.messages import Begun, Fault, Finished, Order, Ready, Refused
-from colordaemon.convert.publish import fitting_name
-
-with Connection(int(sys.argv[1])) as connection:
-    routing = connection.recv()
-    connection.send(Ready("a stand-in"))
-    while True:
-        try:
-            order = connection.recv()
-        except EOFError:
-            break
-        if not isinstance(order, Order):
-            continue
-        connection.send(Begun(order.job))
-        source, pattern = order.source, routing.config_for(order.source).output.name
-        target = order.folder / fitting_name(source.stem, source.suffix, pattern)
-        partial = order.folder / f"{order.tag}.partial"
-        try:
-            order.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(b"colored " + source.read_bytes())
-        except OSError as error:
-            connection.send(Refused(order.job, Fault.MACHINE, str(error)))
-        else:
-            connection.send(Finished(order.job, partial, target, "", "done", ()))
-"""
 CONFIG = """
 {folders}
 state_dir: state
@@ -123,17 +43,17 @@ class Daemon:
         more: str = "",
         frame_seconds: float = 0.0,
         folders: str = "inbox: in\noutbox: out",
-        worker: str = _WORKER,
+        work: Callable[[], None] = tampered_worker.main,
     ) -> None:
         self.root, self.inbox, self.outbox = root, root / "in", root / "out"
         self.inbox.mkdir(parents=True)
         self.config = root / "config.yaml"
         self.config.write_text(CONFIG.format(model=model, more=more, folders=folders))
-        self._worker = worker
+        self._work = work
         self.log = root / "log"
         self.segments = root / "segments"
         self._frame_seconds = frame_seconds
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | subprocess.Popen[bytes] | None = None
         self.systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._address = f"colordaemon-{os.getpid()}-{id(self)}"
         self.systemd.bind(f"\0{self._address}")
@@ -145,12 +65,19 @@ class Daemon:
             "SEGMENTS": str(self.segments),
             "FRAME_SECONDS": str(self._frame_seconds),
             "NOTIFY_SOCKET": f"@{self._address}",
-            "OMP_NUM_THREADS": "1",
         }
-        line = [sys.executable, "-c", _WATCH, str(self.config), self._worker]
+        environment = os.environ | more | environment
+        self._process = Process(
+            watching.main, self.config, self._work, stderr=self.log, environment=environment
+        )
+
+    def start_untampered(self) -> None:
+        """As its users start it: the program itself, which begins from nothing."""
+        line = [sys.executable, "-m", "colordaemon", "watch", "--config", str(self.config)]
         with self.log.open("ab") as log:
+            environment = os.environ | {"NOTIFY_SOCKET": f"@{self._address}"}
             self._process = subprocess.Popen(  # noqa: S603
-                line, stderr=log, env=os.environ | more | environment, start_new_session=True
+                line, stderr=log, env=environment, start_new_session=True
             )
 
     @property
@@ -178,7 +105,7 @@ class Daemon:
 
     def stop(self, seconds: float = 30.0) -> int:
         assert self._process is not None
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
         return self._process.wait(seconds)
 
     def close(self) -> None:

@@ -8,22 +8,24 @@ import time
 from pathlib import Path
 
 import pytest
-from command import command, once, write_film, write_photo
+from command import once, write_film, write_photo
 from conftest import MakeDisk
+from processes import Process
+
+from colordaemon.cli import main as colordaemon
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_film_leaves_nothing(tmp_path: Path, model: Path, number: int) -> None:
     film, out = write_film(tmp_path / "film.mp4", frames=4000), tmp_path / "out"
-    line = command(film, "-o", out, "--model", model)
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    words, said = ("once", film, "-o", out, "--model", model), tmp_path / "said"
+    process = Process(colordaemon, words=words, stderr=said)
     until = time.monotonic() + 60
     while not any(out.glob("*.work/*") if out.exists() else ()) and time.monotonic() < until:
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
+    assert process.wait(60) == 130, said.read_text()
+    assert "Traceback" not in said.read_text()
     assert list(out.iterdir()) == []
 
 

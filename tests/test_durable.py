@@ -6,11 +6,11 @@ import errno
 import os
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import Process
+from programs import killed_before_rename
 
 from colordaemon.durable import partial_for, replace_file
 
@@ -45,21 +45,10 @@ def test_a_file_that_grows_over_the_limit_leaves_the_old_one(tmp_path: Path) -> 
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {"model": b"old"}
 
 
-KILL_BEFORE_RENAME = """
-import os, signal, sys
-from pathlib import Path
-from colordaemon.durable import replace_file
-os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-replace_file(Path(sys.argv[1]), b"new" * 100000)
-"""
-
-
 def test_a_process_killed_while_saving_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model"
     replace_file(path, b"old")
-    command = [sys.executable, "-c", KILL_BEFORE_RENAME, str(path)]
-    done = subprocess.run(command, check=False)  # noqa: S603  (the lines above)
-    assert done.returncode == -signal.SIGKILL
+    assert Process(killed_before_rename.main, path).wait(60) == -signal.SIGKILL
     assert path.read_bytes() == b"old"
     replace_file(path, b"newer")  # what the dead one left behind is in nobody's way
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {"model": b"newer"}

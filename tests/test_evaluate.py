@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS
+from processes import run
 from rich.console import Console
 from torch import Tensor
 
@@ -347,11 +347,6 @@ def test_names_with_brackets_are_shown_as_they_are(
 # The command
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "colordaemon", "evaluate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603
-
-
 def test_the_command_prints_tables_and_leaves_json_and_a_contact_sheet(
     pictures_folder: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -361,7 +356,7 @@ def test_the_command_prints_tables_and_leaves_json_and_a_contact_sheet(
         for path in sorted(pictures_folder.rglob("*.png"))[::2]:
             opened.write(path, path.relative_to(pictures_folder))
         opened.writestr("face/broken.png", b"no picture")
-    result = run(shard.parent, "--model", model, "--against", model, "--device", "cpu",
+    result = run("evaluate", shard.parent, "--model", model, "--against", model, "--device", "cpu",
                  "--json", out / "scores.json", "-o", out)  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "all pictures: 24" in result.stdout and "landscape: 8" in result.stdout
@@ -390,6 +385,6 @@ def test_errors_are_one_line_and_have_the_codes_of_the_other_commands(
         ((pictures_folder, "--model", tmp_path / "none"), 78, "no such model file"),
         ((pictures_folder, "--pictures", 0), 2, "greater than or equal to 1"),
     ):
-        result = run(*arguments, "--device", "cpu")
+        result = run("evaluate", *arguments, "--device", "cpu")
         assert result.returncode == code
         assert message in result.stderr and "Traceback" not in result.stderr

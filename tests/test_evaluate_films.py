@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +17,7 @@ import pytest
 import torch
 from av.video.frame import VideoFrame
 from films import SIZE, Painter, decode, make_film, picture_of, pictures, times
+from processes import run
 from rich.console import Console
 
 from colordaemon.color import rgb_to_lab
@@ -239,17 +239,12 @@ def test_a_sample_of_unknown_many_is_spread_evenly(count: int) -> None:
 # The command
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "colordaemon", "evaluate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603
-
-
 def test_the_command_prints_a_table_and_leaves_json_strip_and_sheet(
     tmp_path: Path, model: Path
 ) -> None:
     clips = [color_film(tmp_path / "one.mp4", 30, shot_frames=8), color_film(tmp_path / "[2].mp4")]
     out = tmp_path / "new" / "out"
-    result = run(*clips, "--model", model, "--device", "cpu", "--seconds", "0.4",
+    result = run("evaluate", *clips, "--model", model, "--device", "cpu", "--seconds", "0.4",
                  "--json", out / "scores.json", "-o", out)  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert f"{clips[0]}: 10 frames, 2 shots" in result.stdout
@@ -284,7 +279,7 @@ def test_errors_are_one_line_and_have_the_codes_of_the_other_commands(
         "subset": ((film, "--subset", "face"), 2, "--subset does not go with films"),
         "seconds": ((tmp_path, "--seconds", 1), 2, "--seconds does not go with pictures"),
     }[case]
-    result = run(*arguments, "--device", "cpu")
+    result = run("evaluate", *arguments, "--device", "cpu")
     assert result.returncode == code, result.stderr
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from conftest import MakeDisk
-from daemons import STAND_IN, Daemon
+from daemons import Daemon
 from films import luma_differences, make_film, times
+from programs import stand_in
 
 from colordaemon.service.job import State
 
@@ -28,7 +29,7 @@ def listed(*entries: str) -> str:
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """Not started yet, with two inboxes."""
     daemon = Daemon(
-        tmp_path / "place", Path("none"), folders=listed(HOME, ARCHIVE), worker=STAND_IN
+        tmp_path / "place", Path("none"), folders=listed(HOME, ARCHIVE), work=stand_in.main
     )
     for name in ("home", "archive"):
         (daemon.inbox / name).mkdir()

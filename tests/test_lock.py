@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import fcntl
+import inspect
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from programs import lock_holder
 
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.lock import _holder, locked_inbox, locked_state
-
-HOLD = """
-import fcntl, os, sys
-handle = os.open(sys.argv[1], os.O_RDONLY)
-fcntl.flock(handle, fcntl.LOCK_EX)
-print("held", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "folder").mkdir()
-    for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)  # for another user
+    for each in (tmp_path, *tmp_path.parents):
+        if not each.stat().st_mode & stat.S_IXOTH:
+            each.chmod(0o755)  # for another user
     return tmp_path / "folder"
 
 
 def hold(folder: Path, user: int | None = None) -> Iterator[int]:
     """A process that holds a lock on a folder, and its number."""
     python = "/usr/bin/python3" if user else sys.executable
-    line = [python, "-c", HOLD, str(folder)]
+    # As text, since another user may not read where it lies.
+    line = [python, "-c", inspect.getsource(lock_holder), str(folder)]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=user) as holder:  # noqa: S603
         assert holder.stdin and holder.stdout
         assert holder.stdout.readline() == b"held\n"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from films import make_film
+from processes import run
+from programs import greedy
 
 from colordaemon import color, memory
 from colordaemon.color import Matrix, PixelCode, chroma_planes
@@ -113,24 +113,9 @@ def test_a_limit_that_is_set_holds_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     assert memory.limit_bytes(None) == 350
 
 
-_GREEDY = """
-import resource
-from colordaemon.service.worker import _is_out_of_memory, limit_memory
-limit_memory(1024)
-assert resource.getrlimit(resource.RLIMIT_DATA)[0] == 1536 << 20
-import torch
-for take in (lambda: bytearray(3 << 30), lambda: torch.ones(3 << 30, dtype=torch.uint8)):
-    try:
-        take()
-    except Exception as error:
-        assert _is_out_of_memory(error), repr(error)
-    else:
-        raise AssertionError("taken")
-"""
-
-
 def test_a_worker_is_refused_memory_and_knows_it() -> None:
-    subprocess.run([sys.executable, "-c", _GREEDY], check=True)  # noqa: S603
+    done = run(program=greedy.main)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_error_of_a_gpu_is_not_of_this_process() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
-from command import once, write_film, write_photo
+from command import once, once_untampered, write_film, write_photo
 from films import make_film, pictures, sound
+from programs import burning
 
 
 def test_good_files_are_done_and_each_bad_one_gets_a_line(tmp_path: Path, model: Path) -> None:
@@ -20,7 +21,7 @@ def test_good_files_are_done_and_each_bad_one_gets_a_line(tmp_path: Path, model:
     text.write_text("no film")
     out = tmp_path / "out"
     bad = [empty, text, tmp_path / "missing.mp4", tmp_path]
-    result = once(*bad, photo, film, "-o", out, "--model", model)
+    result = once_untampered(*bad, photo, film, "-o", out, "--model", model)
     assert result.returncode == 1
     assert sorted(path.name for path in out.iterdir()) == ["film.color.mp4", "photo.color.png"]
     assert "Traceback" not in result.stderr
@@ -28,26 +29,10 @@ def test_good_files_are_done_and_each_bad_one_gets_a_line(tmp_path: Path, model:
         assert sum("failed" in line and f"{path}:" in line for line in result.stderr.splitlines())
 
 
-# The first picture that the network sees sets it on fire; after that it works.
-BURNING = """
-from colordaemon.cli import main
-from colordaemon.network.colorizer import Colorizer
-
-guess = Colorizer.guess
-
-def burn(*_):
-    Colorizer.guess = guess
-    raise RuntimeError("the device is on fire")
-
-Colorizer.guess = burn
-main()
-"""
-
-
 def test_an_unexpected_error_ends_its_file_alone(tmp_path: Path, model: Path) -> None:
     photo, film = write_photo(tmp_path / "photo.png"), write_film(tmp_path / "film.mp4")
     out = tmp_path / "out"
-    result = once(film, photo, "-o", out, "--model", model, program=BURNING)
+    result = once(film, photo, "-o", out, "--model", model, program=burning.main)
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert f"failed: {film}: unexpected RuntimeError('the device is on fire')" in result.stderr

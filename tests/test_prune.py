@@ -10,7 +10,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from daemons import STAND_IN, Daemon
+from daemons import Daemon
+from programs import stand_in
 
 from colordaemon.config import Config, JournalSettings, OutputSettings
 from colordaemon.convert.routing import Routing
@@ -239,7 +240,7 @@ def test_a_journal_of_an_older_version_gives_space_back_once_it_was_vacuumed(
 def test_a_daemon_forgets_what_is_gone_and_colors_nothing_twice(tmp_path: Path) -> None:
     """A real daemon: those that lie there are known, and the others are forgotten."""
     more = "journal: {keep_days: 0.000001}"
-    daemon = Daemon(tmp_path / "place", Path("none"), more=more, worker=STAND_IN)
+    daemon = Daemon(tmp_path / "place", Path("none"), more=more, work=stand_in.main)
     with closing(daemon):
         daemon.start()
         names = ("kept.png", "gone.png", "last.png")

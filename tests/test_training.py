@@ -47,6 +47,7 @@ from colordaemon.training.validate import Measured, Validation, validate
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads files.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 CPU = torch.device("cpu")
+PROGRAMS = Path(__file__).parent / "programs"
 BATCHES = 9  # in an epoch of these settings
 
 
@@ -660,23 +661,9 @@ def test_time_runs_out_within_an_epoch(pictures_folder: Path, tmp_path: Path, st
 
 # Several processes
 
-TOGETHER = """
-import sys
-from pathlib import Path
-import torch
-from colordaemon.config import TrainSettings
-from colordaemon.training.train import train
-torch.set_num_threads(1)
-pictures, run, start = map(Path, sys.argv[1:])
-settings = TrainSettings(start=start, epochs=2, batch_size=2, side=32, validation_side=32,
-                         learning_rate=0.01, held_out=0.25, loss="joint", cache=False)
-train(pictures, run, settings, torch.device("cpu"))
-"""
-
 
 def test_two_processes_train_one_model(pictures_folder: Path, tmp_path: Path, start: Path) -> None:
-    script, run_folder = tmp_path / "script.py", tmp_path / "run"
-    script.write_text(TOGETHER)
+    script, run_folder = PROGRAMS / "training_together.py", tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node=2", script, pictures_folder, run_folder, start]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)  # noqa: S603
@@ -832,18 +819,6 @@ def test_whole_sources_are_held_out_judged_and_named(
         assert "Pictures of the sources away were held out whole: what is measured here" in text
 
 
-WITHOUT = """
-import sys
-for name in ("av", "pyvips", "watchdog"):
-    sys.modules[name] = None
-from pathlib import Path
-from colordaemon.cli import main
-sys.argv = ["colordaemon", "train", sys.argv[1], "-o", sys.argv[2], "--from", sys.argv[3],
-            "--config", sys.argv[4], "--device", "cpu"]
-main()
-"""
-
-
 def test_training_needs_no_library_for_films_photos_or_folders(
     pictures_folder: Path, tmp_path: Path, start: Path
 ) -> None:
@@ -852,8 +827,9 @@ def test_training_needs_no_library_for_films_photos_or_folders(
         "train: {epochs: 1, batch_size: 4, side: 32, validation_side: 32, held_out: 0.25,"
         " pictures_per_epoch: 4, report_pictures: 1, cache: false}"
     )
-    paths = (pictures_folder, tmp_path / "run", start, tmp_path / "config.yaml")
-    command = [sys.executable, "-c", WITHOUT, *map(str, paths)]
+    command = [sys.executable, str(PROGRAMS / "training_bare.py"), "train", str(pictures_folder)]
+    command += ["-o", str(tmp_path / "run"), "--from", str(start), "--device", "cpu"]
+    command += ["--config", str(tmp_path / "config.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "report.html").exists()

@@ -1,0 +1,37 @@
+"""In place of the worker: colors nothing, loads nothing, and calls results as settings want it."""
+
+from __future__ import annotations
+
+import sys
+from multiprocessing.connection import Connection
+
+from colordaemon.convert.publish import fitting_name
+from colordaemon.convert.routing import Routing
+from colordaemon.service.messages import Begun, Fault, Finished, Order, Ready, Refused
+
+
+def main() -> None:
+    with Connection(int(sys.argv[1])) as connection:
+        routing: Routing = connection.recv()
+        connection.send(Ready("a stand-in"))
+        while True:
+            try:
+                order = connection.recv()
+            except EOFError:
+                break
+            if isinstance(order, Order):
+                _pretend(order, routing, connection)
+
+
+def _pretend(order: Order, routing: Routing, connection: Connection) -> None:
+    connection.send(Begun(order.job))
+    source, pattern = order.source, routing.config_for(order.source).output.name
+    target = order.folder / fitting_name(source.stem, source.suffix, pattern)
+    partial = order.folder / f"{order.tag}.partial"
+    try:
+        order.folder.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(b"colored " + source.read_bytes())
+    except OSError as error:
+        connection.send(Refused(order.job, Fault.MACHINE, str(error)))
+    else:
+        connection.send(Finished(order.job, partial, target, "", "done", ()))
