@@ -21,6 +21,7 @@ from colordaemon.service.job import Job, State
 from colordaemon.service.records import Records
 from colordaemon.service.schema import JournalVersion
 
+PATIENCE = 200.0  # seconds, on a machine that is busy with something else; only failures take them
 CONFIG = """
 {folders}
 state_dir: state
@@ -51,6 +52,7 @@ class Daemon:
         self.config.write_text(CONFIG.format(model=model, more=more, folders=folders))
         self._work = work
         self.log = root / "log"
+        self.log.touch()
         self.segments = root / "segments"
         self._frame_seconds = frame_seconds
         self._process: Process | subprocess.Popen[bytes] | None = None
@@ -103,7 +105,7 @@ class Daemon:
         self._process.kill()
         self._process.wait()
 
-    def stop(self, seconds: float = 30.0) -> int:
+    def stop(self, seconds: float = PATIENCE) -> int:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(seconds)
@@ -134,7 +136,7 @@ class Daemon:
         assert reply is not None
         return reply
 
-    def wait(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
+    def wait(self, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
         until = time.monotonic() + seconds
         while not condition():
             self.hear()  # or its queue would fill up
@@ -142,7 +144,7 @@ class Daemon:
             assert time.monotonic() < until, self.said()
             time.sleep(0.02)
 
-    def wait_for_ends(self, count: int, seconds: float = 60.0) -> None:
+    def wait_for_ends(self, count: int, seconds: float = PATIENCE) -> None:
         ends = (State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED)
         self.wait(lambda: len(self.jobs(*ends)) >= count, seconds)
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
 from command import write_photo
 from conftest import MakeDisk, Start
 from daemons import Daemon
@@ -35,7 +34,6 @@ def check_film(film: Path, result: Path) -> None:
     assert set(luma_differences(film, result)) == {0}
 
 
-@pytest.mark.timeout(300)
 def test_a_film_that_is_replaced_while_it_is_colored_has_one_result_of_the_new_one(
     start: Start,
 ) -> None:
@@ -52,7 +50,6 @@ def test_a_film_that_is_replaced_while_it_is_colored_has_one_result_of_the_new_o
     assert ends == [(State.CANCELLED, "changed"), (State.DONE, "")]
 
 
-@pytest.mark.timeout(300)
 def test_a_film_that_is_deleted_while_it_is_colored_leaves_nothing(start: Start) -> None:
     daemon = start(frame_seconds=0.01)
     film = arrive(daemon, "film.mp4", 150)
@@ -65,7 +62,6 @@ def test_a_film_that_is_deleted_while_it_is_colored_leaves_nothing(start: Start)
     assert daemon.results == []
 
 
-@pytest.mark.timeout(300)
 def test_a_copy_that_stalls_is_neither_failed_nor_colored_by_halves(start: Start) -> None:
     """Over a share nobody tells that a file is still open, and a stall may outlast settling."""
     daemon = start("after: {hook: 'tee -a told'}")
@@ -106,7 +102,6 @@ def test_half_a_copy_that_stays_so_fails_in_the_end(start: Start) -> None:
     assert "truncated" in told
 
 
-@pytest.mark.timeout(300)
 def test_an_outbox_that_turns_read_only_is_waited_out(make_disk: MakeDisk, start: Start) -> None:
     daemon, disk = start(frame_seconds=0.01), make_disk("size=64m")
     daemon.outbox.symlink_to(disk)
@@ -135,7 +130,6 @@ def _remount(daemon: Daemon, disk: Path, mode: str) -> None:
     daemon.wait(is_done)
 
 
-@pytest.mark.timeout(300)
 def test_an_outbox_that_is_removed_under_a_film_is_filled_after_all(start: Start) -> None:
     daemon = start(frame_seconds=0.01)
     film = arrive(daemon, "film.mp4", 200)
@@ -151,7 +145,6 @@ def test_an_outbox_that_is_removed_under_a_film_is_filled_after_all(start: Start
     check_film(film, daemon.outbox / "film.color.mp4")
 
 
-@pytest.mark.timeout(300)
 def test_files_whose_events_the_kernel_drops_are_found_all_the_same(start: Start) -> None:
     daemon = start()
     daemon.start()
@@ -170,7 +163,6 @@ def test_files_whose_events_the_kernel_drops_are_found_all_the_same(start: Start
     assert daemon.results == [f"{number}.color.png" for number in range(5)]
 
 
-@pytest.mark.timeout(300)
 def test_films_of_any_name_come_out_and_those_of_one_name_beside_each_other(start: Start) -> None:
     daemon = start()
     names = ["line\nend \x1b[2J.mp4", "ünï 日本 \U0001f39e.mp4", "x" * 251 + ".mp4"]

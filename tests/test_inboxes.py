@@ -185,7 +185,6 @@ def test_a_disk_that_is_mounted_late_and_taken_away_brings_its_inbox(
     assert daemon.results == ["home/0.home.png", "home/1.home.png"]
 
 
-@pytest.mark.timeout(300)
 def test_a_film_makes_way_for_an_urgent_one_and_loses_nothing(tmp_path: Path, model: Path) -> None:
     daemon = Daemon(tmp_path / "place", model, frame_seconds=0.01, folders=listed(HOME, ARCHIVE))
     try:

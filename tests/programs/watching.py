@@ -1,4 +1,5 @@
-"""`colordaemon watch` with another worker; where a file is called hang, it hangs."""
+"""`colordaemon watch` with another worker; when a file is called hang, it says
+hangs, and hangs until that is gone."""
 
 from __future__ import annotations
 
@@ -26,8 +27,11 @@ def main(config: Path, work: Callable[[], None]) -> None:
     turn = Watch.turn
 
     def hanging(self: Watch, now: float) -> list[Settled]:
-        while (self.inbox / "hang").exists():
-            time.sleep(0.02)
+        hang, hangs = self.inbox / "hang", self.inbox / "hangs"
+        if hang.exists():
+            hang.rename(hangs)
+        while hangs.exists():
+            time.sleep(0.01)
         return turn(self, now)
 
     Watch.turn = hanging  # type: ignore[method-assign]
