@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
@@ -51,6 +52,21 @@ def test_frames_carry_the_luma_and_the_times_of_the_file(tmp_path: Path) -> None
 def test_the_view_of_luma_costs_no_copy() -> None:
     frame = frame_of(next(pictures(1)))
     assert np.shares_memory(frame.luma, np.frombuffer(frame.picture.planes[0], np.uint8))
+
+
+def test_pictures_do_not_wait_for_the_garbage_collector(tmp_path: Path) -> None:
+    path = make_film(tmp_path / "film.mkv", 5)
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        with FilmReader(probe_film(path)) as reader:
+            for _ in reader:
+                pass
+        gc.collect()
+        assert not [found for found in gc.garbage if isinstance(found, VideoFrame)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
 
 
 def test_frames_come_in_the_order_they_are_shown(tmp_path: Path) -> None:

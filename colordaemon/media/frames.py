@@ -6,7 +6,7 @@ import struct
 from typing import Any, cast
 
 from av.packet import Packet
-from av.sidedata.sidedata import SideData, Type
+from av.sidedata.sidedata import SideData, SideDataContainer, Type
 from av.video.frame import VideoFrame
 
 from colordaemon.media.captions import CARRIED, Messages, is_dropping, time_parts
@@ -59,7 +59,9 @@ Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment]  # as enum do
 
 
 def all_side_data(picture: VideoFrame) -> list[SideData]:
-    return list(cast(Any, picture.side_data))  # PyAV's types take all of it for one
+    """Not by its property: that ties the picture to a list which is tied to the picture, so that
+    dozens of pictures would wait for Python's garbage collector."""
+    return list(cast(Any, SideDataContainer)(picture))
 
 
 def is_void(data: SideData) -> bool:
