@@ -24,41 +24,7 @@ from colordaemon.service.job import State
 from colordaemon.service.records import Records
 
 SETTLE_SECONDS, IDLE_SECONDS, SINGLE_FILES = 1.0, 30.0, 10
-WATCH = """
-import sys
-from pathlib import Path
-from colordaemon.config_file import load_config
-from colordaemon.service.daemon import watch_forever
-from colordaemon.logs import set_up_logging
-from colordaemon.service.supervisor import WorkerProcess
-
-set_up_logging()
-command = [sys.executable, "-c", sys.argv[2]]
-load = lambda: load_config(Path(sys.argv[1]))
-watch_forever(load, lambda routing: WorkerProcess(routing, command))
-"""
-COPYING_WORKER = """
-import shutil, sys
-from multiprocessing.connection import Connection
-from colordaemon.service.messages import Begun, Finished, Order, Ready
-
-with Connection(int(sys.argv[1])) as connection:
-    connection.recv()
-    connection.send(Ready("a copier"))
-    while True:
-        try:
-            order = connection.recv()
-        except EOFError:
-            break
-        if not isinstance(order, Order):
-            continue
-        connection.send(Begun(order.job))
-        order.folder.mkdir(parents=True, exist_ok=True)
-        partial = order.folder / f"{order.tag}.partial"
-        shutil.copyfile(order.source, partial)
-        target = order.folder / order.source.name
-        connection.send(Finished(order.job, partial, target, "", "copied", ()))
-"""
+COPYING_DAEMON = Path(__file__).with_name("copying_daemon.py")
 
 
 def main(count: int) -> None:
@@ -73,7 +39,7 @@ def main(count: int) -> None:
             f"watch: {{settle_seconds: {SETTLE_SECONDS}}}\n"
         )
         with (root / "log").open("wb") as log:
-            line = [sys.executable, "-c", WATCH, str(config), COPYING_WORKER]
+            line = [sys.executable, str(COPYING_DAEMON), "watch", str(config)]
             daemon = subprocess.Popen(line, stderr=log)  # noqa: S603
         try:
             measure(daemon.pid, root, count)

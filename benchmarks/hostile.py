@@ -49,17 +49,7 @@ HOSTILE, GROUP = 65534, 65533  # the group is that of everybody who may drop fil
 DISK_MIB, SECRET_SIDE, HONEST_SIZE = 48, 47, (40, 56)
 CLOCK_SHIFTS = ("0", "-172800", "259200", "-3600", "34560000", "90")  # seconds
 HONEST_SECONDS, CALM_SECONDS = 1.0, 300.0
-# libfaketime would make Python's own sleep fail when the clock jumps.
-WATCH = """\
-import sys, time
-from pathlib import Path
-
-real, shift = time.time, Path(sys.argv.pop(1))
-time.time = lambda: real() + float(shift.read_text() or 0)
-
-from colordaemon.cli import main
-main()
-"""
+SHIFTED_CLOCK = Path(__file__).with_name("shifted_clock.py")
 CONFIG = """\
 inbox: in
 outbox: out
@@ -320,7 +310,7 @@ class Daemon:
         if self._process is not None and self._process.returncode != -signal.SIGKILL:
             self.ends[self._process.returncode] += 1
         config = str(self._place.root / "config.yaml")
-        line = [sys.executable, "-c", WATCH, str(self.clock), "watch", "--config", config]
+        line = [sys.executable, str(SHIFTED_CLOCK), str(self.clock), "watch", "--config", config]
         with (self._place.root / "log").open("ab") as log:
             self._process = subprocess.Popen(line, stderr=log, stdout=log)  # noqa: S603
 

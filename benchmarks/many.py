@@ -31,7 +31,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from daemon import COPYING_WORKER, WATCH, wait_for
+from daemon import COPYING_DAEMON, wait_for
 from machine import describe_machine
 
 from colordaemon.network.checkpoint import save_model
@@ -50,28 +50,21 @@ model: {file: model.safetensors, device: cpu, precision: fp32, quality: draft}
 watch: {settle_seconds: 0.5}
 jobs: {free_mib: 0}
 """
-# By a small process, since a child begins with the memory of its parent.
-MEASURE = """
-import resource, subprocess, sys, time
-began = time.monotonic()
-subprocess.run(sys.argv[1:], check=True)
-took = time.monotonic() - began
-print(f"{took:.2f} s, {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10} MiB")
-"""
+MEASURED = Path(__file__).with_name("measured.py")
 
 
 class Running:
-    """A daemon, and what systemd is told of it. worker: a program in place of the real worker."""
+    """A daemon, and what systemd is told of it. copies: its worker does no more than that."""
 
-    def __init__(self, root: Path, worker: str | None = None) -> None:
+    def __init__(self, root: Path, *, copies: bool = False) -> None:
         self.root, self.began = root, time.monotonic()
         self._systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._systemd.settimeout(120.0)
         self._systemd.bind(f"\0colordaemon-many-{os.getpid()}-{id(self)}")
         config = str(root / "config.yaml")
         line = [sys.executable, "-m", "colordaemon", "watch", "--config", config]
-        if worker is not None:
-            line = [sys.executable, "-c", WATCH, config, worker]
+        if copies:
+            line = [sys.executable, str(COPYING_DAEMON), "watch", config]
         name = self._systemd.getsockname().decode().replace("\0", "@")
         with (root / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
@@ -209,7 +202,7 @@ def many(root: Path, count: int) -> None:
     with Journal(journal) as opened:
         opened.note("paused", "yes")
     with asked_all_the_time(root / "state" / "control.sock") as longest:
-        daemon = Running(root, COPYING_WORKER)
+        daemon = Running(root, copies=True)
         ready = daemon.wait_ready()
         wait_for(lambda: queued(root) >= count, 3600.0)
         took = time.monotonic() - daemon.began
@@ -219,7 +212,7 @@ def many(root: Path, count: int) -> None:
     daemon.stop()
     status_of(root, f"with {count} queued, without a daemon")
     with asked_all_the_time(root / "state" / "control.sock") as longest:
-        daemon = Running(root, COPYING_WORKER)
+        daemon = Running(root, copies=True)
         ready = daemon.wait_ready()
         wait_until_idle(daemon)
         print(f"start with {count} queued: ready after {ready:.1f} s, `status` answered within "
@@ -236,7 +229,7 @@ def many(root: Path, count: int) -> None:
     with closing(sqlite3.connect(journal)) as db:
         db.execute("UPDATE jobs SET state = 'failed', code = 'media', reason = 'no photo'")
         db.commit()
-    daemon = Running(root, COPYING_WORKER)
+    daemon = Running(root, copies=True)
     daemon.wait_ready()
     status_of(root, f"with {count} failed")
     with asked_all_the_time(root / "state" / "control.sock") as longest:
@@ -276,7 +269,7 @@ def of_priority(journal: Path, priority: int) -> int:
 def status_of(root: Path, what: str) -> None:
     for options in ([], ["--json"]):
         line = ["colordaemon", "status", *options, "--config", str(root / "config.yaml")]
-        run = [sys.executable, "-c", MEASURE, sys.executable, "-m", *line]
+        run = [sys.executable, str(MEASURED), sys.executable, "-m", *line]
         said = subprocess.run(run, check=True, capture_output=True, text=True).stdout  # noqa: S603
         print(f"status {' '.join(options)} {what}: {said.splitlines()[-1]}", flush=True)
 

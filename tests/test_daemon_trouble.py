@@ -216,7 +216,6 @@ def test_dates_names_and_paths_that_nothing_else_can_hold_end_nobodys_work(start
     assert failed.source == nameless
 
 
-@pytest.mark.timeout(300)
 def test_what_is_planted_where_results_belong_is_named_once_and_waited_for(start: Start) -> None:
     daemon = start()
     others = daemon.root / "others"
@@ -245,7 +244,6 @@ def test_what_is_planted_where_results_belong_is_named_once_and_waited_for(start
     assert [*others.iterdir()] == []
 
 
-@pytest.mark.timeout(300)
 def test_a_result_whose_path_nobody_could_open_leaves_no_folders_behind(start: Start) -> None:
     daemon = start()
     photo = write_photo(daemon.root / "made.png").read_bytes()
