@@ -12,6 +12,7 @@ from films import (
     ARCHIVE,
     EXACT,
     color,
+    color_and_report,
     luma_differences,
     make_film,
     packets,
@@ -300,3 +301,14 @@ def test_a_result_is_known_though_its_comment_was_replaced(tmp_path: Path, suffi
     for path, expected in ((source, False), (done, True)):
         with open_film(path) as container:
             assert is_result(container, path) is expected
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_films_whose_tracks_have_names_stay_what_they_are(tmp_path: Path, suffix: str) -> None:
+    extras = [sound("aac", language="jpn", title="日本語")]
+    source = make_film(tmp_path / f"film.{suffix}", extras=extras)
+    done, report = color_and_report(source)
+    assert done.suffix == source.suffix
+    assert ("tag name of stream 1", "kept") in [(e.what, e.fate) for e in report.inventory]
+    with av.open(str(done)) as container:
+        assert container.streams[1].metadata["name"] == "日本語"

@@ -88,7 +88,7 @@ def _tags(
                 continue
             if is_stale(key) or key.lower() in _MADE_ANEW:
                 old.append(key)
-            elif _fits(key.lower(), target):
+            elif _fits(key.lower(), target, source.format.name):
                 yield Entry("tags", what), words
             else:
                 yield Entry("tags", what, "left out", f"{target} has no place for it"), words
@@ -108,10 +108,10 @@ def _timecode(source: InputContainer, words: str, target: str) -> Iterator[Entry
         yield Entry("timecode", what)
 
 
-def _fits(key: str, target: str) -> bool:
-    """Whether a container has a place for a tag of a stream."""
-    if target in ("mov", "mp4"):
-        return key in _TAGS_OF_MP4_STREAMS
+def _fits(key: str, target: str, source: str) -> bool:
+    """Whether a container has a place for a tag of a stream. source: the one it comes from."""
+    if target in ("mov", "mp4"):  # whose user data stay as they are, as names of tracks
+        return key in _TAGS_OF_MP4_STREAMS or "mp4" in source
     return target not in ("mpegts", "mxf")
 
 
