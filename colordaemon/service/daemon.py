@@ -168,7 +168,7 @@ class Daemon:
     def _take_in(self, now: float, wall: float) -> None:
         if suspects := self._dispatcher.suspects():
             self._inboxes.rescan(now, *suspects)
-        added, is_due = 0, now >= self._retire_at
+        added, is_due = 0, now >= self._retire_at and not self._retiring
         if is_due:
             self._retire_at = now + RETIRE_SECONDS
         for inbox in self._inboxes:
