@@ -49,7 +49,7 @@ _2020_FROM_XYZ = torch.linalg.inv(_XYZ_FROM_2020)
 _EPSILON = 216 / 24389  # CIE: below this Y/Yn the cube root becomes a straight line
 _KAPPA = 24389 / 27
 # Larger frames than 4K are painted in bands; float32 planes of a whole one would take gigabytes.
-_WHOLE_PIXELS, _BAND_PIXELS = 4096 * 2304, 1 << 20
+WHOLE_PIXELS, _BAND_PIXELS = 4096 * 2304, 1 << 20
 _HDR_STEPS = 2  # chroma is within 1 of what was asked for; a third changes nothing
 
 
@@ -245,7 +245,7 @@ def chroma_planes(luma: Tensor, ab: Tensor, code: PixelCode) -> Tensor:
     vertical, wide = _enlarging(ab, luma.shape[-2:], code)
     rows, down = len(vertical), code.subsampling[1]
     step, pixels = rows, luma.shape[-2] * luma.shape[-1]
-    if pixels > _WHOLE_PIXELS:
+    if pixels > WHOLE_PIXELS:
         step = max(4, rows * _BAND_PIXELS // pixels // 4 * 4)  # lines of both fields, in pairs
     bands = [
         _painted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_larger_pictures_wait_in_fewer_numbers(info: FilmInfo) -> None:
     assert "rc-lookahead=5:frame-threads=1" in hevc and "open-gop=0" in hevc
 
 
+def test_av1_takes_few_large_pictures_together(info: FilmInfo) -> None:
+    encoder = encoder_of(info, 7680, 4320, codec="av1")
+    assert "hierarchical-levels=3" in dict(encoder.options)["svtav1-params"]
+    assert encoder.memory_bytes < 4 * GIB
+    asked = {"svtav1-params": "lookahead=60"}
+    longer = encoder_of(info, 7680, 4320, codec="av1", encoder_options=asked)
+    assert dict(longer.options)["svtav1-params"] == "lookahead=60"
+    assert longer.memory_bytes > 2 * encoder.memory_bytes
+
+
 def test_a_look_ahead_that_was_asked_for_stays_and_is_counted(info: FilmInfo) -> None:
     asked = {"rc-lookahead": "60"}
     usual = encoder_of(info, 7680, 4320)
@@ -89,7 +100,7 @@ def test_bands_of_a_large_frame_are_the_frame(
     luma = torch.randint(16, 236, (2, 1, 53, 31), dtype=torch.uint8)
     ab = torch.randn(2, 2, 9, 7) * 40
     whole = chroma_planes(luma, ab, code)
-    monkeypatch.setattr(color, "_WHOLE_PIXELS", 100)
+    monkeypatch.setattr(color, "WHOLE_PIXELS", 100)
     monkeypatch.setattr(color, "_BAND_PIXELS", 300)
     assert (chroma_planes(luma, ab, code).int() - whole.int()).abs().max() <= 1  # rounded
 
@@ -122,3 +133,15 @@ def test_an_error_of_a_gpu_is_not_of_this_process() -> None:
     assert not _is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not _is_out_of_memory(OSError(errno.EIO, "broken"))
     assert _is_out_of_memory(OSError(errno.ENOMEM, "none left"))
+
+
+def test_what_is_free_in_the_heap_is_given_back() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    blocks = [bytearray(b"x" * 65536) for _ in range(1024)]
+    before, pin = resident(), blocks[-1]
+    blocks.clear()
+    memory.give_back()
+    assert resident() < before - (32 << 20)
+    assert pin

@@ -219,7 +219,7 @@ def test_frames_ahead_are_bounded_by_bytes(tmp_path: Path) -> None:
     assert frames_ahead(info) == 32
     ultra = replace(info, width=3840, height=2160)
     assert 2 <= frames_ahead(ultra) <= 10
-    assert frames_ahead(replace(info, width=30000, height=20000)) == 2
+    assert frames_ahead(replace(info, width=30000, height=20000)) == 1
 
 
 def test_no_color_means_neutral_chroma(tmp_path: Path) -> None:

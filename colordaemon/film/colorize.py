@@ -30,7 +30,7 @@ from colordaemon.media.probe import FilmInfo, open_film, probe_film
 from colordaemon.media.provenance import Maker
 from colordaemon.media.target import Target, choose_target
 from colordaemon.media.tint import ExistingColor
-from colordaemon.memory import limit_bytes
+from colordaemon.memory import give_back, limit_bytes
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.work_context import WorkContext
 
@@ -112,6 +112,7 @@ def plan_film(
     if not force and source.existing_color is ExistingColor.COLOR:
         raise AlreadyColor(f"{path}: has real color already; --force replaces it")
     encoder, remarks = choose_encoder(source, settings)
+    give_back()
     wanted = reading_bytes(source, settings.stride) + encoder.memory_bytes
     check_memory(source, wanted, memory_bytes)
     target = choose_target(source, encoder)

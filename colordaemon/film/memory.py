@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from colordaemon.color import WHOLE_PIXELS
 from colordaemon.errors import MediaError
 from colordaemon.film.pipeline import HELD_BYTES, frames_ahead, held_bytes
 from colordaemon.film.shots import StrideSetting
@@ -11,14 +12,15 @@ from colordaemon.media.decode import decoder_threads
 from colordaemon.media.order import REORDER_FRAMES
 from colordaemon.media.probe import FilmInfo
 
-_GROUND_BYTES = 800 << 20  # libraries, the network at work, small pictures of the frames that wait
-# Pictures that a decoder refers to, and that come late: as many as H.264 and HEVC have in their
-# largest sizes. Those of the others are whole in themselves.
-_REFERRED = {"h264": 6, "hevc": 7, "av1": 9, "vp9": 9, "mpeg2video": 3, "mpeg4": 3, "vc1": 3}
-# Pictures on their way take this much more than their own bytes: planes that are being painted, and
-# what the heaps of many threads keep (1.7 to 2.9 times at 1080p to 8K, benchmarks/memory.py).
-_KEPT = 2.9
-_PASSING = 3  # in the hands of somebody, at each of two places
+_GROUND_BYTES = 760 << 20  # libraries, the network at work, small pictures of the frames that wait
+# Pictures that a decoder refers to, and that come late: as many as the levels of H.264 and HEVC
+# allow in 4K and 8K. Those of codecs that are not listed are whole in themselves.
+_REFERRED = {"h264": 5, "hevc": 6, "av1": 9, "vp9": 9, "mpeg2video": 3, "mpeg4": 3, "vc1": 3}
+_KEPT = 1.06  # gaps in the heap, for each byte of pictures (benchmarks/memory.py, at 8K)
+# Of float planes and the gaps that they leave, for each pixel of a picture that is painted whole.
+_PAINTING_BYTES = 80
+_DECODED = 2  # pictures in the hands of somebody behind a decoder
+_PASSING = 3  # and around the queue of colored ones
 
 
 def reading_bytes(info: FilmInfo, stride: StrideSetting) -> int:
@@ -26,13 +28,15 @@ def reading_bytes(info: FilmInfo, stride: StrideSetting) -> int:
     layout, size = info.layout, (info.width, info.height)
     picture = layout.bytes_of(*size)
     threads = decoder_threads(info) or min(16, (os.cpu_count() or 1) + 1)
-    decoding = (threads + _REFERRED.get(info.codec, 1) + REORDER_FRAMES + _PASSING) * picture
+    decoding = (threads + _REFERRED.get(info.codec, 1) + REORDER_FRAMES + _DECODED) * picture
     colored = 2 * picture if layout.is_gray else picture
     waiting = (frames_ahead(info) + _PASSING) * colored
+    pixels = info.width * info.height
+    painting = _PAINTING_BYTES * pixels if pixels <= WHOLE_PIXELS else 0
     held = held_bytes(info, stride)
-    if held <= HELD_BYTES:
-        return _GROUND_BYTES + int(_KEPT * (decoding + waiting)) + held
-    return _GROUND_BYTES + int(_KEPT * (2 * decoding + waiting))
+    if held > HELD_BYTES:  # read twice instead
+        held, decoding = 0, 2 * decoding
+    return _GROUND_BYTES + painting + int(_KEPT * (decoding + waiting)) + held
 
 
 def check_memory(info: FilmInfo, wanted: int, allowed: int) -> None:

@@ -28,7 +28,7 @@ from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
 
-AHEAD_BYTES = 256 << 20  # full frames that may wait between two threads
+AHEAD_BYTES = 160 << 20  # full frames that may wait between two threads
 HELD_BYTES = 640 << 20  # full frames that may wait for what comes after them
 _HELD_SAMPLES = 2 * LOOK_AHEAD + TOGETHER  # that many wait at the most, and the frames in between
 
@@ -214,4 +214,4 @@ def frame_bytes(info: FilmInfo) -> int:
 
 def frames_ahead(info: FilmInfo) -> int:
     """How many frames may wait in a queue: bounded by bytes, and by count for tiny pictures."""
-    return min(32, max(2, AHEAD_BYTES // frame_bytes(info)))
+    return min(32, max(1, AHEAD_BYTES // frame_bytes(info)))

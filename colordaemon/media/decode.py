@@ -38,7 +38,7 @@ from colordaemon.media.seek import Entry, begin_before, from_keyframe
 
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
 _MOST_EMPTY_BYTES = 8  # a length of no bytes
-_DECODING_BYTES = 160 << 20  # pictures that are decoded at once
+_DECODING_BYTES = 80 << 20  # pictures that are decoded at once
 _MOST_THREADS = 16  # the bound of FFmpeg
 MATRIX_709, RANGE_FULL = 1, 2  # FFmpeg's numbers
 
