@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -142,6 +143,55 @@ def test_what_watchdog_logs_about_lost_events_is_heard(opened: Open) -> None:
     inbox = opened()
     logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed")
     assert inbox.watch._hints.take() == ({}, True)
+
+
+def make_chain(top: Path, length: int) -> None:
+    """Folders inside each other, deeper than a path can tell."""
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(length):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+def test_a_thousand_folders_inside_each_other_cost_no_event_of_others(
+    opened: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox, outside = opened(), tmp_path / "outside"
+    outside.mkdir()
+    try:
+        make_chain(outside, 1200)
+        began = time.process_time()
+        make_chain(inbox.path, 1200)
+        (outside / "d").rename(inbox.path / "moved")
+        (inbox.path / "a.png").write_bytes(b"1")
+        (inbox.path / "d" / "d" / "b.png").write_bytes(b"1")
+        (inbox.path / "moved" / "c.png").write_bytes(b"1")
+        assert inbox.wait(3) == ["a.png", "d/d/b.png", "moved/c.png"]
+        assert time.process_time() - began < 4
+        (inbox.path / "d" / "e.png").write_bytes(b"1")  # events go on
+        assert inbox.wait(4)[2] == "d/e.png"
+        assert "no events" not in caplog.text and "lost" not in caplog.text
+        time.sleep(1.0)  # watchdog calls it an error to be stopped while it tells of many
+    finally:  # pytest itself cannot
+        subprocess.run(["rm", "-rf", *inbox.path.iterdir()], check=True)  # noqa: S603, S607
+
+
+def test_a_folder_that_comes_back_under_another_name_is_listened_to(
+    opened: Open, tmp_path: Path
+) -> None:
+    inbox = opened()
+    (inbox.path / "before" / "deep").mkdir(parents=True)
+    (inbox.path / "before" / "deep" / "a.png").write_bytes(b"1")
+    inbox.wait(1)
+    (inbox.path / "before").rename(tmp_path / "away")
+    inbox.turn()
+    (tmp_path / "away").rename(inbox.path / "after")
+    assert inbox.wait(2) == ["after/deep/a.png", "before/deep/a.png"]
+    (inbox.path / "after" / "deep" / "b.png").write_bytes(b"1")
+    assert inbox.wait(3)[1] == "after/deep/b.png"
 
 
 def test_polling_finds_files_without_events(opened: Open) -> None:

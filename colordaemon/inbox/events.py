@@ -11,7 +11,9 @@ import ctypes
 import errno
 import logging
 import os
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
 
@@ -26,8 +28,12 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyEmitter, InotifyObserver, InotifyWatchGroup
+from watchdog.observers.inotify_c import InotifyEvent
+from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
+
+from colordaemon.inbox.scan import DEEPEST
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +106,48 @@ class _Overflow(logging.Handler):
         self._hints.lose()
 
 
+class _Folders(InotifyWatchGroup):
+    """The watches of an inbox, as deep as scans go.
+
+    watchdog's own goes through all folders within each new one, and calls itself for each level: in
+    a chain of a thousand folders that is half a million events, and then the end of its thread. And
+    where a folder is found twice, which is usual, it warns with a list of all there are.
+    """
+
+    def _add_all_callbacks(self, path: bytes) -> None:
+        folders = [path]
+        while folders:
+            folder = folders.pop()
+            self._add_callback(folder)
+            if folder.count(b"/") - self.path.count(b"/") < DEEPEST - 1:
+                with suppress(OSError), os.scandir(folder) as entries:
+                    folders += [each.path for each in entries if each.is_dir(follow_symlinks=False)]
+
+    def _add_callback(self, path: bytes) -> None:
+        if path not in self._active_callbacks_by_path:
+            super()._add_callback(path)
+
+    def _recursive_simulate(self, src_path: bytes) -> list[InotifyEvent]:
+        return []  # whoever hears of a folder looks at all that is in it
+
+
+class _Emitter(InotifyEmitter):
+    def on_thread_start(self) -> None:
+        self._inotify = _Folders(
+            self._inotify_fd,
+            os.fsencode(self.watch.path),
+            is_recursive=True,
+            event_mask=self.get_event_mask_from_filter(),
+        )
+
+    def build_and_queue_event(
+        self, event: GroupedInotifyEvent, *, full_events: bool = False
+    ) -> None:
+        """Of a folder that has come, it tells first of itself and then of all that is in it."""
+        with suppress(RecursionError):
+            super().build_and_queue_event(event, full_events=full_events)
+
+
 class EventSource:
     """Watches an inbox with watchdog for as long as it is open."""
 
@@ -109,9 +157,11 @@ class EventSource:
         self._overflow = _Overflow(hints)
 
     def start(self) -> None:
-        """Raises OSError when the inbox cannot be watched, for instance for want of watches, and
-        RecursionError for folders that lie too deep for Python 3.11's os.walk."""
-        observer = Observer()
+        """Raises OSError when the inbox cannot be watched, for instance for want of watches."""
+        # A folder that comes back under another name is warned of with a list of all there are.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+        observer = InotifyObserver()
+        observer._emitter_class = _Emitter
         handler = _Handler(self._inbox, self._hints)
         observer.schedule(handler, str(self._inbox), recursive=True, event_filter=_EVENTS)
         logging.getLogger("watchdog.observers").addHandler(self._overflow)
@@ -128,7 +178,7 @@ class EventSource:
         """Whether events still arrive: a watch whose root was deleted ends for good."""
         if self._observer is None or not self._observer.is_alive():
             return False
-        # What raises in its reader, as Python 3.11's os.walk does in deep folders, ends all events.
+        # What raises in its reader ends all events.
         reader: Thread | None = getattr(self._observer, "_inotify_fd", None)
         if reader is not None and not reader.is_alive():
             return False

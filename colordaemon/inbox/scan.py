@@ -40,6 +40,12 @@ def is_candidate(path: Path, inbox: Path) -> bool:
     return known and len(parts) <= DEEPEST and not any(map(is_ignored, parts))
 
 
+def is_looked_into(folder: Path, inbox: Path) -> bool:
+    """Whether there may be candidates in a folder, by the names on the way from the inbox."""
+    parts = folder.relative_to(inbox).parts
+    return len(parts) < DEEPEST and not any(map(is_ignored, parts))
+
+
 def rank_of(path: Path) -> int:
     """Photos before films: a minute's work does not wait for a day's."""
     return 0 if path.suffix.lower() in PHOTO_SUFFIXES else 1
@@ -63,11 +69,12 @@ def walk(
     folder: Path, pass_over: PassOver, top: Path | None = None
 ) -> Iterator[tuple[Path, Signature] | None]:
     """As `scan`, with None for any other entry, so that whoever walks can stop at each."""
-    folders = [(folder, 1)]
+    top = top or folder
+    folders = [(folder, 1 + len(folder.relative_to(top).parts))]
     while folders:
         here, depth = folders.pop()
         try:
-            with anchored(top or folder, here) as anchor, os.scandir(anchor) as entries:
+            with anchored(top, here) as anchor, os.scandir(anchor) as entries:
                 for entry in entries:
                     path = os.path.join(here, entry.name)  # noqa: PTH118  (a Path costs more)
                     found = _look_at(entry, path, pass_over)

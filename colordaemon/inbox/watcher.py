@@ -19,7 +19,7 @@ from colordaemon.inbox.events import EventSource, Hints, is_short_of_watches
 from colordaemon.inbox.ignored import Ignored
 from colordaemon.inbox.mounts import file_system_of, is_remote
 from colordaemon.inbox.safe_open import anchored, look_beneath
-from colordaemon.inbox.scan import is_candidate, walk
+from colordaemon.inbox.scan import is_candidate, is_looked_into, walk
 from colordaemon.inbox.stability import (
     Signature,
     StabilityTracker,
@@ -33,6 +33,8 @@ SLICE_SECONDS = (
     0.1  # of a turn for looking around; over a share a look at a file takes a millisecond
 )
 LOCAL_SECONDS, REMOTE_SECONDS = 5.0, 15.0  # quiet time; clients of a share flush late
+LOST_SECONDS = 60.0  # between two warnings that events were lost
+MOST_WALKS = 1000  # of single folders that wait; with more, a look at the whole inbox is cheaper
 _NO_WATCHES = "no watches are left"
 Identity = tuple[int, int]  # of a folder: its device and inode
 Known = Callable[[Path, Signature], bool]
@@ -75,6 +77,7 @@ class Watch:
         self._ignored = Ignored(inbox)
         self._events: EventSource | None = None
         self._configure(settings)
+        self._lost_at = -math.inf  # when it was said last that events were lost
         self._deaf = ""  # why there are no events, or not of all folders
         self._scan_at = 0.0
         self._is_outdated = False  # a scan that goes on, so that another is to follow
@@ -153,8 +156,7 @@ class Watch:
         """Do what is due, for a while at the most; returns the files that have settled."""
         hinted, lost = self._hints.take()
         if lost:
-            log.warning("events were lost; looking at the whole inbox")
-            self.rescan(now)
+            self._lose_events(now)
         if now >= self._scan_at:
             self._begin_scan(now)
         if not self.is_gone:
@@ -167,11 +169,20 @@ class Watch:
         self._walk(now, until)
         return [] if self.is_gone else [*self._settled(now)]
 
+    def _lose_events(self, now: float) -> None:
+        if now >= self._lost_at + LOST_SECONDS:
+            self._lost_at = now
+            log.warning("events were lost; looking at the whole inbox %s", self.inbox)
+        self.rescan(now)
+
     def _follow(self, path: Path, is_folder: bool, now: float) -> None:
         """A hint: the file, or all that came with the folder, begins to settle."""
         if not path.is_relative_to(self.inbox) or os.path.islink(path):  # noqa: PTH114  (never raises)
             return
-        if is_folder:
+        if is_folder and len(self._walks) > MOST_WALKS:
+            self._walks = deque(each for each in self._walks if each[0])
+            self.rescan(now)
+        elif is_folder and is_looked_into(path, self.inbox):
             self._walks.append((False, walk(path, self._ignored.notice, self.inbox)))
         elif is_candidate(path, self.inbox):
             signature = look_beneath(self.inbox, path)
@@ -273,8 +284,8 @@ class Watch:
         events = EventSource(self.inbox, self._hints)
         try:
             events.start()
-        except (OSError, RecursionError) as error:
-            self._go_deaf(getattr(error, "strerror", None) or str(error))
+        except OSError as error:
+            self._go_deaf(error.strerror or str(error))
             return
         self._events = events
         if is_short_of_watches():
