@@ -112,10 +112,10 @@ def plan_film(
     if not force and source.existing_color is ExistingColor.COLOR:
         raise AlreadyColor(f"{path}: has real color already; --force replaces it")
     encoder, remarks = choose_encoder(source, settings)
-    give_back()
     wanted = reading_bytes(source, settings.stride) + encoder.memory_bytes
     check_memory(source, wanted, memory_bytes)
     target = choose_target(source, encoder)
+    give_back()  # both have opened encoders
     told = (*remarks, *target.remarks)
     inventory = (
         *target.inventory,
