@@ -19,13 +19,17 @@ from pathlib import Path
 
 from colordaemon.cli import main as colordaemon
 
-_FORKS = get_context("forkserver")
-_FORKS.set_forkserver_preload(
+# Not forks of the tests: a fork beside the threads of torch and libvips now and then waits for ever
+# for a lock that one of those held. The server that forks instead has imported, and done nothing.
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(
     [
+        "hypothesis",
         "pytest",
         "colordaemon.cli",
         "colordaemon.convert.once",
         "colordaemon.evaluation.command",
+        "colordaemon.pictures.survey",
         "colordaemon.service.daemon",
         "colordaemon.service.worker",
         "colordaemon.training.train",
@@ -49,7 +53,7 @@ class Process:
         streams = {1: stdout or Path(os.devnull), 2: stderr or Path(os.devnull)}
         environment = dict(os.environ if environment is None else environment)
         whole = (function, arguments, [str(word) for word in words], streams, environment)
-        self._process = _FORKS.Process(target=_run, args=whole)
+        self._process = FORKS.Process(target=_run, args=whole)
         self._process.start()
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import weakref
+from collections import deque
 from dataclasses import replace
 from itertools import pairwise
 
@@ -332,11 +334,14 @@ def test_every_frame_is_scored_once_and_in_order_however_long_smoothing_waits() 
 
 
 def test_no_more_frames_wait_than_smoothing_looks_ahead() -> None:
-    screening = Screening()
-    for frame in still(200):
-        sample = Sample(frame.luma, flat(1, 1), np.ones(SIZE, np.float32))
-        screening.feed(frame, sample)
-        assert len(screening._waiting) <= TOGETHER + LOOK_AHEAD
+    screening, fed = Screening(), deque(still(200))
+    known = [weakref.ref(frame) for frame in fed]
+    while fed:
+        frame = fed.popleft()
+        screening.feed(frame, Sample(frame.luma, flat(1, 1), np.ones(SIZE, np.float32)))
+        del frame
+        held = sum(frame() is not None for frame in known) - len(fed)
+        assert held <= TOGETHER + LOOK_AHEAD
 
 
 # Several films as one

@@ -98,7 +98,10 @@ class Killed(BaseException):
     """Nothing catches it, as nothing catches SIGKILL."""
 
 
-STEPS = [(os, name) for name in ("link", "unlink", "replace", "fsync", "utime")]
+STEPS = [
+    *((os, name) for name in ("link", "unlink", "replace", "fsync", "utime")),
+    *((Journal, name) for name in ("give_back", "publishing", "finish", "set_aside", "retired")),
+]
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> list[str]:
@@ -114,7 +117,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> list[str]:
 
         return run
 
-    for owner, name in [*STEPS, (Journal, "_set"), (Journal, "retired")]:
+    for owner, name in STEPS:
         monkeypatch.setattr(owner, name, mortal(name, getattr(owner, name)))
     return done
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +30,7 @@ from test_bad_films import corrupt
 
 from colordaemon.errors import MediaError
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
+from colordaemon.media import decode as decoding
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.probe import probe_film
 from colordaemon.media.seek import Entry
@@ -56,14 +57,16 @@ def colorizer(tiny_model: ColorNet) -> Colorizer:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[VideoFrame]:
     """All pictures that any reader has decoded since this list was cleared."""
     found: list[VideoFrame] = []
-    read = FilmReader._pictures
 
-    def counted(reader: FilmReader) -> Iterator[VideoFrame]:
-        for picture in read(reader):
+    def noted(pictures: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+        for picture in pictures:
             found.append(picture)
             yield picture
 
-    monkeypatch.setattr(FilmReader, "_pictures", counted)
+    in_order = decoding.in_order
+    monkeypatch.setattr(
+        decoding, "in_order", lambda pictures, *rest: in_order(noted(pictures), *rest)
+    )
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections import deque
 from collections.abc import Sequence
 
 import cv2
@@ -173,11 +175,13 @@ def test_streaming_is_all_but_the_whole_shot(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_memory_is_bounded() -> None:
     smoother = Smoother("motion")
-    waiting = 0
-    for number, one in enumerate(still(300)):
-        waiting += 1 - len(smoother.feed(one, cut=number == 0))
+    waiting, fed = 0, deque(still(300))
+    known = [weakref.ref(one) for one in fed]
+    for number in range(300):
+        waiting += 1 - len(smoother.feed(fed.popleft(), cut=number == 0))
         assert waiting < TOGETHER + LOOK_AHEAD
-        assert len(smoother._shot) <= TOGETHER + LOOK_AHEAD + 1
+        held = sum(one() is not None for one in known) - len(fed)
+        assert held <= TOGETHER + LOOK_AHEAD + 1
 
 
 @pytest.mark.parametrize("size", [(2, 2), (16, 2), (20, 400)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
@@ -13,22 +12,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
 from pictures import colorful, encode, fill, pack, write
+from processes import FORKS
 
 from colordaemon.errors import DataError, Interrupted
 from colordaemon.pictures import cache as cache_module
 from colordaemon.pictures import survey as survey_module
 from colordaemon.pictures.cache import Cache, CachedPicture
-from colordaemon.pictures.dataset import find_pictures
+from colordaemon.pictures.dataset import Picture, find_pictures
 from colordaemon.pictures.survey import survey
 
-# Not forked from here: a fork beside the threads of torch and libvips now and then waits for ever
-# for a lock that one of those held. The server that forks instead has imported, and done nothing.
-CLEAN = multiprocessing.get_context("forkserver")
-CLEAN.set_forkserver_preload(["colordaemon.pictures.survey", "hypothesis", "pytest"])
 COUNT = 12
 SIDE = 32
 
@@ -365,7 +362,7 @@ def test_a_killed_look_leaves_a_sound_cache_or_none(
     for number in range(COUNT):  # so small that they linger in the file's buffer
         write(folder / "animal" / f"{number:02}.png", colorful(number, 20, 24))
     for count, kept in ((0, 0), (4, 1)):  # in its first step; then in a later one
-        process = CLEAN.Process(
+        process = FORKS.Process(
             target=_look_until_killed, args=(folder, cache_folder, place, count)
         )
         process.start()
@@ -378,9 +375,9 @@ def test_a_killed_look_leaves_a_sound_cache_or_none(
 
 
 def test_two_processes_at_once_decode_each_picture_once(folder: Path, cache_folder: Path) -> None:
-    queue = CLEAN.SimpleQueue()
+    queue = FORKS.SimpleQueue()
     arguments = (folder, cache_folder, queue)
-    processes = [CLEAN.Process(target=_look_and_count, args=arguments) for _ in range(2)]
+    processes = [FORKS.Process(target=_look_and_count, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -428,26 +425,26 @@ def test_progress_tells_speed_and_time_left(
 
 
 def test_memory_does_not_grow_with_the_collection(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No more than so many pictures are read ahead of the one that is being kept."""
     fill(folder, "face", 60, first_seed=200)
-    read, kept = [], []
-    ahead = 0
-    data, keep = survey_module._data, survey_module._Survey._keep
+    read, kept, ahead = 0, 0, 0
+    read_one, add = Picture.read, Cache.add
 
-    def reading(picture: object) -> object:
-        read.append(picture)
-        return data(picture)  # type: ignore[arg-type]
+    def reading(picture: Picture) -> bytes:
+        nonlocal read
+        read += 1
+        return read_one(picture)
 
-    def keeping(self: object, *values: object) -> object:
-        nonlocal ahead
-        ahead = max(ahead, len(read) - len(kept))
-        kept.append(values)
-        return keep(self, *values)  # type: ignore[arg-type]
+    def keeping(cache: Cache, *values: Any) -> CachedPicture:
+        nonlocal ahead, kept
+        ahead = max(ahead, read - kept)
+        kept += 1
+        return add(cache, *values)
 
-    monkeypatch.setattr(survey_module, "_data", reading)
-    monkeypatch.setattr(survey_module._Survey, "_keep", keeping)
-    look(folder, None)
-    assert len(kept) == COUNT + 60
+    monkeypatch.setattr(Picture, "read", reading)
+    monkeypatch.setattr(Cache, "add", keeping)
+    look(folder, cache_folder)
+    assert read == kept == COUNT + 60
     assert ahead <= survey_module._AHEAD
