@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -29,6 +28,7 @@ from films import (
     short_segments,
     times,
 )
+from processes import FORKS
 
 from colordaemon.color import chroma_planes
 from colordaemon.errors import Interrupted, MediaError
@@ -116,8 +116,7 @@ def test_tasks_run_in_other_processes_give_the_same_film(
     job: FilmJob, plan: FilmPlan, tmp_path: Path
 ) -> None:
     tasks = tasks_of(job, plan, tmp_path / "again")
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, initializer=start_worker, initargs=(make_worker,)) as pool:
+    with ProcessPoolExecutor(1, FORKS, initializer=start_worker, initargs=(make_worker,)) as pool:
         results = list(pool.map(run_segment, reversed(tasks)))
     again = FilmPlan(job.source, job.encoder)
     for result in reversed(results):
