@@ -1,6 +1,6 @@
 """How much memory films take, each in a process of its own, beside what is planned for them.
 
-python benchmarks/memory.py [SIZE[:DEPTH[:CODEC]] ...]     as 1920x1080, 7680x4320:10:prores
+python benchmarks/memory.py [SIZE[:DEPTH[:CODEC[:FRAMES]]] ...]    as 1920x1080, 7680x4320:10:prores
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from fractions import Fraction
 from pathlib import Path
 
 USUAL = ("1920x1080", "3840x2160", "7680x4320", "1920x1080:10", "3840x2160:10")
-FRAMES = 48
+FRAMES = "64"  # as many as fill the look-ahead of x264
 
 
-def make_film(path: Path, width: int, height: int, depth: int) -> None:
+def make_film(path: Path, width: int, height: int, depth: int, frames: int) -> None:
     """Gray film of a ramp that moves."""
     import av
     import cv2
@@ -29,7 +29,7 @@ def make_film(path: Path, width: int, height: int, depth: int) -> None:
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv420p" if depth == 8 else "yuv420p10le"
         ramp = np.tile(np.linspace(20, 230, 64, dtype=np.float32), (64, 1))
-        for number in range(FRAMES):
+        for number in range(frames):
             small = np.roll(ramp, number, axis=1).astype(np.uint8)
             gray = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
             picture = av.VideoFrame.from_ndarray(gray, "gray").reformat(format=stream.pix_fmt)
@@ -63,11 +63,15 @@ def main() -> None:
         make_film(Path(sys.argv[2]), *map(int, sys.argv[3:]))
         return
     for wish in sys.argv[1:] or USUAL:
-        size, depth, codec = (*wish.split(":"), *("", "8", "h264")[wish.count(":") + 1 :])
+        usual = ("", "8", "h264", FRAMES)
+        size, depth, codec, frames = (*wish.split(":"), *usual[wish.count(":") + 1 :])
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder) / "film.mkv")
             again = [sys.executable, __file__]
-            make, one = [*again, "--make", path, *size.split("x"), depth], [*again, "--one", path]
+            make, one = (
+                [*again, "--make", path, *size.split("x"), depth, frames],
+                [*again, "--one", path],
+            )
             subprocess.run(make, check=True)  # noqa: S603
             told = subprocess.run([*one, codec], check=True, capture_output=True)  # noqa: S603
         print(f"{size} {depth} bit {codec}: {told.stdout.decode().strip()}", flush=True)

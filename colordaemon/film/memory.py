@@ -16,6 +16,7 @@ _GROUND_BYTES = 760 << 20  # libraries, the network at work, small pictures of t
 # Pictures that a decoder refers to, and that come late: as many as the levels of H.264 and HEVC
 # allow in 4K and 8K. Those of codecs that are not listed are whole in themselves.
 _REFERRED = {"h264": 5, "hevc": 6, "av1": 9, "vp9": 9, "mpeg2video": 3, "mpeg4": 3, "vc1": 3}
+_LEAST_BYTES = 1100 << 20  # with small pictures, that leave the network no gaps to work in
 _KEPT = 1.06  # gaps in the heap, for each byte of pictures (benchmarks/memory.py, at 8K)
 # Of float planes and the gaps that they leave, for each pixel of a picture that is painted whole.
 _PAINTING_BYTES = 80
@@ -36,7 +37,8 @@ def reading_bytes(info: FilmInfo, stride: StrideSetting) -> int:
     held = held_bytes(info, stride)
     if held > HELD_BYTES:  # read twice instead
         held, decoding = 0, 2 * decoding
-    return _GROUND_BYTES + painting + int(_KEPT * (decoding + waiting)) + held
+    taken = _GROUND_BYTES + painting + int(_KEPT * (decoding + waiting)) + held
+    return max(_LEAST_BYTES, taken)
 
 
 def check_memory(info: FilmInfo, wanted: int, allowed: int) -> None:
