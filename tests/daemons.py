@@ -18,8 +18,7 @@ from programs import tampered_worker, watching
 
 from colordaemon.service.control import ask
 from colordaemon.service.job import Job, State
-from colordaemon.service.records import Records
-from colordaemon.service.schema import JournalVersion
+from colordaemon.service.records import JournalVersion, Records
 
 PATIENCE = 200.0  # seconds, on a machine that is busy with something else; only failures take them
 CONFIG = """

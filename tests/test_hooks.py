@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from colordaemon.config import AfterSettings
-from colordaemon.service.herald import END_SECONDS, Herald
-from colordaemon.service.hooks import Command, Hooks, commands_of
+from colordaemon.service.hooks import END_SECONDS, Command, Herald, Hooks, commands_of
 from colordaemon.service.job import Found, Job, State
 from colordaemon.service.journal import Journal
 

@@ -13,8 +13,7 @@ import pytest
 from colordaemon.service import records
 from colordaemon.service.job import Found, Job, Partial, State
 from colordaemon.service.journal import CRASHES, UNFINISHED, Journal
-from colordaemon.service.records import Damaged, Records, below, may_pass
-from colordaemon.service.schema import VERSION, JournalVersion
+from colordaemon.service.records import VERSION, Damaged, JournalVersion, Records, below, may_pass
 
 
 @pytest.fixture

@@ -19,15 +19,14 @@ from colordaemon.inbox.folders import Places
 from colordaemon.inbox.stability import signature_of
 from colordaemon.media.inventory import Entry
 from colordaemon.service import prune
-from colordaemon.service.identity import remember
+from colordaemon.service.inboxes import remember
 from colordaemon.service.intake import Intake
 from colordaemon.service.job import ENDS, NO_INVENTORY, Found, Job, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.journal_upkeep import check, rebuild, vacuum
 from colordaemon.service.lifecycle import Ends
 from colordaemon.service.prune import DAY, PAUSE_SECONDS, Pruning
-from colordaemon.service.records import Records
-from colordaemon.service.schema import UPGRADES
+from colordaemon.service.records import UPGRADES, Records
 
 LATE = 1e9  # Unix seconds, long after all that happens here
 INVENTORY = (Entry("sound", "AAC"),)

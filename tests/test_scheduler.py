@@ -19,7 +19,7 @@ from colordaemon.inbox.folders import Places
 from colordaemon.inbox.safe_open import Obstructed
 from colordaemon.inbox.scan import rank_of
 from colordaemon.inbox.stability import signature_of
-from colordaemon.service.identity import remember
+from colordaemon.service.inboxes import remember
 from colordaemon.service.job import Found, Job, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import (
@@ -36,8 +36,8 @@ from colordaemon.service.messages import (
     ToWorker,
     Unfit,
 )
-from colordaemon.service.pace import Pace
 from colordaemon.service.pauses import BREAK_SECONDS, Holds
+from colordaemon.service.running import Pace
 from colordaemon.service.scheduler import Dispatcher
 from colordaemon.service.supervisor import WorkerProcess
 from colordaemon.service.worker import _is_of_the_machine

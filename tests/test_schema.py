@@ -7,8 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from colordaemon.service.journal import Journal
-from colordaemon.service.records import Records
-from colordaemon.service.schema import UPGRADES, VERSION
+from colordaemon.service.records import UPGRADES, VERSION, Records
 
 
 def test_a_journal_of_the_first_version_keeps_its_jobs(tmp_path: Path) -> None:

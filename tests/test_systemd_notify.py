@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from colordaemon.service.systemd import Notifier
+from colordaemon.service.event_loop import Notifier
 
 
 @pytest.fixture

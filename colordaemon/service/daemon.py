@@ -24,20 +24,18 @@ from colordaemon.printable import printable
 from colordaemon.service.commands import Commands, Reply
 from colordaemon.service.control import Control
 from colordaemon.service.drain import Drain
-from colordaemon.service.event_loop import Signals, Wake
-from colordaemon.service.herald import Herald
+from colordaemon.service.event_loop import Listening, Notifier, Signals, Wake
+from colordaemon.service.hooks import Herald
 from colordaemon.service.inboxes import Inboxes
 from colordaemon.service.intake import Intake
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import Ends
-from colordaemon.service.listening import Listening
 from colordaemon.service.prune import Pruning
 from colordaemon.service.records import may_pass
 from colordaemon.service.scheduler import Dispatcher
 from colordaemon.service.status import Bulletin
 from colordaemon.service.supervisor import WorkerProcess
-from colordaemon.service.systemd import Notifier
 from colordaemon.service.workfiles import sweep
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import Places, check_places, expect_inbox, make_places
 from colordaemon.inbox.lock import locked_inbox
-from colordaemon.inbox.watcher import Known, Settled, Watch
-from colordaemon.service.identity import remember, remembered
+from colordaemon.inbox.watcher import Identity, Known, Settled, Watch
 from colordaemon.service.journal import Journal
 
 LOCK_SECONDS = 60.0  # after which another user's lock on an inbox holds up nobody any more
@@ -159,3 +158,27 @@ def _start(inboxes: Sequence[Inbox], now: float) -> None:
         for inbox in inboxes:
             inbox.watch.stop()
         raise ConfigError("\n".join(mistakes))
+
+
+def remembered(journal: Journal, inbox: Path) -> Identity | None:
+    """None for an inbox that has never been seen."""
+    device, _, inode = journal.fact(_name(inbox)).partition(" ")
+    return (int(device), int(inode)) if inode else None
+
+
+def remember(journal: Journal, inbox: Path, identity: Identity) -> None:
+    journal.note(_name(inbox), " ".join(map(str, identity)))
+
+
+def is_there(journal: Journal, inbox: Path) -> bool:
+    """Whether an inbox is there, and still the folder that it was."""
+    try:
+        found = inbox.stat()
+    except OSError:
+        return False
+    return remembered(journal, inbox) in (None, (found.st_dev, found.st_ino))
+
+
+def _name(inbox: Path) -> str:
+    """Of a fact. A path need not be text; its address is."""
+    return f"inbox {inbox.as_uri()}"

@@ -35,8 +35,7 @@ from typing import Any
 from colordaemon.media.inventory import Inventory, as_plain
 from colordaemon.printable import printable
 from colordaemon.service.job import NO_INVENTORY, Found, Job, Partial, State, job_of
-from colordaemon.service.records import ABSENT, FIRST, Records, below
-from colordaemon.service.schema import upgrade
+from colordaemon.service.records import ABSENT, FIRST, Records, below, upgrade
 
 CRASHES = 2  # a file that killed the worker so often is set aside
 LARGEST_LOG = 16 << 20  # bytes of the file beside it that stay after a large transaction

@@ -13,7 +13,7 @@ from colordaemon.inbox.folders import Places
 from colordaemon.inbox.safe_open import anchored, folder_beneath, look_beneath
 from colordaemon.inbox.stability import quiet_seconds, signature_from
 from colordaemon.media.inventory import Inventory, level_of
-from colordaemon.service.identity import is_there
+from colordaemon.service.inboxes import is_there
 from colordaemon.service.job import Job, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Finished

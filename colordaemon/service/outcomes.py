@@ -19,9 +19,8 @@ from colordaemon.service.messages import (
     Refused,
     Segment,
 )
-from colordaemon.service.pauses import Holds
+from colordaemon.service.pauses import Holds, Space
 from colordaemon.service.running import Hands, Task
-from colordaemon.service.space import Space
 from colordaemon.service.unpublished import Unpublished
 
 log = logging.getLogger(__name__)

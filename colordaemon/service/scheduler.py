@@ -12,15 +12,13 @@ from colordaemon.errors import ModelError
 from colordaemon.inbox.folders import Places
 from colordaemon.service.job import Job, State
 from colordaemon.service.journal import Journal
-from colordaemon.service.keeper import Keeper, MakeWorker
 from colordaemon.service.lifecycle import LONGEST_WAIT, Ends
 from colordaemon.service.messages import FromWorker, Order, Ready, Stop, Unfit
 from colordaemon.service.outcomes import Outcomes
-from colordaemon.service.pauses import Holds
+from colordaemon.service.pauses import Holds, Space
 from colordaemon.service.records import FIRST
 from colordaemon.service.running import Hands
-from colordaemon.service.space import Space
-from colordaemon.service.supervisor import WorkerProcess
+from colordaemon.service.supervisor import Keeper, MakeWorker, WorkerProcess
 from colordaemon.service.unpublished import Unpublished
 from colordaemon.service.workfiles import tag_of
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 
 from colordaemon.convert.routing import Routing
-from colordaemon.service.messages import FromWorker, ToWorker
+from colordaemon.errors import WorkerLost
+from colordaemon.service.messages import FromWorker, Ready, ToWorker
 
 COMMAND = (sys.executable, "-m", "colordaemon.service.worker")
 
@@ -69,3 +72,94 @@ class WorkerProcess:
             self._process.kill()
             with suppress(subprocess.TimeoutExpired):  # a GPU that hangs holds it in the kernel
                 self._process.wait(seconds)
+
+
+log = logging.getLogger(__name__)
+
+MakeWorker = Callable[[Routing], WorkerProcess]
+KILL_SECONDS = 60.0  # after which a killed process that is still there hangs in the kernel
+STILLBORN = 3  # workers that died before they were ready, in a row: the machine is not fit
+
+
+class Keeper:
+    """`now` is in seconds of a clock that never jumps."""
+
+    def __init__(self, make_worker: MakeWorker) -> None:
+        self._make_worker = make_worker
+        self.worker: WorkerProcess | None = None
+        self.ready_on = ""  # the device, once the model is loaded
+        self.start_at = 0.0
+        self._heard = 0.0
+        self._killed: tuple[float, str] | None = None
+        self._stillborn = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a killed worker does not go: only a restart of the machine may help."""
+        return self._killed is not None and self._heard - self._killed[0] > KILL_SECONDS
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self.ready_on) and self._killed is None
+
+    def start(self, routing: Routing, now: float) -> None:
+        self.worker = self._make_worker(routing)
+        self._heard, self._killed, self.ready_on = now, None, ""
+
+    def replace(self) -> None:
+        """End an idle worker; the next one may start at once."""
+        self._end(5.0)
+        self.start_at = 0.0
+
+    def close(self) -> None:
+        """For good. Who loads a model hears nothing."""
+        self._end(5.0 if self.ready_on else 0.0)
+
+    def hear(self, now: float) -> Iterator[FromWorker]:
+        """What the worker has said since."""
+        for message in self.worker.receive() if self.worker else []:
+            self._heard = now
+            if isinstance(message, Ready):
+                self.ready_on, self._stillborn = message.on, 0
+            yield message
+
+    def attend(self, now: float) -> None:
+        """A new order was given: silence counts from here."""
+        self._heard = now
+
+    def cause_of_death(self) -> str | None:
+        """Of a worker that is dead; None while it lives."""
+        if self.worker is None or not self.worker.is_dead:
+            return None
+        return self._killed[1] if self._killed else self.worker.cause_of_death()
+
+    def bury(self, now: float) -> None:
+        """After a death. Raises WorkerLost when worker after worker dies without being ready."""
+        cause = self.cause_of_death()
+        self._stillborn += not self.ready_on
+        self._end(0.0)
+        self.start_at = now + (2.0**self._stillborn if self._stillborn else 0.0)
+        if self._stillborn >= STILLBORN:
+            raise WorkerLost(f"the worker died {STILLBORN} times before it was ready: {cause}")
+
+    def watch(self, now: float, hang_seconds: float, *, busy: bool) -> None:
+        """Kill a worker that should say something and does not."""
+        if self.worker is None:
+            return
+        if self._killed is not None:
+            self._heard = now
+        elif (busy or not self.ready_on) and now - self._heard > hang_seconds:
+            self._killed = now, f"no sign of life for {hang_seconds:g} s"
+            log.error("the worker is killed: %s", self._killed[1])
+            self.worker.kill()
+
+    def next_due(self, now: float, hang_seconds: float, *, busy: bool) -> float:
+        """When to `watch` a living worker again."""
+        if self._killed is not None:
+            return now + 0.2
+        return self._heard + hang_seconds if busy or not self.ready_on else math.inf
+
+    def _end(self, seconds: float) -> None:
+        if self.worker is not None:
+            self.worker.close(seconds)
+        self.worker, self.ready_on, self._killed = None, "", None

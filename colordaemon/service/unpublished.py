@@ -9,7 +9,7 @@ from pathlib import Path
 from colordaemon.inbox.safe_open import Obstructed
 from colordaemon.service.job import Job, State
 from colordaemon.service.lifecycle import Ends
-from colordaemon.service.space import Space
+from colordaemon.service.pauses import Space
 
 log = logging.getLogger(__name__)
 
