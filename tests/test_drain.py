@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from colordaemon.service.drain import ABORT_SECONDS, Drain
+from colordaemon.service.daemon import ABORT_SECONDS, Drain
 
 
 def test_work_that_fits_the_limit_is_given_the_limit() -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from colordaemon.config import AfterSettings
-from colordaemon.service.hooks import END_SECONDS, Command, Herald, Hooks, commands_of
+from colordaemon.service.hooks import END_SECONDS, Command, HookRunner, Hooks, commands_of
 from colordaemon.service.job import Found, Job, State
 from colordaemon.service.journal import Journal
 
@@ -109,7 +109,7 @@ def test_a_webhook_is_sent_the_same_json(
     assert ("status 1" in caplog.text) == fails
 
 
-def told(herald: Herald, now: float, wall: float) -> None:
+def told(herald: HookRunner, now: float, wall: float) -> None:
     """Until all that is due has been told."""
     herald.turn(now, wall)
     until = time.monotonic() + 20
@@ -125,7 +125,7 @@ def test_a_hook_that_fails_runs_again_and_no_other_one_with_it(tmp_path: Path) -
     receiver.write_text(f"#!/bin/sh\necho call >> {calls}\ntest -e {open_file}\n")
     receiver.chmod(0o755)
     with Journal(tmp_path / "journal") as journal:
-        herald = Herald(journal, AfterSettings(hook=str(receiver)))
+        herald = HookRunner(journal, AfterSettings(hook=str(receiver)))
         for name in ("a.png", "b.png"):
             journal.add([Found(Path("/in") / name, 1, 1)], 1.0)
             job = journal.claim(1.0)
@@ -137,7 +137,7 @@ def test_a_hook_that_fails_runs_again_and_no_other_one_with_it(tmp_path: Path) -
         for now in (10.0, 14.0, 20.0, 49.0):
             told(herald, now, 2.0)
         assert calls.read_text().count("call") == 4
-        herald = Herald(journal, AfterSettings(hook=str(receiver)))  # a restart
+        herald = HookRunner(journal, AfterSettings(hook=str(receiver)))  # a restart
         open_file.touch()
         told(herald, 100.0, 2.0)
         told(herald, 100.0, 2.0)
@@ -148,7 +148,7 @@ def test_a_hook_that_fails_runs_again_and_no_other_one_with_it(tmp_path: Path) -
 def test_a_hook_that_never_succeeds_is_given_up(tmp_path: Path, job: Job) -> None:
     with Journal(tmp_path / "journal") as journal:
         journal.note("hook", "yes")
-        herald = Herald(journal, AfterSettings(hook="false"))
+        herald = HookRunner(journal, AfterSettings(hook="false"))
         told(herald, 0.0, job.changed)
         assert journal.to_announce()
         told(herald, 100.0, job.changed + END_SECONDS)

@@ -20,11 +20,11 @@ from colordaemon.convert.routing import Routing
 from colordaemon.inbox.folders import Places
 from colordaemon.inbox.scan import scan
 from colordaemon.inbox.watcher import Settled
-from colordaemon.service.intake import Intake
+from colordaemon.service.inboxes import Intake
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Begun, Finished, FromWorker, Order, Ready, ToWorker
-from colordaemon.service.scheduler import Dispatcher
+from colordaemon.service.scheduler import Scheduler
 from colordaemon.service.supervisor import WorkerProcess
 from colordaemon.service.workfiles import sweep
 
@@ -79,10 +79,10 @@ class House:
         """One life of a daemon, from its start until nothing is left to do."""
         with Journal(self.places.journal) as journal:
             routing = Routing(self.config)
-            dispatcher = Dispatcher(journal, [self.places], routing, lambda _: Hand())
+            dispatcher = Scheduler(journal, [self.places], routing, lambda _: Hand())
             intake, now = Intake(journal), 100.0
             dispatcher.recover(now)
-            ends = dispatcher.ends_of(self.places.inbox)
+            ends = dispatcher.lifecycle_of(self.places.inbox)
             assert ends is not None
             for _ in ends.retire_all():
                 pass

@@ -19,12 +19,11 @@ from colordaemon.inbox.folders import Places
 from colordaemon.inbox.stability import signature_of
 from colordaemon.media.inventory import Entry
 from colordaemon.service import prune
-from colordaemon.service.inboxes import remember
-from colordaemon.service.intake import Intake
+from colordaemon.service.inboxes import Intake
 from colordaemon.service.job import ENDS, NO_INVENTORY, Found, Job, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.journal_upkeep import check, rebuild, vacuum
-from colordaemon.service.lifecycle import Ends
+from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.prune import DAY, PAUSE_SECONDS, Pruning
 from colordaemon.service.records import UPGRADES, Records
 
@@ -41,7 +40,7 @@ class House:
             folder.mkdir(exist_ok=True)
         self.config = config
         self.journal = Journal(self.places.journal)
-        self.ends = Ends(self.journal, self.places, Routing(config))
+        self.ends = JobLifecycle(self.journal, self.places, Routing(config))
         self.now = 0.0
         clock = count(0.0, step)
         self.pruning = Pruning(
@@ -149,7 +148,7 @@ def lie_on_another_disk(house: House) -> None:
 @pytest.mark.parametrize("hide", [move_inbox, replace_inbox, link_folder, lie_on_another_disk])
 def test_what_cannot_be_seen_may_be_there(house: House, hide: Callable[[House], None]) -> None:
     found = house.places.inbox.stat()
-    remember(house.journal, house.places.inbox, (found.st_dev, found.st_ino))
+    house.journal.remember(house.places.inbox, (found.st_dev, found.st_ino))
     job = house.end("sub/a.png")
     house.end("last.png")
     hide(house)

@@ -18,7 +18,7 @@ from colordaemon.inbox.stability import signature_of
 from colordaemon.service import source_action
 from colordaemon.service.job import Found, Job, State
 from colordaemon.service.journal import Journal
-from colordaemon.service.lifecycle import Ends
+from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.messages import Finished
 from colordaemon.service.workfiles import sweep, tag_of
 
@@ -42,7 +42,7 @@ class House:
 
     def open(self) -> None:
         self.journal = Journal(self.places.journal)
-        self.ends = Ends(self.journal, self.places, Routing(self.config))
+        self.ends = JobLifecycle(self.journal, self.places, Routing(self.config))
 
     def color(self) -> None:
         """What the worker does, and what the daemon does with it."""

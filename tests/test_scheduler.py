@@ -19,7 +19,6 @@ from colordaemon.inbox.folders import Places
 from colordaemon.inbox.safe_open import Obstructed
 from colordaemon.inbox.scan import rank_of
 from colordaemon.inbox.stability import signature_of
-from colordaemon.service.inboxes import remember
 from colordaemon.service.job import Found, Job, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import (
@@ -36,9 +35,9 @@ from colordaemon.service.messages import (
     ToWorker,
     Unfit,
 )
-from colordaemon.service.pauses import BREAK_SECONDS, Holds
+from colordaemon.service.pauses import BREAK_SECONDS, Pauses
 from colordaemon.service.running import Pace
-from colordaemon.service.scheduler import Dispatcher
+from colordaemon.service.scheduler import Scheduler
 from colordaemon.service.supervisor import WorkerProcess
 from colordaemon.service.worker import _is_of_the_machine
 
@@ -87,7 +86,7 @@ class Stage:
         self.journal, self.places = journal, places
         self.puppets: list[Puppet] = []
         self.first_words: FromWorker | None = Ready("a test")
-        self.dispatcher = Dispatcher(journal, [places, *more], Routing(config), self._make)
+        self.dispatcher = Scheduler(journal, [places, *more], Routing(config), self._make)
         self.now = 100.0
 
     def _make(self, routing: Routing) -> Puppet:
@@ -266,7 +265,7 @@ def test_unforeseen_errors_of_files_never_pause_the_work(stage: Stage) -> None:
         for _ in range(3):
             stage.turn()
         stage.turn(Begun(stage.puppet.orders[-1].job))
-    assert stage.dispatcher.holds.reason(stage.now) is None
+    assert stage.dispatcher.pauses.reason(stage.now) is None
     assert "3.mp4" in stage.names_ordered()
 
 
@@ -296,7 +295,7 @@ def test_when_file_after_file_fails_the_rest_is_not_tried(stage: Stage) -> None:
         stage.turn(Begun(number), Refused(number, Fault.MACHINE, "no such device"))
         stage.turn()
     assert stage.names_ordered() == ["1.mp4", "2.mp4"]
-    assert stage.dispatcher.holds.reason(stage.now) == "2 files failed one after the other"
+    assert stage.dispatcher.pauses.reason(stage.now) == "2 files failed one after the other"
     stage.turn(seconds=BREAK_SECONDS)
     assert len(stage.names_ordered()) == 3
 
@@ -327,7 +326,7 @@ def test_files_with_trouble_of_their_own_pause_nothing(stage: Stage) -> None:
         stage.turn(Begun(number), Refused(number, Fault.FILE, "Permission denied"))
     stage.turn()
     assert stage.names_ordered() == [f"{number}.mp4" for number in range(1, 5)]
-    assert stage.dispatcher.holds.reason(stage.now) is None
+    assert stage.dispatcher.pauses.reason(stage.now) is None
     assert stage.job(1).not_before == pytest.approx(stage.now + 60, abs=1)
 
 
@@ -417,7 +416,7 @@ def test_a_new_model_that_cannot_be_loaded_stops_the_queue_and_not_the_daemon(
     stage.puppet.dead = True
     for _ in range(10):
         stage.turn(seconds=100.0)
-    assert stage.dispatcher.holds.reason(stage.now) == "no model file x"
+    assert stage.dispatcher.pauses.reason(stage.now) == "no model file x"
     assert len(stage.puppets) == 2
     stage.first_words = Ready("a test")
     stage.drop("a.png")
@@ -477,7 +476,7 @@ def test_a_file_that_goes_away_under_the_worker_has_not_failed(stage: Stage, fau
 
 def test_a_film_whose_share_goes_away_keeps_what_is_finished(stage: Stage) -> None:
     found = stage.places.inbox.stat()
-    remember(stage.journal, stage.places.inbox, (found.st_dev, found.st_ino))
+    stage.journal.remember(stage.places.inbox, (found.st_dev, found.st_ino))
     order = stage.begin("a.mp4")
     work = order.folder / f"{order.tag}.work"
     work.mkdir()
@@ -553,14 +552,14 @@ def test_the_end_of_a_resumed_film_is_foreseen_from_what_was_done_since() -> Non
 
 def test_a_film_that_is_nearly_done_is_finished_before_the_end(stage: Stage) -> None:
     order = stage.begin("film.mp4")
-    assert stage.dispatcher.hands.seconds_left == math.inf
+    assert stage.dispatcher.running.seconds_left == math.inf
     stage.turn(Alive(order.job, 1.0, 100.0, 25))
     stage.turn(Alive(order.job, 99.0, 100.0, 2475), seconds=98.0)
-    assert stage.dispatcher.hands.seconds_left == pytest.approx(1.0)
+    assert stage.dispatcher.running.seconds_left == pytest.approx(1.0)
 
 
 def test_a_success_in_between_forgives_earlier_failures() -> None:
-    holds = Holds(failures=2)
+    holds = Pauses(failures=2)
     assert not holds.failed(1, 0.0)
     holds.succeeded()
     assert not holds.failed(2, 0.0)
@@ -763,7 +762,7 @@ def test_a_source_is_retired_when_its_inbox_is_back(tmp_path: Path) -> None:
         assert stage.job(order.job).state is State.DONE
         (tmp_path / "away").rename(places.inbox)
         assert order.source.exists()
-        ends = later.dispatcher.ends_of(places.inbox)
+        ends = later.dispatcher.lifecycle_of(places.inbox)
         assert ends is not None
         for _ in ends.retire_all():
             pass

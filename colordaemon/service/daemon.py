@@ -8,6 +8,7 @@ or a caller, an event, a signal, or the next thing that is due.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -23,18 +24,16 @@ from colordaemon.inbox.lock import locked_state
 from colordaemon.printable import printable
 from colordaemon.service.commands import Commands, Reply
 from colordaemon.service.control import Control
-from colordaemon.service.drain import Drain
 from colordaemon.service.event_loop import Listening, Notifier, Signals, Wake
-from colordaemon.service.hooks import Herald
-from colordaemon.service.inboxes import Inboxes
-from colordaemon.service.intake import Intake
+from colordaemon.service.hooks import HookRunner
+from colordaemon.service.inboxes import Inboxes, Intake
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
-from colordaemon.service.lifecycle import Ends
+from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.prune import Pruning
 from colordaemon.service.records import may_pass
-from colordaemon.service.scheduler import Dispatcher
-from colordaemon.service.status import Bulletin
+from colordaemon.service.scheduler import Scheduler
+from colordaemon.service.status import StatusReport
 from colordaemon.service.supervisor import WorkerProcess
 from colordaemon.service.workfiles import sweep
 
@@ -112,13 +111,13 @@ class Daemon:
         self._routing = Routing(config)
         self._listening = Listening(wake)
         self._notifier = Notifier()
-        self._dispatcher = Dispatcher(journal, all_places, self._routing, make_worker)
+        self._scheduler = Scheduler(journal, all_places, self._routing, make_worker)
         self._intake = Intake(journal)
         self._inboxes = Inboxes(journal, self._intake.knows, wake)
-        self._herald = Herald(journal, config.after)
-        self._pruning = Pruning(journal, config.journal, self._dispatcher.ends_of)
-        self._bulletin = Bulletin(journal, self._inboxes, self._dispatcher)
-        self._commands = Commands(journal, time.time, cancel_running=self._dispatcher.cancel)
+        self._hooks = HookRunner(journal, config.after)
+        self._pruning = Pruning(journal, config.journal, self._scheduler.lifecycle_of)
+        self._status = StatusReport(journal, self._inboxes, self._scheduler)
+        self._commands = Commands(journal, time.time, cancel_running=self._scheduler.cancel)
         self._control = Control(all_places[0].control, self._listening.selector, self._answer)
         self._is_ready = False
         self._status_at, self._retire_at = 0.0, 0.0
@@ -129,7 +128,7 @@ class Daemon:
         """Until all is quiet after SIGTERM. Raises ConfigError, ModelError and WorkerLost."""
         self._inboxes.take(self._places, self._routing, time.monotonic())
         self._intake.prioritize(self._routing.priority_of)
-        self._dispatcher.recover(time.time())
+        self._scheduler.recover(time.time())
         while not self._is_over(signals):
             if signals.reload:
                 signals.reload = False
@@ -140,12 +139,12 @@ class Daemon:
     def close(self) -> None:
         """Says nothing of disks: what cannot be written, the next start sees to."""
         self._inboxes.stop()
-        self._dispatcher.close()
+        self._scheduler.close()
         with suppress(sqlite3.Error, OSError):
-            for task in self._dispatcher.hands:
-                task.ends.give_back(task.job, "stopped", "", time.time())
+            for task in self._scheduler.running:
+                task.lifecycle.give_back(task.job, "stopped", "", time.time())
         self._control.close()
-        self._herald.close()
+        self._hooks.close()
         self._listening.close()
 
     # One turn
@@ -157,37 +156,37 @@ class Daemon:
         self._intake.turn()
         self._commands.turn()
         self._pause_or_go_on()
-        self._dispatcher.turn(now, wall)
-        self._herald.turn(now, wall)
+        self._scheduler.turn(now, wall)
+        self._hooks.turn(now, wall)
         self._pruning.turn(now, wall)
         self._control.turn(now)
         self._tell_systemd(now)
 
     def _take_in(self, now: float, wall: float) -> None:
-        if suspects := self._dispatcher.suspects():
+        if suspects := self._scheduler.suspects():
             self._inboxes.rescan(now, *suspects)
         added, is_due = 0, now >= self._retire_at and not self._retiring
         if is_due:
             self._retire_at = now + RETIRE_SECONDS
         for inbox in self._inboxes:
             settled = inbox.turn(now)
-            ends = self._dispatcher.ends_of(inbox.places.inbox)
-            assert ends is not None
+            lifecycle = self._scheduler.lifecycle_of(inbox.places.inbox)
+            assert lifecycle is not None
             if inbox.has_opened():
-                self._clean_up(ends)
+                self._clean_up(lifecycle)
             elif is_due:
-                self._retiring.append(ends.retire_all())
-            added += self._intake.take(settled, ends, wall)
+                self._retiring.append(lifecycle.retire_all())
+            added += self._intake.take(settled, lifecycle, wall)
         if added:
             log.info("%d new in the queue", added)
-        self._dispatcher.serve(self._inboxes.present)
+        self._scheduler.serve(self._inboxes.present)
 
-    def _clean_up(self, ends: Ends) -> None:
+    def _clean_up(self, lifecycle: JobLifecycle) -> None:
         """What an earlier daemon, or this one before an inbox went away, could not do."""
         needed = {*self._journal.ids(*OPEN)}
-        if count := sweep(ends.places.outbox, self._journal.token, needed):
+        if count := sweep(lifecycle.places.outbox, self._journal.token, needed):
             log.info("removed %d work files that nobody needs any more", count)
-        self._retiring.append(ends.retire_all())
+        self._retiring.append(lifecycle.retire_all())
 
     def _retire_some(self) -> None:
         until = time.monotonic() + SLICE_SECONDS
@@ -197,32 +196,32 @@ class Daemon:
 
     def _pause_or_go_on(self) -> None:
         if self._journal.fact("paused") == "yes":
-            self._dispatcher.holds.hold("paused", "paused by command")
+            self._scheduler.pauses.hold("paused", "paused by command")
         else:
-            self._dispatcher.holds.release("paused")
+            self._scheduler.pauses.release("paused")
 
     def _tell_systemd(self, now: float) -> None:
-        if not self._is_ready and self._dispatcher.ready_on:
+        if not self._is_ready and self._scheduler.ready_on:
             self._is_ready = True  # and the first look at the inbox is behind us
             self._notifier.ready()
         elif not self._is_ready:
             self._notifier.more_time(60)
         if now >= self._status_at:
             self._status_at = now + STATUS_SECONDS
-            self._notifier.status(self._bulletin.line(now))
+            self._notifier.status(self._status.line(now))
         # Written to the journal as well: a daemon that cannot write is not well.
-        if self._notifier.is_ping_due(now) and not self._dispatcher.is_lost:
+        if self._notifier.is_ping_due(now) and not self._scheduler.is_lost:
             self._journal.note("alive", f"{time.time():.0f}")
             self._notifier.ping(now)
 
     # Waiting
 
     def _wait(self) -> None:
-        self._listening.follow(self._dispatcher.worker)
+        self._listening.follow(self._scheduler.worker)
         now, wall = time.monotonic(), time.time()
         due = min(
             self._inboxes.next_due,
-            self._dispatcher.next_due(now, wall),
+            self._scheduler.next_due(now, wall),
             self._control.next_due,
             self._pruning.next_due,
             self._drain.next_due,
@@ -232,7 +231,7 @@ class Daemon:
         self._listening.wait(min(max(0.0, due - now), self._longest_turn()))
 
     def _longest_turn(self) -> float:
-        if self._herald.is_busy:
+        if self._hooks.is_busy:
             return 0.2
         if self._notifier.ping_seconds is not None:
             return min(LONGEST_TURN, self._notifier.ping_seconds)
@@ -243,11 +242,11 @@ class Daemon:
     def _answer(self, request: Reply) -> Reply:
         reply = self._commands.run(request)
         if request["verb"] == "status":
-            reply["daemon"] = {"ready": self._is_ready} | self._bulletin.details(time.monotonic())
+            reply["daemon"] = {"ready": self._is_ready} | self._status.details(time.monotonic())
         elif request["verb"] == "pause":
-            self._dispatcher.stop_work()
+            self._scheduler.stop_work()
         elif request["verb"] == "resume":
-            self._dispatcher.resume()
+            self._scheduler.resume()
         return reply
 
     def _is_over(self, signals: Signals) -> bool:
@@ -257,13 +256,13 @@ class Daemon:
         now, drain = time.monotonic(), self._drain
         if not drain.has_begun:
             self._notifier.stopping()
-            self._dispatcher.close_down()
+            self._scheduler.close_down()
             limit = self._config.jobs.drain_seconds
-            drain.begin(now, limit, self._dispatcher.hands.seconds_left)
-            log.info("stopping; %d file(s) being worked on", len(self._dispatcher.hands))
+            drain.begin(now, limit, self._scheduler.running.seconds_left)
+            log.info("stopping; %d file(s) being worked on", len(self._scheduler.running))
         if drain.should_ask(now):
-            self._dispatcher.stop_work()
-        return not self._dispatcher.hands or signals.ends > 1 or drain.is_over(now)
+            self._scheduler.stop_work()
+        return not self._scheduler.running or signals.ends > 1 or drain.is_over(now)
 
     def _reload(self) -> None:
         """Take a new configuration, or none of it."""
@@ -280,9 +279,9 @@ class Daemon:
             self._inboxes.rescan(now)
         else:
             self._config, self._places = config, all_places
-            self._dispatcher.reload(routing, all_places)
+            self._scheduler.reload(routing, all_places)
             self._intake.prioritize(routing.priority_of)
-            self._herald.reload(config.after)
+            self._hooks.reload(config.after)
             self._pruning.reload(config.journal)
             log.info("took the new configuration")
         self._notifier.ready()
@@ -297,3 +296,37 @@ class Daemon:
                 raise ConfigError(
                     f"{places.inbox}: its outbox and its archive change only with a restart"
                 )
+
+
+ABORT_SECONDS = 10.0  # for a worker to leave a film after it was asked to
+
+
+class Drain:
+    """Counts down once it has begun. `now` is in seconds of a clock that never jumps."""
+
+    def __init__(self) -> None:
+        self._until = math.inf
+        self._asked = False
+
+    @property
+    def has_begun(self) -> bool:
+        return self._until < math.inf
+
+    @property
+    def next_due(self) -> float:
+        return self._until
+
+    def begin(self, now: float, limit_seconds: float, seconds_left: float) -> None:
+        """seconds_left: what the work is going to take; not begun to wait for in vain."""
+        self._until = now if seconds_left > limit_seconds else now + limit_seconds
+
+    def should_ask(self, now: float) -> bool:
+        """Whether the worker is to be asked, now and only now, to leave what it is doing."""
+        if self._asked or now < self._until:
+            return False
+        self._asked, self._until = True, now + ABORT_SECONDS
+        return True
+
+    def is_over(self, now: float) -> bool:
+        """Whether the worker has had its time to leave."""
+        return self._asked and now >= self._until

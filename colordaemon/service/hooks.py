@@ -1,7 +1,7 @@
 """Commands that are told of every file that came to an end.
 
 They run beside the work, one at a time, without a shell, and are killed when they take too long.
-Those that fail are run again, see `Herald`.
+Those that fail are run again, see `HookRunner`.
 The journal notes what has been announced only after they have ended: after a crash a file may be
 announced twice, and never not at all.
 """
@@ -153,7 +153,7 @@ class _Again:
     due: float
 
 
-class Herald:
+class HookRunner:
     """Between the journal and the hooks. `now` is in seconds of a clock that never jumps, `wall` in
     Unix seconds."""
 

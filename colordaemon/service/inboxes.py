@@ -3,6 +3,7 @@ while it is not, which is no concern of the others."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +14,16 @@ from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import Places, check_places, expect_inbox, make_places
 from colordaemon.inbox.lock import locked_inbox
-from colordaemon.inbox.watcher import Identity, Known, Settled, Watch
+from colordaemon.inbox.scan import rank_of
+from colordaemon.inbox.stability import Signature
+from colordaemon.inbox.watcher import Known, Settled, Watch
+from colordaemon.service.job import Found, State
 from colordaemon.service.journal import Journal
+from colordaemon.service.lifecycle import JobLifecycle
 
+log = logging.getLogger(__name__)
+
+FEW = 1000  # jobs in one turn, which take 30 ms
 LOCK_SECONDS = 60.0  # after which another user's lock on an inbox holds up nobody any more
 
 
@@ -40,7 +48,7 @@ class Inbox:
             routing.config_of(places.inbox).watch,
             known,
             wake,
-            identity=remembered(journal, places.inbox),
+            identity=journal.identity_of(places.inbox),
             enter=self._enter,
             leave=self._lock.close,
         )
@@ -54,8 +62,8 @@ class Inbox:
         """The files that have settled since."""
         settled = self.watch.turn(now)
         identity = self.watch.identity
-        if identity is not None and identity != remembered(self._journal, self.places.inbox):
-            remember(self._journal, self.places.inbox, identity)
+        if identity is not None and identity != self._journal.identity_of(self.places.inbox):
+            self._journal.remember(self.places.inbox, identity)
         return settled
 
     def has_opened(self) -> bool:
@@ -160,25 +168,69 @@ def _start(inboxes: Sequence[Inbox], now: float) -> None:
         raise ConfigError("\n".join(mistakes))
 
 
-def remembered(journal: Journal, inbox: Path) -> Identity | None:
-    """None for an inbox that has never been seen."""
-    device, _, inode = journal.fact(_name(inbox)).partition(" ")
-    return (int(device), int(inode)) if inode else None
+class Intake:
+    """Between the watch and the journal. priority_of: of a source."""
 
+    def __init__(
+        self, journal: Journal, priority_of: Callable[[Path], int] = lambda source: 0
+    ) -> None:
+        self._journal, self._priority_of = journal, priority_of
+        self._to_prioritize: list[int] = []
 
-def remember(journal: Journal, inbox: Path, identity: Identity) -> None:
-    journal.note(_name(inbox), " ".join(map(str, identity)))
+    def knows(self, path: Path, signature: Signature) -> bool:
+        """Whether the journal has a job for exactly this file, whatever became of it."""
+        found = Found(path, signature.size, signature.mtime_ns)
+        return not [*self._journal.unknown([found])]
 
+    def take(self, settled: Sequence[Settled], lifecycle: JobLifecycle, wall: float) -> int:
+        """Queue what has settled in one inbox; returns how many are new."""
+        if not settled:
+            return 0
+        found = []
+        for path, signature in ((each.path, each.signature) for each in settled):
+            try:
+                found.append(self._found(path, signature, lifecycle, wall))
+            except (OSError, ValueError, OverflowError) as error:
+                log.warning("not taken: %s: %s", path, error)
+        added = self._journal.add(found, wall)
+        for each in found:
+            if not each.size:
+                (job, *_) = self._journal.of_source(each.path)
+                lifecycle.set_aside(
+                    job, State.FAILED, "empty", "the file is empty, and stays so", wall
+                )
+        return added
 
-def is_there(journal: Journal, inbox: Path) -> bool:
-    """Whether an inbox is there, and still the folder that it was."""
-    try:
-        found = inbox.stat()
-    except OSError:
-        return False
-    return remembered(journal, inbox) in (None, (found.st_dev, found.st_ino))
+    def prioritize(self, priority_of: Callable[[Path], int]) -> None:
+        """Take other priorities; what is in the queue gets them little by little, see `turn`."""
+        self._priority_of = priority_of
+        self._to_prioritize = self._journal.ids(State.QUEUED)
 
+    def turn(self) -> None:
+        """Give a few of those that wait their new priorities."""
+        few, self._to_prioritize = self._to_prioritize[:FEW], self._to_prioritize[FEW:]
+        if few:
+            self._journal.prioritize(few, self._priority_of)
 
-def _name(inbox: Path) -> str:
-    """Of a fact. A path need not be text; its address is."""
-    return f"inbox {inbox.as_uri()}"
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are more of those."""
+        return bool(self._to_prioritize)
+
+    def _found(
+        self, path: Path, signature: Signature, lifecycle: JobLifecycle, wall: float
+    ) -> Found:
+        """What goes into the queue, in place of what waits there for older content."""
+        for job in self._journal.supersede(path, signature.size, signature.mtime_ns, wall):
+            lifecycle.clean(job)
+        priority = self._priority_of(path)
+        return Found(
+            path,
+            signature.size,
+            signature.mtime_ns,
+            rank_of(path),
+            priority,
+            signature.device,
+            signature.inode,
+            signature.ctime_ns,
+        )

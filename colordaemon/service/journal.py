@@ -32,10 +32,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from colordaemon.inbox.watcher import Identity
 from colordaemon.media.inventory import Inventory, as_plain
 from colordaemon.printable import printable
 from colordaemon.service.job import NO_INVENTORY, Found, Job, Partial, State, job_of
-from colordaemon.service.records import ABSENT, FIRST, Records, below, upgrade
+from colordaemon.service.records import ABSENT, FIRST, Records, below, identity_fact, upgrade
 
 CRASHES = 2  # a file that killed the worker so often is set aside
 LARGEST_LOG = 16 << 20  # bytes of the file beside it that stay after a large transaction
@@ -55,6 +56,10 @@ class Journal(Records):
         upgrade(self._db, str(path))
         if not self.fact("token"):
             self.note("token", secrets.token_hex(4))
+
+    def remember(self, inbox: Path, identity: Identity) -> None:
+        """Which folder an inbox is; see `identity_of`."""
+        self.note(identity_fact(inbox), " ".join(map(str, identity)))
 
     def note(self, name: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
+from colordaemon import __version__
 from colordaemon.convert.publish import sha256, stands_under_another_name, write_checksum
 from colordaemon.convert.routing import Routing
+from colordaemon.durable import LONGEST_NAME, replace_file
 from colordaemon.inbox.folders import Places
-from colordaemon.inbox.safe_open import anchored, folder_beneath, look_beneath
+from colordaemon.inbox.safe_open import Obstructed, anchored, folder_beneath, look_beneath
 from colordaemon.inbox.stability import quiet_seconds, signature_from
 from colordaemon.media.inventory import Inventory, level_of
-from colordaemon.service.inboxes import is_there
+from colordaemon.printable import printable
 from colordaemon.service.job import Job, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Finished
+from colordaemon.service.pauses import OutboxSpace
 from colordaemon.service.publisher import Tell, deliver, deliver_again
-from colordaemon.service.reasons import reason_path, remove_reason, write_reason
 from colordaemon.service.source_action import retire
 from colordaemon.service.workfiles import remove_work, tag_of
-
-log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 3600.0  # seconds between two tries
 QUIET_SECONDS = 5.0  # since a file was last touched, before it is opened
 GONE_SECONDS = 10.0  # between two looks for a file whose inbox is gone
+_SUFFIX = ".error.txt"
+log = logging.getLogger(__name__)
 
 
-class Ends:
+class JobLifecycle:
     """Ends of the jobs of one inbox. `wall` is in Unix seconds."""
 
     def __init__(self, journal: Journal, places: Places, routing: Routing) -> None:
@@ -79,7 +83,7 @@ class Ends:
         return True
 
     def inbox_is_there(self) -> bool:
-        return is_there(self._journal, self.places.inbox)
+        return self._journal.is_there(self.places.inbox)
 
     def finished(self, job: Job, said: Finished, seconds: float, wall: float) -> None:
         """Publish a result, unless its source is no longer what it was made from."""
@@ -251,3 +255,95 @@ class Ends:
 
     def _reason_path(self, job: Job) -> Path:
         return reason_path(self.places.failed, self.places.relative(job.source))
+
+
+class Unpublished:
+    """They are tried again until they have their names.
+
+    `now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
+    """
+
+    def __init__(self, space: OutboxSpace) -> None:
+        self._space = space
+        self._jobs: dict[int, Job] = {}
+        self._refusals: dict[int, int] = {}
+        self._due: dict[int, float] = {}  # of those whose way is obstructed
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self._jobs.setdefault(job.id, job)
+
+    def publish(
+        self,
+        lifecycle_of: Callable[[Path], JobLifecycle | None],
+        tries: int,
+        now: float,
+        wall: float,
+    ) -> None:
+        """Those whose outboxes can be written. lifecycle_of: None for a file that has to wait."""
+        for job in [*self._jobs.values()]:
+            lifecycle = lifecycle_of(job.source) if now >= self._due.get(job.id, now) else None
+            if lifecycle is not None and self._space.can_write(lifecycle.places.outbox, now):
+                self._publish(job, lifecycle, tries, now, wall)
+
+    def _publish(
+        self, job: Job, lifecycle: JobLifecycle, tries: int, now: float, wall: float
+    ) -> None:
+        try:
+            lifecycle.recover(job, wall)
+        except Obstructed as error:  # by somebody who may do so, and no other file waits for that
+            if job.id not in self._due:
+                log.warning("cannot publish %s: %s: %s", job.target, error.filename, error.strerror)
+            self._due[job.id] = now + self._space.wait_seconds
+            return
+        except OSError as error:
+            reason = f"cannot publish {job.target}: {error.strerror}"
+            refusals = self._refusals[job.id] = self._refusals.get(job.id, 0) + 1
+            if refusals < tries:
+                self._space.wait(lifecycle.places.outbox, reason, now)
+                return
+            lifecycle.set_aside(job, State.FAILED, "publish", reason, wall)
+        self._refusals.pop(job.id, None)
+        self._due.pop(job.id, None)
+        del self._jobs[job.id]
+
+
+def reason_path(failed: Path, relative: Path) -> Path:
+    """In the folder `failed`, in the source's own subfolder, called after the source."""
+    name = os.fsencode(relative.name)
+    if len(name) > LONGEST_NAME - len(_SUFFIX):
+        name = name[: LONGEST_NAME - len(_SUFFIX)]
+    return failed / relative.with_name(os.fsdecode(name) + _SUFFIX)
+
+
+def write_reason(path: Path, top: Path, job: Job, reason: str, now: float) -> None:
+    """Tell why; a folder that cannot be written is no reason for further trouble.
+
+    top: the outbox.
+    """
+    when = datetime.fromtimestamp(now).astimezone().isoformat(timespec="seconds")
+    text = (
+        f"{printable(str(job.source))}\n"
+        f"could not be colored: {printable(reason)}\n\n"
+        f"The file itself is where it was. After {job.attempts} attempt(s), the last at {when}.\n"
+        f"To try again, mend or replace it, or run: colordaemon retry {job.id}\n"
+        f"(colordaemon {__version__})\n"
+    )
+    try:
+        with anchored(top, path.parent, make=True) as here:
+            replace_file(here / path.name, text.encode(errors="backslashreplace"))
+    except OSError as error:
+        log.warning("cannot write %s: %s", path, error.strerror)
+
+
+def remove_reason(path: Path, top: Path) -> None:
+    """The file is done after all. top: the outbox."""
+    try:
+        # Behind a link or a file there is none of ours.
+        with suppress(FileNotFoundError, Obstructed), anchored(top, path.parent) as here:
+            (here / path.name).unlink()
+    except OSError as error:
+        log.warning("cannot remove %s: %s", path, error.strerror)

@@ -17,7 +17,7 @@ BREAK_SECONDS = 3600.0  # after failures in a row; a share that is down is often
 
 
 @dataclass
-class Holds:
+class Pauses:
     """`now` is in seconds of a clock that never jumps.
 
     failures: how many different files have to fail through the machine's fault, one after the
@@ -70,7 +70,7 @@ log = logging.getLogger(__name__)
 SPACE_SECONDS = 30.0  # at the most between two looks at a disk that is full
 
 
-class Space:
+class OutboxSpace:
     """`now` is in seconds of a clock that never jumps."""
 
     def __init__(self, settings: JobSettings) -> None:

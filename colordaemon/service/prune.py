@@ -17,7 +17,7 @@ from pathlib import Path
 from colordaemon.config import JournalSettings
 from colordaemon.service.job import ENDS, NO_INVENTORY, Job, State
 from colordaemon.service.journal import Journal
-from colordaemon.service.lifecycle import Ends
+from colordaemon.service.lifecycle import JobLifecycle
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +30,18 @@ ROWS, PAGES = 200, 500  # of a slice, at the most
 class Pruning:
     """`now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
 
-    ends_of: of a source; None where its inbox is configured no more. clock: how long a slice takes.
+    lifecycle_of: of a source; None where its inbox is no longer in the configuration. clock: how
+    long a slice takes.
     """
 
     def __init__(
         self,
         journal: Journal,
         settings: JournalSettings,
-        ends_of: Callable[[Path], Ends | None],
+        lifecycle_of: Callable[[Path], JobLifecycle | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._journal, self._ends_of, self._clock = journal, ends_of, clock
+        self._journal, self._ends_of, self._clock = journal, lifecycle_of, clock
         self.reload(settings)
 
     def reload(self, settings: JournalSettings) -> None:
@@ -90,5 +91,5 @@ class Pruning:
         return job.state in ENDS and not is_due and wall - job.changed > self._seconds
 
     def _is_needed(self, job: Job) -> bool:
-        ends = self._ends_of(job.source)
-        return ends is None or ends.needs(job)
+        lifecycle = self._ends_of(job.source)
+        return lifecycle is None or lifecycle.needs(job)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from colordaemon.errors import ConfigError
+from colordaemon.inbox.watcher import Identity
 from colordaemon.service.job import Found, Job, State, job_of
 
 VERSION = 5
@@ -145,13 +146,30 @@ class Records:
         """Tells the work files of this journal from those of another in the same outbox."""
         return self.fact("token")
 
+    def identity_of(self, inbox: Path) -> Identity | None:
+        """Which folder an inbox was when it was last seen; None for one that never was.
+
+        A share that is not mounted leaves an empty folder of the same name in its place, and that
+        all files of it are gone means nothing.
+        """
+        device, _, inode = self.fact(identity_fact(inbox)).partition(" ")
+        return (int(device), int(inode)) if inode else None
+
+    def is_there(self, inbox: Path) -> bool:
+        """Whether an inbox is there, and still the folder that it was."""
+        try:
+            found = inbox.stat()
+        except OSError:
+            return False
+        return self.identity_of(inbox) in (None, (found.st_dev, found.st_ino))
+
     def fact(self, name: str) -> str:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(row["value"]) if row else ""
 
     @property
     def has_hook(self) -> bool:
-        """Whether somebody is told of ends of jobs; see `Herald`."""
+        """Whether somebody is told of ends of jobs; see `HookRunner`."""
         return self.fact("hook") == "yes"
 
     def mistakes(self) -> list[str]:
@@ -313,3 +331,8 @@ UPGRADES: dict[int, str] = {
     4: "CREATE INDEX unretired ON jobs (id) WHERE retire != '';"
     " CREATE INDEX results ON jobs (target) WHERE target IS NOT NULL;",
 }
+
+
+def identity_fact(inbox: Path) -> str:
+    """The name of a fact. A path need not be text; its address is."""
+    return f"inbox {inbox.as_uri()}"

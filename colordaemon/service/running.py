@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from colordaemon.service.job import Job
-from colordaemon.service.lifecycle import Ends
+from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.messages import Alive
 
 Figure = Callable[[Alive], float]
@@ -62,14 +62,14 @@ class Task:
     """A job that the worker was told of. began: when it began with it, `now` of the daemon."""
 
     job: Job
-    ends: Ends
+    lifecycle: JobLifecycle
     began: float = math.nan
     pace: Pace = field(default_factory=Pace)
     is_cancelled: bool = False
     makes_way: bool = False  # was asked to, for a more urgent one
 
 
-class Hands:
+class RunningJobs:
     """Tasks by the numbers of their jobs."""
 
     def __init__(self) -> None:
@@ -88,8 +88,8 @@ class Hands:
     def __getitem__(self, number: int) -> Task:
         return self._tasks[number]
 
-    def take(self, job: Job, ends: Ends) -> None:
-        self._tasks[job.id] = Task(job, ends)
+    def take(self, job: Job, lifecycle: JobLifecycle) -> None:
+        self._tasks[job.id] = Task(job, lifecycle)
 
     def begin(self, number: int, now: float) -> None:
         self._begun.append(number)

@@ -10,24 +10,36 @@ from pathlib import Path
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ModelError
 from colordaemon.inbox.folders import Places
+from colordaemon.inbox.safe_open import Obstructed
 from colordaemon.service.job import Job, State
 from colordaemon.service.journal import Journal
-from colordaemon.service.lifecycle import LONGEST_WAIT, Ends
-from colordaemon.service.messages import FromWorker, Order, Ready, Stop, Unfit
-from colordaemon.service.outcomes import Outcomes
-from colordaemon.service.pauses import Holds, Space
+from colordaemon.service.lifecycle import LONGEST_WAIT, JobLifecycle, Unpublished
+from colordaemon.service.messages import (
+    Alive,
+    Begun,
+    Fault,
+    Finished,
+    FromWorker,
+    Order,
+    Ready,
+    Refused,
+    Segment,
+    Stop,
+    Unfit,
+)
+from colordaemon.service.pauses import OutboxSpace, Pauses
 from colordaemon.service.records import FIRST
-from colordaemon.service.running import Hands
-from colordaemon.service.supervisor import Keeper, MakeWorker, WorkerProcess
-from colordaemon.service.unpublished import Unpublished
+from colordaemon.service.running import RunningJobs, Task
+from colordaemon.service.supervisor import MakeWorker, Supervisor, WorkerProcess
 from colordaemon.service.workfiles import tag_of
 
+_CLOCK_SECONDS = 1.0  # by which a clock has been set back, and does not only run unevenly
+ROOM_WAITS = 10  # as long as others wait for space; a look at a film costs seconds
+OBSTACLE_SECONDS = 3600.0  # between two warnings of the same
 log = logging.getLogger(__name__)
 
-_CLOCK_SECONDS = 1.0  # by which a clock has been set back, and does not only run unevenly
 
-
-class Dispatcher:
+class Scheduler:
     """Gives the worker one file at a time, and a photo between two segments of a film.
 
     `now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
@@ -41,12 +53,12 @@ class Dispatcher:
         make_worker: MakeWorker = WorkerProcess,
     ) -> None:
         self._journal = journal
-        self._keeper = Keeper(make_worker)
-        self.holds = Holds(routing.config.jobs.failures)
-        self.space = Space(routing.config.jobs)
-        self.hands = Hands()
+        self._supervisor = Supervisor(make_worker)
+        self.pauses = Pauses(routing.config.jobs.failures)
+        self.space = OutboxSpace(routing.config.jobs)
+        self.running = RunningJobs()
         self._unpublished = Unpublished(self.space)
-        self._outcomes = Outcomes(journal, self.hands, self.holds, self.space, self._unpublished)
+        self._outcomes = Outcomes(journal, self.running, self.pauses, self.space, self._unpublished)
         self._was_ever_ready = False
         self._closing = self._renewing = False
         self._lead = -math.inf  # of the clock on the wall over the one that never jumps
@@ -55,15 +67,15 @@ class Dispatcher:
 
     def _configure(self, routing: Routing, all_places: Sequence[Places]) -> None:
         self._routing, self._config = routing, routing.config
-        self._ends = [Ends(self._journal, places, routing) for places in all_places]
+        self._lifecycles = [JobLifecycle(self._journal, places, routing) for places in all_places]
 
     def serve(self, inboxes: Iterable[Path]) -> None:
         """Take up files of these inboxes, and of no others."""
         self._serving = {*inboxes}
 
-    def ends_of(self, source: Path) -> Ends | None:
-        """How jobs of its inbox end; None for a file of an inbox that is configured no more."""
-        found = (ends for ends in self._ends if source.is_relative_to(ends.places.inbox))
+    def lifecycle_of(self, source: Path) -> JobLifecycle | None:
+        """How jobs of its inbox end; None if that is no longer in the configuration."""
+        found = (each for each in self._lifecycles if source.is_relative_to(each.places.inbox))
         return next(found, None)
 
     def recover(self, wall: float) -> None:
@@ -79,17 +91,17 @@ class Dispatcher:
 
     @property
     def worker(self) -> WorkerProcess | None:
-        return self._keeper.worker
+        return self._supervisor.worker
 
     @property
     def ready_on(self) -> str:
         """The device, once the model is loaded."""
-        return self._keeper.ready_on
+        return self._supervisor.ready_on
 
     @property
     def is_lost(self) -> bool:
         """Whether a killed worker does not go: only a restart of the machine may help."""
-        return self._keeper.is_lost
+        return self._supervisor.is_lost
 
     def turn(self, now: float, wall: float) -> None:
         """Hear what the worker says, see to its health, give it work.
@@ -99,51 +111,52 @@ class Dispatcher:
         if wall - now < self._lead - _CLOCK_SECONDS:
             self._heed_clock(wall)
         self._lead = wall - now
-        if self._unpublished and not self.holds.reason(now):
+        if self._unpublished and not self.pauses.reason(now):
             self._unpublished.publish(self._served, self._config.jobs.tries, now, wall)
-        if self._keeper.worker is None:
+        if self._supervisor.worker is None:
             if (
-                now >= self._keeper.start_at
+                now >= self._supervisor.start_at
                 and not self._closing
-                and not self.holds.has("settings")
+                and not self.pauses.has("settings")
             ):
-                self._keeper.start(self._routing, now)
+                self._supervisor.start(self._routing, now)
                 self._renewing = False
             return
-        cause = self._keeper.cause_of_death()
-        for message in self._keeper.hear(now):  # its last words too
+        cause = self._supervisor.cause_of_death()
+        for message in self._supervisor.hear(now):  # its last words too
             self._take(message, now, wall)
         if cause is not None:
             self._outcomes.worker_died(cause, wall)
-            self._keeper.bury(now)
-        elif self._renewing and not self.hands:
-            self._keeper.replace()
+            self._supervisor.bury(now)
+        elif self._renewing and not self.running:
+            self._supervisor.replace()
         else:
-            self._keeper.watch(now, self._config.jobs.hang_seconds, busy=bool(self.hands))
+            self._supervisor.watch(now, self._config.jobs.hang_seconds, busy=bool(self.running))
             self._give_work(now, wall)
 
     def next_due(self, now: float, wall: float) -> float:
         """When a turn is needed even if nobody says anything."""
-        if self._keeper.worker is None:
-            resting = self._closing or self.holds.has("settings")
-            return math.inf if resting else self._keeper.start_at
-        if self._renewing and not self.hands:
+        if self._supervisor.worker is None:
+            resting = self._closing or self.pauses.has("settings")
+            return math.inf if resting else self._supervisor.start_at
+        if self._renewing and not self.running:
             return now
-        hang_seconds, busy = self._config.jobs.hang_seconds, bool(self.hands)
-        care = self._keeper.next_due(now, hang_seconds, busy=busy)
+        hang_seconds, busy = self._config.jobs.hang_seconds, bool(self.running)
+        care = self._supervisor.next_due(now, hang_seconds, busy=busy)
         care = min(care, self.space.next_end(now))
-        if self.hands or not self._keeper.is_ready:
+        if self.running or not self._supervisor.is_ready:
             return care
-        if self.holds.reason(now) is not None:
-            return min(care, self.holds.next_end)
-        waiting = [ends.places for ends in self._ends if ends.places.inbox in self._serving]
-        inboxes = [each.inbox for each in waiting if not self.space.waits(each.outbox, now)]
+        if self.pauses.reason(now) is not None:
+            return min(care, self.pauses.next_end)
+        inboxes = [
+            each.inbox for each in self._served_places if not self.space.waits(each.outbox, now)
+        ]
         due = self._journal.next_due(inboxes)
         return care if due is None else min(care, now + max(0.0, due - wall))
 
     def stop_work(self) -> None:
         """Leave what is being done; it goes back into the queue, and a film keeps its segments."""
-        if self.worker is not None and self.hands:
+        if self.worker is not None and self.running:
             self.worker.send(Stop())
 
     def suspects(self) -> set[Path]:
@@ -153,23 +166,23 @@ class Dispatcher:
 
     def cancel(self, number: int) -> bool:
         """Leave a file that is being worked on for good. False if it is not."""
-        if number not in self.hands:
+        if number not in self.running:
             return False
-        self.hands[number].is_cancelled = True
+        self.running[number].is_cancelled = True
         self.stop_work()
         return True
 
     def resume(self) -> None:
         """Whatever has held work up, try again."""
-        self.holds.release()
+        self.pauses.release()
         self.space.release()
 
     def reload(self, routing: Routing, all_places: Sequence[Places]) -> None:
         """Take another configuration, from the next file on."""
         self._configure(routing, all_places)
         jobs = self._config.jobs
-        self.holds.failures, self.space.settings = jobs.failures, jobs
-        self.holds.release("settings")
+        self.pauses.failures, self.space.settings = jobs.failures, jobs
+        self.pauses.release("settings")
         self._unpublished.add(self._journal.jobs(State.PUBLISHING))  # of inboxes that are back
         self._renewing = True
 
@@ -178,7 +191,7 @@ class Dispatcher:
         self._closing = True
 
     def close(self) -> None:
-        self._keeper.close()
+        self._supervisor.close()
 
     # What the worker says
 
@@ -196,15 +209,15 @@ class Dispatcher:
         if not self._was_ever_ready:
             raise ModelError(reason)
         log.error("no file can be colored: %s", reason)
-        self.holds.hold("settings", reason)
+        self.pauses.hold("settings", reason)
 
     # What it is given
 
     def _give_work(self, now: float, wall: float) -> None:
-        film = self.hands.film
-        if not self._keeper.is_ready or self._closing or self._renewing:
+        film = self.running.film
+        if not self._supervisor.is_ready or self._closing or self._renewing:
             return
-        if (self.hands and film is None) or self.holds.reason(now):
+        if (self.running and film is None) or self.pauses.reason(now):
             return
         inboxes = self._with_room(now)
         if film is None:
@@ -219,32 +232,174 @@ class Dispatcher:
 
     def _make_way(self, film: Job) -> None:
         """A film is left for a more urgent one; later it goes on at its last finished segment."""
-        if not self.hands[film.id].makes_way:
+        if not self.running[film.id].makes_way:
             log.info("%s makes way for a film of higher priority", film.source)
-            self.hands[film.id].makes_way = True
+            self.running[film.id].makes_way = True
             self.stop_work()
 
     def _order(self, job: Job, now: float, wall: float) -> None:
-        ends = self.ends_of(job.source)
-        assert ends is not None and self.worker is not None
-        if not self._outcomes.is_still_there(job, ends, wall) or not ends.is_quiet(job, wall):
+        lifecycle = self.lifecycle_of(job.source)
+        assert lifecycle is not None and self.worker is not None
+        if not self._outcomes.is_still_there(job, lifecycle, wall) or not lifecycle.is_quiet(
+            job, wall
+        ):
             return
-        job, places = self._journal.job(job.id), ends.places
+        job, places = self._journal.job(job.id), lifecycle.places
         folder = (places.outbox / places.relative(job.source)).parent
         tag = tag_of(self._journal.token, job.id)
-        self.hands.take(job, ends)
-        self._keeper.attend(now)
+        self.running.take(job, lifecycle)
+        self._supervisor.attend(now)
         self.worker.send(
             Order(job.id, job.source, folder, tag, places.inbox, places.outbox, job.queued)
         )
 
-    def _served(self, source: Path) -> Ends | None:
+    def _served(self, source: Path) -> JobLifecycle | None:
         """How jobs of its inbox end, if that is there: with it, its outbox may be gone as well."""
-        ends = self.ends_of(source)
-        return ends if ends and ends.places.inbox in self._serving else None
+        lifecycle = self.lifecycle_of(source)
+        return lifecycle if lifecycle and lifecycle.places.inbox in self._serving else None
+
+    @property
+    def _served_places(self) -> list[Places]:
+        every = (lifecycle.places for lifecycle in self._lifecycles)
+        return [places for places in every if places.inbox in self._serving]
 
     def _with_room(self, now: float) -> list[Path]:
         """The inboxes that are served and whose results find room."""
-        served = [ends.places for ends in self._ends if ends.places.inbox in self._serving]
+        served = self._served_places
         room = self.space.with_room((places.outbox for places in served), now)
         return [places.inbox for places in served if places.outbox in room]
+
+
+class Outcomes:
+    """`now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
+
+    suspects: inboxes that seem to be gone.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        running: RunningJobs,
+        pauses: Pauses,
+        space: OutboxSpace,
+        unpublished: Unpublished,
+    ) -> None:
+        self._journal, self._running, self._pauses = journal, running, pauses
+        self._space, self._unpublished = space, unpublished
+        self.suspects: set[Path] = set()
+        self._obstacles: dict[str, float] = {}  # when each was said
+
+    def hear(self, message: FromWorker, now: float, wall: float) -> None:
+        """What the worker says of a file."""
+        match message:
+            case Begun(number):
+                self._running.begin(number, now)
+            case Alive(number):
+                self._running[number].pace.feed(message, now)
+            case Segment(number, _):
+                self._journal.progress(self._running[number].job)
+            case Finished():
+                self._finished(message, now, wall)
+            case Refused():
+                self._refused(message, now, wall)
+
+    def worker_died(self, cause: str, wall: float) -> None:
+        """The file that it was working on is to blame, and no other."""
+        blamed = self._running.begun_last
+        for task in self._running:
+            if task.job.id == blamed:
+                self._running.leave(task.job.id)
+                # A file that was cut short under libraries that map it kills them.
+                if self.is_still_there(task.job, task.lifecycle, wall):
+                    task.lifecycle.crashed(task.job, cause, wall)
+            else:
+                self._give_back(task, wall)
+        if blamed is None:
+            log.warning("the worker has ended (%s)", cause)
+
+    def is_still_there(self, job: Job, lifecycle: JobLifecycle, wall: float) -> bool:
+        """Whether a job's source is what was queued; if not, it is said and done."""
+        if lifecycle.is_still_there(job, wall):
+            return True
+        if not lifecycle.inbox_is_there():
+            self.suspects.add(lifecycle.places.inbox)
+        return False
+
+    def _finished(self, said: Finished, now: float, wall: float) -> None:
+        task = self._running.leave(said.job)
+        self._pauses.succeeded()
+        try:
+            task.lifecycle.finished(task.job, said, now - task.began, wall)
+        except OSError as error:
+            job = self._journal.job(said.job)
+            if job.state is State.PUBLISHING:  # perhaps it has its name already
+                self._unpublished.add([job])
+                if not isinstance(error, Obstructed):
+                    reason = f"cannot publish {job.target}: {error.strerror}"
+                    self._space.wait(task.lifecycle.places.outbox, reason, now)
+            elif isinstance(error, Obstructed):
+                reason = f"{error.filename}: {error.strerror}"
+                self._wait_for_way(job, task.lifecycle, reason, now, wall)
+            else:
+                task.lifecycle.failed_here(job, str(error), wall)
+
+    def _refused(self, said: Refused, now: float, wall: float) -> None:
+        task = self._running[said.job]
+        job, lifecycle = task.job, task.lifecycle
+        reason = said.reason.removeprefix(f"{job.source}: ")
+        if task.is_cancelled:
+            self._running.leave(said.job)
+            lifecycle.set_aside(job, State.CANCELLED, "asked", "cancelled by command", wall)
+            return
+        if said.fault is Fault.STOPPED:
+            self._give_back(task, wall)
+            return
+        self._running.leave(said.job)
+        if said.fault is Fault.SPACE:
+            # Twice as long as all others wait, since they may be smaller.
+            wait_seconds = 2 * self._space.wait_seconds
+            lifecycle.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
+            self._space.wait(lifecycle.places.outbox, reason, now)
+        elif said.fault is Fault.ROOM:
+            wait_seconds = ROOM_WAITS * self._space.wait_seconds
+            lifecycle.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
+            if reason != job.reason:
+                log.warning("%s waits for space, and no other: %s", job.source, reason)
+        elif said.fault is Fault.WAY:
+            self._wait_for_way(job, lifecycle, reason, now, wall)
+        elif said.fault is Fault.SETTINGS:
+            lifecycle.give_back(job, "settings", reason, wall)
+            log.error("work waits for other settings: %s", reason)
+            self._pauses.hold("settings", reason)
+        elif self.is_still_there(job, lifecycle, wall):  # else whatever was said of it is explained
+            self._judge(task, said.fault, reason, now, wall)
+
+    def _wait_for_way(
+        self, job: Job, lifecycle: JobLifecycle, reason: str, now: float, wall: float
+    ) -> None:
+        """Something stands where its folder in the outbox belongs. Whoever put that there, it is
+        not the file's fault, and no other file's either; the operator is told what to take away."""
+        wait = ROOM_WAITS * self._space.wait_seconds
+        lifecycle.give_back(job, "way", reason, wall, wait_seconds=wait)
+        if now >= self._obstacles.get(reason, -math.inf) + OBSTACLE_SECONDS:
+            self._obstacles[reason] = now
+            log.warning("results wait that belong there: %s", reason)
+
+    def _judge(self, task: Task, fault: Fault, reason: str, now: float, wall: float) -> None:
+        """A file failed, by its own fault or the machine's."""
+        job, lifecycle = task.job, task.lifecycle
+        if fault is Fault.UNFORESEEN:
+            lifecycle.stumbled(job, reason, wall)
+        elif fault in (Fault.MACHINE, Fault.FILE, Fault.CHANGED):  # which by now it is no more
+            lifecycle.failed_here(job, reason, wall)
+            if fault is Fault.MACHINE and self._pauses.failed(job.id, now):
+                log.error("work is paused: %s", self._pauses.reason(now))
+        elif fault is Fault.MEDIA and lifecycle.may_be_half(job, reason, wall):
+            pass
+        else:
+            state = State.SKIPPED if fault is Fault.COLOR else State.FAILED
+            lifecycle.set_aside(job, state, str(fault), reason, wall)
+
+    def _give_back(self, task: Task, wall: float) -> None:
+        task.lifecycle.give_back(task.job, "stopped", "", wall)
+        self._running.leave(task.job.id)

@@ -8,22 +8,22 @@ from colordaemon.printable import printable
 from colordaemon.service.commands import Reply
 from colordaemon.service.inboxes import Inbox, Inboxes
 from colordaemon.service.records import Records
-from colordaemon.service.scheduler import Dispatcher
+from colordaemon.service.scheduler import Scheduler
 
 
-class Bulletin:
+class StatusReport:
     """`now` is in seconds of a clock that never jumps."""
 
-    def __init__(self, records: Records, inboxes: Inboxes, dispatcher: Dispatcher) -> None:
-        self._records, self._inboxes, self._dispatcher = records, inboxes, dispatcher
+    def __init__(self, records: Records, inboxes: Inboxes, dispatcher: Scheduler) -> None:
+        self._records, self._inboxes, self._scheduler = records, inboxes, dispatcher
 
     def line(self, now: float) -> str:
         queued = self._records.queued()
         parts = [f"{queued} queued", f"{self._inboxes.settling} settling"]
-        for task in self._dispatcher.hands:
+        for task in self._scheduler.running:
             pace = str(task.pace)
             parts.append(printable(task.job.source.name) + (f" {pace}" if pace else ""))
-        parts.append(self._dispatcher.ready_on or "loading the model")
+        parts.append(self._scheduler.ready_on or "loading the model")
         if reason := self._waiting(now):
             parts.append(f"waiting: {printable(reason)}")
         return ", ".join(parts)
@@ -33,7 +33,7 @@ class Bulletin:
         inboxes = [self._described(inbox) for inbox in self._inboxes]
         queued = self._records.queued()
         return {
-            "on": self._dispatcher.ready_on,
+            "on": self._scheduler.ready_on,
             "settling": self._inboxes.settling,
             "waiting": self._waiting(now),
             "status": self.line(now),
@@ -46,7 +46,7 @@ class Bulletin:
         gone = [str(each.places.inbox) for each in self._inboxes if each.watch.is_gone]
         reasons = [f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone"] if gone else []
         reasons += filter(
-            None, (self._dispatcher.holds.reason(now), self._dispatcher.space.reason(now))
+            None, (self._scheduler.pauses.reason(now), self._scheduler.space.reason(now))
         )
         return "; ".join(reasons) or None
 

@@ -81,7 +81,7 @@ KILL_SECONDS = 60.0  # after which a killed process that is still there hangs in
 STILLBORN = 3  # workers that died before they were ready, in a row: the machine is not fit
 
 
-class Keeper:
+class Supervisor:
     """`now` is in seconds of a clock that never jumps."""
 
     def __init__(self, make_worker: MakeWorker) -> None:
