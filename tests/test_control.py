@@ -18,12 +18,11 @@ from typer.testing import CliRunner
 from colordaemon.cli import app
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
-from colordaemon.service import commands
-from colordaemon.service.commands import BadRequest, Commands, Reply
-from colordaemon.service.control import Control, NoAnswer, ask
-from colordaemon.service.errand import run_errand
+from colordaemon.service import control
+from colordaemon.service.control import BadRequest, Commands, Control, NoAnswer, ask, run_errand
 from colordaemon.service.job import Found, State
 from colordaemon.service.journal import Journal
+from colordaemon.service.status import Reply
 
 
 def answer(request: Reply) -> Reply:
@@ -219,7 +218,7 @@ def test_without_a_daemon_the_journal_answers(config: Config) -> None:
 def test_many_files_are_retried_a_few_at_a_time_and_over_restarts(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "FEW", 2)
+    monkeypatch.setattr(control, "FEW", 2)
     assert config.inbox is not None and config.state_dir is not None
     path = config.state_dir / "journal.sqlite3"
     with Journal(path) as journal:

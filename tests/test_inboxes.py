@@ -243,14 +243,14 @@ def test_inboxes_come_and_go_while_the_daemon_runs(daemon: Daemon) -> None:
     daemon.wait_for_ends(1)
     assert daemon.results == ["archive/2.archive.png"]
     status = daemon.ask("status")["daemon"]
-    assert (status["strangers"], len(status["inboxes"])) == (1, 1)
+    assert (status["orphaned"], len(status["inboxes"])) == (1, 1)
     reconfigure(daemon, listed(ARCHIVE), listed(ARCHIVE.replace("out/archive", "out/else"), HOME))
     daemon.signal(signal.SIGHUP)
     daemon.wait(lambda: "change only with a restart" in daemon.said())
     reconfigure(daemon, "out/else", "out/archive")
     daemon.signal(signal.SIGHUP)
     daemon.wait_for_ends(2)
-    assert daemon.ask("status")["daemon"]["strangers"] == 0
+    assert daemon.ask("status")["daemon"]["orphaned"] == 0
     assert daemon.stop() == 0
     assert daemon.results == ["archive/2.archive.png", "home/1.home.png"]
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from colordaemon.cli import app
 from colordaemon.config import AfterSettings, Config, InboxSettings, JobSettings
 from colordaemon.errors import ConfigError
-from colordaemon.service.install import Unit, gpu_unit, system_units, this_program, user_unit
+from colordaemon.install import Unit, gpu_unit, system_units, this_program, user_unit
 
 SHIPPED = Path(__file__).parents[1] / "systemd"
 Analyze = Callable[..., str]

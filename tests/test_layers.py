@@ -13,7 +13,7 @@ LAYERS = (
     ("config_file", "network", "media", "inbox"),
     ("pictures", "film"),
     ("convert", "evaluation"),
-    ("service", "training"),
+    ("install", "service", "training"),
     ("cli",),
     ("__main__",),
 )

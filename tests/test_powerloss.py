@@ -24,9 +24,9 @@ from colordaemon.service.inboxes import Intake
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Begun, Finished, FromWorker, Order, Ready, ToWorker
+from colordaemon.service.publisher import sweep
 from colordaemon.service.scheduler import Scheduler
 from colordaemon.service.supervisor import WorkerProcess
-from colordaemon.service.workfiles import sweep
 
 SOURCE, RESULT, OTHER = b"the source", b"a whole result", b"another's file"
 NAME = "reel/film.color.mp4"

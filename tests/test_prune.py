@@ -18,13 +18,12 @@ from colordaemon.convert.routing import Routing
 from colordaemon.inbox.folders import Places
 from colordaemon.inbox.stability import signature_of
 from colordaemon.media.inventory import Entry
-from colordaemon.service import prune
+from colordaemon.service import journal_upkeep
 from colordaemon.service.inboxes import Intake
 from colordaemon.service.job import ENDS, NO_INVENTORY, Found, Job, State
 from colordaemon.service.journal import Journal
-from colordaemon.service.journal_upkeep import check, rebuild, vacuum
+from colordaemon.service.journal_upkeep import DAY, PAUSE_SECONDS, Pruning, check, rebuild, vacuum
 from colordaemon.service.lifecycle import JobLifecycle
-from colordaemon.service.prune import DAY, PAUSE_SECONDS, Pruning
 from colordaemon.service.records import UPGRADES, Records
 
 LATE = 1e9  # Unix seconds, long after all that happens here
@@ -179,12 +178,12 @@ def test_the_number_of_a_job_is_never_given_to_another(house: House) -> None:
     assert house.prune() == ["next.png"]
 
 
-@pytest.mark.parametrize("step", [0.0, 2 * prune.SLICE_SECONDS])
+@pytest.mark.parametrize("step", [0.0, 2 * journal_upkeep.SLICE_SECONDS])
 def test_a_turn_looks_at_a_few_jobs_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
     """Few in number, and one alone where a look at a file takes long."""
-    monkeypatch.setattr(prune, "ROWS", 3)
+    monkeypatch.setattr(journal_upkeep, "ROWS", 3)
     house = House(tmp_path, Config(), step)
     with house.journal:
         for number in range(8):

@@ -20,7 +20,7 @@ from colordaemon.service.job import Found, Job, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.messages import Finished
-from colordaemon.service.workfiles import sweep, tag_of
+from colordaemon.service.publisher import sweep, tag_of
 
 RESULT = b"a whole result"
 

@@ -15,8 +15,8 @@ from colordaemon.inbox.scan import scan
 from colordaemon.inbox.source import opened, opened_beneath
 from colordaemon.inbox.stability import Signature, signature_of
 from colordaemon.service.job import Partial
+from colordaemon.service.publisher import private_folder, sweep
 from colordaemon.service.source_action import retire
-from colordaemon.service.workfiles import private_folder, sweep
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from rich.console import Console
 from colordaemon.cli.common import CONFIGURATION, FAILED, app, exit_codes
 from colordaemon.config_file import load_config
 from colordaemon.errors import ModelError, WorkerLost
-from colordaemon.service.commands import BadRequest, Reply
+from colordaemon.service.control import BadRequest
+from colordaemon.service.status import Reply, show_jobs, show_status
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def install_service(
 ) -> None:
     """Write the files for systemd, made out for your folders, and say what to do next."""
     with exit_codes():
-        from colordaemon.service import install
+        from colordaemon import install
 
         settings, file, program = load_config(config), config.absolute(), install.this_program()
         if user:
@@ -91,7 +92,6 @@ def status(
     ] = False,
 ) -> None:
     """Say what the daemon is doing, and what failed; also when it is down."""
-    from colordaemon.service import board
 
     if ignored:
         _list_ignored(config, as_json)
@@ -101,7 +101,7 @@ def status(
         if as_json:
             typer.echo(json.dumps(reply))
         else:
-            board.show_status(reply, Console())
+            show_status(reply, Console())
         if not again:
             return
         time.sleep(2.0)
@@ -123,13 +123,12 @@ def _list_ignored(config: Path, as_json: bool) -> None:
 @app.command()
 def queue(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) -> None:
     """List what is being worked on and what waits, in order."""
-    from colordaemon.service import board
 
     reply = _ask(config, {"verb": "queue"})
     if as_json:
         typer.echo(json.dumps(reply))
     else:
-        board.show_jobs(reply["jobs"], Console())
+        show_jobs(reply["jobs"], Console())
 
 
 @app.command()
@@ -228,8 +227,7 @@ def _named(job: str) -> str:
 
 def _ask(config: Path, request: dict[str, Any]) -> Reply:
     with exit_codes():
-        from colordaemon.service.control import NoAnswer
-        from colordaemon.service.errand import run_errand
+        from colordaemon.service.control import NoAnswer, run_errand
 
         try:
             return run_errand(load_config(config), request)

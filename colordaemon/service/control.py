@@ -1,4 +1,8 @@
-"""The daemon's ear: requests over a unix socket in its state folder, a line of JSON each way."""
+"""What an operator can ask: of a running daemon over a unix socket in its state folder, or of the
+journal where no daemon runs.
+
+Requests and replies are plain dicts that travel as JSON, a line each way.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +15,30 @@ import sqlite3
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from grp import getgrgid
 from pathlib import Path
 
+from colordaemon.config import Config
 from colordaemon.errors import ConfigError
-from colordaemon.service.commands import BadRequest, Reply
-
-log = logging.getLogger(__name__)
+from colordaemon.inbox.folders import find_places
+from colordaemon.inbox.lock import locked_state
+from colordaemon.service.job import State
+from colordaemon.service.journal import Journal
+from colordaemon.service.records import Records
+from colordaemon.service.status import Reply, queue, status
 
 _LONGEST = 1 << 20  # bytes of a request
 _MOST = 32  # callers at once
 _CALL_SECONDS = 10.0  # for a caller to say what it wants, and once more to read the reply
 _CREDENTIALS = struct.Struct("3i")  # of SO_PEERCRED: process, user, group
+FEW = 1000  # jobs in one turn; writing them anew takes 20 ms
+_RETRIED = "retried up to"  # a fact: which of all that failed are queued again
+MOST = 10_000  # jobs in one request: looking them up takes half a second
+_LOOKING = {"status": status, "queue": queue}
+log = logging.getLogger(__name__)
 
 
 class NoAnswer(Exception):
@@ -229,3 +242,114 @@ def _short(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{path.name}"
     finally:
         os.close(folder)
+
+
+class BadRequest(Exception):
+    """A request that nobody understands, or for a job that there is not."""
+
+
+class Commands:
+    """The verbs, the same ones on the same journal whether a daemon runs or not.
+
+    cancel_running: asks a running daemon to leave a file; False if it is not at it.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        wall: Callable[[], float],
+        *,
+        cancel_running: Callable[[int], bool] = lambda number: False,
+    ) -> None:
+        self._journal, self._wall, self._cancel_running = journal, wall, cancel_running
+
+    def run(self, request: Reply) -> Reply:
+        """Raises BadRequest."""
+        verb, which = request.get("verb"), request.get("jobs", [])
+        if verb == "status":
+            return status(self._journal)
+        if verb == "queue":
+            return queue(self._journal)
+        if verb in ("pause", "resume"):
+            self._journal.note("paused", "yes" if verb == "pause" else "")
+            return {"paused": verb == "pause"}
+        if verb == "retry":
+            return {"count": self._retry(self._ids(which))}
+        if verb == "forget":
+            return {"count": self._journal.forget(self._ids(which))}
+        if verb == "first":
+            return {"count": self._journal.put_first(self._ids(which))}
+        if verb == "cancel":
+            return {"count": self._cancel(self._ids(which))}
+        raise BadRequest(f"unknown verb {_shown(repr(verb))}")
+
+    def turn(self) -> None:
+        """Go on with what many jobs are concerned by; a few of them at a time."""
+        if behind := self._journal.fact(_RETRIED):
+            ids = self._journal.ids(State.FAILED, behind=int(behind), limit=FEW)
+            self._journal.retry(self._wall(), ids)
+            self._journal.note(_RETRIED, str(ids[-1]) if len(ids) == FEW else "")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether more is to be done, in this life or the next."""
+        return self._journal.fact(_RETRIED) != ""
+
+    def _retry(self, ids: Sequence[int]) -> int:
+        """These, or all that failed."""
+        if ids:
+            return self._journal.retry(self._wall(), ids)
+        count = self._journal.counts()[State.FAILED]
+        self._journal.note(_RETRIED, "0")
+        self.turn()
+        return count
+
+    def _cancel(self, ids: Sequence[int]) -> int:
+        running = sum(self._cancel_running(number) for number in ids)
+        return running + self._journal.cancel(ids, self._wall())
+
+    def _ids(self, which: object) -> list[int]:
+        """Numbers of jobs; a path stands for the latest job of that file."""
+        if not isinstance(which, list):
+            raise BadRequest(f"jobs: expected a list, found {_shown(which)}")
+        if len(which) > MOST:
+            raise BadRequest(f"jobs: found {len(which)}, expected at most {MOST} in one request")
+        return [self._id(one) for one in which]
+
+    def _id(self, one: object) -> int:
+        if isinstance(one, bool) or not isinstance(one, int | str):
+            raise BadRequest(f"jobs: expected numbers and paths, found {_shown(one)}")
+        try:
+            if isinstance(one, int) or one.isdecimal():
+                return self._journal.job(int(one)).id
+            # Looked up by its name alone: a path that a caller makes up may lead to a disk that
+            # hangs, and whoever asks has resolved it.
+            return self._journal.of_source(Path(os.path.abspath(one)))[0].id  # noqa: PTH100
+        except (KeyError, OverflowError):
+            raise BadRequest(f"no job {_shown(one)}") from None
+        except (IndexError, ValueError):  # ValueError: what can be the name of no file
+            raise BadRequest(f"no job for {_shown(one)}") from None
+
+
+def _shown(value: object) -> str:
+    """As much of what somebody has sent as is worth repeating."""
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def run_errand(config: Config, request: Reply) -> Reply:
+    """Raises BadRequest, NoAnswer, and ConfigError where neither a daemon nor a journal is."""
+    places = find_places(config)[0]  # control and journal are the same for all inboxes
+    if (reply := ask(places.control, request)) is not None:
+        return reply
+    if not places.journal.exists():
+        raise ConfigError(f"state_dir: there is no journal in {places.state} yet")
+    if request["verb"] in _LOOKING:
+        with Records(places.journal) as records:
+            return _LOOKING[request["verb"]](records) | {"daemon": None}
+    with locked_state(places.state), Journal(places.journal) as journal:
+        commands = Commands(journal, time.time)
+        reply = commands.run(request)
+        while commands.is_busy:
+            commands.turn()
+        return reply

@@ -22,20 +22,19 @@ from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
 from colordaemon.inbox.folders import Places, find_places, make_state
 from colordaemon.inbox.lock import locked_state
 from colordaemon.printable import printable
-from colordaemon.service.commands import Commands, Reply
-from colordaemon.service.control import Control
+from colordaemon.service.control import Commands, Control
 from colordaemon.service.event_loop import Listening, Notifier, Signals, Wake
 from colordaemon.service.hooks import HookRunner
 from colordaemon.service.inboxes import Inboxes, Intake
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
+from colordaemon.service.journal_upkeep import Pruning
 from colordaemon.service.lifecycle import JobLifecycle
-from colordaemon.service.prune import Pruning
+from colordaemon.service.publisher import sweep
 from colordaemon.service.records import may_pass
 from colordaemon.service.scheduler import Scheduler
-from colordaemon.service.status import StatusReport
+from colordaemon.service.status import Reply, StatusReport
 from colordaemon.service.supervisor import WorkerProcess
-from colordaemon.service.workfiles import sweep
 
 log = logging.getLogger(__name__)
 
@@ -302,7 +301,10 @@ ABORT_SECONDS = 10.0  # for a worker to leave a film after it was asked to
 
 
 class Drain:
-    """Counts down once it has begun. `now` is in seconds of a clock that never jumps."""
+    """The end of a daemon: what is being done may be finished within a limit, or else is left.
+
+    Counts down once it has begun. `now` is in seconds of a clock that never jumps.
+    """
 
     def __init__(self) -> None:
         self._until = math.inf

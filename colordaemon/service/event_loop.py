@@ -1,4 +1,8 @@
-"""Signals and other threads, as something that the main loop can wait for."""
+"""What the main loop waits for (signals, threads, the worker, callers), and what it tells systemd.
+
+The protocol of sd_notify is written by hand, as systemd's own manual advises: it is a datagram.
+Outside systemd nothing is sent.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +85,9 @@ class Signals:
 
 
 class Listening:
-    """Callers register with the selector a function that is called when they have something."""
+    """Waits for whoever has something to say, but not longer than it is told to.
+
+    Callers register with the selector a function that is called when they have something."""
 
     def __init__(self, wake: Wake) -> None:
         self.selector = selectors.DefaultSelector()
@@ -114,7 +120,10 @@ _SEND_SECONDS = 5.0  # as long as systemd's own sd_notify waits for systemd to r
 
 
 class Notifier:
-    """`now` is in seconds of a clock that never jumps."""
+    """Tells systemd: ready, alive, reloading, stopping, and a line of status.
+
+    `now` is in seconds of a clock that never jumps.
+    """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")

@@ -154,8 +154,12 @@ class _Again:
 
 
 class HookRunner:
-    """Between the journal and the hooks. `now` is in seconds of a clock that never jumps, `wall` in
-    Unix seconds."""
+    """Runs the hooks for every job that ended, one job after the other, again where a hook fails.
+
+    The journal knows what is still to be told, so nothing is lost over a restart; how often it was
+    tried is forgotten, and how old it is is not. `now` is in seconds of a clock that never jumps,
+    `wall` in Unix seconds.
+    """
 
     def __init__(self, journal: Journal, settings: AfterSettings) -> None:
         self._journal = journal

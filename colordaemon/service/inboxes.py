@@ -1,5 +1,8 @@
-"""The inboxes of a running daemon: each is locked and watched while it is there, and waited for
-while it is not, which is no concern of the others."""
+"""The inboxes of a running daemon, and how their settled files become jobs.
+
+Each inbox is locked and watched while it is there, and waited for while it is not, which is no
+concern of the others.
+"""
 
 from __future__ import annotations
 

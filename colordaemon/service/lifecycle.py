@@ -1,4 +1,4 @@
-"""How a job comes to its end, each in one place: the journal, the disk and a line of log."""
+"""Finish, retry, fail, skip, cancel or recover a job: in journal, on disk and in the log."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from colordaemon.service.job import Job, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Finished
 from colordaemon.service.pauses import OutboxSpace
-from colordaemon.service.publisher import Tell, deliver, deliver_again
+from colordaemon.service.publisher import Tell, deliver, deliver_again, remove_work, tag_of
 from colordaemon.service.source_action import retire
-from colordaemon.service.workfiles import remove_work, tag_of
 
 LONGEST_WAIT = 3600.0  # seconds between two tries
 QUIET_SECONDS = 5.0  # since a file was last touched, before it is opened
@@ -258,7 +257,8 @@ class JobLifecycle:
 
 
 class Unpublished:
-    """They are tried again until they have their names.
+    """Finished files that have no name yet, because of a crash or of a full or missing disk; they
+    are tried again until they have their names.
 
     `now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
     """

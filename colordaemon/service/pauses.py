@@ -1,4 +1,4 @@
-"""Why the queue stands still, if it does: asked to, nowhere to write, or everything fails."""
+"""Why work waits: paused by command, failures in a row, or an outbox that cannot be written to."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ SPACE_SECONDS = 30.0  # at the most between two looks at a disk that is full
 
 
 class OutboxSpace:
-    """`now` is in seconds of a clock that never jumps."""
+    """Which outboxes can take results; those that are full or read-only are looked at again.
+
+    `now` is in seconds of a clock that never jumps.
+    """
 
     def __init__(self, settings: JobSettings) -> None:
         self.settings = settings

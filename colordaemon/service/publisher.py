@@ -11,21 +11,31 @@ point the file is recognized wherever it stands, and never taken for somebody el
 | ... where that takes a link| both names of one file    | removes the partial                |
 | after the folder is synced | the target                | has nothing to do                  |
 
-A file of another's that holds the name stays; ours becomes "name (2)".
+A file of another's that holds the name stays; ours becomes "name (2)". Unfinished work lies in
+hidden folders beside the results until then.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Container
 from itertools import count
 from pathlib import Path
 
-from colordaemon.convert.publish import numbered, publish
-from colordaemon.errors import TargetExists
+from colordaemon.convert.publish import RESULT, numbered, publish
+from colordaemon.durable import LONGEST_PATH
+from colordaemon.errors import MediaError, TargetExists
 from colordaemon.inbox.safe_open import Obstructed, anchored, flush_beneath
+from colordaemon.inbox.scan import DEEPEST
 from colordaemon.service.job import Job, Partial
 
+log = logging.getLogger(__name__)
+
+_FOLDER_SUFFIX = ".work"
 Tell = Callable[[Path, Partial], None]  # that this file is going to get this name
 
 
@@ -72,3 +82,86 @@ def deliver_again(job: Job, tell: Tell, *, overwrite: bool, top: Path) -> Path |
         return None
     flush_beneath(top, target.parent)
     return target
+
+
+def tag_of(token: str, job: int) -> str:
+    """The beginning of the names of a job's files. token: tells journals apart."""
+    return f".colordaemon-{token}-{job}"
+
+
+def private_folder(folder: Path, name: str) -> Path:
+    """A folder for unfinished work that nobody else can look or write into.
+
+    One of this name that was made so before is taken again, with all that is in it. What others
+    have put there is not: then the folder gets another name.
+    """
+    wanted = folder / f"{name}{_FOLDER_SUFFIX}"
+    try:
+        wanted.mkdir(mode=0o700)
+    except FileExistsError:
+        made = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=_FOLDER_SUFFIX, dir=folder))
+        if not _are_alike(wanted, made):
+            log.warning("%s is not ours; working in %s", wanted.name, made.name)
+            return made
+        made.rmdir()
+    return wanted
+
+
+def check_length(source: Path, target: Path, tag: Path) -> None:
+    """Raises MediaError for a result whose path nobody could open, before any folder is made."""
+    longest_work = tag.with_name(f"{tag.name}.{'_' * 8}{_FOLDER_SUFFIX}") / RESULT
+    length = max(len(os.fsencode(path)) for path in (target, longest_work))
+    if length > LONGEST_PATH:
+        raise MediaError(
+            f"{source}: its result would have a path of {length} bytes, expected at most "
+            f"{LONGEST_PATH}"
+        )
+
+
+def _are_alike(found: Path, made: Path) -> bool:
+    """Whether a folder has the owner and mode of one that we have just made. On FAT and some shares
+    all have the same, and whoever writes there may do anything."""
+    one, other = found.lstat(), made.lstat()
+    return (one.st_uid, one.st_mode) == (other.st_uid, other.st_mode)
+
+
+def remove_work(outbox: Path, folder: Path, tag: str) -> None:
+    """All that a job has left in a folder of the outbox."""
+    try:
+        with anchored(outbox, folder) as here:
+            for path in (here / f"{tag}.partial", here / f"{tag}{_FOLDER_SUFFIX}"):
+                _remove(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("cannot look into %s: %s", folder, error.strerror)
+
+
+def sweep(outbox: Path, token: str, needed: Container[int]) -> int:
+    """Remove what jobs that have come to an end left anywhere; returns how many there were."""
+    ours = re.compile(rf"\.colordaemon-{re.escape(token)}-(\d+)(\.\w+)?\.(partial|work)")
+    removed, folders = 0, [(outbox, 1)]
+    while folders:
+        folder, depth = folders.pop()
+        try:
+            with anchored(outbox, folder) as here, os.scandir(here) as entries:
+                for entry in entries:
+                    match = ours.fullmatch(entry.name)
+                    if match and int(match[1]) not in needed:
+                        _remove(here / entry.name)
+                        removed += 1
+                    elif not match and depth < DEEPEST and entry.is_dir(follow_symlinks=False):
+                        folders.append((folder / entry.name, depth + 1))
+        except OSError:  # gone or closed to us: no folder of ours
+            continue
+    return removed
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("cannot remove %s: %s", path.name, error.strerror)

@@ -1,4 +1,7 @@
-"""What the journal knows, for whoever only looks: the daemon, the operator, a test."""
+"""The tables of the journal, how older ones become them, and what can be asked of them.
+
+Whoever only looks uses this: the daemon, the operator, a test.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the worker has in its hands: a file, or a film and a photo between two of its segments."""
+"""Jobs that the worker is at: a file, or a film and a photo between two of its segments."""
 
 from __future__ import annotations
 

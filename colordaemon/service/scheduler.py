@@ -1,4 +1,4 @@
-"""Which file is worked on and what becomes of it: between the journal and the worker."""
+"""Which job runs next, and what follows from what the worker says of it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from colordaemon.service.messages import (
     Unfit,
 )
 from colordaemon.service.pauses import OutboxSpace, Pauses
+from colordaemon.service.publisher import tag_of
 from colordaemon.service.records import FIRST
 from colordaemon.service.running import RunningJobs, Task
 from colordaemon.service.supervisor import MakeWorker, Supervisor, WorkerProcess
-from colordaemon.service.workfiles import tag_of
 
 _CLOCK_SECONDS = 1.0  # by which a clock has been set back, and does not only run unevenly
 ROOM_WAITS = 10  # as long as others wait for space; a look at a film costs seconds
@@ -271,7 +271,9 @@ class Scheduler:
 
 
 class Outcomes:
-    """`now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
+    """Handles what the worker says of jobs: begun, going on, finished, refused; and its death.
+
+    `now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
 
     suspects: inboxes that seem to be gone.
     """

@@ -1,4 +1,4 @@
-"""The worker as the daemon sees it: a process that is started, spoken to, and killed if need be."""
+"""Starts the worker process, talks to it, kills it when it hangs, and starts the next one."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ STILLBORN = 3  # workers that died before they were ready, in a row: the machine
 
 
 class Supervisor:
-    """`now` is in seconds of a clock that never jumps."""
+    """Keeps one worker alive. `now` is in seconds of a clock that never jumps."""
 
     def __init__(self, make_worker: MakeWorker) -> None:
         self._make_worker = make_worker
@@ -112,7 +112,8 @@ class Supervisor:
         self.start_at = 0.0
 
     def close(self) -> None:
-        """For good. Who loads a model hears nothing."""
+        """Stop the worker. One that is still loading its model reads no messages, so it is killed
+        at once."""
         self._end(5.0 if self.ready_on else 0.0)
 
     def hear(self, now: float) -> Iterator[FromWorker]:

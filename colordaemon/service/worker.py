@@ -60,7 +60,7 @@ from colordaemon.service.messages import (
     Unfit,
     Working,
 )
-from colordaemon.service.workfiles import check_length, private_folder
+from colordaemon.service.publisher import check_length, private_folder
 from colordaemon.work_context import WorkContext
 
 log = logging.getLogger(__name__)

@@ -109,7 +109,7 @@ def this_program() -> Path:
 
 
 def render(name: str, values: dict[str, str]) -> str:
-    template = files("colordaemon.service").joinpath("units", name).read_text(encoding="utf-8")
+    template = files("colordaemon").joinpath("units", name).read_text(encoding="utf-8")
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
