@@ -8,7 +8,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
 from command import write_photo
 from conftest import MakeDisk, Start
 from daemons import Daemon
