@@ -1,15 +1,39 @@
-"""Lines of log: for journald with a priority, for people without."""
+r"""Lines of log: for journald with a priority, for people without.
+
+Control characters are shown as \n or \x1b: the name of a file may hold line ends and commands to the
+terminal, which raw would forge lines of the log, or clear the screen.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
 
-from colordaemon.printable import PrintableFormatter
+# C0 and C1 controls, Unicode's line ends and changes of direction, and bytes that are no text.
+_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Any text on one line, for a terminal or a log."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+class PrintableFormatter(logging.Formatter):
+    """A line for each record. A traceback is indented, so no line of it can pass for a record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (named by logging)
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"  {printable(line)}" for line in lines)
+
 
 # Of syslog; journald reads them from the beginning of a line and takes them away.
 _PRIORITIES = {

@@ -12,7 +12,7 @@ from conftest import MakeDisk
 
 from colordaemon.config import AfterSettings, Config, InboxSettings, OutputSettings
 from colordaemon.errors import ConfigError
-from colordaemon.inbox import mounts
+from colordaemon.inbox import folders
 from colordaemon.inbox.folders import expect_inbox, find_places, make_places, make_state
 
 
@@ -194,9 +194,9 @@ def test_the_last_mount_that_covers_a_folder_says_its_file_system() -> None:
         "30 22 0:40 / /srv rw shared:1 - nfs4 host:/srv rw\n"
         "31 30 8:2 / /srv/my\\040films rw - xfs /dev/sdb rw\n"
     )
-    assert mounts._find("/srv/in", table) == "nfs4"
-    assert mounts._find("/srv/my films/in", table) == "xfs"
-    assert mounts._find("/srvice", table) == "ext4"
+    assert folders._find("/srv/in", table) == "nfs4"
+    assert folders._find("/srv/my films/in", table) == "xfs"
+    assert folders._find("/srvice", table) == "ext4"
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ def test_the_last_mount_that_covers_a_folder_says_its_file_system() -> None:
 def test_file_systems_that_send_no_events_are_known(
     monkeypatch: pytest.MonkeyPatch, kind: str, remote: bool
 ) -> None:
-    monkeypatch.setattr(mounts, "file_system_of", lambda path: kind)
-    assert mounts.is_remote(Path("/anywhere")) is remote
+    monkeypatch.setattr(folders, "file_system_of", lambda path: kind)
+    assert folders.is_remote(Path("/anywhere")) is remote
 
 
 def test_a_mount_between_inbox_and_archive_is_noticed(

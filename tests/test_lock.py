@@ -15,7 +15,7 @@ import pytest
 from programs import lock_holder
 
 from colordaemon.errors import ConfigError
-from colordaemon.inbox.lock import _holder, locked_inbox, locked_state
+from colordaemon.inbox.folders import _holder, locked_inbox, locked_state
 
 
 @pytest.fixture

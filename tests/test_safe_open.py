@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 
 from colordaemon.errors import MediaError, SourceChanged
-from colordaemon.inbox.safe_open import anchored, folder_beneath, look_beneath
+from colordaemon.inbox.safe_open import (
+    anchored,
+    folder_beneath,
+    look_beneath,
+    opened,
+    opened_beneath,
+)
 from colordaemon.inbox.scan import scan
-from colordaemon.inbox.source import opened, opened_beneath
 from colordaemon.inbox.stability import Signature, signature_of
 from colordaemon.service.job import Partial
 from colordaemon.service.publisher import private_folder, sweep

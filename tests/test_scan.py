@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from colordaemon.inbox.ignored import Ignored
-from colordaemon.inbox.scan import is_candidate, is_ignored, rank_of, scan
+from colordaemon.inbox.scan import Ignored, is_candidate, is_ignored, rank_of, scan
 
 
 def touch(path: Path) -> Path:

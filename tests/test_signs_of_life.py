@@ -20,7 +20,7 @@ from colordaemon.config import AfterSettings, Config, ModelSettings
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import Interrupted
 from colordaemon.film.colorize import color_film, plan_film
-from colordaemon.inbox.source import read_through
+from colordaemon.inbox.safe_open import read_through
 from colordaemon.inbox.stability import signature_of
 from colordaemon.media.photo_pixels import _BAND_PIXELS
 from colordaemon.network.colorizer import Colorizer

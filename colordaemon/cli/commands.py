@@ -24,7 +24,7 @@ from colordaemon.cli.common import (
     override,
     stop_on_signals,
 )
-from colordaemon.printable import printable
+from colordaemon.logs import printable
 
 
 @app.command()

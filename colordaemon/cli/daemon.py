@@ -108,8 +108,8 @@ def status(
 
 
 def _list_ignored(config: Path, as_json: bool) -> None:
-    from colordaemon.inbox.ignored import list_ignored
-    from colordaemon.printable import printable
+    from colordaemon.inbox.scan import list_ignored
+    from colordaemon.logs import printable
 
     with exit_codes():
         found = list(list_ignored(load_config(config)))

@@ -11,7 +11,7 @@ from threading import Event
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from colordaemon.printable import printable
+from colordaemon.logs import printable
 from colordaemon.work_context import WorkContext
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,7 @@ from colordaemon.convert.publish import RESULT, publish, seal, target_for
 from colordaemon.durable import partial_for
 from colordaemon.errors import AlreadyColor, MediaError, TargetExists
 from colordaemon.film.colorize import FilmJob, color_film, plan_film
-from colordaemon.inbox.safe_open import PRIVATE, errors_by_name, umask
-from colordaemon.inbox.source import opened
+from colordaemon.inbox.safe_open import PRIVATE, errors_by_name, opened, umask
 from colordaemon.media.inventory import Inventory, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
 from colordaemon.media.photo_file import picture_name

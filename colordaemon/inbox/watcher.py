@@ -16,10 +16,9 @@ from stat import S_ISDIR
 from colordaemon.config import WatchSettings
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.events import EventSource, Hints, is_short_of_watches
-from colordaemon.inbox.ignored import Ignored
-from colordaemon.inbox.mounts import file_system_of, is_remote
+from colordaemon.inbox.folders import file_system_of, is_remote
 from colordaemon.inbox.safe_open import anchored, look_beneath
-from colordaemon.inbox.scan import is_candidate, is_looked_into, walk
+from colordaemon.inbox.scan import Ignored, is_candidate, is_looked_into, walk
 from colordaemon.inbox.stability import (
     Signature,
     StabilityTracker,

@@ -23,8 +23,7 @@ from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
-from colordaemon.inbox.folders import find_places
-from colordaemon.inbox.lock import locked_state
+from colordaemon.inbox.folders import find_places, locked_state
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
 from colordaemon.service.records import Records

@@ -19,9 +19,8 @@ from contextlib import ExitStack, suppress
 from colordaemon.config import Config
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
-from colordaemon.inbox.folders import Places, find_places, make_state
-from colordaemon.inbox.lock import locked_state
-from colordaemon.printable import printable
+from colordaemon.inbox.folders import Places, find_places, locked_state, make_state
+from colordaemon.logs import printable
 from colordaemon.service.control import Commands, Control
 from colordaemon.service.event_loop import Listening, Notifier, Signals, Wake
 from colordaemon.service.hooks import HookRunner

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from colordaemon.config import AfterSettings
-from colordaemon.printable import printable
+from colordaemon.logs import printable
 from colordaemon.service.job import Job
 from colordaemon.service.journal import Journal
 from colordaemon.service.webhook import ADDRESS

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
-from colordaemon.inbox.folders import Places, check_places, expect_inbox, make_places
-from colordaemon.inbox.lock import locked_inbox
+from colordaemon.inbox.folders import Places, check_places, expect_inbox, locked_inbox, make_places
 from colordaemon.inbox.scan import rank_of
 from colordaemon.inbox.stability import Signature
 from colordaemon.inbox.watcher import Known, Settled, Watch

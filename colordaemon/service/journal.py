@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from colordaemon.inbox.watcher import Identity
+from colordaemon.logs import printable
 from colordaemon.media.inventory import Inventory, as_plain
-from colordaemon.printable import printable
 from colordaemon.service.job import NO_INVENTORY, Found, Job, Partial, State, job_of
 from colordaemon.service.records import ABSENT, FIRST, Records, below, identity_fact, upgrade
 

@@ -27,8 +27,7 @@ from colordaemon.convert.publish import fitting_name
 from colordaemon.convert.routing import Routing
 from colordaemon.durable import flush_folder
 from colordaemon.errors import ConfigError
-from colordaemon.inbox.folders import Places, find_places
-from colordaemon.inbox.lock import locked_state
+from colordaemon.inbox.folders import Places, find_places, locked_state
 from colordaemon.inbox.scan import rank_of, scan
 from colordaemon.inbox.stability import Signature
 from colordaemon.service.job import ENDS, NO_INVENTORY, Found, Job, Partial, State

@@ -16,8 +16,8 @@ from colordaemon.durable import LONGEST_NAME, replace_file
 from colordaemon.inbox.folders import Places
 from colordaemon.inbox.safe_open import Obstructed, anchored, folder_beneath, look_beneath
 from colordaemon.inbox.stability import quiet_seconds, signature_from
+from colordaemon.logs import printable
 from colordaemon.media.inventory import Inventory, level_of
-from colordaemon.printable import printable
 from colordaemon.service.job import Job, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Finished

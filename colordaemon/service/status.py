@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from colordaemon.printable import printable
+from colordaemon.logs import printable
 from colordaemon.service.hooks import announcement
 from colordaemon.service.inboxes import Inbox, Inboxes
 from colordaemon.service.job import Job, State

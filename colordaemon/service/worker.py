@@ -39,8 +39,16 @@ from colordaemon.errors import (
     ModelError,
     SourceChanged,
 )
-from colordaemon.inbox.safe_open import PRIVATE, Obstructed, anchored, errors_by_name, umask
-from colordaemon.inbox.source import OpenedSource, opened_beneath, read_through
+from colordaemon.inbox.safe_open import (
+    PRIVATE,
+    Obstructed,
+    OpenedSource,
+    anchored,
+    errors_by_name,
+    opened_beneath,
+    read_through,
+    umask,
+)
 from colordaemon.logs import set_up_logging
 from colordaemon.memory import limit_bytes
 from colordaemon.network.colorizer import Colorizer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command import command, once, write_film, write_photo
 
-from colordaemon.printable import PrintableFormatter, printable
+from colordaemon.logs import PrintableFormatter, printable
 
 CLEAR_SCREEN = "\x1b[2J"
 NASTY = f"{CLEAR_SCREEN}\nERROR forged"
