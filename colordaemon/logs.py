@@ -1,7 +1,7 @@
 r"""Lines of log: for journald with a priority, for people without.
 
-Control characters are shown as \n or \x1b: the name of a file may hold line ends and commands to the
-terminal, which raw would forge lines of the log, or clear the screen.
+Control characters are shown as \n or \x1b: the name of a file may hold line ends and commands to
+the terminal, which raw would forge lines of the log, or clear the screen.
 """
 
 from __future__ import annotations
