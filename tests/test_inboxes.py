@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -328,7 +329,7 @@ def test_status_shows_every_inbox(daemon: Daemon) -> None:
     daemon.start()
     daemon.wait_ready()
     line = [sys.executable, "-m", "colordaemon", "status", "--config", str(daemon.config)]
-    environment = {"COLUMNS": "400", "PATH": ""}
+    environment = os.environ | {"COLUMNS": "400", "PATH": ""}
     said = subprocess.run(line, capture_output=True, text=True, check=True, env=environment).stdout  # noqa: S603
     assert f"{daemon.inbox}/home" in said and "No such file or directory" in said
     assert f"{daemon.inbox}/archive" in said and "watched" in said

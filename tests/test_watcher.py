@@ -64,7 +64,7 @@ class Inbox:
         until = time.monotonic() + PATIENCE
         while not condition() and time.monotonic() < until:
             self.turn(0.02)
-            time.sleep(0.002)  # events come by themselves
+            time.sleep(0.01)  # events come by themselves
 
 
 Open = Callable[..., Inbox]
