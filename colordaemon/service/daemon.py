@@ -32,7 +32,7 @@ from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.publisher import sweep
 from colordaemon.service.records import may_pass
 from colordaemon.service.scheduler import Scheduler
-from colordaemon.service.status import Reply, StatusReport
+from colordaemon.service.status import DaemonStatus, Reply
 from colordaemon.service.supervisor import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,6 @@ class Daemon:
         self._inboxes = Inboxes(journal, self._intake.knows, wake)
         self._hooks = HookRunner(journal, config.after)
         self._pruning = Pruning(journal, config.journal, self._scheduler.lifecycle_of)
-        self._status = StatusReport(journal, self._inboxes, self._scheduler)
         self._commands = Commands(journal, time.time, cancel_running=self._scheduler.cancel)
         self._control = Control(all_places[0].control, self._listening.selector, self._answer)
         self._is_ready = False
@@ -206,11 +205,23 @@ class Daemon:
             self._notifier.more_time(60)
         if now >= self._status_at:
             self._status_at = now + STATUS_SECONDS
-            self._notifier.status(self._status.line(now))
+            self._notifier.status(self._status(now).line)
         # Written to the journal as well: a daemon that cannot write is not well.
         if self._notifier.is_ping_due(now) and not self._scheduler.is_lost:
             self._journal.note("alive", f"{time.time():.0f}")
             self._notifier.ping(now)
+
+    def _status(self, now: float) -> DaemonStatus:
+        scheduler, inboxes = self._scheduler, self._inboxes
+        reasons = inboxes.trouble, scheduler.pauses.reason(now), scheduler.space.reason(now)
+        return DaemonStatus(
+            device=scheduler.ready_on,
+            queued=self._journal.queued(),
+            settling=inboxes.settling,
+            running=[(task.job.source.name, str(task.pace)) for task in scheduler.running],
+            waiting="; ".join(filter(None, reasons)) or None,
+            inboxes=[inbox.as_json() for inbox in inboxes],
+        )
 
     # Waiting
 
@@ -240,7 +251,8 @@ class Daemon:
     def _answer(self, request: Reply) -> Reply:
         reply = self._commands.run(request)
         if request["verb"] == "status":
-            reply["daemon"] = {"ready": self._is_ready} | self._status.details(time.monotonic())
+            status = self._status(time.monotonic())
+            reply["daemon"] = {"ready": self._is_ready} | status.as_json()
         elif request["verb"] == "pause":
             self._scheduler.stop_work()
         elif request["verb"] == "resume":

@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from colordaemon.config import AfterSettings
 from colordaemon.logs import printable
@@ -25,22 +24,6 @@ from colordaemon.service.journal import Journal
 from colordaemon.service.webhook import ADDRESS
 
 log = logging.getLogger(__name__)
-
-
-def announcement(job: Job) -> dict[str, Any]:
-    """What a hook reads, as JSON. Bytes of names that are no text are written as \\udcXX."""
-    return {
-        "version": 1,
-        "id": job.id,
-        "state": str(job.state),
-        "code": job.code,
-        "reason": job.reason,
-        "source": os.fspath(job.source),
-        "target": os.fspath(job.target) if job.target and job.state == "done" else None,
-        "attempts": job.attempts,
-        "time": job.changed,
-        "inventory": json.loads(job.inventory),
-    }
 
 
 @dataclass(frozen=True)
@@ -115,7 +98,7 @@ class Hooks:
                 # In memory, since a disk may be full, and no pipe, since it would block us if the
                 # command does not read.
                 with os.fdopen(os.memfd_create("announcement"), "wb") as file:
-                    file.write(json.dumps(announcement(self._job)).encode() + b"\n")
+                    file.write(json.dumps(self._job.as_json()).encode() + b"\n")
                     file.seek(0)
                     self._running = subprocess.Popen(command.words, stdin=file, env=environment)  # noqa: S603
             except OSError as error:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
@@ -72,6 +73,17 @@ class Inbox:
         """Whether it has come, or come back, since this was asked last."""
         opened, self._has_opened = self._has_opened, False
         return opened
+
+    def as_json(self) -> dict[str, Any]:
+        """What is known of it, for the status."""
+        return {
+            "inbox": os.fspath(self.places.inbox),
+            "outbox": os.fspath(self.places.outbox),
+            "state": "gone" if self.watch.is_gone else "watched",
+            "why": self.watch.trouble,
+            "settling": self.watch.settling,
+            "queued": self._journal.queued([self.places.inbox]),
+        }
 
     def _enter(self) -> None:
         inbox, name = self.places.inbox, f"{self.places.label}inbox"
@@ -146,6 +158,12 @@ class Inboxes:
     @property
     def present(self) -> list[Path]:
         return [inbox.places.inbox for inbox in self._all if not inbox.watch.is_gone]
+
+    @property
+    def trouble(self) -> str:
+        """Which of them are not there, in words; empty when all are."""
+        gone = [str(inbox.places.inbox) for inbox in self._all if inbox.watch.is_gone]
+        return f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone" if gone else ""
 
     @property
     def settling(self) -> int:

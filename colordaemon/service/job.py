@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from dataclasses import dataclass
@@ -127,6 +128,21 @@ class Job:
     device: int
     inode: int
     ctime_ns: int
+
+    def as_json(self) -> dict[str, Any]:
+        """What hooks read. Bytes of names that are no text are written as \\udcXX."""
+        return {
+            "version": 1,
+            "id": self.id,
+            "state": str(self.state),
+            "code": self.code,
+            "reason": self.reason,
+            "source": os.fspath(self.source),
+            "target": os.fspath(self.target) if self.target and self.state == "done" else None,
+            "attempts": self.attempts,
+            "time": self.changed,
+            "inventory": json.loads(self.inventory),
+        }
 
     @property
     def queued(self) -> Signature:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from colordaemon.service.job import Job
-from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.messages import Alive
+
+if TYPE_CHECKING:
+    from colordaemon.service.lifecycle import JobLifecycle
 
 Figure = Callable[[Alive], float]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -11,63 +11,48 @@ from rich.table import Table
 from rich.text import Text
 
 from colordaemon.logs import printable
-from colordaemon.service.hooks import announcement
-from colordaemon.service.inboxes import Inbox, Inboxes
 from colordaemon.service.job import Job, State
 from colordaemon.service.records import Records
-from colordaemon.service.scheduler import Scheduler
 
 Reply = dict[str, Any]  # travels as JSON
 LISTED = 1000  # jobs in one reply
 
 
-class StatusReport:
-    """`now` is in seconds of a clock that never jumps."""
+@dataclass(frozen=True)
+class DaemonStatus:
+    """What a running daemon is doing.
 
-    def __init__(self, records: Records, inboxes: Inboxes, dispatcher: Scheduler) -> None:
-        self._records, self._inboxes, self._scheduler = records, inboxes, dispatcher
+    device: what colors, empty while the model is loaded. running: the names of the files that are
+    worked on, each with its pace in words. waiting: why all work, or a part of it, stands still.
+    inboxes: each as JSON, see `Inbox.as_json`.
+    """
 
-    def line(self, now: float) -> str:
-        queued = self._records.queued()
-        parts = [f"{queued} queued", f"{self._inboxes.settling} settling"]
-        for task in self._scheduler.running:
-            pace = str(task.pace)
-            parts.append(printable(task.job.source.name) + (f" {pace}" if pace else ""))
-        parts.append(self._scheduler.ready_on or "loading the model")
-        if reason := self._waiting(now):
-            parts.append(f"waiting: {printable(reason)}")
+    device: str
+    queued: int
+    settling: int
+    running: Sequence[tuple[str, str]]
+    waiting: str | None
+    inboxes: Sequence[Reply]
+
+    @property
+    def line(self) -> str:
+        """For systemd and for people."""
+        parts = [f"{self.queued} queued", f"{self.settling} settling"]
+        parts += [printable(name) + (f" {pace}" if pace else "") for name, pace in self.running]
+        parts.append(self.device or "loading the model")
+        if self.waiting:
+            parts.append(f"waiting: {printable(self.waiting)}")
         return ", ".join(parts)
 
-    def details(self, now: float) -> Reply:
+    def as_json(self) -> Reply:
         """orphaned: jobs that wait for an inbox which is no longer in the configuration."""
-        inboxes = [self._described(inbox) for inbox in self._inboxes]
-        queued = self._records.queued()
         return {
-            "on": self._scheduler.ready_on,
-            "settling": self._inboxes.settling,
-            "waiting": self._waiting(now),
-            "status": self.line(now),
-            "inboxes": inboxes,
-            "orphaned": queued - sum(inbox["queued"] for inbox in inboxes),
-        }
-
-    def _waiting(self, now: float) -> str | None:
-        """Why all work, or a part of it, stands still."""
-        gone = [str(each.places.inbox) for each in self._inboxes if each.watch.is_gone]
-        reasons = [f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone"] if gone else []
-        reasons += filter(
-            None, (self._scheduler.pauses.reason(now), self._scheduler.space.reason(now))
-        )
-        return "; ".join(reasons) or None
-
-    def _described(self, inbox: Inbox) -> Reply:
-        return {
-            "inbox": os.fspath(inbox.places.inbox),
-            "outbox": os.fspath(inbox.places.outbox),
-            "state": "gone" if inbox.watch.is_gone else "watched",
-            "why": inbox.watch.trouble,
-            "settling": inbox.watch.settling,
-            "queued": self._records.queued([inbox.places.inbox]),
+            "on": self.device,
+            "settling": self.settling,
+            "waiting": self.waiting,
+            "status": self.line,
+            "inboxes": [*self.inboxes],
+            "orphaned": self.queued - sum(inbox["queued"] for inbox in self.inboxes),
         }
 
 
@@ -93,7 +78,7 @@ def queue(records: Records) -> Reply:
 
 def listed(job: Job) -> Reply:
     """A job in a list, for programs; the same keys as a hook reads."""
-    return announcement(job) | {"not_before": job.not_before, "priority": job.priority}
+    return job.as_json() | {"not_before": job.not_before, "priority": job.priority}
 
 
 def show_status(reply: Reply, console: Console) -> None:
