@@ -25,7 +25,7 @@ from colordaemon.service.control import Commands, Control
 from colordaemon.service.event_loop import Listening, Notifier, Signals, Wake
 from colordaemon.service.hooks import HookRunner
 from colordaemon.service.inboxes import Inboxes, Intake
-from colordaemon.service.job import State
+from colordaemon.service.job import Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.journal_upkeep import Pruning
 from colordaemon.service.lifecycle import JobLifecycle
@@ -139,7 +139,7 @@ class Daemon:
         self._scheduler.close()
         with suppress(sqlite3.Error, OSError):
             for task in self._scheduler.running:
-                task.lifecycle.give_back(task.job, "stopped", "", time.time())
+                task.lifecycle.give_back(task.job, Reason.STOPPED, "", time.time())
         self._control.close()
         self._hooks.close()
         self._listening.close()

@@ -20,7 +20,7 @@ from colordaemon.inbox.folders import Places, check_places, expect_inbox, locked
 from colordaemon.inbox.scan import rank_of
 from colordaemon.inbox.stability import Signature
 from colordaemon.inbox.watcher import Known, Settled, Watch
-from colordaemon.service.job import Found, State
+from colordaemon.service.job import Found, Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import JobLifecycle
 
@@ -217,7 +217,7 @@ class Intake:
             if not each.size:
                 (job, *_) = self._journal.of_source(each.path)
                 lifecycle.set_aside(
-                    job, State.FAILED, "empty", "the file is empty, and stays so", wall
+                    job, State.FAILED, Reason.EMPTY, "the file is empty, and stays so", wall
                 )
         return added
 

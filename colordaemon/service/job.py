@@ -25,6 +25,34 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Reason(StrEnum):
+    """Why a job is in its state: the `code` of its JSON. NONE: it came there in the usual way."""
+
+    NONE = ""
+    # Cancelled
+    ASKED = "asked"  # by command
+    GONE = "gone"  # the source; it may come back
+    CHANGED = "changed"  # the source is another file by now
+    # Failed or skipped
+    COLOR = "color"  # the source has real color already
+    MEDIA = "media"  # it can never be colored
+    EMPTY = "empty"
+    CRASH = "crash"  # the worker died over it twice
+    UNFORESEEN = "unforeseen"  # an error that nobody has foreseen, twice
+    UNFINISHED = "unfinished"  # daemon after daemon ended over it
+    MACHINE = "machine"  # not its own fault, but tried often enough
+    PUBLISH = "publish"  # its result could not get its name
+    # Queued again
+    INBOX = "inbox"  # the inbox is gone
+    TOUCHED = "touched"  # something was done to the source, so it has to be quiet once more
+    HALF = "half"  # it may still be copied
+    LOST = "lost"  # the result, before it was published
+    SPACE = "space"  # there was no room for the result
+    WAY = "way"  # something stands where its folder in the outbox belongs
+    SETTINGS = "settings"  # no file can be colored with these
+    STOPPED = "stopped"  # by a pause, a restart or a more urgent film
+
+
 ENDS = (State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED)
 NO_INVENTORY = "[]"
 
@@ -102,7 +130,7 @@ class Partial:
 class Job:
     """A row. attempts: starts since the last progress, crashes: of the worker, likewise.
 
-    not_before, changed: Unix seconds. code: a word for programs; reason: a sentence for people.
+    not_before, changed: Unix seconds. code: for programs; reason: a sentence for people.
     retire: what is still to be done with the source. announce: whether the hook is still to run.
     inventory: JSON, a list of what the source holds and what became of it.
     """
@@ -118,7 +146,7 @@ class Job:
     crashes: int
     not_before: float
     changed: float
-    code: str
+    code: Reason
     reason: str
     target: Path | None
     partial: Partial | None
@@ -172,7 +200,7 @@ def job_of(row: sqlite3.Row) -> Job:
         crashes=row["crashes"],
         not_before=row["not_before"],
         changed=row["changed"],
-        code=row["code"],
+        code=_reason(row["code"]),
         reason=row["reason"],
         target=Path(os.fsdecode(row["target"])) if row["target"] is not None else None,
         partial=partial,
@@ -192,3 +220,8 @@ def _signed(number: int) -> int:
 
 def _unsigned(number: int) -> int:
     return number % (1 << 64)
+
+
+def _reason(code: str) -> Reason:
+    """Journals of other versions may know codes that we do not."""
+    return Reason(code) if code in {*Reason} else Reason.NONE

@@ -35,7 +35,7 @@ from typing import Any
 from colordaemon.inbox.watcher import Identity
 from colordaemon.logs import printable
 from colordaemon.media.inventory import Inventory, as_plain
-from colordaemon.service.job import NO_INVENTORY, Found, Job, Partial, State, job_of
+from colordaemon.service.job import NO_INVENTORY, Found, Job, Partial, Reason, State, job_of
 from colordaemon.service.records import ABSENT, FIRST, Records, below, identity_fact, upgrade
 
 CRASHES = 2  # a file that killed the worker so often is set aside
@@ -107,13 +107,13 @@ class Journal(Records):
         return adopted
 
     def supersede(self, source: Path, size: int, mtime_ns: int, now: float) -> list[Job]:
-        """A file has new content: whatever waits for the old one waits in vain. Returns that."""
+        """Cancel queued jobs for older versions of this file; returns them."""
         # The + keeps SQLite from going by the state, and through all that waits for each new file.
         rows = self._db.execute(
-            "UPDATE jobs SET state = 'cancelled', code = 'changed', changed = ?,"
+            "UPDATE jobs SET state = 'cancelled', code = ?, changed = ?,"
             " reason = 'the file has changed since' WHERE source = ? AND +state = 'queued'"
             " AND (size, mtime_ns) != (?, ?) RETURNING *",
-            (now, os.fsencode(source), size, mtime_ns),
+            (Reason.CHANGED, now, os.fsencode(source), size, mtime_ns),
         )
         return [job_of(row) for row in rows]
 
@@ -151,7 +151,7 @@ class Journal(Records):
         self._set(job, State.RUNNING, attempts=1, crashes=0)
 
     def give_back(
-        self, job: Job, now: float, *, code: str, reason: str, not_before: float = 0.0,
+        self, job: Job, now: float, *, code: Reason, reason: str, not_before: float = 0.0,
         counted: bool = True,
     ) -> None:  # fmt: skip
         """Queue a job again. counted: whether the attempt was one; a polite stop is none."""
@@ -163,7 +163,7 @@ class Journal(Records):
 
     def crashed(
         self, job: Job, now: float, reason: str, not_before: float = 0.0, *,
-        code: str = "crash", what: str = "the worker died",
+        code: Reason = Reason.CRASH, what: str = "the worker died",
     ) -> State:  # fmt: skip
         """The worker died over a job, which is set aside when that happens a second time.
 
@@ -200,11 +200,11 @@ class Journal(Records):
         inventory: all that the source holds, and what became of it.
         """
         self._set(
-            job, State.DONE, now, code="", reason=reason, retire=retire, announce=1, not_before=0.0,
-            inventory=json.dumps(as_plain(inventory)),
+            job, State.DONE, now, code=Reason.NONE, reason=reason, retire=retire, announce=1,
+            not_before=0.0, inventory=json.dumps(as_plain(inventory)),
         )  # fmt: skip
 
-    def set_aside(self, job: Job, state: State, now: float, *, code: str, reason: str) -> None:
+    def set_aside(self, job: Job, state: State, now: float, *, code: Reason, reason: str) -> None:
         """Failed, skipped or cancelled."""
         announce = int(state is not State.CANCELLED)
         self._set(job, state, now, code=code, reason=reason, announce=announce)
@@ -225,10 +225,10 @@ class Journal(Records):
         A start that came to no end counts; many of them in a row without progress set a file aside.
         """
         self._db.execute(
-            "UPDATE jobs SET state = 'failed', code = 'unfinished', changed = ?, announce = 1,"
+            "UPDATE jobs SET state = 'failed', code = ?, changed = ?, announce = 1,"
             " reason = attempts || ' times begun, and something ended the daemon each time'"
             " WHERE state = 'running' AND attempts >= ?",
-            (now, UNFINISHED),
+            (Reason.UNFINISHED, now, UNFINISHED),
         )
         self._db.execute(
             "UPDATE jobs SET state = 'queued', changed = ? WHERE state = 'running'", (now,)
@@ -285,11 +285,12 @@ class Journal(Records):
     def cancel(self, ids: Sequence[int], now: float) -> int:
         """Take jobs out of the queue."""
         query = (
-            "UPDATE jobs SET state = 'cancelled', code = 'asked', reason = 'cancelled by command',"
+            "UPDATE jobs SET state = 'cancelled', code = ?, reason = 'cancelled by command',"
             " changed = ? WHERE id = ? AND state = 'queued'"
         )
         with self._transaction():
-            return sum(self._db.execute(query, (now, number)).rowcount for number in ids)
+            done = (self._db.execute(query, (Reason.ASKED, now, number)) for number in ids)
+            return sum(each.rowcount for each in done)
 
     def put_first(self, ids: Sequence[int]) -> int:
         """Let jobs be done before all others that wait."""

@@ -18,7 +18,7 @@ from colordaemon.inbox.safe_open import Obstructed, anchored, folder_beneath, lo
 from colordaemon.inbox.stability import quiet_seconds, signature_from
 from colordaemon.logs import printable
 from colordaemon.media.inventory import Inventory, level_of
-from colordaemon.service.job import Job, Partial, State
+from colordaemon.service.job import Job, Partial, Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Finished
 from colordaemon.service.pauses import OutboxSpace
@@ -46,11 +46,11 @@ class JobLifecycle:
         """
         found = look_beneath(self.places.inbox, job.source)
         if found is None and not self.inbox_is_there():
-            self.give_back(job, "inbox", "the inbox is gone", wall, wait_seconds=GONE_SECONDS)
+            self.give_back(job, Reason.INBOX, "the inbox is gone", wall, wait_seconds=GONE_SECONDS)
         elif found is None:
-            self.set_aside(job, State.CANCELLED, "gone", "the file is gone", wall)
+            self.set_aside(job, State.CANCELLED, Reason.GONE, "the file is gone", wall)
         elif not found.is_same(job.queued):
-            self.set_aside(job, State.CANCELLED, "changed", "the file has changed since", wall)
+            self.set_aside(job, State.CANCELLED, Reason.CHANGED, "the file has changed since", wall)
         else:
             return True
         return False
@@ -60,13 +60,13 @@ class JobLifecycle:
         after it was queued, it has to be quiet once more, like a new file."""
         found = look_beneath(self.places.inbox, job.source)
         if found is None:  # gone in this moment
-            self.give_back(job, "touched", "", wall, wait_seconds=QUIET_SECONDS)
+            self.give_back(job, Reason.TOUCHED, "", wall, wait_seconds=QUIET_SECONDS)
             return False
         if not found.is_untouched(job.queued):
             wait = QUIET_SECONDS - (wall - found.ctime_ns / 1e9)
             if 0 < wait <= QUIET_SECONDS:
                 reason = "something was done to the file; waiting until it is quiet"
-                self.give_back(job, "touched", reason, wall, wait_seconds=wait)
+                self.give_back(job, Reason.TOUCHED, reason, wall, wait_seconds=wait)
                 return False
             self._journal.touched(job, found.ctime_ns)
         return True
@@ -78,7 +78,7 @@ class JobLifecycle:
         if wait <= 0:
             return False
         log.info("%s: %s; is it still being copied? again in %.0f s", job.source, reason, wait)
-        self.give_back(job, "half", reason, wall, wait_seconds=wait)
+        self.give_back(job, Reason.HALF, reason, wall, wait_seconds=wait)
         return True
 
     def inbox_is_there(self) -> bool:
@@ -107,7 +107,7 @@ class JobLifecycle:
         target = deliver_again(job, tell, overwrite=overwrite, top=top)
         if target is None:
             log.warning("%s: its result was lost before it was published; again", job.source)
-            self.give_back(job, "lost", "the result was lost before it was published", wall)
+            self.give_back(job, Reason.LOST, "the result was lost before it was published", wall)
         else:
             figures = "published after a restart"
             self._done(job, target, job.partial.sha256, figures, wall, is_whole=is_whole)
@@ -123,7 +123,7 @@ class JobLifecycle:
                     yield
             behind = jobs[-1].id
 
-    def set_aside(self, job: Job, state: State, code: str, reason: str, wall: float) -> None:
+    def set_aside(self, job: Job, state: State, code: Reason, reason: str, wall: float) -> None:
         """Failed, skipped or cancelled."""
         self._journal.set_aside(job, state, wall, code=code, reason=reason)
         self.clean(job)
@@ -145,7 +145,7 @@ class JobLifecycle:
     def stumbled(self, job: Job, reason: str, wall: float) -> None:
         """Something that nobody has foreseen, and that comes from the file."""
         what = "something unforeseen happened"
-        self._journal.crashed(job, wall, reason, code="unforeseen", what=what)
+        self._journal.crashed(job, wall, reason, code=Reason.UNFORESEEN, what=what)
         job = self._journal.job(job.id)
         if job.state is not State.FAILED:
             log.warning("%s: unforeseen: %s; once more", job.source, reason)
@@ -160,14 +160,16 @@ class JobLifecycle:
         attempts = self._journal.job(job.id).attempts
         if attempts >= settings.tries:
             reason = f"{attempts} attempts failed, the last one: {reason}"
-            self.set_aside(job, State.FAILED, "machine", reason, wall)
+            self.set_aside(job, State.FAILED, Reason.MACHINE, reason, wall)
             return
         wait = min(LONGEST_WAIT, settings.retry_seconds * 5.0 ** (attempts - 1))
-        self._journal.give_back(job, wall, code="machine", reason=reason, not_before=wall + wait)
+        self._journal.give_back(
+            job, wall, code=Reason.MACHINE, reason=reason, not_before=wall + wait
+        )
         log.warning("%s: %s; again in %g s", job.source, reason, wait)
 
     def give_back(
-        self, job: Job, code: str, reason: str, wall: float, *, wait_seconds: float = 0.0
+        self, job: Job, code: Reason, reason: str, wall: float, *, wait_seconds: float = 0.0
     ) -> None:
         """Into the queue again, as if nothing had been tried; others go first while it waits."""
         self._journal.give_back(
@@ -305,7 +307,7 @@ class Unpublished:
             if refusals < tries:
                 self._space.wait(lifecycle.places.outbox, reason, now)
                 return
-            lifecycle.set_aside(job, State.FAILED, "publish", reason, wall)
+            lifecycle.set_aside(job, State.FAILED, Reason.PUBLISH, reason, wall)
         self._refusals.pop(job.id, None)
         self._due.pop(job.id, None)
         del self._jobs[job.id]

@@ -14,7 +14,7 @@ from typing import Self
 
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.watcher import Identity
-from colordaemon.service.job import Found, Job, State, job_of
+from colordaemon.service.job import Found, Job, Reason, State, job_of
 
 VERSION = 5
 _SCHEMA = """
@@ -75,7 +75,7 @@ def version_of(db: sqlite3.Connection) -> int:
 
 FIRST = 1_000_000  # priority from which on the operator has put files first, above any setting
 # Codes of jobs that were given up because their files were gone or others; they may come back.
-ABSENT = ("gone", "changed")
+ABSENT = (str(Reason.GONE), str(Reason.CHANGED))
 
 
 # What a full or broken disk, or another program that holds the journal, brings about.

@@ -11,7 +11,7 @@ from colordaemon.convert.routing import Routing
 from colordaemon.errors import ModelError
 from colordaemon.inbox.folders import Places
 from colordaemon.inbox.safe_open import Obstructed
-from colordaemon.service.job import Job, State
+from colordaemon.service.job import Job, Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import LONGEST_WAIT, JobLifecycle, Unpublished
 from colordaemon.service.messages import (
@@ -351,7 +351,7 @@ class Outcomes:
         reason = said.reason.removeprefix(f"{job.source}: ")
         if task.is_cancelled:
             self._running.leave(said.job)
-            lifecycle.set_aside(job, State.CANCELLED, "asked", "cancelled by command", wall)
+            lifecycle.set_aside(job, State.CANCELLED, Reason.ASKED, "cancelled by command", wall)
             return
         if said.fault is Fault.STOPPED:
             self._give_back(task, wall)
@@ -360,17 +360,17 @@ class Outcomes:
         if said.fault is Fault.SPACE:
             # Twice as long as all others wait, since they may be smaller.
             wait_seconds = 2 * self._space.wait_seconds
-            lifecycle.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
+            lifecycle.give_back(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)
             self._space.wait(lifecycle.places.outbox, reason, now)
         elif said.fault is Fault.ROOM:
             wait_seconds = ROOM_WAITS * self._space.wait_seconds
-            lifecycle.give_back(job, "space", reason, wall, wait_seconds=wait_seconds)
+            lifecycle.give_back(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)
             if reason != job.reason:
                 log.warning("%s waits for space, and no other: %s", job.source, reason)
         elif said.fault is Fault.WAY:
             self._wait_for_way(job, lifecycle, reason, now, wall)
         elif said.fault is Fault.SETTINGS:
-            lifecycle.give_back(job, "settings", reason, wall)
+            lifecycle.give_back(job, Reason.SETTINGS, reason, wall)
             log.error("work waits for other settings: %s", reason)
             self._pauses.hold("settings", reason)
         elif self.is_still_there(job, lifecycle, wall):  # else whatever was said of it is explained
@@ -382,7 +382,7 @@ class Outcomes:
         """Something stands where its folder in the outbox belongs. Whoever put that there, it is
         not the file's fault, and no other file's either; the operator is told what to take away."""
         wait = ROOM_WAITS * self._space.wait_seconds
-        lifecycle.give_back(job, "way", reason, wall, wait_seconds=wait)
+        lifecycle.give_back(job, Reason.WAY, reason, wall, wait_seconds=wait)
         if now >= self._obstacles.get(reason, -math.inf) + OBSTACLE_SECONDS:
             self._obstacles[reason] = now
             log.warning("results wait that belong there: %s", reason)
@@ -400,8 +400,8 @@ class Outcomes:
             pass
         else:
             state = State.SKIPPED if fault is Fault.COLOR else State.FAILED
-            lifecycle.set_aside(job, state, str(fault), reason, wall)
+            lifecycle.set_aside(job, state, Reason(fault), reason, wall)
 
     def _give_back(self, task: Task, wall: float) -> None:
-        task.lifecycle.give_back(task.job, "stopped", "", wall)
+        task.lifecycle.give_back(task.job, Reason.STOPPED, "", wall)
         self._running.leave(task.job.id)
