@@ -6,6 +6,7 @@ Pictures are made by pyvips and OpenCV in the test; what comes out is read back 
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -729,3 +730,18 @@ def test_packed_texts_of_a_png_are_kept_and_not_unpacked(tmp_path: Path) -> None
     color(source)
     kept = png.take_apart(partial_of(source).read_bytes()).chunks
     assert text in kept and plain in kept
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_chunks_without_number_are_not_followed(tmp_path: Path, suffix: str) -> None:
+    source = save(tmp_path / f"many.{suffix}", ramp())
+    data = source.read_bytes()
+    if suffix == "png":
+        source.write_bytes(data[:33] + chunk(b"teSt", b"") * 1_000_000 + data[33:])
+    else:
+        source.write_bytes(data + b"TEST\0\0\0\0" * 1_000_000)
+    began = time.process_time()
+    assert_refused(source, MediaError, "more than 10000 chunks")
+    source.write_bytes(data + bytes(40_000_000))
+    color(source)
+    assert time.process_time() - began < 2

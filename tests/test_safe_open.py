@@ -126,6 +126,20 @@ def test_a_user_is_told_what_he_has_named(tmp_path: Path, kind: str) -> None:
         pass
 
 
+def test_a_terabyte_that_nobody_has_written_is_refused_at_once(inbox: Path) -> None:
+    path = inbox / "empty.png"
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        file.truncate(1 << 40)
+    with pytest.raises(MediaError, match="of 1099511627776 on the disk"), opened(path):
+        pass
+    queued = signature_of(path)
+    assert queued is not None
+    refused = pytest.raises(MediaError, match="expected a whole file")
+    with refused, opened_beneath(inbox, path, queued):
+        pass
+
+
 def test_another_file_of_the_same_size_and_time_is_another(inbox: Path) -> None:
     source = inbox / "sub" / "a.png"
     before = queued(source)

@@ -128,6 +128,7 @@ def _is_link(above: int, name: str) -> bool:
 # Opening a FIFO waits for a writer, and a terminal would become ours, without these.
 _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _STRETCH_BYTES = 1 << 22
+_SPARSE_BYTES, _LEAST_SHARE = 64 << 20, 0.01  # from this size on, so much has to be on the disk
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV}
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -167,6 +168,7 @@ def opened(path: Path) -> Iterator[OpenedSource]:
         if not stat.S_ISREG(found.st_mode):
             kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
             raise MediaError(f"{path}: found {kind}, expected a film or photo")
+        _refuse_hole(path, found)
         yield source
 
 
@@ -183,7 +185,21 @@ def opened_beneath(inbox: Path, path: Path, queued: Signature) -> Iterator[Opene
     with _kept(file, path) as (source, found):
         if not stat.S_ISREG(found.st_mode) or not signature_from(found).is_untouched(queued):
             raise SourceChanged(f"{path}: it is not the file any more that was queued")
+        _refuse_hole(path, found)
         yield source
+
+
+def _refuse_hole(path: Path, found: os.stat_result) -> None:
+    """A terabyte that nobody has written costs nothing to make, and days to look through.
+
+    Zeros that a file system has packed look the same, but no film is nothing but zeros. Some file
+    systems do not say how much is on the disk. Raises MediaError.
+    """
+    there = found.st_blocks * 512
+    if found.st_size > _SPARSE_BYTES and 0 < there < _LEAST_SHARE * found.st_size:
+        raise MediaError(
+            f"{path}: found {there} bytes of {found.st_size} on the disk, expected a whole file"
+        )
 
 
 def read_through(path: Path, heartbeat: Callable[[], None]) -> None:

@@ -8,7 +8,6 @@ What a photo says about itself is read from the file as it is, and not from thes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from itertools import islice
 from mmap import mmap
 from pathlib import Path
@@ -24,9 +23,13 @@ _MARK_BYTES = 8  # byte order, and where the first directory stands
 
 def lean_copy(data: mmap, path: Path, kind: PhotoFormat) -> bytes | None:
     """None for a file that libvips may have as it is. Raises MediaError."""
-    if kind is PhotoFormat.PNG:
-        return png.without(data, lambda chunk: chunk.is_packed_text or _is_trap(chunk))
-    traps = [block for block in _blocks(data, path, kind) if not exif.is_readable(block)]
+    try:
+        if kind is PhotoFormat.PNG:
+            return png.without(data, lambda chunk: chunk.is_packed_text or _is_trap(chunk))
+        found = _blocks(data, path, kind)
+    except MediaError as error:
+        raise MediaError(f"{path}: {error}") from None
+    traps = [block for block in found if not exif.is_readable(block)]
     if not traps:
         return None
     copy = bytearray(data)
@@ -43,7 +46,7 @@ def _is_trap(chunk: png.Chunk) -> bool:
     return chunk.name == b"eXIf" and not exif.is_readable(block)
 
 
-def _blocks(data: mmap, path: Path, kind: PhotoFormat) -> Iterator[bytes]:
+def _blocks(data: mmap, path: Path, kind: PhotoFormat) -> list[bytes]:
     """Every EXIF block that libvips may find."""
     found: list[bytes] = []
     match kind:
@@ -51,12 +54,11 @@ def _blocks(data: mmap, path: Path, kind: PhotoFormat) -> Iterator[bytes]:
             matches = islice(re.finditer(re.escape(jpeg.EXIF), data), _MOST_BLOCKS + 1)
             starts = [match.end() for match in matches]
             if len(starts) > _MOST_BLOCKS:
-                raise MediaError(f"{path}: more than {_MOST_BLOCKS} EXIF blocks, expected one")
+                raise MediaError(f"more than {_MOST_BLOCKS} EXIF blocks, expected one")
             found = [data[start : start + jpeg.LONGEST] for start in starts]
         case PhotoFormat.WEBP:
             found = [body for name, body in webp.take_apart(data) if name == b"EXIF"]
         case PhotoFormat.AVIF:
             found = [heif.exif_of(path)]
-    for block in found:
-        if len(block := block.removeprefix(jpeg.EXIF)) >= _LEAST_BYTES:
-            yield block
+    blocks = (block.removeprefix(jpeg.EXIF) for block in found)
+    return [block for block in blocks if len(block) >= _LEAST_BYTES]

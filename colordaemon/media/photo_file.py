@@ -34,6 +34,7 @@ logging.getLogger("pyvips").setLevel(logging.ERROR)
 # A bound against decompression bombs: 65 KB of PNG can hold 60000 x 60000 pixels. Scans of large
 # glass plates stay under 300 megapixels.
 MOST_PIXELS = 500_000_000
+MOST_BYTES = 8 * MOST_PIXELS  # of a file with one picture, were it not packed at all
 MOST_SIDE = 300_000  # an enlarged line of colors takes a kilobyte a pixel
 
 _HEAD_BYTES = 64
@@ -117,6 +118,8 @@ class PhotoFile:
         kind = photo_format(path)
         if kind is None:
             raise MediaError(f"{path}: {describe(path)}, expected a {READ} picture")
+        if kind is not PhotoFormat.TIFF and (size := path.stat().st_size) > MOST_BYTES:
+            raise MediaError(f"{path}: {size} bytes, expected {MOST_BYTES} at most")
         self.path, self.kind = path, kind
         self.remarks: tuple[str, ...] = ()
         self._repaired: dict[int, bytes] = {}
@@ -474,6 +477,8 @@ def _chunks(path: Path, start: int, layout: str, last: bytes) -> set[bytes]:
         while len(head := file.read(8)) == 8 and last not in names:
             first, second = struct.unpack(layout, head)
             name, size = (second, first) if layout.startswith(">") else (first, second)
+            if not name.strip().isalnum():
+                break
             names.add(name)
             # PNG has a checksum behind each chunk, WebP an even size.
             file.seek(size + 4 if layout.startswith(">") else size + size % 2, 1)

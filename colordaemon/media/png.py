@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from mmap import mmap
+
+from colordaemon.errors import MediaError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _XMP = b"XML:com.adobe.xmp\0"
@@ -23,6 +25,7 @@ _GONE = frozenset(
 # Text that ImageMagick keeps profiles in; those that it describes the old pixels with.
 _GONE_TEXTS = (b"Raw profile type icc\0", b"Raw profile type icm\0")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_MOST_CHUNKS = 10_000  # beside those of pixels; a picture has a dozen
 _MOST_XMP = 1 << 24  # bytes unpacked; some KB may be packed gigabytes
 
 
@@ -66,18 +69,32 @@ class Parts:
 
 
 def take_apart(data: bytes | mmap) -> Parts:
+    """Chunks of pixels that follow each other stand as one. Raises MediaError."""
     chunks: list[Chunk] = []
-    position = len(SIGNATURE)
+    for name, start, end in _places(data):
+        if end > len(data):
+            break
+        if name != b"IDAT":
+            chunks.append(Chunk(name, bytes(data[start + 8 : end - 4])))
+        elif chunks and chunks[-1].name != name:
+            chunks.append(Chunk(name, b""))
+        if name == b"IEND":
+            return Parts(tuple(chunks), len(data) - end)
+    return Parts(tuple(chunks))
+
+
+def _places(data: bytes | mmap) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each chunk. What cannot be followed ends the list."""
+    position, count = len(SIGNATURE), 0
     while position + 12 <= len(data):
         size, name = struct.unpack_from(">I4s", data, position)
-        body = b"" if name == b"IDAT" else bytes(data[position + 8 : position + 8 + size])
+        if not name.isalpha():
+            return
+        count += name != b"IDAT"
+        if count > _MOST_CHUNKS:
+            raise MediaError(f"more than {_MOST_CHUNKS} chunks, expected a sound PNG picture")
+        yield name, position, position + 12 + size
         position += 12 + size
-        if position > len(data):
-            break
-        chunks.append(Chunk(name, body))
-        if name == b"IEND":
-            return Parts(tuple(chunks), len(data) - position)
-    return Parts(tuple(chunks))
 
 
 def xmp_of(parts: Parts) -> bytes:
@@ -111,14 +128,11 @@ def _is_packed(name: bytes, data: bytes) -> bool:
 
 def without(data: bytes | mmap, is_unwanted: Callable[[Chunk], bool]) -> bytes | None:
     """The same file without some of its chunks; None where there are none of them."""
-    kept, position, last = [], len(SIGNATURE), 0
-    while position + 12 <= len(data):
-        size, name = struct.unpack_from(">I4s", data, position)
-        end = position + 12 + size
-        if name != b"IDAT" and is_unwanted(Chunk(name, bytes(data[position + 8 : end - 4]))):
-            kept.append(bytes(data[last:position]))
+    kept, last = [], 0
+    for name, start, end in _places(data):
+        if name != b"IDAT" and is_unwanted(Chunk(name, bytes(data[start + 8 : end - 4]))):
+            kept.append(bytes(data[last:start]))
             last = end
-        position = end
     return b"".join((*kept, bytes(data[last:]))) if kept else None
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import struct
 from mmap import mmap
 
+from colordaemon.errors import MediaError
+
 _PIXELS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF")
 _ANEW = (b"ICCP", b"EXIF", b"XMP ", b"C2PA")
+_MOST_CHUNKS = 10_000  # a still picture has a dozen
 _HAS_EXIF, _HAS_XMP = 0x08, 0x04
 
 
@@ -16,6 +19,10 @@ def take_apart(data: bytes | mmap) -> list[tuple[bytes, bytes]]:
     position = 12
     while position + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, position)
+        if not name.strip().isalnum():
+            break
+        if len(chunks) >= _MOST_CHUNKS:
+            raise MediaError(f"more than {_MOST_CHUNKS} chunks, expected a sound WebP picture")
         body = b"" if name in _PIXELS else bytes(data[position + 8 : position + 8 + size])
         chunks.append((name, body))
         position += 8 + size + size % 2
