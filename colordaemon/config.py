@@ -44,14 +44,18 @@ class ModelSettings(Settings):
     batch_size: int = Field(default=8, ge=1, le=256)
 
 
+Codec = Literal["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
+Smoothing = Literal["off", "ema", "motion"]
+
+
 class FilmSettings(Settings):
     """How films are encoded and how much damage is put up with."""
 
-    codec: Literal["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"] = "h264"
+    codec: Codec = "h264"
     crf: int | None = Field(default=None, ge=0, le=63)  # None: the codec's usual value
     preset: str | None = None  # None: the codec's usual one
     encoder_options: dict[str, str] = {}
-    smoothing: Literal["off", "ema", "motion"] = "motion"
+    smoothing: Smoothing = "motion"
     stride: Annotated[int, Field(ge=1, le=16)] | Literal["auto"] = "auto"
     segment_seconds: float = Field(default=10.0, ge=2.0, le=600.0)
     damaged_percent: float = Field(

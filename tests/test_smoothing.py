@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+from colordaemon.config import Smoothing
 from colordaemon.film.motion import MotionSearch
-from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
+from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
 
 SIZE = (64, 96)  # of gray; ab has half of it
 STEP = 2.0  # pixels of gray that the square moves from one picture to the next
@@ -61,7 +62,7 @@ def moving(count: int) -> tuple[list[Sample], list[np.ndarray]]:
 
 
 def smoothed(
-    samples: Sequence[Sample], mode: Mode = "motion", cuts: Sequence[int] = (0,)
+    samples: Sequence[Sample], mode: Smoothing = "motion", cuts: Sequence[int] = (0,)
 ) -> np.ndarray:
     smoother, done = Smoother(mode), []
     for number, one in enumerate(samples):
@@ -101,7 +102,7 @@ def test_every_sample_comes_out_once_and_in_order() -> None:
 
 
 @pytest.mark.parametrize("mode", ["ema", "motion"])
-def test_a_cut_forgets_the_past(mode: Mode) -> None:
+def test_a_cut_forgets_the_past(mode: Smoothing) -> None:
     first = [sample(texture(1), np.full((2, 32, 48), 60, np.float32)) for _ in range(30)]
     second = [sample(texture(2), np.full((2, 32, 48), -60, np.float32)) for _ in range(30)]
     done = smoothed([*first, *second], mode, cuts=(0, 30))

@@ -24,6 +24,7 @@ from colordaemon.cli.common import (
     override,
     stop_on_signals,
 )
+from colordaemon.config import Codec
 from colordaemon.logs import printable
 
 
@@ -59,7 +60,7 @@ def once(
         Path | None, typer.Option(metavar="FILE", help="Another model than the bundled one.")
     ] = None,
     codec: Annotated[
-        Literal["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"] | None,
+        Codec | None,
         typer.Option(help="How films are encoded."),
     ] = None,
     quality: Annotated[

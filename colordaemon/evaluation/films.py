@@ -14,23 +14,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from threading import Event
+from typing import get_args
 
 import numpy as np
 import torch
 
+from colordaemon.config import Smoothing
 from colordaemon.errors import Interrupted
 from colordaemon.evaluation.film_motion import PassageFinder
 from colordaemon.evaluation.film_scores import FilmRow, FilmRowSum, Scene
 from colordaemon.evaluation.film_truth import ColorFrame, color_frames
 from colordaemon.evaluation.pictures import GRAY, REPORT_SECONDS, TRUTH, one_thread
-from colordaemon.film.smoothing import Mode, Sample, Smoother
+from colordaemon.film.smoothing import Sample, Smoother
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
 
 log = logging.getLogger(__name__)
 
-MODES: tuple[Mode, ...] = ("off", "ema", "motion")
+MODES: tuple[Smoothing, ...] = get_args(Smoothing)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ OnFrame = Callable[[ColorFrame, Colors], None]
 class _Way:
     """A smoother whose time is taken, and what it has finished."""
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Smoothing) -> None:
         self.seconds = 0.0
         self.finished: deque[np.ndarray] = deque()
         self._smoother = Smoother(mode)

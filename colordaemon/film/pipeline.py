@@ -15,6 +15,7 @@ from itertools import islice
 
 import numpy as np
 
+from colordaemon.config import Smoothing
 from colordaemon.errors import MediaError
 from colordaemon.film.analysis import AnalyzedFrame, analyzed_frames, shots_in_color
 from colordaemon.film.plan import SHORTEST_SECONDS, ResumePoint, SegmentTask, Shot
@@ -22,7 +23,7 @@ from colordaemon.film.prediction import Prediction, Predictions
 from colordaemon.film.prefetch import prefetch
 from colordaemon.film.propagation import ColorPropagator
 from colordaemon.film.shots import LONGEST_STILL, Stride, StrideSetting
-from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
+from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
 from colordaemon.media.damage import Damage
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.probe import FilmInfo
@@ -143,7 +144,7 @@ class FilmPipeline:
         yield from zip(waiting, propagator.finish(beyond), strict=True)
 
     def _smoothed(
-        self, predictions: Iterator[Prediction], mode: Mode
+        self, predictions: Iterator[Prediction], mode: Smoothing
     ) -> Iterator[tuple[AnalyzedFrame, np.ndarray]]:
         """The samples of a segment with their smoothed ab, and one more if the shot goes on."""
         smoother = Smoother(mode)

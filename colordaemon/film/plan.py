@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from colordaemon.config import Smoothing
 from colordaemon.film.analysis import AnalyzedFrame
 from colordaemon.film.shots import StrideSetting
-from colordaemon.film.smoothing import Mode
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.damage import Damage
 from colordaemon.media.probe import FilmInfo
@@ -98,7 +98,7 @@ class SegmentTask:
     start: ResumePoint | None = None
     damage: Damage = field(default_factory=Damage)
     end_pts: int | None = None
-    smoothing: Mode = "motion"
+    smoothing: Smoothing = "motion"
     stride: StrideSetting = 1
     keep_color: bool = False
     accept_loss: bool = False

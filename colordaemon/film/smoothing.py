@@ -14,10 +14,10 @@ least, so memory is bounded at any length and the result is all but that of the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from colordaemon.config import Smoothing
 from colordaemon.film.motion import Motion, MotionSearch, difference
 
 MEMORY = 20.0  # samples
@@ -31,8 +31,6 @@ STILL, DRIFT = 4.0, 20.0
 EMA_SHARE = 0.1  # of the new sample, in the plain moving average
 LEAST_SURE = 0.15  # even a guess that the network has no trust in counts this much
 DARK = 38.0  # codes of 0..255, L* 15: below, networks paint blue and red at random
-
-Mode = Literal["off", "ema", "motion"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Sample:
 class Smoother:
     """Fed the samples of a film one after the other; gives back their ab, later and in order."""
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Smoothing) -> None:
         self.mode = mode
         self._search = MotionSearch()
         self._shot: list[_Step] = []
@@ -139,7 +137,7 @@ class _Step:
 
     @classmethod
     def after(
-        cls, previous: _Step | None, sample: Sample, mode: Mode, search: MotionSearch
+        cls, previous: _Step | None, sample: Sample, mode: Smoothing, search: MotionSearch
     ) -> _Step:
         calm = _calm(sample) if mode == "motion" else np.float32(1)
         codes, sure = sample.luma, LEAST_SURE + (1 - LEAST_SURE) * sample.sure
