@@ -13,7 +13,7 @@ from pathlib import Path
 from colordaemon.config_file import load_config
 from colordaemon.logs import set_up_logging
 from colordaemon.service.daemon import watch_forever
-from colordaemon.service.messages import Begun, Finished, Order, Ready
+from colordaemon.service.messages import Finished, Order, Ready, Started
 from colordaemon.service.supervisor import WorkerProcess
 
 WORKER = (sys.executable, __file__, "work")
@@ -38,7 +38,7 @@ def work(descriptor: int) -> None:
 
 
 def copy(order: Order, connection: Connection) -> None:
-    connection.send(Begun(order.job))
+    connection.send(Started(order.job))
     order.folder.mkdir(parents=True, exist_ok=True)
     partial = order.folder / f"{order.tag}.partial"
     shutil.copyfile(order.source, partial)

@@ -19,7 +19,7 @@ from colordaemon.cli import app
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
 from colordaemon.service import control
-from colordaemon.service.control import BadRequest, Commands, Control, NoAnswer, ask, run_errand
+from colordaemon.service.control import BadRequest, Commands, Control, NoAnswer, ask, run_command
 from colordaemon.service.job import Found, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.status import Reply
@@ -201,24 +201,24 @@ def fill(config: Config) -> None:
 
 def test_without_a_daemon_the_journal_answers(config: Config) -> None:
     fill(config)
-    status = run_errand(config, {"verb": "status"})
+    status = run_command(config, {"verb": "status"})
     assert status["daemon"] is None
     assert status["counts"]["queued"] == 2
     assert [job["reason"] for job in status["failed"]] == ["no film"]
-    queue = run_errand(config, {"verb": "queue"})
+    queue = run_command(config, {"verb": "queue"})
     assert [job["id"] for job in queue["jobs"]] == [2, 3]
-    assert run_errand(config, {"verb": "retry"}) == {"count": 1}
+    assert run_command(config, {"verb": "retry"}) == {"count": 1}
     source = str(config.inbox and config.inbox / "1.png")
-    assert run_errand(config, {"verb": "cancel", "jobs": [source, "3"]}) == {"count": 2}
-    assert run_errand(config, {"verb": "forget", "jobs": [2]}) == {"count": 1}
-    assert run_errand(config, {"verb": "pause"}) == {"paused": True}
-    assert run_errand(config, {"verb": "status"})["paused"]
+    assert run_command(config, {"verb": "cancel", "jobs": [source, "3"]}) == {"count": 2}
+    assert run_command(config, {"verb": "forget", "jobs": [2]}) == {"count": 1}
+    assert run_command(config, {"verb": "pause"}) == {"paused": True}
+    assert run_command(config, {"verb": "status"})["paused"]
 
 
 def test_many_files_are_retried_a_few_at_a_time_and_over_restarts(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "FEW", 2)
+    monkeypatch.setattr(control, "BATCH", 2)
     assert config.inbox is not None and config.state_dir is not None
     path = config.state_dir / "journal.sqlite3"
     with Journal(path) as journal:
@@ -237,7 +237,7 @@ def test_many_files_are_retried_a_few_at_a_time_and_over_restarts(
             journal.set_aside(job, State.FAILED, 5.0, code="media", reason="no film")
         later.turn()
         assert len(journal.ids(State.FAILED)) == 5  # it was asked for once
-    assert run_errand(config, {"verb": "retry"}) == {"count": 5}
+    assert run_command(config, {"verb": "retry"}) == {"count": 5}
     with Journal(path) as journal:
         assert journal.ids(State.FAILED) == []
 
@@ -246,7 +246,7 @@ def test_many_files_are_retried_a_few_at_a_time_and_over_restarts(
 def test_a_job_that_there_is_not_is_told(config: Config, which: str) -> None:
     fill(config)
     with pytest.raises(BadRequest, match="no job"):
-        run_errand(config, {"verb": "forget", "jobs": [which]})
+        run_command(config, {"verb": "forget", "jobs": [which]})
 
 
 @pytest.mark.parametrize(
@@ -257,12 +257,12 @@ def test_jobs_that_are_no_jobs_are_refused(config: Config, jobs: object) -> None
     fill(config)
     for verb in ("forget", "cancel", "first", "retry"):
         with pytest.raises(BadRequest, match=r"^jobs: |^no job"):
-            run_errand(config, {"verb": verb, "jobs": jobs})
+            run_command(config, {"verb": verb, "jobs": jobs})
 
 
 def test_before_the_first_start_there_is_nothing_to_ask(config: Config) -> None:
     with pytest.raises(ConfigError, match="no journal in"):
-        run_errand(config, {"verb": "status"})
+        run_command(config, {"verb": "status"})
 
 
 def test_the_commands_print_what_is_known_and_say_whether_it_worked(

@@ -88,13 +88,13 @@ def test_an_attempt_is_counted_before_the_work_begins(journal: Journal, tmp_path
 
 def test_a_polite_stop_is_no_attempt(journal: Journal) -> None:
     journal.add([photo()], 1.0)
-    journal.give_back(claim(journal), 2.0, code="stopped", reason="", counted=False)
+    journal.requeue(claim(journal), 2.0, code="stopped", reason="", counted=False)
     assert (journal.job(1).state, journal.job(1).attempts) == (State.QUEUED, 0)
 
 
 def test_a_job_that_waits_is_not_due_before_its_time(journal: Journal) -> None:
     journal.add([photo()], 1.0)
-    journal.give_back(claim(journal), 2.0, code="io", reason="", not_before=100.0)
+    journal.requeue(claim(journal), 2.0, code="io", reason="", not_before=100.0)
     assert journal.claim(99.9) is None
     assert journal.next_due() == 100.0
     assert claim(journal, 100.0).attempts == 2
@@ -232,7 +232,7 @@ def test_a_film_is_more_urgent_only_by_the_settings_and_until_it_was_tried(
     assert more_urgent()
     assert not journal.has_more_urgent_film(5, 1.0, [Path("/in")])
     assert not journal.has_more_urgent_film(0, 1.0, [Path("/other")])
-    journal.give_back(journal.job(3), 1.0, code="space", reason="")
+    journal.requeue(journal.job(3), 1.0, code="space", reason="")
     assert not more_urgent()
 
 

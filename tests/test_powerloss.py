@@ -23,7 +23,7 @@ from colordaemon.inbox.watcher import Settled
 from colordaemon.service.inboxes import Intake
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
-from colordaemon.service.messages import Begun, Finished, FromWorker, Order, Ready, ToWorker
+from colordaemon.service.messages import Finished, FromWorker, Order, Ready, Started, ToWorker
 from colordaemon.service.publisher import sweep
 from colordaemon.service.scheduler import Scheduler
 from colordaemon.service.supervisor import WorkerProcess
@@ -46,7 +46,7 @@ class Hand(WorkerProcess):
         seal(partial, message.source)
         target = message.folder / "film.color.mp4"
         self._saying += [
-            Begun(message.job),
+            Started(message.job),
             Finished(message.job, partial, target, "", "6 frames", ()),
         ]
 

@@ -31,7 +31,7 @@ def test_a_folder_has_its_own_priority_and_else_that_of_its_inbox() -> None:
 def test_what_waits_takes_other_priorities_a_few_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inboxes, "FEW", 2)
+    monkeypatch.setattr(inboxes, "BATCH", 2)
     with Journal(tmp_path / "journal") as journal:
         journal.add([Found(Path(f"/in/{number}.png"), 1, 1) for number in range(5)], 1.0)
         taker, changed = Intake(journal), []

@@ -100,7 +100,7 @@ class Killed(BaseException):
 
 STEPS = [
     *((os, name) for name in ("link", "unlink", "replace", "fsync", "utime")),
-    *((Journal, name) for name in ("give_back", "publishing", "finish", "set_aside", "retired")),
+    *((Journal, name) for name in ("requeue", "publishing", "finish", "set_aside", "retired")),
 ]
 
 

@@ -22,18 +22,18 @@ from colordaemon.inbox.stability import signature_of
 from colordaemon.service.job import Found, Job, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import (
-    Alive,
-    Begun,
+    Failed,
     Fault,
     Finished,
     FromWorker,
     Order,
+    Progress,
     Ready,
-    Refused,
     Segment,
+    Started,
+    StartFailed,
     Stop,
     ToWorker,
-    Unfit,
 )
 from colordaemon.service.pauses import BREAK_SECONDS, Pauses
 from colordaemon.service.running import Pace
@@ -118,7 +118,7 @@ class Stage:
         for _ in range(3):
             self.turn()
         order = self.puppet.orders[-1]
-        self.turn(Begun(order.job))
+        self.turn(Started(order.job))
         return order
 
     def finish(self, order: Order) -> Finished:
@@ -177,7 +177,7 @@ def test_a_photo_does_not_wait_for_a_film(stage: Stage) -> None:
     stage.turn()
     assert stage.names_ordered() == ["film.mp4", "photo.png"]  # one at a time
     photo = stage.puppet.orders[-1]
-    stage.turn(Begun(photo.job), stage.finish(photo))
+    stage.turn(Started(photo.job), stage.finish(photo))
     assert stage.job(photo.job).state is State.DONE
     assert stage.job(film.job).state is State.RUNNING
     stage.turn()
@@ -189,7 +189,7 @@ def test_a_crash_is_blamed_on_the_file_that_was_begun_last(stage: Stage) -> None
     stage.drop("photo.png")
     stage.turn()
     photo = stage.puppet.orders[-1]
-    stage.turn(Begun(photo.job))
+    stage.turn(Started(photo.job))
     stage.puppet.dead = True
     stage.turn()
     assert (stage.job(photo.job).crashes, stage.job(film.job).crashes) == (1, 0)
@@ -203,7 +203,7 @@ def test_a_file_that_kills_two_workers_is_set_aside_with_a_reason(stage: Stage) 
         stage.puppet.dead = True
         for _ in range(3):
             stage.turn(seconds=1.0)
-        stage.turn(Begun(stage.puppet.orders[-1].job))
+        stage.turn(Started(stage.puppet.orders[-1].job))
     assert stage.names_ordered() == ["bad.mp4", "bad.mp4", "good.mp4"]
     assert stage.job(1).state is State.FAILED
     told = (stage.places.failed / "bad.mp4.error.txt").read_text()
@@ -213,7 +213,7 @@ def test_a_file_that_kills_two_workers_is_set_aside_with_a_reason(stage: Stage) 
 @pytest.mark.logs_errors
 def test_a_worker_that_hangs_is_killed_and_that_counts_as_a_crash(stage: Stage) -> None:
     order = stage.begin("film.mp4")
-    stage.turn(Alive(order.job, 1.0, 10.0, 25), seconds=49)
+    stage.turn(Progress(order.job, 1.0, 10.0, 25), seconds=49)
     stage.turn(seconds=49)
     assert not stage.puppet.dead
     stage.turn(seconds=2)
@@ -235,11 +235,11 @@ def test_an_idle_worker_may_be_silent(stage: Stage) -> None:
 def test_trouble_with_the_machine_is_waited_out_longer_each_time(stage: Stage) -> None:
     order = stage.begin("film.mp4")
     for wait in (60.0, 300.0):
-        stage.turn(Refused(order.job, Fault.MACHINE, "Input/output error"))
+        stage.turn(Failed(order.job, Fault.MACHINE, "Input/output error"))
         assert stage.job(order.job).not_before == pytest.approx(stage.now + wait)
         stage.turn(seconds=wait + 1)
-        stage.turn(Begun(order.job))
-    stage.turn(Refused(order.job, Fault.MACHINE, "Input/output error"))
+        stage.turn(Started(order.job))
+    stage.turn(Failed(order.job, Fault.MACHINE, "Input/output error"))
     assert stage.job(order.job).state is State.FAILED
     assert "3 attempts failed, the last one: Input/output error" in stage.job(order.job).reason
 
@@ -247,11 +247,11 @@ def test_trouble_with_the_machine_is_waited_out_longer_each_time(stage: Stage) -
 @pytest.mark.logs_errors
 def test_what_nobody_has_foreseen_sets_a_file_aside_at_the_second_try(stage: Stage) -> None:
     order = stage.begin("film.mp4")
-    stage.turn(Refused(order.job, Fault.UNFORESEEN, "AttributeError()"))
+    stage.turn(Failed(order.job, Fault.UNFORESEEN, "AttributeError()"))
     assert stage.job(order.job).state is not State.FAILED
     for _ in range(3):
         stage.turn()
-    stage.turn(Begun(order.job), Refused(order.job, Fault.UNFORESEEN, "AttributeError()"))
+    stage.turn(Started(order.job), Failed(order.job, Fault.UNFORESEEN, "AttributeError()"))
     job = stage.job(order.job)
     assert (job.state, job.code) == (State.FAILED, "unforeseen")
     assert job.reason == "something unforeseen happened 2 times over it: AttributeError()"
@@ -261,10 +261,10 @@ def test_what_nobody_has_foreseen_sets_a_file_aside_at_the_second_try(stage: Sta
 def test_unforeseen_errors_of_files_never_pause_the_work(stage: Stage) -> None:
     stage.begin("1.mp4", "2.mp4", "3.mp4")
     for _ in range(4):
-        stage.turn(Refused(stage.puppet.orders[-1].job, Fault.UNFORESEEN, "KeyError()"))
+        stage.turn(Failed(stage.puppet.orders[-1].job, Fault.UNFORESEEN, "KeyError()"))
         for _ in range(3):
             stage.turn()
-        stage.turn(Begun(stage.puppet.orders[-1].job))
+        stage.turn(Started(stage.puppet.orders[-1].job))
     assert stage.dispatcher.pauses.reason(stage.now) is None
     assert "3.mp4" in stage.names_ordered()
 
@@ -292,7 +292,7 @@ def test_an_unforeseen_error_is_of_the_file_unless_the_machine_speaks(
 def test_when_file_after_file_fails_the_rest_is_not_tried(stage: Stage) -> None:
     stage.begin("1.mp4", "2.mp4", "3.mp4")
     for number in (1, 2):
-        stage.turn(Begun(number), Refused(number, Fault.MACHINE, "no such device"))
+        stage.turn(Started(number), Failed(number, Fault.MACHINE, "no such device"))
         stage.turn()
     assert stage.names_ordered() == ["1.mp4", "2.mp4"]
     assert stage.dispatcher.pauses.reason(stage.now) == "2 files failed one after the other"
@@ -302,7 +302,7 @@ def test_when_file_after_file_fails_the_rest_is_not_tried(stage: Stage) -> None:
 
 def test_a_clock_that_is_set_back_keeps_no_file_waiting(stage: Stage) -> None:
     order = stage.begin("film.mp4")
-    stage.turn(Refused(order.job, Fault.MACHINE, "Input/output error"))
+    stage.turn(Failed(order.job, Fault.MACHINE, "Input/output error"))
     due = stage.job(order.job).not_before
     stage.dispatcher.turn(stage.now + 1, stage.now + 1)
     assert stage.job(order.job).not_before == due > stage.now
@@ -312,7 +312,7 @@ def test_a_clock_that_is_set_back_keeps_no_file_waiting(stage: Stage) -> None:
 
 def test_a_start_with_the_clock_set_back_keeps_no_file_waiting(stage: Stage) -> None:
     order = stage.begin("film.mp4")
-    stage.turn(Refused(order.job, Fault.MACHINE, "Input/output error"))
+    stage.turn(Failed(order.job, Fault.MACHINE, "Input/output error"))
     stage.dispatcher.recover(stage.now - 86_400)
     assert stage.job(order.job).not_before == 0
 
@@ -323,7 +323,7 @@ def test_files_with_trouble_of_their_own_pause_nothing(stage: Stage) -> None:
     for number in (1, 2, 3):
         stage.turn()
         stage.turn()
-        stage.turn(Begun(number), Refused(number, Fault.FILE, "Permission denied"))
+        stage.turn(Started(number), Failed(number, Fault.FILE, "Permission denied"))
     stage.turn()
     assert stage.names_ordered() == [f"{number}.mp4" for number in range(1, 5)]
     assert stage.dispatcher.pauses.reason(stage.now) is None
@@ -334,26 +334,26 @@ def test_a_film_that_is_too_large_waits_alone(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     order = stage.begin("film.mp4", "b.mp4")
-    stage.turn(Refused(order.job, Fault.ROOM, "1 MiB free, about 9 MiB needed"))
+    stage.turn(Failed(order.job, Fault.ROOM, "1 MiB free, about 9 MiB needed"))
     stage.turn()
     assert stage.names_ordered() == ["film.mp4", "b.mp4"]
-    stage.turn(Begun(2), stage.finish(stage.puppet.orders[-1]))
+    stage.turn(Started(2), stage.finish(stage.puppet.orders[-1]))
     for _ in range(3):
         stage.turn(seconds=301)
-        stage.turn(Begun(1), Refused(1, Fault.ROOM, "1 MiB free, about 9 MiB needed"))
+        stage.turn(Started(1), Failed(1, Fault.ROOM, "1 MiB free, about 9 MiB needed"))
     assert (stage.job(1).state, stage.job(1).attempts) == (State.QUEUED, 0)
     assert sum("waits for space, and no other" in line for line in caplog.messages) == 1
 
 
 def test_a_full_disk_pauses_all_work_and_no_file_pays_for_it(stage: Stage) -> None:
     order = stage.begin("film.mp4", "b.mp4")
-    stage.turn(Refused(order.job, Fault.SPACE, "No space left on device"))
+    stage.turn(Failed(order.job, Fault.SPACE, "No space left on device"))
     stage.turn(seconds=1)
     assert stage.names_ordered() == ["film.mp4"]
     assert (stage.job(order.job).state, stage.job(order.job).attempts) == (State.QUEUED, 0)
     stage.turn(seconds=40)
     assert stage.names_ordered() == ["film.mp4", "b.mp4"]  # which may be smaller
-    stage.turn(Begun(2), stage.finish(stage.puppet.orders[-1]))
+    stage.turn(Started(2), stage.finish(stage.puppet.orders[-1]))
     stage.turn(seconds=40)
     assert stage.names_ordered()[-1] == "film.mp4"
 
@@ -376,10 +376,10 @@ def test_work_begins_only_with_space_to_spare(
 @pytest.mark.logs_errors
 def test_a_hopeless_file_fails_at_once_and_color_is_skipped(stage: Stage) -> None:
     order = stage.begin("bad.mp4", "color.mp4")
-    stage.turn(Refused(order.job, Fault.MEDIA, f"{order.source}: no film"))
+    stage.turn(Failed(order.job, Fault.MEDIA, f"{order.source}: no film"))
     assert (stage.job(order.job).state, stage.job(order.job).reason) == (State.FAILED, "no film")
     stage.turn()
-    stage.turn(Begun(2), Refused(2, Fault.COLOR, "has real color"))
+    stage.turn(Started(2), Failed(2, Fault.COLOR, "has real color"))
     assert stage.job(2).state is State.SKIPPED
     assert not (stage.places.failed / "color.mp4.error.txt").exists()
 
@@ -387,7 +387,7 @@ def test_a_hopeless_file_fails_at_once_and_color_is_skipped(stage: Stage) -> Non
 @pytest.mark.logs_errors
 def test_wrong_settings_stop_the_queue_until_there_are_others(stage: Stage) -> None:
     order = stage.begin("film.mp4")
-    stage.turn(Refused(order.job, Fault.SETTINGS, "no encoder option crff"))
+    stage.turn(Failed(order.job, Fault.SETTINGS, "no encoder option crff"))
     stage.turn(seconds=100_000)
     assert len(stage.names_ordered()) == 1
     stage.dispatcher.reload(Routing(Config(jobs=JobSettings(free_mib=0))), [stage.places])
@@ -397,7 +397,7 @@ def test_wrong_settings_stop_the_queue_until_there_are_others(stage: Stage) -> N
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_daemon(stage: Stage) -> None:
-    stage.first_words = Unfit("no model file x")
+    stage.first_words = StartFailed("no model file x")
     stage.turn()
     with pytest.raises(ModelError, match="no model file x"):
         stage.turn()
@@ -409,7 +409,7 @@ def test_a_new_model_that_cannot_be_loaded_stops_the_queue_and_not_the_daemon(
 ) -> None:
     stage.turn()
     stage.turn()
-    stage.first_words = Unfit("no model file x")
+    stage.first_words = StartFailed("no model file x")
     stage.dispatcher.reload(Routing(Config(jobs=JobSettings(free_mib=0))), [stage.places])
     for _ in range(3):
         stage.turn()
@@ -439,7 +439,7 @@ def test_stopping_gives_the_file_back_uncounted(stage: Stage) -> None:
     stage.dispatcher.close_down()
     stage.dispatcher.stop_work()
     assert isinstance(stage.puppet.heard[-1], Stop)
-    stage.turn(Refused(order.job, Fault.STOPPED, "stopped"))
+    stage.turn(Failed(order.job, Fault.STOPPED, "stopped"))
     assert (stage.job(1).state, stage.job(1).attempts) == (State.QUEUED, 0)
     stage.turn(seconds=100)
     assert len(stage.names_ordered()) == 1
@@ -450,7 +450,7 @@ def test_a_running_file_can_be_cancelled(stage: Stage) -> None:
     work = order.folder / f"{order.tag}.work"
     work.mkdir()
     assert stage.dispatcher.cancel(order.job) and not stage.dispatcher.cancel(2)
-    stage.turn(Refused(order.job, Fault.STOPPED, "stopped"))
+    stage.turn(Failed(order.job, Fault.STOPPED, "stopped"))
     assert stage.job(order.job).state is State.CANCELLED
     assert not work.exists()
     stage.turn()
@@ -470,7 +470,7 @@ def test_a_file_that_is_gone_when_its_turn_comes_is_cancelled(stage: Stage) -> N
 def test_a_file_that_goes_away_under_the_worker_has_not_failed(stage: Stage, fault: Fault) -> None:
     order = stage.begin("a.mp4")
     order.source.unlink()
-    stage.turn(Refused(order.job, fault, "No such file"))
+    stage.turn(Failed(order.job, fault, "No such file"))
     assert (stage.job(1).state, stage.job(1).code) == (State.CANCELLED, "gone")
 
 
@@ -482,7 +482,7 @@ def test_a_film_whose_share_goes_away_keeps_what_is_finished(stage: Stage) -> No
     work.mkdir()
     stage.places.inbox.rename(stage.places.inbox.with_name("away"))
     stage.places.inbox.mkdir()  # the empty mount point
-    stage.turn(Refused(order.job, Fault.MACHINE, "Input/output error"))
+    stage.turn(Failed(order.job, Fault.MACHINE, "Input/output error"))
     assert (stage.job(1).state, stage.job(1).attempts) == (State.QUEUED, 0)
     assert work.exists()
 
@@ -530,7 +530,7 @@ def test_an_obstructed_folder_of_the_outbox_holds_up_its_own_results_and_no_othe
             raise Obstructed(errno.ENOTDIR, "it is a symbolic link", "out/sub")
 
         patch.setattr("colordaemon.service.publisher.publish", refuse)
-        stage.turn(Begun(order.job), stage.finish(order))
+        stage.turn(Started(order.job), stage.finish(order))
         for _ in range(20):
             stage.turn(seconds=40)
         assert stage.job(order.job).state is State.PUBLISHING
@@ -542,10 +542,10 @@ def test_an_obstructed_folder_of_the_outbox_holds_up_its_own_results_and_no_othe
 
 def test_the_end_of_a_resumed_film_is_foreseen_from_what_was_done_since() -> None:
     pace = Pace()
-    pace.feed(Alive(1, 0.0, 1000.0, 0), 100.0)
+    pace.feed(Progress(1, 0.0, 1000.0, 0), 100.0)
     assert (str(pace), pace.seconds_left) == ("", math.inf)
-    pace.feed(Alive(1, 500.0, 1000.0, 1), 130.0)  # it goes on in the middle
-    pace.feed(Alive(1, 510.0, 1000.0, 251), 140.0)
+    pace.feed(Progress(1, 500.0, 1000.0, 1), 130.0)  # it goes on in the middle
+    pace.feed(Progress(1, 510.0, 1000.0, 251), 140.0)
     assert pace.seconds_left == pytest.approx(490.0)
     assert str(pace) == "51%, 25.0 fps, 8 min left"
 
@@ -553,8 +553,8 @@ def test_the_end_of_a_resumed_film_is_foreseen_from_what_was_done_since() -> Non
 def test_a_film_that_is_nearly_done_is_finished_before_the_end(stage: Stage) -> None:
     order = stage.begin("film.mp4")
     assert stage.dispatcher.running.seconds_left == math.inf
-    stage.turn(Alive(order.job, 1.0, 100.0, 25))
-    stage.turn(Alive(order.job, 99.0, 100.0, 2475), seconds=98.0)
+    stage.turn(Progress(order.job, 1.0, 100.0, 25))
+    stage.turn(Progress(order.job, 99.0, 100.0, 2475), seconds=98.0)
     assert stage.dispatcher.running.seconds_left == pytest.approx(1.0)
 
 
@@ -588,7 +588,7 @@ def test_each_file_goes_to_the_outbox_of_its_inbox(one_and_other: tuple[Places, 
         assert order.folder == other.outbox
         stage.turn(stage.finish(order))
         assert stage.puppet.orders[-1].folder == one.outbox
-        stage.turn(Begun(2), stage.finish(stage.puppet.orders[-1]))
+        stage.turn(Started(2), stage.finish(stage.puppet.orders[-1]))
         assert [path.name for each in one_and_other for path in each.outbox.iterdir()] == [
             "a.color.png"
         ] * 2
@@ -604,12 +604,12 @@ def test_files_of_an_inbox_that_is_gone_wait_and_the_others_go_on(
         one.inbox.rename(one.inbox.with_name("away"))
         for _ in range(3):
             stage.turn()
-        assert stage.dispatcher.suspects() == {one.inbox}  # and whoever watches looks
+        assert stage.dispatcher.take_missing_inboxes() == {one.inbox}  # and whoever watches looks
         stage.dispatcher.serve([other.inbox])
         stage.turn()
         order = stage.puppet.orders[-1]
         assert order.source == other.inbox / "a.png"
-        stage.turn(Begun(order.job), stage.finish(order))
+        stage.turn(Started(order.job), stage.finish(order))
         stage.turn(seconds=10_000)
         assert stage.names_ordered() == ["a.png"]
         assert stage.dispatcher.next_due(stage.now, stage.now) == math.inf
@@ -625,10 +625,10 @@ def test_a_full_outbox_holds_up_no_other(one_and_other: tuple[Places, Places]) -
     with open_stage(one, other) as stage:
         film = stage.begin("film.mp4", "next.mp4")
         stage.drop("film.mp4", places=other)
-        stage.turn(Refused(film.job, Fault.SPACE, "No space left on device"))
+        stage.turn(Failed(film.job, Fault.SPACE, "No space left on device"))
         assert stage.puppet.orders[-1].source == other.inbox / "film.mp4"
         assert stage.dispatcher.space.reason(stage.now) == "No space left on device"
-        stage.turn(Begun(3), stage.finish(stage.puppet.orders[-1]), seconds=40)
+        stage.turn(Started(3), stage.finish(stage.puppet.orders[-1]), seconds=40)
         assert stage.puppet.orders[-1].source == one.inbox / "next.mp4"
 
 
@@ -648,7 +648,7 @@ def test_two_inboxes_may_share_an_outbox(tmp_path: Path, overwrite: bool) -> Non
                 made[order.job] = order
                 partial = stage.finish(order)
                 partial.partial.write_bytes(bytes(order.source))
-                stage.turn(Begun(order.job), partial)
+                stage.turn(Started(order.job), partial)
         results = {path.name: path.read_bytes() for path in out.iterdir()}
         assert results == {
             "a.color.png": bytes(one.inbox / "a.png"),
@@ -668,7 +668,7 @@ def test_reasons_of_two_inboxes_in_one_outbox_lie_apart(tmp_path: Path) -> None:
         for number in (1, 2):
             for _ in range(3):
                 stage.turn()
-            stage.turn(Begun(number), Refused(number, Fault.MEDIA, f"reason {number}"))
+            stage.turn(Started(number), Failed(number, Fault.MEDIA, f"reason {number}"))
         told = [(places.failed / "a.png.error.txt").read_text() for places in both]
         assert ["reason 1" in told[0], "reason 2" in told[1]] == [True, True]
 
@@ -700,11 +700,11 @@ def test_a_film_makes_way_for_an_urgent_one_and_goes_on_later(
         for _ in range(3):
             stage.turn()
         assert [type(message) for message in stage.puppet.heard] == [Order, Stop]  # asked once
-        stage.turn(Refused(film.job, Fault.STOPPED, "stopped"))
+        stage.turn(Failed(film.job, Fault.STOPPED, "stopped"))
         assert stage.names_ordered() == ["film.mp4", "urgent.mp4"]
         assert (stage.job(film.job).state, stage.job(film.job).attempts) == (State.QUEUED, 0)
         urgent = stage.puppet.orders[-1]
-        stage.turn(Begun(urgent.job), stage.finish(urgent))
+        stage.turn(Started(urgent.job), stage.finish(urgent))
         assert stage.names_ordered() == ["film.mp4", "urgent.mp4", "film.mp4"]
 
 

@@ -27,15 +27,15 @@ from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
 from colordaemon.service import worker
 from colordaemon.service.messages import (
-    Alive,
-    Begun,
+    Failed,
     Fault,
     Finished,
     FromWorker,
+    Heartbeat,
     Order,
-    Refused,
+    Progress,
     Segment,
-    Working,
+    Started,
 )
 
 
@@ -62,11 +62,11 @@ def last_words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) ->
         queued = signature_of(source)
         assert queued is not None
         ours.send(Order(1, source, outbox, ".job", source.parent, outbox, queued))
-        while not said or not isinstance(said[-1], Finished | Refused):
+        while not said or not isinstance(said[-1], Finished | Failed):
             said.append(ours.recv())
         ours.close()
         assert isinstance(running.exception(), EOFError)
-    assert isinstance(said[0], Begun)
+    assert isinstance(said[0], Started)
     return said
 
 
@@ -80,7 +80,7 @@ def test_a_large_photo_tells_of_every_stretch_of_it(
     said = words_of(source, model, monkeypatch)
     bands = ramp.size // _BAND_PIXELS
     # Reading it small and encoding it tell about every percent.
-    assert sum(isinstance(word, Working) for word in said) > bands + 20
+    assert sum(isinstance(word, Heartbeat) for word in said) > bands + 20
 
 
 def test_a_film_tells_of_its_end_after_the_last_frame(
@@ -88,9 +88,9 @@ def test_a_film_tells_of_its_end_after_the_last_frame(
 ) -> None:
     said = words_of(make_film(tmp_path / "film.mp4", 50), model, monkeypatch)
     kinds = [type(word) for word in said]
-    assert kinds.count(Alive) == 1 + 50
+    assert kinds.count(Progress) == 1 + 50
     behind = kinds[len(kinds) - kinds[::-1].index(Segment) :]
-    assert behind.count(Working) >= 50 + 50 + 1  # each packet joined and verified; the checksum
+    assert behind.count(Heartbeat) >= 50 + 50 + 1  # each packet joined and verified; the checksum
 
 
 def test_the_way_to_where_a_film_goes_on_tells_too_and_can_be_stopped(
@@ -128,14 +128,14 @@ def test_what_a_disk_cannot_read_is_no_damage_of_the_film(
     film = make_film(tmp_path / "film.mp4", 10)
     film.write_bytes(film.read_bytes()[:-400])  # as FFmpeg sees a film whose end cannot be read
     said = last_words_of(film, model, monkeypatch)[-1]
-    assert isinstance(said, Refused) and said.fault is Fault.MEDIA
+    assert isinstance(said, Failed) and said.fault is Fault.MEDIA
 
     def broken(file: int, length: int, at: int) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "pread", broken)
     said = last_words_of(film, model, monkeypatch)[-1]
-    assert said == Refused(1, Fault.MACHINE, f"Input/output error ({film})")
+    assert said == Failed(1, Fault.MACHINE, f"Input/output error ({film})")
 
 
 @pytest.mark.parametrize("is_full", [False, True])
@@ -153,7 +153,7 @@ def test_a_file_that_asks_too_much_is_to_blame_where_others_could_be_done(
     (tmp_path / "photo.png").write_bytes(b"1")
     monkeypatch.setattr(worker.Worker, "run", suppressing_exits(worker.Worker.run))
     said = last_words_of(tmp_path / "photo.png", model, monkeypatch)[-1]
-    assert isinstance(said, Refused)
+    assert isinstance(said, Failed)
     assert said.fault is (Fault.MACHINE if is_full else Fault.FILE)
 
 

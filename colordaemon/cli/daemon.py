@@ -227,10 +227,10 @@ def _named(job: str) -> str:
 
 def _ask(config: Path, request: dict[str, Any]) -> Reply:
     with exit_codes():
-        from colordaemon.service.control import NoAnswer, run_errand
+        from colordaemon.service.control import NoAnswer, run_command
 
         try:
-            return run_errand(load_config(config), request)
+            return run_command(load_config(config), request)
         except (BadRequest, NoAnswer) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(FAILED) from None

@@ -30,13 +30,13 @@ from colordaemon.service.records import Records
 from colordaemon.service.status import Reply, queue, status
 
 _LONGEST = 1 << 20  # bytes of a request
-_MOST = 32  # callers at once
+_MOST_CALLERS = 32  # callers at once
 _CALL_SECONDS = 10.0  # for a caller to say what it wants, and once more to read the reply
 _CREDENTIALS = struct.Struct("3i")  # of SO_PEERCRED: process, user, group
-FEW = 1000  # jobs in one turn; writing them anew takes 20 ms
+BATCH = 1000  # jobs in one turn; writing them anew takes 20 ms
 _RETRIED = "retried up to"  # a fact: which of all that failed are queued again
-MOST = 10_000  # jobs in one request: looking them up takes half a second
-_LOOKING = {"status": status, "queue": queue}
+MOST_JOBS = 10_000  # jobs in one request: looking them up takes half a second
+_READ_ONLY = {"status": status, "queue": queue}
 log = logging.getLogger(__name__)
 
 
@@ -105,14 +105,14 @@ class Control:
             connection, _ = self._server.accept()
         except OSError:
             return
-        if len(self._callers) >= _MOST:
-            self._drop(self._least_missed())
+        if len(self._callers) >= _MOST_CALLERS:
+            self._drop(self._caller_to_drop())
         connection.setblocking(False)
         _, user, _ = _peer(connection)
         self._callers[connection] = _Caller(user, self._clock() + _CALL_SECONDS)
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._read(connection))
 
-    def _least_missed(self) -> socket.socket:
+    def _caller_to_drop(self) -> socket.socket:
         """The first caller of whoever has most of them: nobody can shut out all others."""
         ((user, _),) = Counter(caller.user for caller in self._callers.values()).most_common(1)
         return next(each for each, caller in self._callers.items() if caller.user == user)
@@ -128,14 +128,14 @@ class Control:
             data = b""
         caller.heard += data
         if b"\n" in caller.heard:
-            self._reply(connection, caller, self._said_to(bytes(caller.heard)))
+            self._reply(connection, caller, self._answer_to(bytes(caller.heard)))
         elif len(caller.heard) > _LONGEST:
             said = {"error": f"expected a line of at most {_LONGEST} bytes"}
             self._reply(connection, caller, said)
         elif not data:
             self._drop(connection)
 
-    def _said_to(self, line: bytes) -> Reply:
+    def _answer_to(self, line: bytes) -> Reply:
         """An answer to every line that there can be."""
         try:
             request = json.loads(line)
@@ -285,9 +285,9 @@ class Commands:
     def turn(self) -> None:
         """Go on with what many jobs are concerned by; a few of them at a time."""
         if behind := self._journal.fact(_RETRIED):
-            ids = self._journal.ids(State.FAILED, behind=int(behind), limit=FEW)
+            ids = self._journal.ids(State.FAILED, behind=int(behind), limit=BATCH)
             self._journal.retry(self._wall(), ids)
-            self._journal.note(_RETRIED, str(ids[-1]) if len(ids) == FEW else "")
+            self._journal.note(_RETRIED, str(ids[-1]) if len(ids) == BATCH else "")
 
     @property
     def is_busy(self) -> bool:
@@ -311,8 +311,10 @@ class Commands:
         """Numbers of jobs; a path stands for the latest job of that file."""
         if not isinstance(which, list):
             raise BadRequest(f"jobs: expected a list, found {_shown(which)}")
-        if len(which) > MOST:
-            raise BadRequest(f"jobs: found {len(which)}, expected at most {MOST} in one request")
+        if len(which) > MOST_JOBS:
+            raise BadRequest(
+                f"jobs: found {len(which)}, expected at most {MOST_JOBS} in one request"
+            )
         return [self._id(one) for one in which]
 
     def _id(self, one: object) -> int:
@@ -336,16 +338,16 @@ def _shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def run_errand(config: Config, request: Reply) -> Reply:
+def run_command(config: Config, request: Reply) -> Reply:
     """Raises BadRequest, NoAnswer, and ConfigError where neither a daemon nor a journal is."""
     places = find_places(config)[0]  # control and journal are the same for all inboxes
     if (reply := ask(places.control, request)) is not None:
         return reply
     if not places.journal.exists():
         raise ConfigError(f"state_dir: there is no journal in {places.state} yet")
-    if request["verb"] in _LOOKING:
+    if request["verb"] in _READ_ONLY:
         with Records(places.journal) as records:
-            return _LOOKING[request["verb"]](records) | {"daemon": None}
+            return _READ_ONLY[request["verb"]](records) | {"daemon": None}
     with locked_state(places.state), Journal(places.journal) as journal:
         commands = Commands(journal, time.time)
         reply = commands.run(request)

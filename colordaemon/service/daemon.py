@@ -22,7 +22,7 @@ from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
 from colordaemon.inbox.folders import Places, find_places, locked_state, make_state
 from colordaemon.logs import printable
 from colordaemon.service.control import Commands, Control
-from colordaemon.service.event_loop import Listening, Notifier, Signals, Wake
+from colordaemon.service.event_loop import EventLoop, Notifier, Signals, Wake
 from colordaemon.service.hooks import HookRunner
 from colordaemon.service.inboxes import Inboxes, Intake
 from colordaemon.service.job import Reason, State
@@ -72,7 +72,7 @@ def _wait_after(trouble: str) -> None:
     log.error("%s; again in %g s", trouble, DISK_SECONDS)
     notifier = Notifier()
     notifier.status(f"waiting: {printable(trouble)}")
-    notifier.more_time(60)
+    notifier.extend_timeout(60)
     notifier.ping(time.monotonic())
     time.sleep(DISK_SECONDS)
 
@@ -107,7 +107,7 @@ class Daemon:
     ) -> None:
         self._load, self._config, self._places, self._journal = load, config, all_places, journal
         self._routing = Routing(config)
-        self._listening = Listening(wake)
+        self._event_loop = EventLoop(wake)
         self._notifier = Notifier()
         self._scheduler = Scheduler(journal, all_places, self._routing, make_worker)
         self._intake = Intake(journal)
@@ -115,7 +115,7 @@ class Daemon:
         self._hooks = HookRunner(journal, config.after)
         self._pruning = Pruning(journal, config.journal, self._scheduler.lifecycle_of)
         self._commands = Commands(journal, time.time, cancel_running=self._scheduler.cancel)
-        self._control = Control(all_places[0].control, self._listening.selector, self._answer)
+        self._control = Control(all_places[0].control, self._event_loop.selector, self._answer)
         self._is_ready = False
         self._status_at, self._retire_at = 0.0, 0.0
         self._retiring = deque[Iterator[None]]()
@@ -139,29 +139,29 @@ class Daemon:
         self._scheduler.close()
         with suppress(sqlite3.Error, OSError):
             for task in self._scheduler.running:
-                task.lifecycle.give_back(task.job, Reason.STOPPED, "", time.time())
+                task.lifecycle.requeue(task.job, Reason.STOPPED, "", time.time())
         self._control.close()
         self._hooks.close()
-        self._listening.close()
+        self._event_loop.close()
 
     # One turn
 
     def _turn(self) -> None:
         now, wall = time.monotonic(), time.time()
-        self._take_in(now, wall)
+        self._queue_new_files(now, wall)
         self._retire_some()
         self._intake.turn()
         self._commands.turn()
-        self._pause_or_go_on()
+        self._apply_pause()
         self._scheduler.turn(now, wall)
         self._hooks.turn(now, wall)
         self._pruning.turn(now, wall)
         self._control.turn(now)
-        self._tell_systemd(now)
+        self._notify_systemd(now)
 
-    def _take_in(self, now: float, wall: float) -> None:
-        if suspects := self._scheduler.suspects():
-            self._inboxes.rescan(now, *suspects)
+    def _queue_new_files(self, now: float, wall: float) -> None:
+        if missing := self._scheduler.take_missing_inboxes():
+            self._inboxes.rescan(now, *missing)
         added, is_due = 0, now >= self._retire_at and not self._retiring
         if is_due:
             self._retire_at = now + RETIRE_SECONDS
@@ -191,18 +191,18 @@ class Daemon:
             if next(self._retiring[0], self) is self:  # at its end
                 self._retiring.popleft()
 
-    def _pause_or_go_on(self) -> None:
+    def _apply_pause(self) -> None:
         if self._journal.fact("paused") == "yes":
-            self._scheduler.pauses.hold("paused", "paused by command")
+            self._scheduler.pauses.add("paused", "paused by command")
         else:
-            self._scheduler.pauses.release("paused")
+            self._scheduler.pauses.remove("paused")
 
-    def _tell_systemd(self, now: float) -> None:
+    def _notify_systemd(self, now: float) -> None:
         if not self._is_ready and self._scheduler.ready_on:
             self._is_ready = True  # and the first look at the inbox is behind us
             self._notifier.ready()
         elif not self._is_ready:
-            self._notifier.more_time(60)
+            self._notifier.extend_timeout(60)
         if now >= self._status_at:
             self._status_at = now + STATUS_SECONDS
             self._notifier.status(self._status(now).line)
@@ -226,7 +226,7 @@ class Daemon:
     # Waiting
 
     def _wait(self) -> None:
-        self._listening.follow(self._scheduler.worker)
+        self._event_loop.listen_to(self._scheduler.worker)
         now, wall = time.monotonic(), time.time()
         due = min(
             self._inboxes.next_due,
@@ -237,7 +237,7 @@ class Daemon:
         )
         if self._retiring or self._intake.is_busy or self._commands.is_busy:
             due = now
-        self._listening.wait(min(max(0.0, due - now), self._longest_turn()))
+        self._event_loop.wait(min(max(0.0, due - now), self._longest_turn()))
 
     def _longest_turn(self) -> float:
         if self._hooks.is_busy:

@@ -84,7 +84,7 @@ class Signals:
             self.ends += 1
 
 
-class Listening:
+class EventLoop:
     """Waits for whoever has something to say, but not longer than it is told to.
 
     Callers register with the selector a function that is called when they have something."""
@@ -95,7 +95,7 @@ class Listening:
         self._worker: WorkerProcess | None = None
         self._worker_fd = -1
 
-    def follow(self, worker: WorkerProcess | None) -> None:
+    def listen_to(self, worker: WorkerProcess | None) -> None:
         """Listen to the worker of this moment."""
         if worker is self._worker:
             return
@@ -143,7 +143,7 @@ class Notifier:
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
-    def more_time(self, seconds: float) -> None:
+    def extend_timeout(self, seconds: float) -> None:
         """To load a model; without this a start takes as long as the unit allows."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 

@@ -123,12 +123,12 @@ class Hooks:
 
 
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 3600.0  # seconds between two tries for one job
-BREATH = 60.0  # seconds, at the most, for which nothing is told while every hook fails
+LONGEST_BACKOFF = 60.0  # seconds, at the most, for which nothing is told while every hook fails
 END_SECONDS = 3 * 86400.0  # over a weekend; what is older than that is given up
 
 
 @dataclass(frozen=True)
-class _Again:
+class _Retry:
     """What is still to run for a job, and when."""
 
     commands: Sequence[Command]
@@ -151,8 +151,8 @@ class HookRunner:
     def _take(self, settings: AfterSettings) -> None:
         """Hooks that are new are not told of all that was done before them."""
         self._hooks = Hooks(commands_of(settings), settings.hook_seconds)
-        self._again: dict[int, _Again] = {}
-        self._breath = self._silent_until = 0.0
+        self._retries: dict[int, _Retry] = {}
+        self._backoff = self._silent_until = 0.0
         if self._hooks and not self._journal.has_hook:
             self._journal.announce_nothing()
         self._journal.note("hook", "yes" if self._hooks else "")
@@ -177,24 +177,24 @@ class HookRunner:
         self._hooks.close()
 
     def _ended(self, job: Job, now: float, wall: float) -> None:
-        before = self._again.pop(job.id, None)
+        before = self._retries.pop(job.id, None)
         if not self._hooks.failed:
-            self._breath = 0.0
+            self._backoff = 0.0
             self._journal.announced(job)
             return
-        self._breath = min(BREATH, 2 * self._breath or 1.0)
-        self._silent_until = now + self._breath
+        self._backoff = min(LONGEST_BACKOFF, 2 * self._backoff or 1.0)
+        self._silent_until = now + self._backoff
         if wall - job.changed >= END_SECONDS:
             log.error("hook: gave up for %s", printable(str(job.source)))
             self._journal.announced(job)
             return
         pause = min(LONGEST_PAUSE, 4 * before.pause) if before else FIRST_PAUSE
-        self._again[job.id] = _Again(self._hooks.failed, pause, now + pause)
+        self._retries[job.id] = _Retry(self._hooks.failed, pause, now + pause)
 
     def _next(self, now: float) -> None:
         """The job that has waited longest, past those whose pause is not over."""
-        for job in self._journal.to_announce(len(self._again) + 1):
-            again = self._again.get(job.id)
+        for job in self._journal.to_announce(len(self._retries) + 1):
+            again = self._retries.get(job.id)
             if again is None or now >= again.due:
                 self._hooks.start(job, now, again.commands if again else None)
                 return

@@ -26,7 +26,7 @@ from colordaemon.service.lifecycle import JobLifecycle
 
 log = logging.getLogger(__name__)
 
-FEW = 1000  # jobs in one turn, which take 30 ms
+BATCH = 1000  # jobs in one turn, which take 30 ms
 LOCK_SECONDS = 60.0  # after which another user's lock on an inbox holds up nobody any more
 
 
@@ -228,7 +228,7 @@ class Intake:
 
     def turn(self) -> None:
         """Give a few of those that wait their new priorities."""
-        few, self._to_prioritize = self._to_prioritize[:FEW], self._to_prioritize[FEW:]
+        few, self._to_prioritize = self._to_prioritize[:BATCH], self._to_prioritize[BATCH:]
         if few:
             self._journal.prioritize(few, self._priority_of)
 

@@ -150,7 +150,7 @@ class Journal(Records):
         """Some of the work is safe, so that earlier failures count no more."""
         self._set(job, State.RUNNING, attempts=1, crashes=0)
 
-    def give_back(
+    def requeue(
         self, job: Job, now: float, *, code: Reason, reason: str, not_before: float = 0.0,
         counted: bool = True,
     ) -> None:  # fmt: skip

@@ -205,7 +205,7 @@ class Pruning:
         lifecycle_of: Callable[[Path], JobLifecycle | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._journal, self._ends_of, self._clock = journal, lifecycle_of, clock
+        self._journal, self._lifecycle_of, self._clock = journal, lifecycle_of, clock
         self.reload(settings)
 
     def reload(self, settings: JournalSettings) -> None:
@@ -232,19 +232,19 @@ class Pruning:
         jobs = self._journal.following(self._behind, ROWS)
         last = self._journal.last_id  # stays, or its number would be given to another file
         self._tells = self._journal.has_hook
-        to_forget, to_thin = list[int](), list[int]()
+        to_forget, to_shorten = list[int](), list[int]()
         until = self._clock() + SLICE_SECONDS
         for job in jobs:
             if self._is_over(job, wall):
                 if job.id != last and not self._is_needed(job):
                     to_forget.append(job.id)
                 elif job.inventory != NO_INVENTORY:
-                    to_thin.append(job.id)
+                    to_shorten.append(job.id)
             self._behind = job.id
             if self._clock() >= until:
                 break
-        if to_thin:
-            self._journal.drop_inventories(to_thin)
+        if to_shorten:
+            self._journal.drop_inventories(to_shorten)
         if to_forget:
             self._forgotten += self._journal.forget(to_forget)
         return len(jobs) < ROWS and (not jobs or self._behind == jobs[-1].id)
@@ -255,5 +255,5 @@ class Pruning:
         return job.state in ENDS and not is_due and wall - job.changed > self._seconds
 
     def _is_needed(self, job: Job) -> bool:
-        lifecycle = self._ends_of(job.source)
+        lifecycle = self._lifecycle_of(job.source)
         return lifecycle is None or lifecycle.needs(job)

@@ -22,7 +22,7 @@ from colordaemon.service.job import Job, Partial, Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import Finished
 from colordaemon.service.pauses import OutboxSpace
-from colordaemon.service.publisher import Tell, deliver, deliver_again, remove_work, tag_of
+from colordaemon.service.publisher import Tell, deliver, remove_work, resume_delivery, tag_of
 from colordaemon.service.source_action import retire
 
 LONGEST_WAIT = 3600.0  # seconds between two tries
@@ -46,7 +46,7 @@ class JobLifecycle:
         """
         found = look_beneath(self.places.inbox, job.source)
         if found is None and not self.inbox_is_there():
-            self.give_back(job, Reason.INBOX, "the inbox is gone", wall, wait_seconds=GONE_SECONDS)
+            self.requeue(job, Reason.INBOX, "the inbox is gone", wall, wait_seconds=GONE_SECONDS)
         elif found is None:
             self.set_aside(job, State.CANCELLED, Reason.GONE, "the file is gone", wall)
         elif not found.is_same(job.queued):
@@ -60,25 +60,25 @@ class JobLifecycle:
         after it was queued, it has to be quiet once more, like a new file."""
         found = look_beneath(self.places.inbox, job.source)
         if found is None:  # gone in this moment
-            self.give_back(job, Reason.TOUCHED, "", wall, wait_seconds=QUIET_SECONDS)
+            self.requeue(job, Reason.TOUCHED, "", wall, wait_seconds=QUIET_SECONDS)
             return False
         if not found.is_untouched(job.queued):
             wait = QUIET_SECONDS - (wall - found.ctime_ns / 1e9)
             if 0 < wait <= QUIET_SECONDS:
                 reason = "something was done to the file; waiting until it is quiet"
-                self.give_back(job, Reason.TOUCHED, reason, wall, wait_seconds=wait)
+                self.requeue(job, Reason.TOUCHED, reason, wall, wait_seconds=wait)
                 return False
             self._journal.touched(job, found.ctime_ns)
         return True
 
-    def may_be_half(self, job: Job, reason: str, wall: float) -> bool:
+    def may_be_incomplete(self, job: Job, reason: str, wall: float) -> bool:
         """Whether a file that looks damaged may be a copy that stalls. It is tried once more after
         it has been quiet for longer; when it goes on meanwhile, it settles anew as another file."""
         wait = self._config.jobs.retry_seconds - quiet_seconds(job.source, wall)
         if wait <= 0:
             return False
         log.info("%s: %s; is it still being copied? again in %.0f s", job.source, reason, wait)
-        self.give_back(job, Reason.HALF, reason, wall, wait_seconds=wait)
+        self.requeue(job, Reason.HALF, reason, wall, wait_seconds=wait)
         return True
 
     def inbox_is_there(self) -> bool:
@@ -104,10 +104,10 @@ class JobLifecycle:
         overwrite = self._may_replace(job.target, job.source)
         is_whole = job.retire != "keep"
         tell, top = self._tell(job, wall, is_whole), self.places.outbox
-        target = deliver_again(job, tell, overwrite=overwrite, top=top)
+        target = resume_delivery(job, tell, overwrite=overwrite, top=top)
         if target is None:
             log.warning("%s: its result was lost before it was published; again", job.source)
-            self.give_back(job, Reason.LOST, "the result was lost before it was published", wall)
+            self.requeue(job, Reason.LOST, "the result was lost before it was published", wall)
         else:
             figures = "published after a restart"
             self._done(job, target, job.partial.sha256, figures, wall, is_whole=is_whole)
@@ -142,7 +142,7 @@ class JobLifecycle:
         else:
             log.warning("%s: the worker died over it (%s); once more", job.source, reason)
 
-    def stumbled(self, job: Job, reason: str, wall: float) -> None:
+    def failed_unexpectedly(self, job: Job, reason: str, wall: float) -> None:
         """Something that nobody has foreseen, and that comes from the file."""
         what = "something unforeseen happened"
         self._journal.crashed(job, wall, reason, code=Reason.UNFORESEEN, what=what)
@@ -154,7 +154,7 @@ class JobLifecycle:
         log.error("failed: %s: %s", job.source, job.reason)
         write_reason(self._reason_path(job), self.places.outbox, job, job.reason, wall)
 
-    def failed_here(self, job: Job, reason: str, wall: float) -> None:
+    def retry_later(self, job: Job, reason: str, wall: float) -> None:
         """The machine is at fault: later again, but not for ever."""
         settings = self._config.jobs
         attempts = self._journal.job(job.id).attempts
@@ -163,16 +163,14 @@ class JobLifecycle:
             self.set_aside(job, State.FAILED, Reason.MACHINE, reason, wall)
             return
         wait = min(LONGEST_WAIT, settings.retry_seconds * 5.0 ** (attempts - 1))
-        self._journal.give_back(
-            job, wall, code=Reason.MACHINE, reason=reason, not_before=wall + wait
-        )
+        self._journal.requeue(job, wall, code=Reason.MACHINE, reason=reason, not_before=wall + wait)
         log.warning("%s: %s; again in %g s", job.source, reason, wait)
 
-    def give_back(
+    def requeue(
         self, job: Job, code: Reason, reason: str, wall: float, *, wait_seconds: float = 0.0
     ) -> None:
         """Into the queue again, as if nothing had been tried; others go first while it waits."""
-        self._journal.give_back(
+        self._journal.requeue(
             job, wall, code=code, reason=reason, not_before=wall + wait_seconds, counted=False
         )
 

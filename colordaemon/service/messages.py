@@ -45,21 +45,21 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Unfit:
+class StartFailed:
     """No file can be colored with this configuration or model."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Begun:
+class Started:
     """An order is being obeyed; until then it waits for the one before it."""
 
     job: int
 
 
 @dataclass(frozen=True)
-class Alive:
+class Progress:
     """A film goes on. done, total: seconds of the film; frames: since it was begun or resumed."""
 
     job: int
@@ -69,7 +69,7 @@ class Alive:
 
 
 @dataclass(frozen=True)
-class Working:
+class Heartbeat:
     """Work goes on that finishes no frame: on a photo, a join, a checksum."""
 
     job: int
@@ -118,7 +118,7 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True)
-class Refused:
+class Failed:
     """A file was not finished."""
 
     job: int
@@ -127,4 +127,4 @@ class Refused:
 
 
 ToWorker = Order | Stop
-FromWorker = Ready | Unfit | Begun | Alive | Working | Segment | Finished | Refused
+FromWorker = Ready | StartFailed | Started | Progress | Heartbeat | Segment | Finished | Failed

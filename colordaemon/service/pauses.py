@@ -29,10 +29,10 @@ class Pauses:
     _until: dict[str, tuple[float, str]] = field(default_factory=dict)
     _failed: set[int] = field(default_factory=set)
 
-    def hold(self, code: str, reason: str, until: float = math.inf) -> None:
+    def add(self, code: str, reason: str, until: float = math.inf) -> None:
         self._until[code] = (until, reason)
 
-    def release(self, *codes: str) -> None:
+    def remove(self, *codes: str) -> None:
         """Let go of these, or of all."""
         for code in codes or tuple(self._until):
             self._until.pop(code, None)
@@ -49,7 +49,7 @@ class Pauses:
             return False
         self._failed.clear()
         reason = f"{self.failures} files failed one after the other"
-        self.hold("failures", reason, now + BREAK_SECONDS)
+        self.add("failures", reason, now + BREAK_SECONDS)
         return True
 
     def succeeded(self) -> None:
@@ -92,7 +92,7 @@ class OutboxSpace:
         self._told[outbox] = reason
         self._waits[outbox] = now + self.wait_seconds, reason
 
-    def release(self) -> None:
+    def recheck(self) -> None:
         """Look again at once."""
         self._waits.clear()
 

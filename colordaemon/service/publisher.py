@@ -60,7 +60,7 @@ def deliver(partial: Partial, wanted: Path, tell: Tell, *, overwrite: bool, top:
     raise AssertionError
 
 
-def deliver_again(job: Job, tell: Tell, *, overwrite: bool, top: Path) -> Path | None:
+def resume_delivery(job: Job, tell: Tell, *, overwrite: bool, top: Path) -> Path | None:
     """Go on where a crash has interrupted `deliver`. None: the file is lost, color it again. Raises
     OSError, and Obstructed where it cannot be told."""
     partial, target = job.partial, job.target

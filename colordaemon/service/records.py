@@ -112,7 +112,7 @@ class Records:
             self._open(path)
         except BaseException as error:
             self._db.close()
-            self._tell(error)
+            self._raise_if_damaged(error)
             raise
 
     def _open(self, path: Path) -> None:
@@ -129,9 +129,9 @@ class Records:
         trace: TracebackType | None,
     ) -> None:
         self._db.close()
-        self._tell(error)
+        self._raise_if_damaged(error)
 
-    def _tell(self, error: BaseException | None) -> None:
+    def _raise_if_damaged(self, error: BaseException | None) -> None:
         """Raises Damaged in place of what SQLite says of a journal that waiting does not mend."""
         if type(error) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
             return  # mistakes of ours among them

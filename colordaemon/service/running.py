@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from colordaemon.service.job import Job
-from colordaemon.service.messages import Alive
+from colordaemon.service.messages import Progress
 
 if TYPE_CHECKING:
     from colordaemon.service.lifecycle import JobLifecycle
 
-Figure = Callable[[Alive], float]
+Figure = Callable[[Progress], float]
 
 
 class Pace:
@@ -23,10 +23,10 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._first: tuple[float, Alive] | None = None
-        self._last: tuple[float, Alive] | None = None
+        self._first: tuple[float, Progress] | None = None
+        self._last: tuple[float, Progress] | None = None
 
-    def feed(self, said: Alive, now: float) -> None:
+    def feed(self, said: Progress, now: float) -> None:
         if said.frames == 0:  # the film was opened
             return
         self._first = self._first or (now, said)
@@ -69,7 +69,7 @@ class Task:
     began: float = math.nan
     pace: Pace = field(default_factory=Pace)
     is_cancelled: bool = False
-    makes_way: bool = False  # was asked to, for a more urgent one
+    is_preempted: bool = False  # was asked to, for a more urgent one
 
 
 class RunningJobs:

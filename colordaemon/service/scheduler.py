@@ -15,17 +15,17 @@ from colordaemon.service.job import Job, Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import LONGEST_WAIT, JobLifecycle, Unpublished
 from colordaemon.service.messages import (
-    Alive,
-    Begun,
+    Failed,
     Fault,
     Finished,
     FromWorker,
     Order,
+    Progress,
     Ready,
-    Refused,
     Segment,
+    Started,
+    StartFailed,
     Stop,
-    Unfit,
 )
 from colordaemon.service.pauses import OutboxSpace, Pauses
 from colordaemon.service.publisher import tag_of
@@ -80,10 +80,10 @@ class Scheduler:
 
     def recover(self, wall: float) -> None:
         """Take up what an earlier daemon has left. Published first of all is what is finished."""
-        self._heed_clock(wall)
+        self._bring_forward(wall)
         self._unpublished.add(self._journal.recover(wall))
 
-    def _heed_clock(self, wall: float) -> None:
+    def _bring_forward(self, wall: float) -> None:
         """After a clock was set back, what waits till a time that is now far away is due."""
         longest = max(LONGEST_WAIT, self._config.jobs.retry_seconds)
         if count := self._journal.bring_forward(wall + longest):
@@ -109,7 +109,7 @@ class Scheduler:
         Raises ModelError and WorkerLost.
         """
         if wall - now < self._lead - _CLOCK_SECONDS:
-            self._heed_clock(wall)
+            self._bring_forward(wall)
         self._lead = wall - now
         if self._unpublished and not self.pauses.reason(now):
             self._unpublished.publish(self._served, self._config.jobs.tries, now, wall)
@@ -123,11 +123,11 @@ class Scheduler:
                 self._renewing = False
             return
         cause = self._supervisor.cause_of_death()
-        for message in self._supervisor.hear(now):  # its last words too
-            self._take(message, now, wall)
+        for message in self._supervisor.receive(now):  # its last words too
+            self._handle(message, now, wall)
         if cause is not None:
             self._outcomes.worker_died(cause, wall)
-            self._supervisor.bury(now)
+            self._supervisor.reap(now)
         elif self._renewing and not self.running:
             self._supervisor.replace()
         else:
@@ -159,9 +159,9 @@ class Scheduler:
         if self.worker is not None and self.running:
             self.worker.send(Stop())
 
-    def suspects(self) -> set[Path]:
+    def take_missing_inboxes(self) -> set[Path]:
         """Inboxes that seemed to be gone since this was asked last."""
-        found, self._outcomes.suspects = self._outcomes.suspects, set()
+        found, self._outcomes.missing_inboxes = self._outcomes.missing_inboxes, set()
         return found
 
     def cancel(self, number: int) -> bool:
@@ -174,15 +174,15 @@ class Scheduler:
 
     def resume(self) -> None:
         """Whatever has held work up, try again."""
-        self.pauses.release()
-        self.space.release()
+        self.pauses.remove()
+        self.space.recheck()
 
     def reload(self, routing: Routing, all_places: Sequence[Places]) -> None:
         """Take another configuration, from the next file on."""
         self._configure(routing, all_places)
         jobs = self._config.jobs
         self.pauses.failures, self.space.settings = jobs.failures, jobs
-        self.pauses.release("settings")
+        self.pauses.remove("settings")
         self._unpublished.add(self._journal.jobs(State.PUBLISHING))  # of inboxes that are back
         self._renewing = True
 
@@ -195,21 +195,21 @@ class Scheduler:
 
     # What the worker says
 
-    def _take(self, message: FromWorker, now: float, wall: float) -> None:
+    def _handle(self, message: FromWorker, now: float, wall: float) -> None:
         match message:
             case Ready(on):
                 log.info("ready on %s", on)
                 self._was_ever_ready = True
-            case Unfit(reason):
-                self._unfit(reason)
+            case StartFailed(reason):
+                self._start_failed(reason)
             case _:
-                self._outcomes.hear(message, now, wall)
+                self._outcomes.handle(message, now, wall)
 
-    def _unfit(self, reason: str) -> None:
+    def _start_failed(self, reason: str) -> None:
         if not self._was_ever_ready:
             raise ModelError(reason)
         log.error("no file can be colored: %s", reason)
-        self.pauses.hold("settings", reason)
+        self.pauses.add("settings", reason)
 
     # What it is given
 
@@ -226,15 +226,15 @@ class Scheduler:
             least = -FIRST if film.priority >= FIRST else film.priority
             job = self._journal.claim(wall, inboxes, most_rank=0, least_priority=least)
             if job is None and self._journal.has_more_urgent_film(film.priority, wall, inboxes):
-                self._make_way(film)
+                self._preempt(film)
         if job is not None:
             self._order(job, now, wall)
 
-    def _make_way(self, film: Job) -> None:
+    def _preempt(self, film: Job) -> None:
         """A film is left for a more urgent one; later it goes on at its last finished segment."""
-        if not self.running[film.id].makes_way:
+        if not self.running[film.id].is_preempted:
             log.info("%s makes way for a film of higher priority", film.source)
-            self.running[film.id].makes_way = True
+            self.running[film.id].is_preempted = True
             self.stop_work()
 
     def _order(self, job: Job, now: float, wall: float) -> None:
@@ -248,7 +248,7 @@ class Scheduler:
         folder = (places.outbox / places.relative(job.source)).parent
         tag = tag_of(self._journal.token, job.id)
         self.running.take(job, lifecycle)
-        self._supervisor.attend(now)
+        self._supervisor.order_sent(now)
         self.worker.send(
             Order(job.id, job.source, folder, tag, places.inbox, places.outbox, job.queued)
         )
@@ -275,7 +275,7 @@ class Outcomes:
 
     `now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
 
-    suspects: inboxes that seem to be gone.
+    missing_inboxes: inboxes that seem to be gone.
     """
 
     def __init__(
@@ -288,22 +288,22 @@ class Outcomes:
     ) -> None:
         self._journal, self._running, self._pauses = journal, running, pauses
         self._space, self._unpublished = space, unpublished
-        self.suspects: set[Path] = set()
+        self.missing_inboxes: set[Path] = set()
         self._obstacles: dict[str, float] = {}  # when each was said
 
-    def hear(self, message: FromWorker, now: float, wall: float) -> None:
+    def handle(self, message: FromWorker, now: float, wall: float) -> None:
         """What the worker says of a file."""
         match message:
-            case Begun(number):
+            case Started(number):
                 self._running.begin(number, now)
-            case Alive(number):
+            case Progress(number):
                 self._running[number].pace.feed(message, now)
             case Segment(number, _):
                 self._journal.progress(self._running[number].job)
             case Finished():
                 self._finished(message, now, wall)
-            case Refused():
-                self._refused(message, now, wall)
+            case Failed():
+                self._failed(message, now, wall)
 
     def worker_died(self, cause: str, wall: float) -> None:
         """The file that it was working on is to blame, and no other."""
@@ -315,7 +315,7 @@ class Outcomes:
                 if self.is_still_there(task.job, task.lifecycle, wall):
                     task.lifecycle.crashed(task.job, cause, wall)
             else:
-                self._give_back(task, wall)
+                self._requeue(task, wall)
         if blamed is None:
             log.warning("the worker has ended (%s)", cause)
 
@@ -324,7 +324,7 @@ class Outcomes:
         if lifecycle.is_still_there(job, wall):
             return True
         if not lifecycle.inbox_is_there():
-            self.suspects.add(lifecycle.places.inbox)
+            self.missing_inboxes.add(lifecycle.places.inbox)
         return False
 
     def _finished(self, said: Finished, now: float, wall: float) -> None:
@@ -341,11 +341,11 @@ class Outcomes:
                     self._space.wait(task.lifecycle.places.outbox, reason, now)
             elif isinstance(error, Obstructed):
                 reason = f"{error.filename}: {error.strerror}"
-                self._wait_for_way(job, task.lifecycle, reason, now, wall)
+                self._wait_for_folder(job, task.lifecycle, reason, now, wall)
             else:
-                task.lifecycle.failed_here(job, str(error), wall)
+                task.lifecycle.retry_later(job, str(error), wall)
 
-    def _refused(self, said: Refused, now: float, wall: float) -> None:
+    def _failed(self, said: Failed, now: float, wall: float) -> None:
         task = self._running[said.job]
         job, lifecycle = task.job, task.lifecycle
         reason = said.reason.removeprefix(f"{job.source}: ")
@@ -354,54 +354,54 @@ class Outcomes:
             lifecycle.set_aside(job, State.CANCELLED, Reason.ASKED, "cancelled by command", wall)
             return
         if said.fault is Fault.STOPPED:
-            self._give_back(task, wall)
+            self._requeue(task, wall)
             return
         self._running.leave(said.job)
         if said.fault is Fault.SPACE:
             # Twice as long as all others wait, since they may be smaller.
             wait_seconds = 2 * self._space.wait_seconds
-            lifecycle.give_back(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)
+            lifecycle.requeue(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)
             self._space.wait(lifecycle.places.outbox, reason, now)
         elif said.fault is Fault.ROOM:
             wait_seconds = ROOM_WAITS * self._space.wait_seconds
-            lifecycle.give_back(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)
+            lifecycle.requeue(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)
             if reason != job.reason:
                 log.warning("%s waits for space, and no other: %s", job.source, reason)
         elif said.fault is Fault.WAY:
-            self._wait_for_way(job, lifecycle, reason, now, wall)
+            self._wait_for_folder(job, lifecycle, reason, now, wall)
         elif said.fault is Fault.SETTINGS:
-            lifecycle.give_back(job, Reason.SETTINGS, reason, wall)
+            lifecycle.requeue(job, Reason.SETTINGS, reason, wall)
             log.error("work waits for other settings: %s", reason)
-            self._pauses.hold("settings", reason)
+            self._pauses.add("settings", reason)
         elif self.is_still_there(job, lifecycle, wall):  # else whatever was said of it is explained
-            self._judge(task, said.fault, reason, now, wall)
+            self._handle_fault(task, said.fault, reason, now, wall)
 
-    def _wait_for_way(
+    def _wait_for_folder(
         self, job: Job, lifecycle: JobLifecycle, reason: str, now: float, wall: float
     ) -> None:
         """Something stands where its folder in the outbox belongs. Whoever put that there, it is
         not the file's fault, and no other file's either; the operator is told what to take away."""
         wait = ROOM_WAITS * self._space.wait_seconds
-        lifecycle.give_back(job, Reason.WAY, reason, wall, wait_seconds=wait)
+        lifecycle.requeue(job, Reason.WAY, reason, wall, wait_seconds=wait)
         if now >= self._obstacles.get(reason, -math.inf) + OBSTACLE_SECONDS:
             self._obstacles[reason] = now
             log.warning("results wait that belong there: %s", reason)
 
-    def _judge(self, task: Task, fault: Fault, reason: str, now: float, wall: float) -> None:
+    def _handle_fault(self, task: Task, fault: Fault, reason: str, now: float, wall: float) -> None:
         """A file failed, by its own fault or the machine's."""
         job, lifecycle = task.job, task.lifecycle
         if fault is Fault.UNFORESEEN:
-            lifecycle.stumbled(job, reason, wall)
+            lifecycle.failed_unexpectedly(job, reason, wall)
         elif fault in (Fault.MACHINE, Fault.FILE, Fault.CHANGED):  # which by now it is no more
-            lifecycle.failed_here(job, reason, wall)
+            lifecycle.retry_later(job, reason, wall)
             if fault is Fault.MACHINE and self._pauses.failed(job.id, now):
                 log.error("work is paused: %s", self._pauses.reason(now))
-        elif fault is Fault.MEDIA and lifecycle.may_be_half(job, reason, wall):
+        elif fault is Fault.MEDIA and lifecycle.may_be_incomplete(job, reason, wall):
             pass
         else:
             state = State.SKIPPED if fault is Fault.COLOR else State.FAILED
             lifecycle.set_aside(job, state, Reason(fault), reason, wall)
 
-    def _give_back(self, task: Task, wall: float) -> None:
-        task.lifecycle.give_back(task.job, Reason.STOPPED, "", wall)
+    def _requeue(self, task: Task, wall: float) -> None:
+        task.lifecycle.requeue(task.job, Reason.STOPPED, "", wall)
         self._running.leave(task.job.id)

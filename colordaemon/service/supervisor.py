@@ -78,7 +78,7 @@ log = logging.getLogger(__name__)
 
 MakeWorker = Callable[[Routing], WorkerProcess]
 KILL_SECONDS = 60.0  # after which a killed process that is still there hangs in the kernel
-STILLBORN = 3  # workers that died before they were ready, in a row: the machine is not fit
+START_LIMIT = 3  # workers that died before they were ready, in a row: the machine is not fit
 
 
 class Supervisor:
@@ -89,14 +89,14 @@ class Supervisor:
         self.worker: WorkerProcess | None = None
         self.ready_on = ""  # the device, once the model is loaded
         self.start_at = 0.0
-        self._heard = 0.0
+        self._heard_at = 0.0
         self._killed: tuple[float, str] | None = None
-        self._stillborn = 0
+        self._failed_starts = 0
 
     @property
     def is_lost(self) -> bool:
         """Whether a killed worker does not go: only a restart of the machine may help."""
-        return self._killed is not None and self._heard - self._killed[0] > KILL_SECONDS
+        return self._killed is not None and self._heard_at - self._killed[0] > KILL_SECONDS
 
     @property
     def is_ready(self) -> bool:
@@ -104,7 +104,7 @@ class Supervisor:
 
     def start(self, routing: Routing, now: float) -> None:
         self.worker = self._make_worker(routing)
-        self._heard, self._killed, self.ready_on = now, None, ""
+        self._heard_at, self._killed, self.ready_on = now, None, ""
 
     def replace(self) -> None:
         """End an idle worker; the next one may start at once."""
@@ -116,17 +116,17 @@ class Supervisor:
         at once."""
         self._end(5.0 if self.ready_on else 0.0)
 
-    def hear(self, now: float) -> Iterator[FromWorker]:
+    def receive(self, now: float) -> Iterator[FromWorker]:
         """What the worker has said since."""
         for message in self.worker.receive() if self.worker else []:
-            self._heard = now
+            self._heard_at = now
             if isinstance(message, Ready):
-                self.ready_on, self._stillborn = message.on, 0
+                self.ready_on, self._failed_starts = message.on, 0
             yield message
 
-    def attend(self, now: float) -> None:
+    def order_sent(self, now: float) -> None:
         """A new order was given: silence counts from here."""
-        self._heard = now
+        self._heard_at = now
 
     def cause_of_death(self) -> str | None:
         """Of a worker that is dead; None while it lives."""
@@ -134,22 +134,22 @@ class Supervisor:
             return None
         return self._killed[1] if self._killed else self.worker.cause_of_death()
 
-    def bury(self, now: float) -> None:
+    def reap(self, now: float) -> None:
         """After a death. Raises WorkerLost when worker after worker dies without being ready."""
         cause = self.cause_of_death()
-        self._stillborn += not self.ready_on
+        self._failed_starts += not self.ready_on
         self._end(0.0)
-        self.start_at = now + (2.0**self._stillborn if self._stillborn else 0.0)
-        if self._stillborn >= STILLBORN:
-            raise WorkerLost(f"the worker died {STILLBORN} times before it was ready: {cause}")
+        self.start_at = now + (2.0**self._failed_starts if self._failed_starts else 0.0)
+        if self._failed_starts >= START_LIMIT:
+            raise WorkerLost(f"the worker died {START_LIMIT} times before it was ready: {cause}")
 
     def watch(self, now: float, hang_seconds: float, *, busy: bool) -> None:
         """Kill a worker that should say something and does not."""
         if self.worker is None:
             return
         if self._killed is not None:
-            self._heard = now
-        elif (busy or not self.ready_on) and now - self._heard > hang_seconds:
+            self._heard_at = now
+        elif (busy or not self.ready_on) and now - self._heard_at > hang_seconds:
             self._killed = now, f"no sign of life for {hang_seconds:g} s"
             log.error("the worker is killed: %s", self._killed[1])
             self.worker.kill()
@@ -158,7 +158,7 @@ class Supervisor:
         """When to `watch` a living worker again."""
         if self._killed is not None:
             return now + 0.2
-        return self._heard + hang_seconds if busy or not self.ready_on else math.inf
+        return self._heard_at + hang_seconds if busy or not self.ready_on else math.inf
 
     def _end(self, seconds: float) -> None:
         if self.worker is not None:

@@ -54,19 +54,19 @@ from colordaemon.memory import limit_bytes
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.device import overlooks_gpu
 from colordaemon.service.messages import (
-    Alive,
-    Begun,
+    Failed,
     Fault,
     Finished,
     FromWorker,
+    Heartbeat,
     Order,
+    Progress,
     Ready,
-    Refused,
     Segment,
+    Started,
+    StartFailed,
     Stop,
     ToWorker,
-    Unfit,
-    Working,
 )
 from colordaemon.service.publisher import check_length, private_folder
 from colordaemon.work_context import WorkContext
@@ -114,7 +114,7 @@ class Worker:
         colorizer = self._predict()
         wanted = self._routing.configs[0].model.device
         remark = " (CUDA does not find the NVIDIA GPU)" if overlooks_gpu(wanted) else ""
-        self.say(Ready(f"{colorizer}{remark}"))
+        self.send(Ready(f"{colorizer}{remark}"))
 
     def _predict(self) -> Colorizer:
         """Let the first model color a picture."""
@@ -127,32 +127,32 @@ class Worker:
         """Raises EOFError when the daemon is gone."""
         while True:
             if self._waiting:
-                self._obey(self._waiting.popleft())
+                self._handle(self._waiting.popleft())
                 continue
             message: ToWorker = self._connection.recv()
             self._stopping = False  # a stop for what is finished by now
             if isinstance(message, Order):
-                self._obey(message)
+                self._handle(message)
 
-    def _obey(self, order: Order) -> None:
-        self.say(Begun(order.job))
+    def _handle(self, order: Order) -> None:
+        self.send(Started(order.job))
         try:
             self._color(order)
         except tuple(_FAULTS) as reason:
             fault = next(fault for kind, fault in _FAULTS.items() if isinstance(reason, kind))
-            self._refuse(order, fault, _words(reason))
+            self._fail(order, fault, _message_of(reason))
         except SystemExit:  # a photo between two segments has ruined this process, and not the film
-            self._refuse(order, Fault.STOPPED, "the worker has to start anew")
+            self._fail(order, Fault.STOPPED, "the worker has to start anew")
             raise
         except Exception as error:
-            self._refuse_over(order, error)
+            self._fail_unexpectedly(order, error)
 
-    def _refuse_over(self, order: Order, error: Exception) -> None:
+    def _fail_unexpectedly(self, order: Order, error: Exception) -> None:
         """What was not raised on purpose is of the disk, of the machine, or of the file alone."""
         if _is_out_of_memory(error):
             limit = limit_bytes(self._routing.config_for(order.source).jobs.memory_mib) >> 20
             reason = f"out of memory, {limit} MiB is the limit (jobs.memory_mib)"
-            self._refuse(order, Fault.UNFORESEEN, reason)
+            self._fail(order, Fault.UNFORESEEN, reason)
             return
         number = error.errno if isinstance(error, OSError) else None
         if number in NO_SPACE | OF_DISKS:
@@ -160,18 +160,18 @@ class Worker:
         elif not _is_of_the_machine(error):
             fault = Fault.UNFORESEEN
         else:
-            fault = Fault.FILE if self._is_well(order) else Fault.MACHINE
+            fault = Fault.FILE if self._machine_works(order) else Fault.MACHINE
         reason = repr(error)
         if isinstance(error, OSError) and fault is not Fault.UNFORESEEN:
             reason = f"{error.strerror or error} ({error.filename or order.source})"
         else:
             log.error("%s: unexpected", order.source, exc_info=error)
-        self._refuse(order, fault, reason)
+        self._fail(order, fault, reason)
         if fault is Fault.MACHINE and not isinstance(error, OSError):
             # After a CUDA error no call of this process succeeds; the daemon starts another one.
             raise SystemExit(1) from error
 
-    def _is_well(self, order: Order) -> bool:
+    def _machine_works(self, order: Order) -> bool:
         """Whether the machine could have colored another file: the inbox can be read, the outbox
         can be written to, and the model goes on. Else a few bad files would stop all work."""
         try:
@@ -201,7 +201,7 @@ class Worker:
             except MediaError:
                 read_through(source, context.heartbeat)
                 raise
-        self.say(finished)
+        self.send(finished)
 
     def _colored(
         self, order: Order, source: OpenedSource, context: _OrderContext, stack: ExitStack
@@ -235,10 +235,10 @@ class Worker:
 
     def between_segments(self, order: Order, count: int) -> None:
         """A photo that comes while a film runs is done here; it need not wait for hours."""
-        self.say(Segment(order.job, count))
+        self.send(Segment(order.job, count))
         self._listen()
         while self._waiting and not self._stopping:
-            self._obey(self._waiting.popleft())
+            self._handle(self._waiting.popleft())
 
     def should_stop(self) -> bool:
         self._listen()
@@ -251,16 +251,16 @@ class Worker:
                 if isinstance(message, Stop):
                     self._stopping = True
                     while self._waiting:
-                        self._refuse(self._waiting.popleft(), Fault.STOPPED, "stopped")
+                        self._fail(self._waiting.popleft(), Fault.STOPPED, "stopped")
                 else:
                     self._waiting.append(message)
         except EOFError:
             self._stopping = True
 
-    def _refuse(self, order: Order, fault: Fault, reason: object) -> None:
-        self.say(Refused(order.job, fault, str(reason)))
+    def _fail(self, order: Order, fault: Fault, reason: object) -> None:
+        self.send(Failed(order.job, fault, str(reason)))
 
-    def say(self, message: FromWorker) -> None:
+    def send(self, message: FromWorker) -> None:
         self._connection.send(message)
 
 
@@ -277,7 +277,7 @@ def _way(order: Order) -> Iterator[None]:
         raise Obstructed(error.errno, reason, os.fspath(order.folder)) from error
 
 
-def _words(reason: Exception) -> str:
+def _message_of(reason: Exception) -> str:
     """What has gone wrong, without the numbers of the system."""
     if isinstance(reason, Obstructed):
         return f"{reason.filename}: {reason.strerror}"
@@ -324,29 +324,29 @@ class _OrderContext(WorkContext):
     calls it, never a clock, so that work that hangs is silent."""
 
     def __init__(self, worker: Worker, order: Order) -> None:
-        self._worker, self._order, self._said = worker, order, time.monotonic()
+        self._worker, self._order, self._sent_at = worker, order, time.monotonic()
 
     def begin(self, source: Path, seconds: float | None) -> None:
-        self._total, self._frames, self._said = seconds, 0, time.monotonic()
-        self._worker.say(Alive(self._order.job, 0.0, seconds, 0))
+        self._total, self._frames, self._sent_at = seconds, 0, time.monotonic()
+        self._worker.send(Progress(self._order.job, 0.0, seconds, 0))
 
     def advance(self, seconds: float) -> None:
         self._frames += 1
-        self._tell(Alive(self._order.job, seconds, self._total, self._frames))
+        self._tell(Progress(self._order.job, seconds, self._total, self._frames))
 
     def segment_done(self, count: int) -> None:
         self._worker.between_segments(self._order, count)
 
     def heartbeat(self) -> None:
-        self._tell(Working(self._order.job))
+        self._tell(Heartbeat(self._order.job))
 
     def should_stop(self) -> bool:
         return self._worker.should_stop()
 
     def _tell(self, message: FromWorker) -> None:
-        if time.monotonic() - self._said >= ALIVE_SECONDS:
-            self._said = time.monotonic()
-            self._worker.say(message)
+        if time.monotonic() - self._sent_at >= ALIVE_SECONDS:
+            self._sent_at = time.monotonic()
+            self._worker.send(message)
 
 
 def _die_with(parent: int) -> None:
@@ -369,7 +369,7 @@ def main() -> None:
             worker.warm_up()
             limit_memory(routing.config.jobs.memory_mib)
         except (ConfigError, ModelError) as error:
-            connection.send(Unfit(str(error)))
+            connection.send(StartFailed(str(error)))
             return
         with suppress(EOFError, ConnectionError):  # the daemon is gone
             worker.run()

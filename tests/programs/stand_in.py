@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 
 from colordaemon.convert.publish import fitting_name
 from colordaemon.convert.routing import Routing
-from colordaemon.service.messages import Begun, Fault, Finished, Order, Ready, Refused
+from colordaemon.service.messages import Failed, Fault, Finished, Order, Ready, Started
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _pretend(order: Order, routing: Routing, connection: Connection) -> None:
-    connection.send(Begun(order.job))
+    connection.send(Started(order.job))
     source, pattern = order.source, routing.config_for(order.source).output.name
     target = order.folder / fitting_name(source.stem, source.suffix, pattern)
     partial = order.folder / f"{order.tag}.partial"
@@ -32,6 +32,6 @@ def _pretend(order: Order, routing: Routing, connection: Connection) -> None:
         order.folder.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(b"colored " + source.read_bytes())
     except OSError as error:
-        connection.send(Refused(order.job, Fault.MACHINE, str(error)))
+        connection.send(Failed(order.job, Fault.MACHINE, str(error)))
     else:
         connection.send(Finished(order.job, partial, target, "", "done", ()))
