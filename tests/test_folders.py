@@ -223,3 +223,24 @@ def test_a_mount_between_inbox_and_archive_is_noticed(
     with pytest.raises(ConfigError, match="file system or mount"):
         make_places(*find_places(config))
     assert [*(tmp_path / "in").iterdir()] == []
+
+
+@pytest.mark.parametrize("name", ["daemon.lock", "journal.sqlite3", "journal.sqlite3-wal"])
+def test_no_link_leads_the_journal_to_other_files(tmp_path: Path, name: str) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / name).symlink_to(tmp_path / "victim")
+    with pytest.raises(ConfigError, match=f"{name} is a symbolic link"):
+        make_state(state)
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_state_folder_that_others_can_write_to_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = tmp_path / "state"
+    make_state(state)
+    assert caplog.text == ""
+    state.chmod(0o777)
+    make_state(state)
+    assert "could put another journal there" in caplog.text

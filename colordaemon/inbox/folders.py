@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import re
 import stat
@@ -24,6 +25,8 @@ from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,21 @@ def make_state(state: Path) -> None:
             f"state_dir: {state} is on a network file system, where SQLite's journal is not "
             "safe; expected a disk of this machine"
         )
+    _check_links(state)
+    found = state.stat()
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH:
+        log.warning(
+            "state_dir: users who are neither root nor ours can write to %s, and could put another "
+            "journal there; expected a folder of our own, with mode 0750 or less",
+            state,
+        )
+
+
+def _check_links(state: Path) -> None:
+    """Whoever could write there might lead the journal to any file. Raises ConfigError."""
+    for path in state.iterdir():
+        if path.is_symlink() and (path.name == _LOCK_FILE or path.name.startswith("journal.")):
+            raise ConfigError(f"state_dir: {path} is a symbolic link, expected a file; remove it")
 
 
 def _make(name: str, folder: Path) -> None:
