@@ -73,7 +73,6 @@ def main() -> None:
             settings,
             choose_device(arguments.device),
             resume=True,
-            report_progress=lambda _: None,
         )
         row = last_row(folder / "metrics.csv")
         figures = " | ".join(f"{float(row[column]):.2f}" for column in COLUMNS)

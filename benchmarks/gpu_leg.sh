@@ -78,7 +78,7 @@ from colordaemon.config_file import load_config
 from colordaemon.training.train import collect_for
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-print(collect_for(load_config(Path(sys.argv[2])).train, Path(sys.argv[1]), logging.info).report()[:800])
+print(collect_for(load_config(Path(sys.argv[2])).train, Path(sys.argv[1])).report()[:800])
 END
 }
 

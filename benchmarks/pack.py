@@ -50,7 +50,7 @@ def main() -> None:
     settings = load_config(arguments.config).train
     if arguments.cache:
         settings = settings.model_copy(update={"cache_folder": arguments.cache})
-    collection = collect_for(settings, arguments.data, logging.info)
+    collection = collect_for(settings, arguments.data)
     wanted = spread(sides(collection, settings.validation_pictures))[: arguments.pictures]
     limits = [int(mib * MIB) for mib in arguments.part_mib]
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -167,14 +167,6 @@ def ycbcr_to_rgb(ycbcr: Tensor, matrix: Matrix) -> Tensor:
     return luma.unsqueeze(-3) + torch.stack(_rgb_differences(cb, cr, matrix), dim=-3)
 
 
-def encode_ycbcr(ycbcr: Tensor, code: PixelCode) -> Tensor:
-    """Y' 0..1 and Cb, Cr ±0.5 (*, 3, H, W) to integer codes, as int32."""
-    luma = ycbcr[..., :1, :, :] * code.luma_span + code.black
-    chroma = ycbcr[..., 1:, :, :] * code.chroma_span + code.neutral
-    top = (1 << code.depth) - 1
-    return torch.cat((luma, chroma), dim=-3).round().clamp(0, top).to(torch.int32)
-
-
 def decode_ycbcr(codes: Tensor, code: PixelCode) -> Tensor:
     """Integer codes (*, 3, H, W) to Y' 0..1 and Cb, Cr ±0.5, float32."""
     luma = decode_luma(codes[..., :1, :, :], code)

@@ -191,7 +191,7 @@ class TrainSettings(Settings):
     compile: bool = True  # on a GPU
     save_seconds: float = Field(default=60.0, ge=0)
     cache: bool = True
-    cache_folder: Path | None = None  # None: ~/.cache/colordaemon
+    cache_folder: Path | None = None  # None: colordaemon in the user's folder of caches
     loader_workers: int = Field(default=1, ge=1, le=64)
     seed: int = Field(default=1, ge=0)
     report_seconds: float = Field(default=30.0, gt=0)

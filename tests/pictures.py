@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -38,3 +41,22 @@ def pack(folder: Path, shard: Path) -> None:
     with zipfile.ZipFile(shard, "w") as opened:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             opened.write(path, path.relative_to(folder))
+
+
+@contextmanager
+def hearing(listener: Callable[[str], None]) -> Iterator[None]:
+    """Give every line that colordaemon logs to a listener, which may also raise."""
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            listener(record.getMessage())
+
+    logger, ear = logging.getLogger("colordaemon"), Ear()
+    before = logger.level
+    logger.addHandler(ear)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(ear)

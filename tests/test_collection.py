@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 def gather(folder: Path, cache_folder: Path | None = None, **options: Any) -> Collection:
     options = {"held_out": HELD_OUT, "side": 64} | options
-    return collect(folder, cache_folder=cache_folder, report_progress=lambda _: None, **options)
+    return collect(folder, cache_folder=cache_folder, **options)
 
 
 def names(samples: list[CollectedPicture]) -> list[str]:

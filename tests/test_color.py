@@ -20,7 +20,6 @@ from colordaemon.color import (
     chroma_planes,
     decode_luma,
     decode_ycbcr,
-    encode_ycbcr,
     fit_to_gamut,
     gray_to_lightness,
     lab_to_rgb,
@@ -230,6 +229,14 @@ GRID = torch.tensor(list(product(range(0, 256, 17), repeat=3))).float().T.reshap
 SUBSAMPLINGS = ((1, 1), (2, 1), (2, 2), (1, 2), (4, 1))
 unit = st.floats(0, 1, width=32)
 matrices = st.sampled_from(Matrix)
+
+
+def encode_ycbcr(ycbcr: Tensor, code: PixelCode) -> Tensor:
+    """Y' 0..1 and Cb, Cr ±0.5 (*, 3, H, W) to integer codes, as int32."""
+    luma = ycbcr[..., :1, :, :] * code.luma_span + code.black
+    chroma = ycbcr[..., 1:, :, :] * code.chroma_span + code.neutral
+    top = (1 << code.depth) - 1
+    return torch.cat((luma, chroma), dim=-3).round().clamp(0, top).to(torch.int32)
 
 
 def pixel(*values: float) -> Tensor:

@@ -20,10 +20,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pictures import hearing
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import Interrupted
 from colordaemon.evaluation.pictures import Evaluation, Table, evaluate_pictures
+from colordaemon.logs import printable
 from colordaemon.network.checkpoint import load_model, read_notes, save_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.device import choose_dtype
@@ -42,7 +44,6 @@ from colordaemon.training.run_report import (
     origin_in_words,
     overfitting_in_words,
     page,
-    visible,
 )
 from colordaemon.training.train import train
 from colordaemon.training.validator import reported
@@ -251,7 +252,7 @@ def test_a_command_with_backticks_stays_in_its_fence(outcome: Outcome) -> None:
 
 
 def test_control_characters_are_made_visible_and_letters_left_alone() -> None:
-    assert visible("Fön 犬\n\x1b[2J\u202e\udcff") == r"Fön 犬\n\x1b[2J\u202e\udcff"
+    assert printable("Fön 犬\n\x1b[2J\u202e\udcff") == r"Fön 犬\n\x1b[2J\u202e\udcff"
     assert escaped("a_b") == r"a\_b"
 
 
@@ -372,7 +373,8 @@ def test_a_stop_while_the_model_is_judged_leaves_a_finished_run(
         if line.startswith("judging the best model"):
             stop.set()
 
-    path = train(pictures_folder, tmp_path, settings, CPU, stop=stop, report_progress=say)
+    with hearing(say):
+        path = train(pictures_folder, tmp_path, settings, CPU, stop=stop)
     assert path.exists() and not any((tmp_path / name).exists() for name in WRITTEN)
     assert "the run is finished, but has no report; resume tries again (stopped" in caplog.text
     train(pictures_folder, tmp_path, settings, CPU, resume=True)

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def gather(folder: Path, **options: Any) -> Collection:
-    return collect(folder, held_out=0.3, side=64, report_progress=lambda _: None, **options)
+    return collect(folder, held_out=0.3, side=64, **options)
 
 
 def test_without_a_table_nothing_is_known(tmp_path: Path) -> None:

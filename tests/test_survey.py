@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import colorful, encode, fill, pack, write
+from pictures import colorful, encode, fill, hearing, pack, write
 from processes import FORKS
 
 from colordaemon.errors import DataError, Interrupted
@@ -58,12 +58,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def look(
     folder: Path,
     cache_folder: Path | None,
-    report_progress: Callable[[str], None] = lambda _: None,
     stop: Event | None = None,
 ) -> dict[str, CachedPicture]:
     """Entries by name."""
     pictures = find_pictures(folder)
-    entries = survey(pictures, SIDE, cache_folder, report_progress, stop or Event())
+    entries = survey(pictures, SIDE, cache_folder, stop or Event())
     assert len(entries) == len(pictures)
     return {picture.name: entry for picture, entry in zip(pictures, entries, strict=True)}
 
@@ -124,7 +123,7 @@ def test_a_subset_leaves_the_rest_of_the_cache_alone(
     fill(folder, "face", 3, first_seed=60)
     for subset, expected in (("face", 3), ("animal", COUNT), ("face", 0), (None, 0)):
         decoded.clear()
-        survey(find_pictures(folder, subset), SIDE, cache_folder, print, Event())
+        survey(find_pictures(folder, subset), SIDE, cache_folder, Event())
         assert len(decoded) == expected
 
 
@@ -169,7 +168,7 @@ def test_what_cannot_be_read_has_a_problem_and_the_others_are_looked_at(
 def test_a_picture_that_vanished_has_a_problem(folder: Path, cache_folder: Path) -> None:
     pictures = find_pictures(folder)
     (folder / "animal" / "03.png").unlink()
-    entries = survey(pictures, SIDE, cache_folder, print, Event())
+    entries = survey(pictures, SIDE, cache_folder, Event())
     assert "it cannot be read: [Errno 2]" in entries[3].statistics.problem
 
 
@@ -390,7 +389,8 @@ def test_two_processes_at_once_decode_each_picture_once(folder: Path, cache_fold
 
 def _look_and_count(folder: Path, cache_folder: Path, queue: object) -> None:
     lines: list[str] = []
-    look(folder, cache_folder, lines.append)
+    with hearing(lines.append):
+        look(folder, cache_folder)
     said = [line for line in lines if line.startswith("looked at") and line.endswith(" s")]
     queue.put(COUNT if said else 0)  # type: ignore[attr-defined]
 
@@ -400,11 +400,11 @@ def test_waiting_for_another_process_is_said_and_can_be_stopped(
 ) -> None:
     lines: list[str] = []
     stop = Event()
-    with cache_module.locked(cache_folder, Event(), print):
+    with cache_module.locked(cache_folder, Event()):
         thread = Thread(target=lambda: (time.sleep(0.3), stop.set()))
         thread.start()
-        with pytest.raises(Interrupted):
-            look(folder, cache_folder, lines.append, stop)
+        with pytest.raises(Interrupted), hearing(lines.append):
+            look(folder, cache_folder, stop)
         thread.join()
     assert len(lines) == 1 and "waiting for another process" in lines[0]
 
@@ -417,8 +417,8 @@ def test_progress_tells_speed_and_time_left(
 ) -> None:
     monkeypatch.setattr(survey_module, "REPORT_SECONDS", 0.0)
     lines: list[str] = []
-    with caplog.at_level(logging.INFO):
-        look(folder, cache_folder, lines.append)
+    with caplog.at_level(logging.INFO), hearing(lines.append):
+        look(folder, cache_folder)
     assert f"looked at 3 of {COUNT} pictures, " in lines[2]
     assert "pictures/s" in lines[2] and "s left" in lines[2]
     assert f"GB in {cache_folder}" in caplog.text

@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
+from pictures import hearing
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -121,8 +122,8 @@ def train_until(
     """Train, with a report after every batch, and stop after so many."""
     after = StopAfter(batches)
     every = settings.model_copy(update={"report_seconds": 1e-9})
-    with pytest.raises(Interrupted, match="resume"):
-        train(folder, run_folder, every, CPU, resume=resume, stop=after.stop, report_progress=after)
+    with pytest.raises(Interrupted, match="resume"), hearing(after):
+        train(folder, run_folder, every, CPU, resume=resume, stop=after.stop)
 
 
 def rows(run_folder: Path) -> list[dict[str, str]]:
@@ -575,8 +576,8 @@ def test_a_killed_run_goes_on_from_its_last_epoch(
 ) -> None:
     every = settings.model_copy(update={"report_seconds": 1e-9})
     killed = StopAfter(BATCHES + 3, error=KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        train(pictures_folder, tmp_path, every, CPU, report_progress=killed)
+    with pytest.raises(KeyboardInterrupt), hearing(killed):
+        train(pictures_folder, tmp_path, every, CPU)
     train(pictures_folder, tmp_path, settings, CPU, resume=True)
     assert_same_run(tmp_path, uninterrupted)
 
@@ -651,7 +652,8 @@ def test_ctrl_c_does_not_end_the_loader_before_the_run(
             os.kill(child.pid, signal.SIGINT)
 
     every = settings.model_copy(update={"report_seconds": 1e-9})
-    train(pictures_folder, tmp_path, every, CPU, report_progress=interrupt_loaders)
+    with hearing(interrupt_loaders):
+        train(pictures_folder, tmp_path, every, CPU)
     assert_same(state(tmp_path), state(uninterrupted))
 
 
@@ -751,7 +753,8 @@ def test_resuming_what_was_never_begun_says_so_and_begins(
     pictures_folder: Path, tmp_path: Path, settings: TrainSettings, uninterrupted: Path
 ) -> None:
     lines: list[str] = []
-    train(pictures_folder, tmp_path, settings, CPU, resume=True, report_progress=lines.append)
+    with hearing(lines.append):
+        train(pictures_folder, tmp_path, settings, CPU, resume=True)
     assert any("no run to go on with" in line for line in lines)
     assert_same_run(tmp_path, uninterrupted)
 

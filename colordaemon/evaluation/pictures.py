@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +91,12 @@ def evaluate_pictures(
     colorizers: Sequence[tuple[str, Colorizer]],
     *,
     stop: Event | None = None,
-    report_progress: Callable[[str], None] = log.info,
 ) -> Evaluation:
     """Score colorizers (at least one, each with its row's name) on readable pictures.
 
     Raises Interrupted once `stop` is set.
     """
-    watch = _Watch(len(pictures), stop or Event(), report_progress)
+    watch = _Watch(len(pictures), stop or Event())
     device = colorizers[0][1].device
     with ExitStack() as files:
         predictions = [
@@ -190,8 +189,8 @@ def one_thread() -> Iterator[None]:
 class _Watch:
     """Says now and then how far an evaluation is, and ends it once a stop is asked for."""
 
-    def __init__(self, total: int, stop: Event, report_progress: Callable[[str], None]) -> None:
-        self.total, self.stop, self.report_progress = total, stop, report_progress
+    def __init__(self, total: int, stop: Event) -> None:
+        self.total, self.stop = total, stop
         self._said = time.monotonic()
 
     def count(self, done: str, number: int) -> None:
@@ -199,4 +198,4 @@ class _Watch:
             raise Interrupted(f"stopped after {number} of {self.total} pictures were {done}")
         if time.monotonic() - self._said > REPORT_SECONDS:
             self._said = time.monotonic()
-            self.report_progress(f"{number} of {self.total} pictures {done}")
+            log.info("%d of %d pictures %s", number, self.total, done)

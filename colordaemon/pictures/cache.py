@@ -24,7 +24,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -159,7 +159,7 @@ class Cache:
 
 
 @contextmanager
-def locked(folder: Path, stop: Event, report_progress: Callable[[str], None]) -> Iterator[None]:
+def locked(folder: Path, stop: Event) -> Iterator[None]:
     """Hold the only right to write a cache, made if missing. Raises OSError, and Interrupted.
 
     The right ends with the process, however that ends.
@@ -170,7 +170,7 @@ def locked(folder: Path, stop: Event, report_progress: Callable[[str], None]) ->
         said = False
         while not _try_lock(lock):
             if not said:
-                report_progress(f"{folder}: waiting for another process to look at the pictures")
+                log.info("%s: waiting for another process to look at the pictures", folder)
             said = True
             if stop.wait(0.2):
                 raise Interrupted("stopped while another process looked at the pictures")

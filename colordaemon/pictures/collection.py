@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -181,7 +181,6 @@ def collect(
     held_out_sources: Sequence[str] = (),
     side: int,
     cache_folder: Path | None = None,
-    report_progress: Callable[[str], None] = log.info,
     stop: Event | None = None,
 ) -> Collection:
     """Look at every picture of a folder, decoding those that its cache does not know.
@@ -194,7 +193,7 @@ def collect(
     pictures = find_pictures(folder, subset)
     sources = sources_of(folder, pictures, held_out_sources)
     cache = cache_folder and cache_folder_of(folder, side, cache_folder)
-    entries = survey(pictures, side, cache, report_progress, stop or Event())
+    entries = survey(pictures, side, cache, stop or Event())
     dropped, colorful = _sort_out(pictures, entries)
     statistics = [entries[index].statistics for index in colorful]
     groups = [[colorful[member] for member in group] for group in duplicates.groups(statistics)]

@@ -47,7 +47,6 @@ def survey(
     pictures: Sequence[Picture],
     side: int,
     cache_folder: Path | None,
-    report_progress: Callable[[str], None],
     stop: Event,
 ) -> list[CachedPicture]:
     """What there is to know of each picture, in their order.
@@ -58,11 +57,11 @@ def survey(
     """
     if cache_folder is not None:
         try:
-            with locked(cache_folder, stop, report_progress), closing(Cache(cache_folder)) as cache:
-                return _Survey(pictures, side, cache, report_progress, stop).run()
+            with locked(cache_folder, stop), closing(Cache(cache_folder)) as cache:
+                return _Survey(pictures, side, cache, stop).run()
         except OSError as error:
             log.warning("%s: no cache, pictures are decoded each time: %s", cache_folder, error)
-    return _Survey(pictures, side, None, report_progress, stop).run()
+    return _Survey(pictures, side, None, stop).run()
 
 
 class _Survey:
@@ -73,12 +72,10 @@ class _Survey:
         pictures: Sequence[Picture],
         side: int,
         cache: Cache | None,
-        report_progress: Callable[[str], None],
         stop: Event,
     ) -> None:
         self.pictures, self.side, self.stop = pictures, side, stop
         self.cache, self._writable = cache, cache is not None
-        self.report_progress = report_progress
 
     def run(self) -> list[CachedPicture]:
         stamps = [_stamp(picture) for picture in self.pictures]
@@ -101,7 +98,7 @@ class _Survey:
                 now = time.monotonic()
                 if now - said >= REPORT_SECONDS:
                     said = now
-                    self.report_progress(_progress_line(done + 1, len(unknown), now - began))
+                    log.info("%s", _progress_line(done + 1, len(unknown), now - began))
                 if now - saved >= SAVE_SECONDS:
                     self._save()
                     saved = time.monotonic()
@@ -163,7 +160,7 @@ class _Survey:
 
     def _tell(self, decoded: int, seconds: float) -> None:
         if decoded:
-            self.report_progress(f"looked at {decoded} pictures in {seconds:.0f} s")
+            log.info("looked at %d pictures in %.0f s", decoded, seconds)
         if self.cache:
             size = self.cache.saved_length / 1e9
             log.info("decoded pictures: %.2f GB in %s", size, self.cache.folder)

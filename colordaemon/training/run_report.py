@@ -22,6 +22,7 @@ from colordaemon import __version__
 from colordaemon.config import TrainSettings
 from colordaemon.evaluation.pictures import GRAY, Evaluation, Table
 from colordaemon.evaluation.tables import COLUMNS
+from colordaemon.logs import printable
 from colordaemon.network.model import Decoding
 from colordaemon.pictures.collection import Collection
 from colordaemon.training.metrics_log import OVERFIT_EPOCHS, overfitting
@@ -172,14 +173,14 @@ def _escaped_for(suffix: str) -> Callable[[object], object]:
     def escape(value: object) -> object:
         if isinstance(value, Markup):
             return value
-        return Markup(escaped(str(value))) if suffix == ".md" else visible(str(value))  # noqa: S704
+        return Markup(escaped(str(value))) if suffix == ".md" else printable(str(value))  # noqa: S704
 
     return escape
 
 
 def escaped(text: str) -> str:
     """Any text as Markdown that shows it on one line, in a table too."""
-    return re.sub(r"([\\`*_\[\]<>|&~$#])", r"\\\1", visible(text))
+    return re.sub(r"([\\`*_\[\]<>|&~$#])", r"\\\1", printable(text))
 
 
 def fenced(text: str) -> Markup:
@@ -257,11 +258,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
-
-
-def visible(text: str) -> str:
-    r"""Control characters, line ends and bytes that are no text as \n or \x1b."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _percent(share: float) -> str:

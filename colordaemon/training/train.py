@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -33,8 +33,6 @@ from colordaemon.training.validator import MODEL, STATE, Validator
 
 log = logging.getLogger(__name__)
 
-CACHES = Path("~/.cache/colordaemon")
-
 
 def train(
     folder: Path,
@@ -45,7 +43,6 @@ def train(
     resume: bool = False,
     command: str = "",
     stop: Event | None = None,
-    report_progress: Callable[[str], None] = log.info,
 ) -> Path:
     """Train on a folder of labeled pictures; returns the path of the best model file.
 
@@ -59,17 +56,16 @@ def train(
         raise DataError(f"{run_folder}: holds a run already; resume it or name another folder")
     _check_writable(run_folder)
     with join_team(device) as team:
-        say = report_progress if team.leads else _say_nothing
-        collection = collect_for(settings, folder, say, stop)
+        collection = collect_for(settings, folder, stop)
         samples = collection.training
         schedule = Schedule([sample.source for sample in samples], settings, team.size)
-        run = _open_run(state_path, samples, settings, team, schedule.batches, resume, say)
+        run = _open_run(state_path, samples, settings, team, schedule.batches, resume)
         objective = make_objective(settings, run.model, samples, team.device)
         validator = None
         if team.leads:
             replace_file(run_folder / "dataset.txt", _encoded(collection.report()))
-            validator = Validator(run, run_folder, collection, objective.loss, say)
-        with closing(Trainer(run, objective, samples, schedule, team, stop, say)) as trainer:
+            validator = Validator(run, run_folder, collection, objective.loss)
+        with closing(Trainer(run, objective, samples, schedule, team, stop)) as trainer:
             # A run may stop between its last batch and here.
             while run.progress() < 1.0 or run.batch:
                 if not trainer.finish_epoch():
@@ -98,34 +94,36 @@ def _open_run(
     team: Team,
     epoch_batches: int,
     resume: bool,
-    say: Callable[[str], None],
 ) -> Run:
     if state_path.exists():
         run = Run.load(state_path, settings, team.device, epoch_batches)
-        say(f"going on after {run.pictures_seen} pictures, epoch {run.epoch + 1}")
+        log.info("going on after %d pictures, epoch %d", run.pictures_seen, run.epoch + 1)
         return run
     if resume:
-        say(f"{state_path.parent}: no run to go on with, starting a new one")
+        log.info("%s: no run to go on with, starting a new one", state_path.parent)
     torch.manual_seed(settings.seed)
     model, origin = starting_model(settings, samples), origin_of(settings)
     return Run(model, settings, team.device, epoch_batches, origin=origin)
 
 
-def collect_for(
-    settings: TrainSettings, folder: Path, say: Callable[[str], None], stop: Event | None = None
-) -> Collection:
+def collect_for(settings: TrainSettings, folder: Path, stop: Event | None = None) -> Collection:
     """The pictures of a folder as a run with these settings sees them. Raises DataError."""
-    caches = (settings.cache_folder or CACHES).expanduser()
+    cache_folder = settings.cache_folder and settings.cache_folder.expanduser()
     return collect(
         folder,
         subset=settings.subset,
         held_out=settings.held_out,
         held_out_sources=settings.held_out_sources,
         side=2 * max(settings.side, settings.validation_side),  # the smallest crops are half of it
-        cache_folder=caches if settings.cache else None,
-        report_progress=say,
+        cache_folder=(cache_folder or _user_caches()) if settings.cache else None,
         stop=stop,
     )
+
+
+def _user_caches() -> Path:
+    from platformdirs import user_cache_path  # seldom needed, and missing where we only train
+
+    return user_cache_path("colordaemon")
 
 
 def _check_writable(run_folder: Path) -> None:
@@ -142,10 +140,6 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="surrogateescape")
 
 
-def _say_nothing(_: str) -> None:
-    pass
-
-
 def train_each(
     folder: Path,
     runs_folder: Path,
@@ -155,7 +149,6 @@ def train_each(
     resume: bool = False,
     command: str = "",
     stop: Event | None = None,
-    report_progress: Callable[[str], None] = log.info,
 ) -> list[Path]:
     """Train a model for each label of a folder, one run after the other, each in a folder of its
     own; returns the model files, by label.
@@ -166,7 +159,7 @@ def train_each(
     labels = sorted({picture.label for picture in find_pictures(folder)})
     models: list[Path] = []
     for label in labels:
-        report_progress(f"label {label}, {len(models) + 1} of {len(labels)}")
+        log.info("label %s, %d of %d", label, len(models) + 1, len(labels))
         try:
             models.append(
                 train(
@@ -177,7 +170,6 @@ def train_each(
                     resume=resume,
                     command=command,
                     stop=stop,
-                    report_progress=report_progress,
                 )
             )
         except DataError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Literal
@@ -21,6 +22,8 @@ from colordaemon.training.distributed import Team
 from colordaemon.training.initialize import set_training_mode
 from colordaemon.training.objective import Objective, compiled, train_step
 from colordaemon.training.state import COOL_DOWN_SHARE, Run
+
+log = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 200
 
@@ -51,9 +54,8 @@ class Trainer:
         schedule: Schedule,
         team: Team,
         stop: Event,
-        say: Callable[[str], None],
     ) -> None:
-        self.run, self.objective, self.team, self.stop, self.say = run, objective, team, stop, say
+        self.run, self.objective, self.team, self.stop = run, objective, team, stop
         self._samples, self._schedule = samples, schedule
         set_training_mode(run.model, run.settings)  # before the team asks what learns
         self._model = compiled(team.wrap(run.model), run.device, run.settings.compile)
@@ -80,7 +82,8 @@ class Trainer:
             self._step(*to_gray_and_ab(batch))
             if time.monotonic() - said > run.settings.report_seconds:
                 said = time.monotonic()
-                self.say(_progress_line(run, (run.pictures_seen - seen_before) / (said - began)))
+                speed = (run.pictures_seen - seen_before) / (said - began)
+                log.info("%s", _progress_line(run, speed))
         self._check()
         stopping, run.seconds = team.agree(self.stop.is_set(), run.seconds)
         return not stopping

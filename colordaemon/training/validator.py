@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
@@ -41,10 +41,9 @@ class Validator:
         folder: Path,
         collection: Collection,
         loss: Loss,
-        say: Callable[[str], None],
     ) -> None:
         settings = run.settings
-        self._run, self._folder, self._loss, self._say = run, folder, loss, say
+        self._run, self._folder, self._loss = run, folder, loss
         self._collection = collection
         self._held_out = chosen(collection.validation, settings.validation_pictures)
         self._unseen = chosen(collection.unseen, settings.validation_pictures)
@@ -72,7 +71,7 @@ class Validator:
         if run.progress() >= 1.0 or time.monotonic() - self._saved > run.settings.save_seconds:
             run.save(self._folder / STATE)
             self._saved = time.monotonic()
-        self._say(self._log.last_line)
+        log.info("%s", self._log.last_line)
 
     def close_run(self, command: str, stop: Event) -> None:
         """Judge the best model as it will be used, and write report.html, model-card.md and
@@ -93,7 +92,7 @@ class Validator:
         except Exception:  # hours of training are worth more than a page about them
             log.exception("%s", unfinished)
         else:
-            self._say(f"{self._folder / 'report.html'} tells how it went")
+            log.info("%s tells how it went", self._folder / "report.html")
 
     def _judge(self, command: str, stop: Event) -> Outcome:
         run = self._run
@@ -103,9 +102,9 @@ class Validator:
 
         def evaluate(samples: Sequence[CollectedPicture], what: str) -> Evaluation:
             pictures = reported(samples, run.settings.report_pictures)
-            self._say(f"judging the best model on {len(pictures)} {what}")
+            log.info("judging the best model on %d %s", len(pictures), what)
             models = [(THIS_MODEL, colorizer)]
-            return evaluate_pictures(pictures, models, stop=stop, report_progress=self._say)
+            return evaluate_pictures(pictures, models, stop=stop)
 
         evaluation = evaluate(self._held_out, "held-out pictures")
         extremes = self._folder / "worst-best.png"
