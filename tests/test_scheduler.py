@@ -342,7 +342,7 @@ def test_a_film_that_is_too_large_waits_alone(
         stage.turn(seconds=301)
         stage.turn(Started(1), Failed(1, Fault.ROOM, "1 MiB free, about 9 MiB needed"))
     assert (stage.job(1).state, stage.job(1).attempts) == (State.QUEUED, 0)
-    assert sum("waits for space, and no other" in line for line in caplog.messages) == 1
+    assert sum("waits for space; other files go on" in line for line in caplog.messages) == 1
 
 
 def test_a_full_disk_pauses_all_work_and_no_file_pays_for_it(stage: Stage) -> None:

@@ -1,7 +1,7 @@
-"""What an operator can ask: of a running daemon over a unix socket in its state folder, or of the
-journal where no daemon runs.
+"""Operator commands, sent to a running daemon over a unix socket in its state folder, or carried
+out on the journal if no daemon runs.
 
-Requests and replies are plain dicts that travel as JSON, a line each way.
+A request is a line of JSON, and so is the reply.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from colordaemon.service.status import Reply, queue, status
 
 _LONGEST = 1 << 20  # bytes of a request
 _MOST_CALLERS = 32  # callers at once
-_CALL_SECONDS = 10.0  # for a caller to say what it wants, and once more to read the reply
+_CALL_SECONDS = 10.0  # that a caller has to send its request, and again to read the reply
 _CREDENTIALS = struct.Struct("3i")  # of SO_PEERCRED: process, user, group
-BATCH = 1000  # jobs in one turn; writing them anew takes 20 ms
-_RETRIED = "retried up to"  # a fact: which of all that failed are queued again
+BATCH = 1000  # jobs in one turn; updating them takes 20 ms
+_RETRIED = "retried up to"  # a fact in the journal: how far a `retry` of all jobs has come
 MOST_JOBS = 10_000  # jobs in one request: looking them up takes half a second
 _READ_ONLY = {"status": status, "queue": queue}
 log = logging.getLogger(__name__)
 
 
 class NoAnswer(Exception):
-    """There is a daemon, or something in its place, that cannot be asked or says nothing."""
+    """A daemon is running, but it cannot be reached or does not answer."""
 
 
 @dataclass
 class _Caller:
-    """Somebody who asks. until: when it is dropped, on a clock that never jumps."""
+    """An open connection. until: when it is closed, by time.monotonic()."""
 
     user: int
     until: float
@@ -55,10 +55,10 @@ class _Caller:
 
 
 class Control:
-    """Serves callers from within the daemon's own loop: nobody is waited for.
+    """Serves the control socket from the daemon's main loop, without blocking it.
 
-    Whoever may drop files may ask, so nothing that a caller sends or leaves undone may end the
-    daemon or hold it up. answer: what to say to a request; may raise BadRequest.
+    Every user who may drop files may connect, so nothing that a caller sends or fails to send may
+    end or block the daemon. answer: makes the reply to a request; may raise BadRequest.
     """
 
     def __init__(
@@ -70,25 +70,25 @@ class Control:
     ) -> None:
         self._path, self._selector, self._answer, self._clock = path, selector, answer, clock
         self._callers: dict[socket.socket, _Caller] = {}
-        try:  # it is of a daemon that was killed: the lock says there is no other
+        try:  # left by a daemon that was killed; the lock shows that none runs
             path.unlink(missing_ok=True)
         except IsADirectoryError:
             raise ConfigError(f"{path}: found a folder, expected a socket; move it away") from None
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with _short(path) as short:
             self._server.bind(short)
-        path.chmod(0o660)  # the group may ask
+        path.chmod(0o660)  # the group may connect
         self._server.listen()
         self._server.setblocking(False)
         selector.register(self._server, selectors.EVENT_READ, self._accept)
 
     @property
     def next_due(self) -> float:
-        """When the next caller has had its time."""
+        """When the next connection times out."""
         return min((caller.until for caller in self._callers.values()), default=float("inf"))
 
     def turn(self, now: float) -> None:
-        """Drop those who have had their time."""
+        """Close connections that have timed out."""
         for connection in [each for each, caller in self._callers.items() if caller.until <= now]:
             self._drop(connection)
 
@@ -97,7 +97,7 @@ class Control:
             self._drop(connection)
         self._selector.unregister(self._server)
         self._server.close()
-        with suppress(OSError):  # a disk that is read-only by now; the next start sees to it
+        with suppress(OSError):  # the disk may be read-only by now; the next start removes it
             self._path.unlink(missing_ok=True)
 
     def _accept(self) -> None:
@@ -113,13 +113,14 @@ class Control:
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._read(connection))
 
     def _caller_to_drop(self) -> socket.socket:
-        """The first caller of whoever has most of them: nobody can shut out all others."""
+        """The oldest connection of the user who has most of them: no user can shut out the
+        others."""
         ((user, _),) = Counter(caller.user for caller in self._callers.values()).most_common(1)
         return next(each for each, caller in self._callers.items() if caller.user == user)
 
     def _read(self, connection: socket.socket) -> None:
         if (caller := self._callers.get(connection)) is None:
-            return  # dropped since it was found to be readable
+            return  # closed since it was found to be readable
         try:
             data = connection.recv(1 << 16)
         except BlockingIOError:
@@ -136,7 +137,7 @@ class Control:
             self._drop(connection)
 
     def _answer_to(self, line: bytes) -> Reply:
-        """An answer to every line that there can be."""
+        """The reply to a line, whatever it holds."""
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
@@ -147,11 +148,11 @@ class Control:
             return self._answer(request)
         except BadRequest as error:
             return {"error": str(error)}
-        except sqlite3.Error as error:  # a full disk, for instance; the main loop will meet it too
+        except sqlite3.Error as error:  # a full disk, for instance: the main loop notices it too
             return {"error": f"the journal: {error}"}
         except Exception as error:
-            log.exception("a request was answered with an error that nobody has foreseen")
-            return {"error": f"unforeseen: {error!r}"}
+            log.exception("unexpected error in a request")
+            return {"error": f"unexpected: {error!r}"}
 
     def _reply(self, connection: socket.socket, caller: _Caller, reply: Reply) -> None:
         caller.reply = memoryview(json.dumps(reply).encode() + b"\n")
@@ -160,7 +161,7 @@ class Control:
         self._write(connection)
 
     def _write(self, connection: socket.socket) -> None:
-        """As much as the caller takes; the rest when it has read that."""
+        """Send as much of the reply as the caller takes now; the rest follows later."""
         if (caller := self._callers.get(connection)) is None:
             return
         try:
@@ -181,9 +182,9 @@ class Control:
 
 
 def ask(path: Path, request: Reply, seconds: float = 10.0) -> Reply | None:
-    """What a running daemon says to a request; None if there is no daemon.
+    """Send a request to a running daemon and return its reply; None if no daemon runs.
 
-    Raises BadRequest, and NoAnswer where there is one that does not answer.
+    Raises BadRequest, and NoAnswer if a daemon runs and does not answer.
     """
     who = "the daemon"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller, _short(path) as short:
@@ -215,14 +216,14 @@ def ask(path: Path, request: Reply, seconds: float = 10.0) -> Reply | None:
 
 
 def _peer(connection: socket.socket) -> tuple[int, int, int]:
-    """Process, user and group at the other end."""
+    """Process, user and group at the other end of a connection."""
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     process, user, group = _CREDENTIALS.unpack(found)
     return process, user, group
 
 
 def _group(path: Path) -> str:
-    """Who may ask, as far as it can be seen."""
+    """The group that may connect, if it is known."""
     try:
         return f": you are not in the group {getgrgid(path.stat().st_gid).gr_name}"
     except (OSError, KeyError):
@@ -231,7 +232,7 @@ def _group(path: Path) -> str:
 
 @contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """The same socket under a path that is never too long: the system takes 107 bytes."""
+    """Another path of the same socket that is always short enough: the kernel takes 107 bytes."""
     try:
         folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     except OSError:
@@ -244,13 +245,13 @@ def _short(path: Path) -> Iterator[str]:
 
 
 class BadRequest(Exception):
-    """A request that nobody understands, or for a job that there is not."""
+    """A request that is not understood, or names a job that does not exist."""
 
 
 class Commands:
-    """The verbs, the same ones on the same journal whether a daemon runs or not.
+    """Carries out the verbs on the journal, in the daemon or without one.
 
-    cancel_running: asks a running daemon to leave a file; False if it is not at it.
+    cancel_running: stops a running job; False if it is not running.
     """
 
     def __init__(
@@ -283,7 +284,7 @@ class Commands:
         raise BadRequest(f"unknown verb {_shown(repr(verb))}")
 
     def turn(self) -> None:
-        """Go on with what many jobs are concerned by; a few of them at a time."""
+        """Go on with a `retry` of all failed jobs, a batch at a time."""
         if behind := self._journal.fact(_RETRIED):
             ids = self._journal.ids(State.FAILED, behind=int(behind), limit=BATCH)
             self._journal.retry(self._wall(), ids)
@@ -291,11 +292,11 @@ class Commands:
 
     @property
     def is_busy(self) -> bool:
-        """Whether more is to be done, in this life or the next."""
+        """Whether such a `retry` is not finished; a restarted daemon goes on with it."""
         return self._journal.fact(_RETRIED) != ""
 
     def _retry(self, ids: Sequence[int]) -> int:
-        """These, or all that failed."""
+        """Retry these jobs, or without any all that failed."""
         if ids:
             return self._journal.retry(self._wall(), ids)
         count = self._journal.counts()[State.FAILED]
@@ -308,7 +309,7 @@ class Commands:
         return running + self._journal.cancel(ids, self._wall())
 
     def _ids(self, which: object) -> list[int]:
-        """Numbers of jobs; a path stands for the latest job of that file."""
+        """Job numbers; a path stands for the latest job of that file."""
         if not isinstance(which, list):
             raise BadRequest(f"jobs: expected a list, found {_shown(which)}")
         if len(which) > MOST_JOBS:
@@ -323,23 +324,26 @@ class Commands:
         try:
             if isinstance(one, int) or one.isdecimal():
                 return self._journal.job(int(one)).id
-            # Looked up by its name alone: a path that a caller makes up may lead to a disk that
-            # hangs, and whoever asks has resolved it.
+            # Not resolved here: a caller may name any path, also one on a disk that hangs. Our own
+            # commands resolve theirs before they ask.
             return self._journal.of_source(Path(os.path.abspath(one)))[0].id  # noqa: PTH100
         except (KeyError, OverflowError):
             raise BadRequest(f"no job {_shown(one)}") from None
-        except (IndexError, ValueError):  # ValueError: what can be the name of no file
+        except (IndexError, ValueError):  # ValueError: no file can have this name
             raise BadRequest(f"no job for {_shown(one)}") from None
 
 
 def _shown(value: object) -> str:
-    """As much of what somebody has sent as is worth repeating."""
+    """A value from a request, shortened for the reply."""
     text = str(value)
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def run_command(config: Config, request: Reply) -> Reply:
-    """Raises BadRequest, NoAnswer, and ConfigError where neither a daemon nor a journal is."""
+    """Send a request to the daemon, or carry it out here if none runs.
+
+    Raises BadRequest, NoAnswer, and ConfigError if there is neither a daemon nor a journal.
+    """
     places = find_places(config)[0]  # control and journal are the same for all inboxes
     if (reply := ask(places.control, request)) is not None:
         return reply

@@ -1,8 +1,8 @@
 """The daemon: watch, journal, worker, control and systemd joined in one loop.
 
-One thread does everything but gathering events, so that there is nothing to lock; whatever may take
-long is a process of its own. The loop waits for whichever comes first: something said by the worker
-or a caller, an event, a signal, or the next thing that is due.
+One thread does everything except gathering events, so nothing has to be locked; what may take long
+runs in a process of its own. The loop waits for a message of the worker, a request, an event in an
+inbox, a signal, or the next thing that is due, whichever comes first.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ OPEN = (State.QUEUED, State.RUNNING, State.PUBLISHING)
 def watch_forever(
     load: Callable[[], Config], make_worker: Callable[[Routing], WorkerProcess] = WorkerProcess
 ) -> None:
-    """Run until SIGTERM or SIGINT. load: reads the configuration, now and at every SIGHUP.
+    """Run until SIGTERM or SIGINT. load: reads the configuration, at the start and at every SIGHUP.
 
-    What a disk refuses, and a journal that another program has locked, is waited for: everything is
-    taken down as if the power had failed, which loses nothing, and begins again later.
+    If a disk fails, or another program has locked the journal, the daemon stops as if the power had
+    failed, which loses nothing, and starts again after some seconds.
     Raises ConfigError, ModelError and WorkerLost.
     """
     while True:
@@ -94,7 +94,7 @@ def _watch(load: Callable[[], Config], make_worker: Callable[[Routing], WorkerPr
 
 
 class Daemon:
-    """All parts of one running daemon. `now` is of a clock that never jumps, `wall` Unix time."""
+    """All parts of one running daemon. `now` is time.monotonic(), `wall` is time.time()."""
 
     def __init__(
         self,
@@ -122,7 +122,8 @@ class Daemon:
         self._drain = Drain()
 
     def run(self, signals: Signals) -> None:
-        """Until all is quiet after SIGTERM. Raises ConfigError, ModelError and WorkerLost."""
+        """Run until SIGTERM, and until the work in progress is finished or left. Raises
+        ConfigError, ModelError and WorkerLost."""
         self._inboxes.take(self._places, self._routing, time.monotonic())
         self._intake.prioritize(self._routing.priority_of)
         self._scheduler.recover(time.time())
@@ -134,7 +135,8 @@ class Daemon:
             self._wait()
 
     def close(self) -> None:
-        """Says nothing of disks: what cannot be written, the next start sees to."""
+        """Stop everything. Errors of disks are ignored: the next start repairs what was not
+        written."""
         self._inboxes.stop()
         self._scheduler.close()
         with suppress(sqlite3.Error, OSError):
@@ -179,10 +181,11 @@ class Daemon:
         self._scheduler.serve(self._inboxes.present)
 
     def _clean_up(self, lifecycle: JobLifecycle) -> None:
-        """What an earlier daemon, or this one before an inbox went away, could not do."""
+        """Remove old work files, and deal with sources that were left over, after an inbox
+        appeared."""
         needed = {*self._journal.ids(*OPEN)}
         if count := sweep(lifecycle.places.outbox, self._journal.token, needed):
-            log.info("removed %d work files that nobody needs any more", count)
+            log.info("removed %d work files that are no longer needed", count)
         self._retiring.append(lifecycle.retire_all())
 
     def _retire_some(self) -> None:
@@ -199,14 +202,14 @@ class Daemon:
 
     def _notify_systemd(self, now: float) -> None:
         if not self._is_ready and self._scheduler.ready_on:
-            self._is_ready = True  # and the first look at the inbox is behind us
+            self._is_ready = True  # the first scan of the inboxes was begun before
             self._notifier.ready()
         elif not self._is_ready:
             self._notifier.extend_timeout(60)
         if now >= self._status_at:
             self._status_at = now + STATUS_SECONDS
             self._notifier.status(self._status(now).line)
-        # Written to the journal as well: a daemon that cannot write is not well.
+        # Only after a write to the journal: a daemon that cannot write is not healthy.
         if self._notifier.is_ping_due(now) and not self._scheduler.is_lost:
             self._journal.note("alive", f"{time.time():.0f}")
             self._notifier.ping(now)
@@ -246,7 +249,7 @@ class Daemon:
             return min(LONGEST_TURN, self._notifier.ping_seconds)
         return LONGEST_TURN
 
-    # Being asked
+    # Requests
 
     def _answer(self, request: Reply) -> Reply:
         reply = self._commands.run(request)
@@ -260,7 +263,7 @@ class Daemon:
         return reply
 
     def _is_over(self, signals: Signals) -> bool:
-        """Whether to leave the loop. Once asked to end, nothing new is begun."""
+        """Whether to leave the loop. After the first signal no new work is started."""
         if not signals.ends:
             return False
         now, drain = time.monotonic(), self._drain
@@ -275,7 +278,7 @@ class Daemon:
         return not self._scheduler.running or signals.ends > 1 or drain.is_over(now)
 
     def _reload(self) -> None:
-        """Take a new configuration, or none of it."""
+        """Read the configuration again. If anything in it is wrong, all of the old one stays."""
         self._notifier.reloading()
         now = time.monotonic()
         try:
@@ -297,7 +300,8 @@ class Daemon:
         self._notifier.ready()
 
     def _check_that_places_stay(self, all_places: Sequence[Places]) -> None:
-        """Inboxes may come and go. Work that was begun must find what it has left where it was."""
+        """Inboxes may be added and removed. Unfinished work must find its files where it left
+        them."""
         before = {places.inbox: places for places in self._places}
         if all_places[0].state != self._places[0].state:
             raise ConfigError("state_dir changes only with a restart")
@@ -308,13 +312,13 @@ class Daemon:
                 )
 
 
-ABORT_SECONDS = 10.0  # for a worker to leave a film after it was asked to
+ABORT_SECONDS = 10.0  # that a worker has to leave a film after it was told to stop
 
 
 class Drain:
-    """The end of a daemon: what is being done may be finished within a limit, or else is left.
+    """The end of a daemon: work in progress may be finished within a limit, or else it is left.
 
-    Counts down once it has begun. `now` is in seconds of a clock that never jumps.
+    The limit counts from `begin`. `now` is time.monotonic().
     """
 
     def __init__(self) -> None:
@@ -330,16 +334,16 @@ class Drain:
         return self._until
 
     def begin(self, now: float, limit_seconds: float, seconds_left: float) -> None:
-        """seconds_left: what the work is going to take; not begun to wait for in vain."""
+        """seconds_left: what the work still takes. If that is more than the limit, do not wait."""
         self._until = now if seconds_left > limit_seconds else now + limit_seconds
 
     def should_ask(self, now: float) -> bool:
-        """Whether the worker is to be asked, now and only now, to leave what it is doing."""
+        """Whether to tell the worker to stop now. True once, when the limit is over."""
         if self._asked or now < self._until:
             return False
         self._asked, self._until = True, now + ABORT_SECONDS
         return True
 
     def is_over(self, now: float) -> bool:
-        """Whether the worker has had its time to leave."""
+        """Whether the worker was told to stop and has had its time to do so."""
         return self._asked and now >= self._until

@@ -1,4 +1,4 @@
-"""What the main loop waits for (signals, threads, the worker, callers), and what it tells systemd.
+"""Waits for signals, threads, the worker and requests; and sends the daemon's state to systemd.
 
 The protocol of sd_notify is written by hand, as systemd's own manual advises: it is a datagram.
 Outside systemd nothing is sent.
@@ -21,7 +21,7 @@ from colordaemon.service.supervisor import WorkerProcess
 
 
 class Wake:
-    """Ends a wait in the main loop from anywhere: another thread, or a signal."""
+    """Wakes the main loop from another thread or a signal handler."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -34,7 +34,7 @@ class Wake:
         return self._write
 
     def __call__(self) -> None:
-        with suppress(BlockingIOError):  # full: the loop will wake up anyway
+        with suppress(BlockingIOError):  # the pipe is full: the loop wakes up anyway
             os.write(self._write, b"!")
 
     def clear(self) -> None:
@@ -48,7 +48,7 @@ class Wake:
 
 
 class Signals:
-    """How often we were asked to end, and whether to read the configuration again.
+    """Counts SIGTERM and SIGINT in `ends`, and sets `reload` at SIGHUP.
 
     SIGIO is ignored: it comes from the leases of `settle.is_being_written`.
     """
@@ -85,9 +85,9 @@ class Signals:
 
 
 class EventLoop:
-    """Waits for whoever has something to say, but not longer than it is told to.
+    """Waits until something registered with `selector` is ready, or for some seconds.
 
-    Callers register with the selector a function that is called when they have something."""
+    What is registered carries a function that is called when it is ready."""
 
     def __init__(self, wake: Wake) -> None:
         self.selector = selectors.DefaultSelector()
@@ -96,11 +96,11 @@ class EventLoop:
         self._worker_fd = -1
 
     def listen_to(self, worker: WorkerProcess | None) -> None:
-        """Listen to the worker of this moment."""
+        """Wake up for messages of this worker, in place of the one before."""
         if worker is self._worker:
             return
         if self._worker is not None:
-            self.selector.unregister(self._worker_fd)  # closed by now, perhaps
+            self.selector.unregister(self._worker_fd)  # may be closed by now
         if worker is not None:
             self._worker_fd = worker.fileno()
             self.selector.register(self._worker_fd, selectors.EVENT_READ, lambda: None)
@@ -120,9 +120,9 @@ _SEND_SECONDS = 5.0  # as long as systemd's own sd_notify waits for systemd to r
 
 
 class Notifier:
-    """Tells systemd: ready, alive, reloading, stopping, and a line of status.
+    """Sends to systemd: ready, alive, reloading, stopping, and a line of status.
 
-    `now` is in seconds of a clock that never jumps.
+    `now` is time.monotonic().
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -144,7 +144,7 @@ class Notifier:
         self._send("STOPPING=1")
 
     def extend_timeout(self, seconds: float) -> None:
-        """To load a model; without this a start takes as long as the unit allows."""
+        """Extend the start timeout of the unit, while the model is loaded for instance."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def status(self, line: str) -> None:
@@ -156,8 +156,8 @@ class Notifier:
         return self.ping_seconds is not None and now - self._pinged >= self.ping_seconds
 
     def ping(self, now: float) -> None:
-        """Only from the main loop, and only when all is well: a ping from a thread of its own would
-        go on when everything else hangs."""
+        """Tell the watchdog that the daemon is alive. Call it only from the main loop: a thread of
+        its own would go on when everything else hangs."""
         self._pinged = now
         self._send("WATCHDOG=1")
 
@@ -169,4 +169,4 @@ class Notifier:
             try:
                 sender.sendto(message.encode(errors="replace"), self._address)
             except OSError as error:
-                log.warning("systemd cannot be told: %s", error)
+                log.warning("cannot send to systemd: %s", error)

@@ -1,9 +1,8 @@
-"""Commands that are told of every file that came to an end.
+"""Runs the operator's commands after every file that is done, failed or skipped.
 
-They run beside the work, one at a time, without a shell, and are killed when they take too long.
-Those that fail are run again, see `HookRunner`.
-The journal notes what has been announced only after they have ended: after a crash a file may be
-announced twice, and never not at all.
+They run beside the work, one at a time, without a shell, and are killed when they take too long. A
+command that fails is run again, see `HookRunner`. The journal is updated only after a command has
+ended: after a crash it may run twice for a file, but it is never left out.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Command:
-    """What to run. address: of a webhook; it may hold secrets, and everybody may read the words of
-    a command line, so it goes through the environment."""
+    """What to run. address: of a webhook. It may hold secrets, and every user can read command
+    lines, so it is passed in the environment."""
 
     words: Sequence[str]
     address: str = ""
@@ -47,7 +46,7 @@ def commands_of(settings: AfterSettings) -> list[Command]:
 
 
 class Hooks:
-    """Runs commands, one after the other. `now` is of a clock that never jumps."""
+    """Runs commands, one after the other. `now` is time.monotonic()."""
 
     def __init__(self, commands: Sequence[Command], seconds: float) -> None:
         self.commands, self._seconds = commands, seconds
@@ -72,7 +71,7 @@ class Hooks:
         self._next(now)
 
     def ended(self, now: float) -> Job | None:
-        """The job for which all commands have come to an end since; see `failed`."""
+        """The job whose commands have all ended; None while one runs. See `failed`."""
         if self._running is not None and not self._has_ended(now):
             return None
         self._next(now)
@@ -88,7 +87,7 @@ class Hooks:
         self._running = self._job = None
 
     def _next(self, now: float) -> None:
-        """Begin with the next command that can be run at all."""
+        """Start the next command; one that cannot be started counts as failed."""
         self._running = None
         while self._left and self._running is None:
             command = self._current = self._left.pop(0)
@@ -123,13 +122,13 @@ class Hooks:
 
 
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 3600.0  # seconds between two tries for one job
-LONGEST_BACKOFF = 60.0  # seconds, at the most, for which nothing is told while every hook fails
-END_SECONDS = 3 * 86400.0  # over a weekend; what is older than that is given up
+LONGEST_BACKOFF = 60.0  # seconds without any hook, at most, while every hook fails
+END_SECONDS = 3 * 86400.0  # over a weekend; hooks of older jobs are given up
 
 
 @dataclass(frozen=True)
 class _Retry:
-    """What is still to run for a job, and when."""
+    """The commands that failed for a job, and when to run them again."""
 
     commands: Sequence[Command]
     pause: float
@@ -137,11 +136,11 @@ class _Retry:
 
 
 class HookRunner:
-    """Runs the hooks for every job that ended, one job after the other, again where a hook fails.
+    """Runs the hooks for every job that ended, one job after the other, and again if a hook fails.
 
-    The journal knows what is still to be told, so nothing is lost over a restart; how often it was
-    tried is forgotten, and how old it is is not. `now` is in seconds of a clock that never jumps,
-    `wall` in Unix seconds.
+    The journal knows which jobs still need their hooks, so a restart loses none. It does not know
+    how often they were tried, but how old the jobs are. `now` is time.monotonic(), `wall` is
+    time.time().
     """
 
     def __init__(self, journal: Journal, settings: AfterSettings) -> None:
@@ -149,7 +148,7 @@ class HookRunner:
         self._take(settings)
 
     def _take(self, settings: AfterSettings) -> None:
-        """Hooks that are new are not told of all that was done before them."""
+        """Use these settings. A first hook does not run for jobs that ended before it."""
         self._hooks = Hooks(commands_of(settings), settings.hook_seconds)
         self._retries: dict[int, _Retry] = {}
         self._backoff = self._silent_until = 0.0
@@ -192,7 +191,7 @@ class HookRunner:
         self._retries[job.id] = _Retry(self._hooks.failed, pause, now + pause)
 
     def _next(self, now: float) -> None:
-        """The job that has waited longest, past those whose pause is not over."""
+        """Start the hooks of the job that has waited longest and whose pause is over."""
         for job in self._journal.to_announce(len(self._retries) + 1):
             again = self._retries.get(job.id)
             if again is None or now >= again.due:

@@ -1,7 +1,7 @@
-"""The inboxes of a running daemon, and how their settled files become jobs.
+"""The inboxes of a running daemon, and the queueing of their settled files.
 
-Each inbox is locked and watched while it is there, and waited for while it is not, which is no
-concern of the others.
+Each inbox is locked and watched while it exists. If one is missing, the daemon waits for it and
+goes on with the others.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from colordaemon.service.lifecycle import JobLifecycle
 log = logging.getLogger(__name__)
 
 BATCH = 1000  # jobs in one turn, which take 30 ms
-LOCK_SECONDS = 60.0  # after which another user's lock on an inbox holds up nobody any more
+LOCK_SECONDS = 60.0  # after which another user's lock on an inbox is ignored
 
 
 class Inbox:
-    """One of them. all_places: those of its siblings too."""
+    """One inbox. all_places: the folders of all inboxes, itself included."""
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ class Inbox:
         )
 
     def start(self, now: float) -> None:
-        """Raises ConfigError, but not for an inbox that may only not be mounted yet."""
+        """Start to watch it. Raises ConfigError, but not for an inbox that may be mounted later."""
         expect_inbox(self.places)
         self.watch.start(now)
 
     def turn(self, now: float) -> list[Settled]:
-        """The files that have settled since."""
+        """The files that have settled since the last call."""
         settled = self.watch.turn(now)
         identity = self.watch.identity
         if identity is not None and identity != self._journal.identity_of(self.places.inbox):
@@ -70,12 +70,12 @@ class Inbox:
         return settled
 
     def has_opened(self) -> bool:
-        """Whether it has come, or come back, since this was asked last."""
+        """Whether it has appeared, or reappeared, since the last call."""
         opened, self._has_opened = self._has_opened, False
         return opened
 
     def as_json(self) -> dict[str, Any]:
-        """What is known of it, for the status."""
+        """Its entry in the status."""
         return {
             "inbox": os.fspath(self.places.inbox),
             "outbox": os.fspath(self.places.outbox),
@@ -89,14 +89,14 @@ class Inbox:
         inbox, name = self.places.inbox, f"{self.places.label}inbox"
         if (leads := os.path.realpath(inbox)) != str(inbox):
             # The journal would know the files by other paths after the next start.
-            raise ConfigError(f"{name}: {inbox} has become a way to {leads}; restart to take it")
+            raise ConfigError(f"{name}: {inbox} leads to {leads} now; restart to use that")
         check_places(self.all_places)
         make_places(self.places)
         self._take_lock()
         self._has_opened = True
 
     def _take_lock(self) -> None:
-        """Raises BlockingIOError as long as it is worth while to wait for whoever holds it."""
+        """Raises BlockingIOError while another program holds the lock, see LOCK_SECONDS."""
         now = time.monotonic()
         insists = self._refused_at is not None and now - self._refused_at > LOCK_SECONDS
         try:
@@ -108,7 +108,7 @@ class Inbox:
 
 
 class Inboxes:
-    """All of them. `now` is in seconds of a clock that never jumps.
+    """All inboxes of a daemon. `now` is time.monotonic().
 
     known: see `Watch`. wake: called when there is something to do.
     """
@@ -121,9 +121,10 @@ class Inboxes:
         return iter(self._all)
 
     def take(self, all_places: Sequence[Places], routing: Routing, now: float) -> None:
-        """Begin with those that are new, end with those that are no more, and look at all anew.
+        """Start new inboxes, stop those that are no longer configured, and scan all the others
+        again.
 
-        Raises ConfigError with all that is wrong with new ones; nothing has changed then.
+        Raises ConfigError with all that is wrong with new ones; then nothing has changed.
         """
         before = {inbox.places: inbox for inbox in self._all}
         added = [
@@ -141,12 +142,12 @@ class Inboxes:
         self._all = [kept[places] for places in all_places]
         for inbox, places in zip(self._all, all_places, strict=True):
             if places in before:
-                inbox.places, inbox.all_places = places, all_places  # labels may be others
+                inbox.places, inbox.all_places = places, all_places  # labels may have changed
                 inbox.watch.reload(routing.config_of(places.inbox).watch)
                 inbox.watch.rescan(now)
 
     def rescan(self, now: float, *which: Path) -> None:
-        """Look at all of these, or of all, at the next turn."""
+        """Scan these inboxes, or all, at the next turn."""
         for inbox in self._all:
             if not which or inbox.places.inbox in which:
                 inbox.watch.rescan(now)
@@ -161,7 +162,7 @@ class Inboxes:
 
     @property
     def trouble(self) -> str:
-        """Which of them are not there, in words; empty when all are."""
+        """Which inboxes are missing, for people; empty if none is."""
         gone = [str(inbox.places.inbox) for inbox in self._all if inbox.watch.is_gone]
         return f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone" if gone else ""
 
@@ -175,7 +176,7 @@ class Inboxes:
 
 
 def _start(inboxes: Sequence[Inbox], now: float) -> None:
-    """All or none."""
+    """Start all of them, or none."""
     mistakes = []
     for inbox in inboxes:
         try:
@@ -189,7 +190,7 @@ def _start(inboxes: Sequence[Inbox], now: float) -> None:
 
 
 class Intake:
-    """Between the watch and the journal. priority_of: of a source."""
+    """Puts settled files into the journal. priority_of: the priority of a source."""
 
     def __init__(
         self, journal: Journal, priority_of: Callable[[Path], int] = lambda source: 0
@@ -198,12 +199,12 @@ class Intake:
         self._to_prioritize: list[int] = []
 
     def knows(self, path: Path, signature: Signature) -> bool:
-        """Whether the journal has a job for exactly this file, whatever became of it."""
+        """Whether the journal has a job for exactly this file, in any state."""
         found = Found(path, signature.size, signature.mtime_ns)
         return not [*self._journal.unknown([found])]
 
     def take(self, settled: Sequence[Settled], lifecycle: JobLifecycle, wall: float) -> int:
-        """Queue what has settled in one inbox; returns how many are new."""
+        """Queue the settled files of one inbox; returns how many are new."""
         if not settled:
             return 0
         found = []
@@ -217,30 +218,30 @@ class Intake:
             if not each.size:
                 (job, *_) = self._journal.of_source(each.path)
                 lifecycle.set_aside(
-                    job, State.FAILED, Reason.EMPTY, "the file is empty, and stays so", wall
+                    job, State.FAILED, Reason.EMPTY, "the file is empty and stays so", wall
                 )
         return added
 
     def prioritize(self, priority_of: Callable[[Path], int]) -> None:
-        """Take other priorities; what is in the queue gets them little by little, see `turn`."""
+        """Use other priorities. Queued jobs get theirs in batches, see `turn`."""
         self._priority_of = priority_of
         self._to_prioritize = self._journal.ids(State.QUEUED)
 
     def turn(self) -> None:
-        """Give a few of those that wait their new priorities."""
+        """Give a batch of queued jobs their new priorities."""
         few, self._to_prioritize = self._to_prioritize[:BATCH], self._to_prioritize[BATCH:]
         if few:
             self._journal.prioritize(few, self._priority_of)
 
     @property
     def is_busy(self) -> bool:
-        """Whether there are more of those."""
+        """Whether queued jobs are left that need their new priorities."""
         return bool(self._to_prioritize)
 
     def _found(
         self, path: Path, signature: Signature, lifecycle: JobLifecycle, wall: float
     ) -> Found:
-        """What goes into the queue, in place of what waits there for older content."""
+        """What to queue for a file. Jobs that wait for an older version of it are cancelled."""
         for job in self._journal.supersede(path, signature.size, signature.mtime_ns, wall):
             lifecycle.clean(job)
         priority = self._priority_of(path)

@@ -14,7 +14,8 @@ from colordaemon.inbox.stability import Signature, signature_from, signature_of
 
 
 class State(StrEnum):
-    """Of a job. Settling comes before; the last four are ends."""
+    """The state of a job. A file that is settling has no job yet; the last four states are
+    final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -37,15 +38,15 @@ class Reason(StrEnum):
     COLOR = "color"  # the source has real color already
     MEDIA = "media"  # it can never be colored
     EMPTY = "empty"
-    CRASH = "crash"  # the worker died over it twice
-    UNFORESEEN = "unforeseen"  # an error that nobody has foreseen, twice
-    UNFINISHED = "unfinished"  # daemon after daemon ended over it
+    CRASH = "crash"  # the worker died twice while it worked on it
+    UNFORESEEN = "unforeseen"  # an unexpected error, twice
+    UNFINISHED = "unfinished"  # begun again and again, and the daemon ended each time
     MACHINE = "machine"  # not its own fault, but tried often enough
-    PUBLISH = "publish"  # its result could not get its name
+    PUBLISH = "publish"  # its result could not be given its name
     # Queued again
     INBOX = "inbox"  # the inbox is gone
-    TOUCHED = "touched"  # something was done to the source, so it has to be quiet once more
-    HALF = "half"  # it may still be copied
+    TOUCHED = "touched"  # the source was changed in mode or links, so it has to settle again
+    HALF = "half"  # it looks damaged and may still be copied
     LOST = "lost"  # the result, before it was published
     SPACE = "space"  # there was no room for the result
     WAY = "way"  # something stands where its folder in the outbox belongs
@@ -60,7 +61,7 @@ NO_INVENTORY = "[]"
 @dataclass(frozen=True)
 class Found:
     """A settled file. rank: 0 for photos, 1 for films, which wait for all photos. device, inode,
-    ctime_ns: see `Signature`; they do not tell files apart, but whether one has been replaced."""
+    ctime_ns: see `Signature`; by these a file that replaced another of its name is recognized."""
 
     path: Path
     size: int
@@ -87,11 +88,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Partial:
-    """A finished file before it gets its name: where it lies and which file it is.
+    """A finished file before it gets its name: where it is, and what identifies it.
 
-    Not by its device: a disk that is mounted anew has another number. mtime_ns: that of the source,
-    which a result gets before it gets its name; 0 in journals that did not write it down. sha256:
-    of its bytes, or "" where nobody wanted it.
+    The device number does not: it changes when a disk is mounted again. mtime_ns: that of the
+    source, which a result gets before it gets its name; 0 in journals that did not write it down.
+    sha256: of its bytes, or "" if the settings ask for none.
     """
 
     path: Path
@@ -116,8 +117,8 @@ class Partial:
         }
 
     def is_at(self, path: Path) -> bool:
-        """Whether the file at a path is this one. FAT has no inodes, and gives a file another
-        number when it is mounted anew: there its size and time decide."""
+        """Whether the file at a path is this one, by size and time. Inode numbers would not do: FAT
+        has none, and makes up others at every mount."""
         found = signature_of(path)
         if found is None or found.size != self.size:
             return False
@@ -128,7 +129,8 @@ class Partial:
 
 @dataclass(frozen=True)
 class Job:
-    """A row. attempts: starts since the last progress, crashes: of the worker, likewise.
+    """A row of the journal. attempts, crashes: starts, and deaths of the worker, since the last
+    progress.
 
     not_before, changed: Unix seconds. code: for programs; reason: a sentence for people.
     retire: what is still to be done with the source. announce: whether the hook is still to run.
@@ -158,7 +160,7 @@ class Job:
     ctime_ns: int
 
     def as_json(self) -> dict[str, Any]:
-        """What hooks read. Bytes of names that are no text are written as \\udcXX."""
+        """What hooks read. Bytes of names that are not UTF-8 are written as \\udcXX."""
         return {
             "version": 1,
             "id": self.id,
@@ -174,7 +176,7 @@ class Job:
 
     @property
     def queued(self) -> Signature:
-        """Which file it was when it was queued."""
+        """What identified the source when it was queued."""
         return Signature(self.device, self.inode, self.size, self.mtime_ns, self.ctime_ns)
 
 

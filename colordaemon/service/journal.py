@@ -1,7 +1,7 @@
-"""The durable queue: what is known of every file, in one SQLite table.
+"""The durable queue: one SQLite table with a row for every file that was ever queued.
 
-The inbox holds the files and the journal what became of them. A file that is still being copied has
-no row: the scan finds it again after any crash, so nothing needs to be remembered of it.
+A file that is still being copied has no row: after a crash the scan finds it again, so nothing has
+to be remembered.
 
 | the power fails …             | on disk afterwards              | next start             |
 |-------------------------------|---------------------------------|------------------------|
@@ -13,9 +13,10 @@ no row: the scan finds it again after any crash, so nothing needs to be remember
 | after `finish`                | row done, the source            | source is dealt with   |
 | after the source is dealt with | row done, nothing due          | nothing                |
 
-A file is known by its path, size and mtime. Not by its inode: a share that is mounted anew gives
-other numbers to all files, and the whole archive would be colored a second time. The numbers are
-written down all the same, so that nothing is read or deleted in place of what was queued.
+A file is identified by its path, size and mtime. Not by its inode: a share that is mounted again
+gives other numbers to all files, and the whole archive would be colored a second time. The numbers
+are recorded all the same, so that no other file is read or deleted in place of the one that was
+queued.
 
 WAL with synchronous=FULL: with NORMAL the last commits before a power failure may be gone, and a
 file would be published twice. WAL does not work on a network file system.
@@ -38,13 +39,13 @@ from colordaemon.media.inventory import Inventory, as_plain
 from colordaemon.service.job import NO_INVENTORY, Found, Job, Partial, Reason, State, job_of
 from colordaemon.service.records import ABSENT, FIRST, Records, below, identity_fact, upgrade
 
-CRASHES = 2  # a file that killed the worker so often is set aside
-LARGEST_LOG = 16 << 20  # bytes of the file beside it that stay after a large transaction
-UNFINISHED = 10  # starts without any progress, whatever ended them, after which a file is set aside
+CRASHES = 2  # a file that has killed the worker this often has failed
+LARGEST_LOG = 16 << 20  # bytes of the write-ahead log that are kept after a large transaction
+UNFINISHED = 10  # starts without progress, whatever ended them, after which a file has failed
 
 
 class Journal(Records):
-    """All that is done to jobs. One process writes."""
+    """Every change of a job. Only one process writes."""
 
     _mode = "rwc"
 
@@ -58,17 +59,17 @@ class Journal(Records):
             self.note("token", secrets.token_hex(4))
 
     def remember(self, inbox: Path, identity: Identity) -> None:
-        """Which folder an inbox is; see `identity_of`."""
+        """Record which folder an inbox is; see `identity_of`."""
         self.note(identity_fact(inbox), " ".join(map(str, identity)))
 
     def note(self, name: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
-    # What comes in
+    # New jobs
 
     def add(self, files: Sequence[Found], now: float) -> int:
-        """Queue files; returns how many were new. One transaction for all of them, but a row that
-        is refused harms no other."""
+        """Queue files; returns how many were new. All in one transaction, but if one row is
+        refused, the others are still added."""
         added = 0
         with self._transaction():
             for file in files:
@@ -87,7 +88,7 @@ class Journal(Records):
         return added
 
     def adopt(self, jobs: Sequence[sqlite3.Row], facts: Sequence[sqlite3.Row]) -> int:
-        """Take rows of another journal, of whatever version; returns how many jobs fit."""
+        """Copy rows of another journal, of any version; returns how many jobs were copied."""
         adopted = 0
         with self._transaction():
             for table, rows in (("facts", facts), ("jobs", jobs)):
@@ -101,14 +102,14 @@ class Journal(Records):
                             f" VALUES ({marks})",
                             [*values.values()],
                         )
-                    except sqlite3.IntegrityError:  # half a row
+                    except sqlite3.IntegrityError:  # an incomplete row
                         continue
                     adopted += table == "jobs"
         return adopted
 
     def supersede(self, source: Path, size: int, mtime_ns: int, now: float) -> list[Job]:
         """Cancel queued jobs for older versions of this file; returns them."""
-        # The + keeps SQLite from going by the state, and through all that waits for each new file.
+        # The + keeps SQLite from using the index of states, which would visit every queued job.
         rows = self._db.execute(
             "UPDATE jobs SET state = 'cancelled', code = ?, changed = ?,"
             " reason = 'the file has changed since' WHERE source = ? AND +state = 'queued'"
@@ -117,7 +118,7 @@ class Journal(Records):
         )
         return [job_of(row) for row in rows]
 
-    # What is done with it
+    # Work on jobs
 
     def claim(
         self,
@@ -127,13 +128,14 @@ class Journal(Records):
         most_rank: int = 99,
         least_priority: int = -FIRST,
     ) -> Job | None:
-        """The job to do next, if one is due that lies below one of these folders (None: anywhere).
+        """Start the next job that is due and whose source is below one of these folders (None:
+        any).
 
-        Its attempt is counted before any work begins: a file that takes the whole machine down with
-        it must not do so for ever.
+        The attempt is counted before any work begins: a file that crashes the whole machine must
+        not do so for ever.
         """
         where, folders = below(inboxes)
-        # The + keeps SQLite from going by the time, and then sorting all that is due.
+        # The + keeps SQLite from using the index of times, and then sorting all that is due.
         row = self._db.execute(
             "UPDATE jobs SET state = 'running', attempts = attempts + 1, changed = ? WHERE id ="  # noqa: S608
             " (SELECT id FROM jobs WHERE state = 'queued' AND +not_before <= ? AND rank <= ?"
@@ -143,18 +145,19 @@ class Journal(Records):
         return job_of(row) if row else None
 
     def touched(self, job: Job, ctime_ns: int) -> None:
-        """A queued file has another mode or another link, say, and is the same for all that."""
+        """Record that a queued file was changed in its mode or links, and is otherwise the same."""
         self._db.execute("UPDATE jobs SET ctime_ns = ? WHERE id = ?", (ctime_ns, job.id))
 
     def progress(self, job: Job) -> None:
-        """Some of the work is safe, so that earlier failures count no more."""
+        """Part of the work is finished, so earlier failures no longer count."""
         self._set(job, State.RUNNING, attempts=1, crashes=0)
 
     def requeue(
         self, job: Job, now: float, *, code: Reason, reason: str, not_before: float = 0.0,
         counted: bool = True,
     ) -> None:  # fmt: skip
-        """Queue a job again. counted: whether the attempt was one; a polite stop is none."""
+        """Queue a job again. counted: whether this was an attempt, which a stop on request is
+        not."""
         attempts = self.job(job.id).attempts - (not counted)
         self._set(
             job, State.QUEUED, now, attempts=max(0, attempts), code=code, reason=reason,
@@ -165,9 +168,9 @@ class Journal(Records):
         self, job: Job, now: float, reason: str, not_before: float = 0.0, *,
         code: Reason = Reason.CRASH, what: str = "the worker died",
     ) -> State:  # fmt: skip
-        """The worker died over a job, which is set aside when that happens a second time.
+        """The worker died while it worked on a job; the job fails when that happens a second time.
 
-        what: else has happened that belongs to the file.
+        what: another event that counts in the same way.
         """
         crashes = self.job(job.id).crashes + 1
         if crashes >= CRASHES:
@@ -184,7 +187,7 @@ class Journal(Records):
     def publishing(
         self, job: Job, target: Path, partial: Partial, now: float, *, is_whole: bool = True
     ) -> None:
-        """Written down before the file gets its name, so that a later start knows its own work.
+        """Record which name a file is about to get, so that a later start recognizes it.
 
         is_whole: whether every picture of the source is in it; if not, the source is kept.
         """
@@ -216,13 +219,14 @@ class Journal(Records):
         self._db.execute("UPDATE jobs SET announce = 0 WHERE id = ?", (job.id,))
 
     def announce_nothing(self) -> None:
-        """What has ended so far is nobody's business."""
+        """Run no hooks for jobs that have ended so far."""
         self._db.execute("UPDATE jobs SET announce = 0 WHERE announce")
 
     def recover(self, now: float) -> list[Job]:
         """Queue what was running when the daemon died; returns what was being published.
 
-        A start that came to no end counts; many of them in a row without progress set a file aside.
+        An unfinished start counts as an attempt; after UNFINISHED of them without progress a file
+        has failed.
         """
         self._db.execute(
             "UPDATE jobs SET state = 'failed', code = ?, changed = ?, announce = 1,"
@@ -236,14 +240,14 @@ class Journal(Records):
         return self.jobs(State.PUBLISHING)
 
     def bring_forward(self, latest: float) -> int:
-        """Make jobs due that wait for longer than anything waits; returns how many."""
+        """Make jobs due now that would wait until after `latest`; returns how many."""
         query = "UPDATE jobs SET not_before = 0 WHERE state = 'queued' AND not_before > ?"
         return self._db.execute(query, (latest,)).rowcount
 
-    # What the operator asks for
+    # Commands of the operator
 
     def retry(self, now: float, ids: Sequence[int]) -> int:
-        """Queue failed, skipped and cancelled jobs again, and make queued ones due. Returns how
+        """Queue failed, skipped and cancelled jobs again, and make queued ones due now. Returns how
         many."""
         query = (
             "UPDATE jobs SET state = 'queued', attempts = 0, crashes = 0, not_before = 0,"
@@ -253,14 +257,15 @@ class Journal(Records):
             return sum(self._db.execute(query, (now, number)).rowcount for number in ids)
 
     def forget(self, ids: Sequence[int]) -> int:
-        """Drop rows that have come to an end; if their files are still there, they are new."""
+        """Delete rows of finished jobs; if their files are still in the inbox, they are new
+        then."""
         ends = "('done', 'failed', 'skipped', 'cancelled')"
         query = f"DELETE FROM jobs WHERE id = ? AND state IN {ends}"  # noqa: S608
         with self._transaction():
             return sum(self._db.execute(query, (number,)).rowcount for number in ids)
 
     def drop_inventories(self, ids: Sequence[int]) -> None:
-        """Of jobs that have come to an end, and stay known."""
+        """Delete the inventories of finished jobs, and keep their rows."""
         with self._transaction():
             self._db.executemany(
                 "UPDATE jobs SET inventory = ? WHERE id = ?",
@@ -268,22 +273,22 @@ class Journal(Records):
             )
 
     def shrink(self, pages: int) -> bool:
-        """Give some free pages back to the disk, which has them after the next checkpoint. Returns
-        whether there was any that could be given."""
+        """Give up to `pages` free pages back to the disk, at the next checkpoint. Returns whether
+        there were any."""
         if not self.can_shrink or not self.free_bytes:
             return False
-        # A script, since `execute` takes the first of the many steps of this only.
+        # As a script, since `execute` would run only the first of its many steps.
         self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
         return True
 
     def compact(self) -> None:
-        """Write all of it anew, without free pages; from then on `shrink` can give pages back."""
+        """Rewrite the file without free pages; from then on `shrink` works."""
         self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._db.execute("VACUUM")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def cancel(self, ids: Sequence[int], now: float) -> int:
-        """Take jobs out of the queue."""
+        """Cancel queued jobs; returns how many."""
         query = (
             "UPDATE jobs SET state = 'cancelled', code = ?, reason = 'cancelled by command',"
             " changed = ? WHERE id = ? AND state = 'queued'"
@@ -293,7 +298,7 @@ class Journal(Records):
             return sum(each.rowcount for each in done)
 
     def put_first(self, ids: Sequence[int]) -> int:
-        """Let jobs be done before all others that wait."""
+        """Move jobs to the front of the queue, in this order; returns how many."""
         query = (
             "UPDATE jobs SET not_before = 0, priority ="
             " 1 + (SELECT max(?, max(priority)) FROM jobs WHERE state = 'queued')"
@@ -305,7 +310,7 @@ class Journal(Records):
             )
 
     def prioritize(self, ids: Sequence[int], priority_of: Callable[[Path], int]) -> int:
-        """Give those of them that wait the priorities of other settings; what was put first stays
+        """Set the priorities of queued jobs by the settings; jobs that were put first stay
         first."""
         query = (
             "SELECT id, source, priority FROM jobs"  # noqa: S608  (the +: by their numbers)
@@ -324,7 +329,7 @@ class Journal(Records):
     def _set(self, job: Job, state: State, now: float | None = None, **values: Any) -> None:
         if now is not None:
             values["changed"] = now
-        if "reason" in values:  # it may name a file whose name is no text, which SQLite refuses
+        if "reason" in values:  # it may hold a file name that is not UTF-8, which SQLite refuses
             values["reason"] = printable(values["reason"])
         values["state"] = state
         columns = ", ".join(f"{name} = ?" for name in values)

@@ -1,4 +1,4 @@
-"""Checks the journal, begins a new one in place of one that is damaged, and forgets old jobs.
+"""Checks the journal, replaces a damaged one, and deletes old jobs.
 
 | the power fails …             | on disk afterwards                 | the next rebuild           |
 |-------------------------------|------------------------------------|----------------------------|
@@ -6,7 +6,8 @@
 | after the old one was renamed | both, under other names            | finds results on the disks |
 | after the new one was renamed | the new one, the old one beside it | has nothing to do          |
 
-What no row tells of any more is found on the disks: a result bears the time of its source.
+Jobs whose rows cannot be read are recognized by their results, which have the times of their
+sources.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.records import Damaged, Records
 
-_LEAST_ROW_BYTES = 40  # so that a damaged file says how many rows there may have been at the most
+_LEAST_ROW_BYTES = 40  # by which the size of a damaged file bounds the number of its rows
 _TIME_SECONDS = 2.0  # steps in which FAT keeps times
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """kept: rows of the old journal. recognized: results on the disk that no row told of. old:
-    where the old journal lies now, if there was one."""
+    """kept: rows of the old journal. recognized: results on the disk that had no row. old: the path
+    of the old journal now, if there was one."""
 
     kept: int
     recognized: int
@@ -50,7 +51,7 @@ class Rebuilt:
 
 
 def check(config: Config) -> str:
-    """A line on a journal that is well. Raises Damaged and ConfigError."""
+    """Check the journal; returns a line about it. Raises Damaged and ConfigError."""
     path = _existing(config)
     with Records(path) as records:
         if mistakes := records.mistakes():
@@ -59,12 +60,14 @@ def check(config: Config) -> str:
         free, can_shrink = records.free_bytes, records.can_shrink
     each = f", {size / rows:.0f} bytes each" if rows else ""
     said = f"{path}: well; {rows} jobs, {size} bytes{each}, {free} of them free"
-    return said if can_shrink else f"{said}; `colordaemon journal vacuum` lets it give them back"
+    return (
+        said if can_shrink else f"{said}; `colordaemon journal vacuum` gives them back to the disk"
+    )
 
 
 def vacuum(config: Config) -> str:
-    """Write the journal anew without free pages, which one of an older version does not give back
-    by itself; takes as much space again while it works. Raises Damaged and ConfigError."""
+    """Rewrite the journal without free pages, which one of an older version does not give back by
+    itself. Needs as much space again meanwhile. Raises Damaged and ConfigError."""
     path = _existing(config)
     before = path.stat().st_size
     with locked_state(path.parent), Journal(path) as journal:
@@ -80,7 +83,8 @@ def _existing(config: Config) -> Path:
 
 
 def rebuild(config: Config) -> Rebuilt:
-    """Begin a new journal with what can be read of the old one. Raises ConfigError and OSError."""
+    """Start a new journal with all that can be read of the old one. Raises ConfigError and
+    OSError."""
     all_places, routing = find_places(config), Routing(config)
     old = all_places[0].journal
     new = old.with_name(f"{old.name}.new")
@@ -89,7 +93,7 @@ def rebuild(config: Config) -> Rebuilt:
         with Journal(new) as journal:
             kept = journal.adopt(*_readable(old)) if old.is_file() else 0
             recognized = sum(_recognize(journal, places, routing) for places in all_places)
-        if os.geteuid() == 0:  # begun by root, it is the daemon's all the same
+        if os.geteuid() == 0:  # run by root, the file must still belong to the daemon
             owner = old.parent.stat()
             os.chown(new, owner.st_uid, owner.st_gid)
         aside = old.with_name(f"{old.name}.old-{time.time():.0f}") if old.exists() else None
@@ -101,7 +105,8 @@ def rebuild(config: Config) -> Rebuilt:
 
 
 def _move_journal(path: Path, target: Path | None) -> None:
-    """With the two files that SQLite keeps beside it. target: None to remove all."""
+    """Rename a journal with the two files that SQLite keeps beside it. target: None removes
+    them."""
     for suffix in ("-wal", "-shm", ""):
         part = path.with_name(path.name + suffix)
         if target is None:
@@ -112,7 +117,7 @@ def _move_journal(path: Path, target: Path | None) -> None:
 
 
 def _readable(path: Path) -> tuple[list[sqlite3.Row], list[sqlite3.Row]]:
-    """The rows of jobs and the facts that SQLite still finds."""
+    """The rows of jobs and facts that SQLite can still read."""
     jobs, facts = list[sqlite3.Row](), list[sqlite3.Row]()
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db:
         db.row_factory = sqlite3.Row
@@ -120,7 +125,7 @@ def _readable(path: Path) -> tuple[list[sqlite3.Row], list[sqlite3.Row]]:
             facts = db.execute("SELECT * FROM facts").fetchall()
         try:
             jobs = db.execute("SELECT * FROM jobs").fetchall()
-        except sqlite3.DatabaseError:  # one after the other, past those that are damaged
+        except sqlite3.DatabaseError:  # read them one by one, without those that are damaged
             most = path.stat().st_size // _LEAST_ROW_BYTES
             jobs = [row for number in range(1, most) for row in _row(db, number)]
     return [row for row in jobs if _is_sound(row)], facts
@@ -140,7 +145,7 @@ def _row(db: sqlite3.Connection, number: int) -> list[sqlite3.Row]:
 
 
 def _recognize(journal: Journal, places: Places, routing: Routing) -> int:
-    """Write down which sources have results already; returns how many."""
+    """Add done jobs for sources that have results already; returns how many."""
     count, now = 0, time.time()
     for path, signature in scan(places.inbox):
         found = _found(path, signature)
@@ -165,7 +170,7 @@ def _found(path: Path, signature: Signature) -> Found:
 def _results(
     source: Path, signature: Signature, places: Places, routing: Routing
 ) -> Iterator[Path]:
-    """Files in the outbox that are called as a source's result, and bear its time."""
+    """Files in the outbox that have the name and time of a source's result."""
     folder = (places.outbox / places.relative(source)).parent
     stem = fitting_name(source.stem, "", routing.config_for(source).output.name)
     called = re.compile(rf"{re.escape(stem)}( \(\d+\))?\.\w+")
@@ -179,23 +184,23 @@ def _results(
 
 log = logging.getLogger(__name__)
 
-DAY = 86400.0  # seconds; also from one look through the journal to the next
+DAY = 86400.0  # seconds; also from one pass over the journal to the next
 PAUSE_SECONDS = 1.0  # between two slices
-SLICE_SECONDS = 0.05  # over a share a look at a file takes a millisecond
-ROWS, PAGES = 200, 500  # of a slice, at the most
+SLICE_SECONDS = 0.05  # on a share, checking a file takes a millisecond
+ROWS, PAGES = 200, 500  # of a slice, at most
 
 
 class Pruning:
-    """Forgets jobs that ended long ago, a few at a time, and gives their pages back to the disk.
+    """Deletes jobs that ended long ago, a few at a time, and gives their pages back to the disk.
 
-    What a row still prevents decides, not its age alone. As long as its source lies in the inbox,
-    the row is all that keeps the file from being colored again; and where results may be replaced,
-    it keeps one source's result from those of another. Such a row stays, without its inventory,
-    and that is most of it. What cannot be seen, as on a disk that is not mounted, counts as being
-    there. `now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
+    Age alone is not enough. As long as the source is in the inbox, its row prevents that the file
+    is colored again; and if results may be replaced, it prevents that one source's result replaces
+    that of another. Such a row stays, without its inventory, which is most of its size. A source
+    that cannot be checked, because its disk is not mounted for instance, counts as being there.
+    `now` is time.monotonic(), `wall` is time.time().
 
-    lifecycle_of: of a source; None where its inbox is no longer in the configuration. clock: how
-    long a slice takes.
+    lifecycle_of: of a source; None if its inbox is no longer in the configuration. clock: measures
+    a slice.
     """
 
     def __init__(
@@ -211,11 +216,11 @@ class Pruning:
     def reload(self, settings: JournalSettings) -> None:
         self._seconds = (settings.keep_days or math.inf) * DAY
         self._behind = self._forgotten = 0
-        self._tells = False  # whether a hook is still to be told of what is announced
+        self._tells = False  # whether hooks are still to run
         self.next_due = 0.0 if settings.keep_days else math.inf
 
     def turn(self, now: float, wall: float) -> None:
-        """The next slice, if it is due."""
+        """Do the next slice, if it is due."""
         if now < self.next_due:
             return
         is_through = self._prune(wall)
@@ -223,14 +228,14 @@ class Pruning:
             self.next_due = now + PAUSE_SECONDS
             return
         if self._forgotten:
-            log.info("forgot %d jobs that ended long ago", self._forgotten)
+            log.info("deleted %d jobs that ended long ago from the journal", self._forgotten)
         self._behind = self._forgotten = 0
         self.next_due = now + DAY
 
     def _prune(self, wall: float) -> bool:
-        """Look at the jobs behind those looked at before; returns whether these are the last."""
+        """Check the next jobs; returns whether these were the last."""
         jobs = self._journal.following(self._behind, ROWS)
-        last = self._journal.last_id  # stays, or its number would be given to another file
+        last = self._journal.last_id  # is kept, or another file would get its number
         self._tells = self._journal.has_hook
         to_forget, to_shorten = list[int](), list[int]()
         until = self._clock() + SLICE_SECONDS
@@ -250,7 +255,7 @@ class Pruning:
         return len(jobs) < ROWS and (not jobs or self._behind == jobs[-1].id)
 
     def _is_over(self, job: Job, wall: float) -> bool:
-        """Whether it ended long ago, and nothing more is to be done for it."""
+        """Whether a job ended long ago and neither a hook nor a source action is left to do."""
         is_due = (job.announce and self._tells) or (job.state is State.DONE and job.retire)
         return job.state in ENDS and not is_due and wall - job.changed > self._seconds
 

@@ -1,4 +1,4 @@
-"""Finish, retry, fail, skip, cancel or recover a job: in journal, on disk and in the log."""
+"""Finish, retry, fail, skip, cancel or recover a job: in the journal, on disk and in the log."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from colordaemon.service.source_action import retire
 
 LONGEST_WAIT = 3600.0  # seconds between two tries
 QUIET_SECONDS = 5.0  # since a file was last touched, before it is opened
-GONE_SECONDS = 10.0  # between two looks for a file whose inbox is gone
+GONE_SECONDS = 10.0  # between two checks of a file whose inbox is gone
 _SUFFIX = ".error.txt"
 log = logging.getLogger(__name__)
 
 
 class JobLifecycle:
-    """Ends of the jobs of one inbox. `wall` is in Unix seconds."""
+    """State changes of the jobs of one inbox. `wall` is time.time()."""
 
     def __init__(self, journal: Journal, places: Places, routing: Routing) -> None:
         self._journal, self.places, self._routing = journal, places, routing
@@ -42,7 +42,7 @@ class JobLifecycle:
     def is_still_there(self, job: Job, wall: float) -> bool:
         """Whether a job's source is what was queued; if not, the job is cancelled.
 
-        Where the whole inbox is gone, as with a share that is not mounted, it waits instead.
+        If the whole inbox is gone, like a share that is not mounted, the job waits instead.
         """
         found = look_beneath(self.places.inbox, job.source)
         if found is None and not self.inbox_is_there():
@@ -56,28 +56,30 @@ class JobLifecycle:
         return False
 
     def is_quiet(self, job: Job, wall: float) -> bool:
-        """Whether nothing is being done to a job's source. If its mode was changed, for instance,
-        after it was queued, it has to be quiet once more, like a new file."""
+        """Whether nobody is changing a job's source. If for instance its mode was changed after it
+        was queued, it has to be unchanged for QUIET_SECONDS again, like a new file."""
         found = look_beneath(self.places.inbox, job.source)
-        if found is None:  # gone in this moment
+        if found is None:  # removed since the check before
             self.requeue(job, Reason.TOUCHED, "", wall, wait_seconds=QUIET_SECONDS)
             return False
         if not found.is_untouched(job.queued):
             wait = QUIET_SECONDS - (wall - found.ctime_ns / 1e9)
             if 0 < wait <= QUIET_SECONDS:
-                reason = "something was done to the file; waiting until it is quiet"
+                reason = "the file was touched; waiting until it is left alone"
                 self.requeue(job, Reason.TOUCHED, reason, wall, wait_seconds=wait)
                 return False
             self._journal.touched(job, found.ctime_ns)
         return True
 
     def may_be_incomplete(self, job: Job, reason: str, wall: float) -> bool:
-        """Whether a file that looks damaged may be a copy that stalls. It is tried once more after
-        it has been quiet for longer; when it goes on meanwhile, it settles anew as another file."""
+        """Whether a file that looks damaged may still be copied. It is tried again after it has not
+        changed for longer; if the copy goes on meanwhile, the file settles again as a new one."""
         wait = self._config.jobs.retry_seconds - quiet_seconds(job.source, wall)
         if wait <= 0:
             return False
-        log.info("%s: %s; is it still being copied? again in %.0f s", job.source, reason, wait)
+        log.info(
+            "%s: %s; is it still being copied? trying again in %.0f s", job.source, reason, wait
+        )
         self.requeue(job, Reason.HALF, reason, wall, wait_seconds=wait)
         return True
 
@@ -106,15 +108,17 @@ class JobLifecycle:
         tell, top = self._tell(job, wall, is_whole), self.places.outbox
         target = resume_delivery(job, tell, overwrite=overwrite, top=top)
         if target is None:
-            log.warning("%s: its result was lost before it was published; again", job.source)
+            log.warning(
+                "%s: its result was lost before it was published; coloring it again", job.source
+            )
             self.requeue(job, Reason.LOST, "the result was lost before it was published", wall)
         else:
             figures = "published after a restart"
             self._done(job, target, job.partial.sha256, figures, wall, is_whole=is_whole)
 
     def retire_all(self) -> Iterator[None]:
-        """Deal with sources that are left over, by an earlier daemon or because it failed; one at
-        each step, so that whoever asks for it can stop in between."""
+        """Move or remove sources that an earlier daemon left, or where that failed before. Yields
+        after each, so that the caller can stop in between."""
         behind = 0
         while jobs := self._journal.to_retire(behind):
             for job in jobs:
@@ -133,29 +137,29 @@ class JobLifecycle:
             write_reason(self._reason_path(job), self.places.outbox, job, reason, wall)
 
     def crashed(self, job: Job, reason: str, wall: float) -> None:
-        """The worker died over a job."""
+        """The worker died while it worked on a job: try again, or fail it the second time."""
         if self._journal.crashed(job, wall, reason) is State.FAILED:
             job = self._journal.job(job.id)
             self.clean(job)
             log.error("failed: %s: %s", job.source, job.reason)
             write_reason(self._reason_path(job), self.places.outbox, job, job.reason, wall)
         else:
-            log.warning("%s: the worker died over it (%s); once more", job.source, reason)
+            log.warning("%s: the worker died over it (%s); trying once more", job.source, reason)
 
     def failed_unexpectedly(self, job: Job, reason: str, wall: float) -> None:
-        """Something that nobody has foreseen, and that comes from the file."""
+        """An unexpected error that comes from the file: try again, or fail it the second time."""
         what = "something unforeseen happened"
         self._journal.crashed(job, wall, reason, code=Reason.UNFORESEEN, what=what)
         job = self._journal.job(job.id)
         if job.state is not State.FAILED:
-            log.warning("%s: unforeseen: %s; once more", job.source, reason)
+            log.warning("%s: unexpected error: %s; trying once more", job.source, reason)
             return
         self.clean(job)
         log.error("failed: %s: %s", job.source, job.reason)
         write_reason(self._reason_path(job), self.places.outbox, job, job.reason, wall)
 
     def retry_later(self, job: Job, reason: str, wall: float) -> None:
-        """The machine is at fault: later again, but not for ever."""
+        """The machine is at fault: try again later, `jobs.tries` times in all."""
         settings = self._config.jobs
         attempts = self._journal.job(job.id).attempts
         if attempts >= settings.tries:
@@ -164,12 +168,12 @@ class JobLifecycle:
             return
         wait = min(LONGEST_WAIT, settings.retry_seconds * 5.0 ** (attempts - 1))
         self._journal.requeue(job, wall, code=Reason.MACHINE, reason=reason, not_before=wall + wait)
-        log.warning("%s: %s; again in %g s", job.source, reason, wait)
+        log.warning("%s: %s; trying again in %g s", job.source, reason, wait)
 
     def requeue(
         self, job: Job, code: Reason, reason: str, wall: float, *, wait_seconds: float = 0.0
     ) -> None:
-        """Into the queue again, as if nothing had been tried; others go first while it waits."""
+        """Queue a job again without counting an attempt; others go first while it waits."""
         self._journal.requeue(
             job, wall, code=code, reason=reason, not_before=wall + wait_seconds, counted=False
         )
@@ -181,8 +185,8 @@ class JobLifecycle:
         remove_work(outbox, (outbox / relative).parent, tag)
 
     def needs(self, job: Job) -> bool:
-        """Whether a file that lies there depends on what is known of a job that has ended: its
-        source would be colored again, or its result replaced by another's."""
+        """Whether the row of a finished job still has a purpose: without it its source would be
+        colored again, or its result replaced by that of another source."""
         if job.state is State.DONE and self._routing.config_for(job.source).output.overwrite:
             return True
         try:
@@ -196,8 +200,8 @@ class JobLifecycle:
         return (there.size, there.mtime_ns) == (job.size, job.mtime_ns)
 
     def _has_the_disk_of(self, job: Job) -> bool:
-        """Whether the inbox is there, and a source that is not would lie on the same disk: another
-        one, in a folder of the inbox, may only not be mounted."""
+        """Whether the disk of a missing source is mounted: the inbox itself, or another disk that
+        is mounted in a folder of the inbox."""
         try:
             return self.inbox_is_there() and self.places.inbox.stat().st_dev == job.device
         except OSError:
@@ -232,7 +236,7 @@ class JobLifecycle:
 
     def _retire(self, job: Job, action: str) -> None:
         if not self.inbox_is_there():
-            return  # it is due until the inbox is back
+            return  # done when the inbox is back
         if retire(job.source, job.queued, action, self.places.inbox, self.places.archive):
             self._journal.retired(job)
 
@@ -257,17 +261,17 @@ class JobLifecycle:
 
 
 class Unpublished:
-    """Finished files that have no name yet, because of a crash or of a full or missing disk; they
-    are tried again until they have their names.
+    """Finished files that could not be published yet, because of a crash or a full or missing disk;
+    each is tried again until it has its name.
 
-    `now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
+    `now` is time.monotonic(), `wall` is time.time().
     """
 
     def __init__(self, space: OutboxSpace) -> None:
         self._space = space
         self._jobs: dict[int, Job] = {}
         self._refusals: dict[int, int] = {}
-        self._due: dict[int, float] = {}  # of those whose way is obstructed
+        self._due: dict[int, float] = {}  # of those whose folder in the outbox is obstructed
 
     def __bool__(self) -> bool:
         return bool(self._jobs)
@@ -283,7 +287,7 @@ class Unpublished:
         now: float,
         wall: float,
     ) -> None:
-        """Those whose outboxes can be written. lifecycle_of: None for a file that has to wait."""
+        """Publish those whose outboxes can be written. lifecycle_of: None for a file that waits."""
         for job in [*self._jobs.values()]:
             lifecycle = lifecycle_of(job.source) if now >= self._due.get(job.id, now) else None
             if lifecycle is not None and self._space.can_write(lifecycle.places.outbox, now):
@@ -294,7 +298,7 @@ class Unpublished:
     ) -> None:
         try:
             lifecycle.recover(job, wall)
-        except Obstructed as error:  # by somebody who may do so, and no other file waits for that
+        except Obstructed as error:  # something stands in the way of this file only
             if job.id not in self._due:
                 log.warning("cannot publish %s: %s: %s", job.target, error.filename, error.strerror)
             self._due[job.id] = now + self._space.wait_seconds
@@ -312,7 +316,7 @@ class Unpublished:
 
 
 def reason_path(failed: Path, relative: Path) -> Path:
-    """In the folder `failed`, in the source's own subfolder, called after the source."""
+    """The file that says why a source failed: in the folder `failed`, in the source's subfolder."""
     name = os.fsencode(relative.name)
     if len(name) > LONGEST_NAME - len(_SUFFIX):
         name = name[: LONGEST_NAME - len(_SUFFIX)]
@@ -320,7 +324,7 @@ def reason_path(failed: Path, relative: Path) -> Path:
 
 
 def write_reason(path: Path, top: Path, job: Job, reason: str, now: float) -> None:
-    """Tell why; a folder that cannot be written is no reason for further trouble.
+    """Write why a source failed. An error here is only logged.
 
     top: the outbox.
     """
@@ -328,8 +332,8 @@ def write_reason(path: Path, top: Path, job: Job, reason: str, now: float) -> No
     text = (
         f"{printable(str(job.source))}\n"
         f"could not be colored: {printable(reason)}\n\n"
-        f"The file itself is where it was. After {job.attempts} attempt(s), the last at {when}.\n"
-        f"To try again, mend or replace it, or run: colordaemon retry {job.id}\n"
+        f"The file itself was left in place. After {job.attempts} attempt(s), the last at {when}.\n"
+        f"To try again, repair or replace it, or run: colordaemon retry {job.id}\n"
         f"(colordaemon {__version__})\n"
     )
     try:
@@ -340,9 +344,9 @@ def write_reason(path: Path, top: Path, job: Job, reason: str, now: float) -> No
 
 
 def remove_reason(path: Path, top: Path) -> None:
-    """The file is done after all. top: the outbox."""
+    """Remove what an earlier failure wrote: the file is done now. top: the outbox."""
     try:
-        # Behind a link or a file there is none of ours.
+        # Never through a link or a file: we write nothing there.
         with suppress(FileNotFoundError, Obstructed), anchored(top, path.parent) as here:
             (here / path.name).unlink()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the daemon and its worker say to each other over a pipe: plain values that pickle."""
+"""Messages between the daemon and its worker: plain values, pickled and sent through a pipe."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from colordaemon.media.inventory import Inventory
 class Order:
     """Color a file. folder: where its result goes; tag: the beginning of all work files' names.
 
-    inbox, outbox: the folders that the source and the result lie in, or below. queued: which file
-    the source was.
+    inbox, outbox: the folders that the source and the result are in, or below. queued: what
+    identified the source when it was queued.
     """
 
     job: int
@@ -31,7 +31,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Stop:
-    """Leave the file that is being worked on; a film keeps its finished segments."""
+    """Stop working on the current file; a film keeps its finished segments."""
 
 
 # From the worker
@@ -39,7 +39,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is loaded and has seen a picture. on: device and precision, for people."""
+    """The model is loaded and has colored a first picture. on: device and precision, for people."""
 
     on: str
 
@@ -53,14 +53,15 @@ class StartFailed:
 
 @dataclass(frozen=True)
 class Started:
-    """An order is being obeyed; until then it waits for the one before it."""
+    """The worker has started with an order; before that it waited for the one before it."""
 
     job: int
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A film goes on. done, total: seconds of the film; frames: since it was begun or resumed."""
+    """Progress of a film. done, total: seconds of the film; frames: since it was begun or
+    resumed."""
 
     job: int
     done: float
@@ -70,14 +71,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Work goes on that finishes no frame: on a photo, a join, a checksum."""
+    """The work goes on, but has no frames to count: a photo, a join, a checksum."""
 
     job: int
 
 
 @dataclass(frozen=True)
 class Segment:
-    """So many segments of a film are finished and on the disk."""
+    """count: how many segments of a film are finished and on the disk."""
 
     job: int
     count: int
@@ -87,7 +88,7 @@ class Segment:
 class Finished:
     """A complete, checked and flushed file lies at `partial`, meant to become `target`.
 
-    sha256: of its bytes, or "" where nobody wants it. inventory: all that the source holds.
+    sha256: of its bytes, or "" if the settings ask for none. inventory: all that the source holds.
     is_whole: whether every picture of the source is in it.
     """
 
@@ -102,19 +103,19 @@ class Finished:
 
 
 class Fault(StrEnum):
-    """Why a file was not finished, sorted by what follows."""
+    """Why a file was not finished. The comments say what the daemon does then."""
 
-    MEDIA = "media"  # never again
-    COLOR = "color"  # skipped
-    SPACE = "space"  # all work waits
-    ROOM = "room"  # this film needs more than there is, and waits alone
-    WAY = "way"  # its folder in the outbox is obstructed, and it waits alone
-    SETTINGS = "settings"  # all work waits for the operator
-    CHANGED = "changed"  # it is not what was queued
-    MACHINE = "machine"  # once more, later; many of them in a row, and all work waits
-    FILE = "file"  # once more, later; the machine is well
-    UNFORESEEN = "unforeseen"  # once more at once, then never again
-    STOPPED = "stopped"  # once more, at any time
+    MEDIA = "media"  # fails it
+    COLOR = "color"  # skips it
+    SPACE = "space"  # lets all work wait
+    ROOM = "room"  # lets this film wait, which needs more space than there is; others go on
+    WAY = "way"  # lets it wait, since its folder in the outbox is obstructed; others go on
+    SETTINGS = "settings"  # lets all work wait for the operator
+    CHANGED = "changed"  # cancels it: it is not the file that was queued
+    MACHINE = "machine"  # tries it again later; after many in a row all work waits
+    FILE = "file"  # tries it again later; the machine works
+    UNFORESEEN = "unforeseen"  # tries it again at once, and fails it the second time
+    STOPPED = "stopped"  # queues it again
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Why work waits: paused by command, failures in a row, or an outbox that cannot be written to."""
+"""Why work waits: a command, failures in a row, or an outbox that is full or read-only."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ BREAK_SECONDS = 3600.0  # after failures in a row; a share that is down is often
 
 @dataclass
 class Pauses:
-    """`now` is in seconds of a clock that never jumps.
+    """Reasons for which no work is started, each until a time or until it is removed.
 
-    failures: how many different files have to fail through the machine's fault, one after the
-    other, before no further one is tried. A whole archive must not be marked as failed because a
-    disk or a GPU is gone.
+    `now` is time.monotonic().
+
+    failures: how many different files have to fail in a row through the machine's fault before work
+    is paused. A whole archive must not be marked as failed because a disk or a GPU is gone.
     """
 
     failures: int
@@ -33,7 +34,7 @@ class Pauses:
         self._until[code] = (until, reason)
 
     def remove(self, *codes: str) -> None:
-        """Let go of these, or of all."""
+        """End these pauses, or all."""
         for code in codes or tuple(self._until):
             self._until.pop(code, None)
         if not codes or "failures" in codes:
@@ -43,7 +44,8 @@ class Pauses:
         return code in self._until
 
     def failed(self, job: int, now: float) -> bool:
-        """A file failed through the machine's fault. Returns whether that was one too many."""
+        """Count a file that failed through the machine's fault. Returns whether work is paused
+        now."""
         self._failed.add(job)
         if len(self._failed) < self.failures:
             return False
@@ -56,7 +58,7 @@ class Pauses:
         self._failed.clear()
 
     def reason(self, now: float) -> str | None:
-        """In words, or None when work may go on."""
+        """Why work is paused, for people; None if it is not."""
         self._until = {code: held for code, held in self._until.items() if held[0] > now}
         return next((reason for _, reason in self._until.values()), None)
 
@@ -67,13 +69,13 @@ class Pauses:
 
 log = logging.getLogger(__name__)
 
-SPACE_SECONDS = 30.0  # at the most between two looks at a disk that is full
+SPACE_SECONDS = 30.0  # at most, between two checks of a disk that is full
 
 
 class OutboxSpace:
-    """Which outboxes can take results; those that are full or read-only are looked at again.
+    """Which outboxes can take results; those that are full or read-only are checked again later.
 
-    `now` is in seconds of a clock that never jumps.
+    `now` is time.monotonic().
     """
 
     def __init__(self, settings: JobSettings) -> None:
@@ -86,33 +88,33 @@ class OutboxSpace:
         return min(SPACE_SECONDS, self.settings.retry_seconds)
 
     def wait(self, outbox: Path, reason: str, now: float) -> None:
-        """Nothing more goes to an outbox for a while."""
+        """Start no work for an outbox for `wait_seconds`."""
         if reason != self._told.get(outbox):  # the same every half a minute would fill the log
             log.warning("work waits for space: %s", reason)
         self._told[outbox] = reason
         self._waits[outbox] = now + self.wait_seconds, reason
 
     def recheck(self) -> None:
-        """Look again at once."""
+        """Check all outboxes again at once."""
         self._waits.clear()
 
     def waits(self, outbox: Path, now: float) -> bool:
         return self._waits.get(outbox, (-math.inf, ""))[0] > now
 
     def with_room(self, outboxes: Iterable[Path], now: float) -> set[Path]:
-        """Those of them to which results may go, by a look at each."""
+        """Those of them that have enough free space; checks each."""
         return {outbox for outbox in set(outboxes) if self._has_room(outbox, now)}
 
     def reason(self, now: float) -> str | None:
-        """Why there is an outbox that nothing goes to, in words."""
+        """Why an outbox takes no results at the moment, for people; None if all do."""
         return next((reason for until, reason in self._waits.values() if until > now), None)
 
     def next_end(self, now: float) -> float:
-        """When an outbox that waits is looked at again."""
+        """When the next outbox is checked again."""
         return min((until for until, _ in self._waits.values() if until > now), default=math.inf)
 
     def can_write(self, outbox: Path, now: float) -> bool:
-        """Whether an outbox does not wait and is not read-only, as disks with errors become."""
+        """Whether results can be written now; a disk with errors becomes read-only."""
         return self._free_mib(outbox, now) is not None
 
     def _has_room(self, outbox: Path, now: float) -> bool:
@@ -122,13 +124,13 @@ class OutboxSpace:
         return free is not None and free >= wanted
 
     def _free_mib(self, outbox: Path, now: float) -> int | None:
-        """None where nothing can be written at all, or has to wait."""
+        """Free space of an outbox; None if it waits or cannot be written to."""
         if self.waits(outbox, now):
             return None
         try:
-            outbox.mkdir(exist_ok=True)  # somebody may have taken it away, results and all
+            outbox.mkdir(exist_ok=True)  # it may have been removed, results and all
             if not os.access(outbox, os.W_OK):
-                raise OSError(errno.EROFS, "it is read-only, or not ours to write to")
+                raise OSError(errno.EROFS, "it is read-only, or colordaemon may not write to it")
             return shutil.disk_usage(outbox).free >> 20
         except OSError as error:
             self.wait(outbox, f"cannot write to {outbox}: {error.strerror}", now)

@@ -1,18 +1,18 @@
-"""Finished files get their names, with the journal as witness.
+"""Gives finished files their names, and writes into the journal beforehand which file gets which.
 
-The journal is told which file (see `Partial`) is about to get which name. So after a crash at any
-point the file is recognized wherever it stands, and never taken for somebody else's:
+So after a crash at any point the file (see `Partial`) is recognized, whichever name it has by then,
+and is never mistaken for another program's:
 
 | the power fails …          | on disk afterwards        | the next start                     |
 |----------------------------|---------------------------|------------------------------------|
-| before the journal is told | the partial, row running  | colors again, over the partial     |
+| before the journal knows   | the partial, row running  | colors again, over the partial     |
 | after it                   | the partial               | gives it the name                  |
 | after the name is given    | the target                | has nothing to do                  |
 | ... where that takes a link| both names of one file    | removes the partial                |
 | after the folder is synced | the target                | has nothing to do                  |
 
-A file of another's that holds the name stays; ours becomes "name (2)". Unfinished work lies in
-hidden folders beside the results until then.
+If another program's file has the name already, ours becomes "name (2)". Unfinished work is kept in
+hidden folders beside the results.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from colordaemon.service.job import Job, Partial
 log = logging.getLogger(__name__)
 
 _FOLDER_SUFFIX = ".work"
-Tell = Callable[[Path, Partial], None]  # that this file is going to get this name
+Tell = Callable[[Path, Partial], None]  # records that this file is about to get this name
 
 
 def deliver(partial: Partial, wanted: Path, tell: Tell, *, overwrite: bool, top: Path) -> Path:
@@ -62,7 +62,7 @@ def deliver(partial: Partial, wanted: Path, tell: Tell, *, overwrite: bool, top:
 
 def resume_delivery(job: Job, tell: Tell, *, overwrite: bool, top: Path) -> Path | None:
     """Go on where a crash has interrupted `deliver`. None: the file is lost, color it again. Raises
-    OSError, and Obstructed where it cannot be told."""
+    OSError, and Obstructed if a link or file stands in the way, so that this cannot be known."""
     partial, target = job.partial, job.target
     assert partial is not None and target is not None
     try:
@@ -85,15 +85,15 @@ def resume_delivery(job: Job, tell: Tell, *, overwrite: bool, top: Path) -> Path
 
 
 def tag_of(token: str, job: int) -> str:
-    """The beginning of the names of a job's files. token: tells journals apart."""
+    """What the names of a job's work files begin with. token: identifies the journal."""
     return f".colordaemon-{token}-{job}"
 
 
 def private_folder(folder: Path, name: str) -> Path:
-    """A folder for unfinished work that nobody else can look or write into.
+    """A folder for unfinished work that no other user can read or write.
 
-    One of this name that was made so before is taken again, with all that is in it. What others
-    have put there is not: then the folder gets another name.
+    If we made one of this name before, it is used again with all that is in it. If the name belongs
+    to another user's folder or file, ours gets another name.
     """
     wanted = folder / f"{name}{_FOLDER_SUFFIX}"
     try:
@@ -101,14 +101,14 @@ def private_folder(folder: Path, name: str) -> Path:
     except FileExistsError:
         made = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=_FOLDER_SUFFIX, dir=folder))
         if not _are_alike(wanted, made):
-            log.warning("%s is not ours; working in %s", wanted.name, made.name)
+            log.warning("%s was not made by colordaemon; working in %s", wanted.name, made.name)
             return made
         made.rmdir()
     return wanted
 
 
 def check_length(source: Path, target: Path, tag: Path) -> None:
-    """Raises MediaError for a result whose path nobody could open, before any folder is made."""
+    """Raises MediaError for a result whose path would be too long to open."""
     longest_work = tag.with_name(f"{tag.name}.{'_' * 8}{_FOLDER_SUFFIX}") / RESULT
     length = max(len(os.fsencode(path)) for path in (target, longest_work))
     if length > LONGEST_PATH:
@@ -120,13 +120,13 @@ def check_length(source: Path, target: Path, tag: Path) -> None:
 
 def _are_alike(found: Path, made: Path) -> bool:
     """Whether a folder has the owner and mode of one that we have just made. On FAT and some shares
-    all have the same, and whoever writes there may do anything."""
+    all folders have the same, and there everybody may write everything anyway."""
     one, other = found.lstat(), made.lstat()
     return (one.st_uid, one.st_mode) == (other.st_uid, other.st_mode)
 
 
 def remove_work(outbox: Path, folder: Path, tag: str) -> None:
-    """All that a job has left in a folder of the outbox."""
+    """Remove the work files of a job from a folder of the outbox."""
     try:
         with anchored(outbox, folder) as here:
             for path in (here / f"{tag}.partial", here / f"{tag}{_FOLDER_SUFFIX}"):
@@ -138,7 +138,7 @@ def remove_work(outbox: Path, folder: Path, tag: str) -> None:
 
 
 def sweep(outbox: Path, token: str, needed: Container[int]) -> int:
-    """Remove what jobs that have come to an end left anywhere; returns how many there were."""
+    """Remove work files of jobs that are not `needed`, anywhere; returns how many there were."""
     ours = re.compile(rf"\.colordaemon-{re.escape(token)}-(\d+)(\.\w+)?\.(partial|work)")
     removed, folders = 0, [(outbox, 1)]
     while folders:
@@ -152,7 +152,7 @@ def sweep(outbox: Path, token: str, needed: Container[int]) -> int:
                         removed += 1
                     elif not match and depth < DEEPEST and entry.is_dir(follow_symlinks=False):
                         folders.append((folder / entry.name, depth + 1))
-        except OSError:  # gone or closed to us: no folder of ours
+        except OSError:  # removed, or not readable to us: we have made nothing there
             continue
     return removed
 

@@ -1,6 +1,6 @@
-"""The tables of the journal, how older ones become them, and what can be asked of them.
+"""The tables of the journal, their upgrades, and all queries.
 
-Whoever only looks uses this: the daemon, the operator, a test.
+For everything that only reads the journal: the status, tests, and `Journal`, which adds the writes.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class JournalVersion(ConfigError):
 
 
 def upgrade(db: sqlite3.Connection, name: str = "the journal") -> None:
-    """Bring a journal to this version, each step in one transaction. Raises JournalVersion.
+    """Upgrade a journal to this version, each step in one transaction. Raises JournalVersion.
 
-    name: which it is.
+    name: of the file, for the message.
     """
     version = version_of(db)
     if version > VERSION:
@@ -73,31 +73,31 @@ def version_of(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
-FIRST = 1_000_000  # priority from which on the operator has put files first, above any setting
+FIRST = 1_000_000  # the lowest priority of jobs that the operator has put first, above any setting
 # Codes of jobs that were given up because their files were gone or others; they may come back.
 ABSENT = (str(Reason.GONE), str(Reason.CHANGED))
 
 
-# What a full or broken disk, or another program that holds the journal, brings about.
+# Errors of a full or failing disk, or of another program that has locked the journal.
 _PASSING = frozenset(
     (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY,
      sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN)
 )  # fmt: skip
 _INCREMENTAL = 2  # PRAGMA auto_vacuum
-_BUSY_SECONDS = 30.0  # for a backup or an operator's look; well below the watchdog's time
+_BUSY_SECONDS = 30.0  # to wait for a backup or another reader; well below the watchdog's time
 
 
 class Damaged(ConfigError):
-    """A journal that is none, or none any more."""
+    """The file is damaged, or not a journal at all."""
 
 
 def may_pass(error: sqlite3.Error) -> bool:
-    """Whether the journal may be well again later, by itself."""
+    """Whether an error may go away by itself, so that trying later makes sense."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
 
 
 class Records:
-    """Every question that is asked of the journal; any process may ask at any time."""
+    """Every query of the journal; any process may read at any time."""
 
     _mode = "ro"
 
@@ -132,9 +132,9 @@ class Records:
         self._raise_if_damaged(error)
 
     def _raise_if_damaged(self, error: BaseException | None) -> None:
-        """Raises Damaged in place of what SQLite says of a journal that waiting does not mend."""
+        """Raises Damaged in place of SQLite's error, unless that may pass."""
         if type(error) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
-            return  # mistakes of ours among them
+            return  # programming errors, for instance
         assert isinstance(error, sqlite3.Error)
         if not may_pass(error):
             raise Damaged(
@@ -146,20 +146,20 @@ class Records:
 
     @property
     def token(self) -> str:
-        """Tells the work files of this journal from those of another in the same outbox."""
+        """Part of the names of work files: another journal may use the same outbox."""
         return self.fact("token")
 
     def identity_of(self, inbox: Path) -> Identity | None:
-        """Which folder an inbox was when it was last seen; None for one that never was.
+        """Which folder an inbox was when it was last seen; None if it never was.
 
-        A share that is not mounted leaves an empty folder of the same name in its place, and that
-        all files of it are gone means nothing.
+        Where a share is not mounted, an empty folder of the same name stands in its place; its
+        files are not gone then.
         """
         device, _, inode = self.fact(identity_fact(inbox)).partition(" ")
         return (int(device), int(inode)) if inode else None
 
     def is_there(self, inbox: Path) -> bool:
-        """Whether an inbox is there, and still the folder that it was."""
+        """Whether an inbox exists and is still the same folder."""
         try:
             found = inbox.stat()
         except OSError:
@@ -172,22 +172,23 @@ class Records:
 
     @property
     def has_hook(self) -> bool:
-        """Whether somebody is told of ends of jobs; see `HookRunner`."""
+        """Whether hooks run when jobs end; see `HookRunner`."""
         return self.fact("hook") == "yes"
 
     def mistakes(self) -> list[str]:
-        """What SQLite finds wrong when it looks at everything."""
+        """The errors that SQLite finds in a complete check."""
         found = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check")]
         return [] if found == ["ok"] else found
 
     @property
     def free_bytes(self) -> int:
-        """Of the file, which the next rows take or `shrink` gives back."""
+        """Free bytes in the file, which the next rows use or `shrink` gives back."""
         return self._number("freelist_count") * self._number("page_size")
 
     @property
     def can_shrink(self) -> bool:
-        """Whether it was made by a version that gives pages back; if not, see `compact`."""
+        """Whether `shrink` works, which it does not in a file of an older version; see
+        `compact`."""
         return self._number("auto_vacuum") == _INCREMENTAL
 
     def _number(self, pragma: str) -> int:
@@ -196,7 +197,7 @@ class Records:
     # Jobs
 
     def unknown(self, files: Iterable[Found]) -> Iterator[Found]:
-        """The files that have no row yet, or whose row was given up for want of them."""
+        """The files that have no row, or one that was cancelled because the file was missing."""
         query = "SELECT state, code FROM jobs WHERE source = ? AND size = ? AND mtime_ns = ?"
         for file in files:
             key = os.fsencode(file.path), file.size, file.mtime_ns
@@ -212,18 +213,18 @@ class Records:
         return job_of(row)
 
     def ids(self, *states: State, behind: int = 0, limit: int = -1) -> list[int]:
-        """Numbers of jobs, in ascending order."""
+        """Job numbers, in ascending order."""
         marks = ", ".join("?" * len(states))
         query = f"SELECT id FROM jobs WHERE state IN ({marks}) AND id > ? ORDER BY id LIMIT ?"  # noqa: S608
         return [row["id"] for row in self._db.execute(query, (*states, behind, limit))]
 
     @property
     def last_id(self) -> int:
-        """The highest number that a job has; 0 without any."""
+        """The highest job number; 0 if there is no job."""
         return int(self._db.execute("SELECT ifnull(max(id), 0) FROM jobs").fetchone()[0])
 
     def following(self, number: int, limit: int) -> list[Job]:
-        """Jobs of whatever state behind one, by their numbers."""
+        """Jobs of any state with higher numbers than this, in order."""
         query = "SELECT * FROM jobs WHERE id > ? ORDER BY id LIMIT ?"
         return [job_of(row) for row in self._db.execute(query, (number, limit))]
 
@@ -245,7 +246,8 @@ class Records:
         return [job_of(row) for row in rows]
 
     def made_by_another(self, target: Path, source: Path) -> bool:
-        """Whether a name belongs, or is about to belong, to the result of another source."""
+        """Whether a name belongs to the result of another source, or will as soon as it is
+        published."""
         row = self._db.execute(
             "SELECT 1 FROM jobs WHERE target = ? AND source != ?"
             " AND +state IN ('done', 'publishing') LIMIT 1",
@@ -254,7 +256,8 @@ class Records:
         return row is not None
 
     def to_retire(self, behind: int = 0, limit: int = 100) -> list[Job]:
-        """Whose sources are still to be dealt with; those behind a job, by their numbers."""
+        """Jobs whose sources are still to be moved or removed; those behind a job number, in
+        order."""
         rows = self._db.execute(
             "SELECT * FROM jobs WHERE +state = 'done' AND retire != '' AND id > ?"
             " ORDER BY id LIMIT ?",
@@ -274,17 +277,17 @@ class Records:
         return {state: found.get(state, 0) for state in State}
 
     def next_due(self, inboxes: Sequence[Path] | None = None) -> float | None:
-        """When the first queued job may be claimed, in Unix seconds. inboxes: None for all."""
+        """When the first queued job is due, in Unix seconds. inboxes: None for all."""
         where, folders = below(inboxes)
         query = f"SELECT min(not_before) FROM jobs WHERE state = 'queued' AND {where}"  # noqa: S608
         row = self._db.execute(query, folders).fetchone()
         return None if row[0] is None else float(row[0])
 
     def has_more_urgent_film(self, priority: int, now: float, inboxes: Sequence[Path]) -> bool:
-        """Whether a film waits that is to be done before one of this priority, by the settings.
+        """Whether a film of higher priority than this is queued and due.
 
-        Only such as have not been tried: one that fails again and again would keep others from ever
-        getting on.
+        Only films that have not been tried count: one that fails again and again would stop the
+        others every time.
         """
         where, folders = below(inboxes)
         query = (
@@ -294,24 +297,24 @@ class Records:
         return self._db.execute(query, (priority, FIRST, now, *folders)).fetchone() is not None
 
     def queued(self, inboxes: Sequence[Path] | None = None) -> int:
-        """How many jobs wait below these folders, or anywhere."""
+        """How many jobs are queued below these folders, or in all."""
         where, folders = below(inboxes)
         query = f"SELECT count(*) FROM jobs WHERE state = 'queued' AND {where}"  # noqa: S608
         return int(self._db.execute(query, folders).fetchone()[0])
 
 
 def _check_file(path: Path, access: int) -> None:
-    """SQLite says the same of all of these. Raises Damaged and ConfigError."""
+    """Check what SQLite reports with one and the same error. Raises Damaged and ConfigError."""
     if not path.is_file():
         raise Damaged(f"{path}: found a folder or device, expected a file; move it away")
     if not os.access(path, access) and not os.statvfs(path).f_flag & os.ST_RDONLY:
-        raise ConfigError(f"{path}: may not be read or written; expected a file of this user's")
+        raise ConfigError(f"{path}: may not be read or written by this user")
 
 
 def below(folders: Sequence[Path] | None) -> tuple[str, list[bytes]]:
     """SQL for "the source lies below one of these folders", and its values; None is everywhere.
 
-    The + keeps SQLite from going by the source, and then sorting all that it finds.
+    The + keeps SQLite from using the index of sources, and then sorting all that it finds.
     """
     if folders is None:
         return "1", []
@@ -330,12 +333,13 @@ UPGRADES: dict[int, str] = {
     " ALTER TABLE jobs ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;"
     " ALTER TABLE jobs ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0;"
     " ALTER TABLE jobs ADD COLUMN partial_mtime_ns INTEGER NOT NULL DEFAULT 0;",
-    # What is asked for again and again must not take longer with every file that was ever done.
+    # Frequent queries must not become slower with every file that was ever done.
     4: "CREATE INDEX unretired ON jobs (id) WHERE retire != '';"
     " CREATE INDEX results ON jobs (target) WHERE target IS NOT NULL;",
 }
 
 
 def identity_fact(inbox: Path) -> str:
-    """The name of a fact. A path need not be text; its address is."""
+    """The name of the fact that holds the identity of an inbox. A path need not be UTF-8, its URI
+    is."""
     return f"inbox {inbox.as_uri()}"

@@ -1,4 +1,4 @@
-"""Jobs that the worker is at: a file, or a film and a photo between two of its segments."""
+"""Jobs that the worker has: one file, or a film and a photo between two of its segments."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Figure = Callable[[Progress], float]
 
 
 class Pace:
-    """Of one film. A film that was resumed begins somewhere; only what was done since counts.
+    """Progress, speed and remaining time of one film. A resumed film does not begin at zero, so
+    only what was done since then counts for the speed.
 
-    `now` is in seconds of a clock that never jumps.
+    `now` is time.monotonic().
     """
 
     def __init__(self) -> None:
@@ -34,14 +35,14 @@ class Pace:
 
     @property
     def seconds_left(self) -> float:
-        """Infinite as long as nobody knows."""
+        """Infinite while it is unknown."""
         speed, last = self._per_second(lambda said: said.done), self._last
         if last is None or not speed or not last[1].total:
             return math.inf
         return max(0.0, last[1].total - last[1].done) / speed
 
     def __str__(self) -> str:
-        """As in "41 %, 63.0 fps, 12 min left"; empty in the beginning."""
+        """As in "41 %, 63.0 fps, 12 min left"; empty before the first frame."""
         if self._last is None:
             return ""
         said, parts = self._last[1], list[str]()
@@ -62,18 +63,18 @@ class Pace:
 
 @dataclass
 class Task:
-    """A job that the worker was told of. began: when it began with it, `now` of the daemon."""
+    """A job that was sent to the worker. began: when the worker started it, by time.monotonic()."""
 
     job: Job
     lifecycle: JobLifecycle
     began: float = math.nan
     pace: Pace = field(default_factory=Pace)
     is_cancelled: bool = False
-    is_preempted: bool = False  # was asked to, for a more urgent one
+    is_preempted: bool = False  # told to stop in favor of a more urgent film
 
 
 class RunningJobs:
-    """Tasks by the numbers of their jobs."""
+    """The tasks of the worker, by job number."""
 
     def __init__(self) -> None:
         self._tasks: dict[int, Task] = {}
@@ -105,17 +106,17 @@ class RunningJobs:
 
     @property
     def begun_last(self) -> int | None:
-        """Which job the worker is at; None while it is at nothing."""
+        """The job that the worker is working on; None while it is idle."""
         return self._begun[-1] if self._begun else None
 
     @property
     def film(self) -> Job | None:
-        """The film, if nothing else was ordered: a photo may come between its segments."""
+        """The film, if it is the only task: then a photo may be done between its segments."""
         jobs = [task.job for task in self._tasks.values()]
         return jobs[0] if len(jobs) == 1 and jobs[0].rank else None
 
     @property
     def seconds_left(self) -> float:
-        """At the pace so far: none for a photo, endless for a film whose pace is not known."""
+        """By the speed so far: 0 for a photo, infinite for a film whose speed is not known yet."""
         films = [task.pace.seconds_left for task in self._tasks.values() if task.job.rank]
         return max(films, default=0.0)

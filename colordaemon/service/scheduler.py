@@ -1,4 +1,4 @@
-"""Which job runs next, and what follows from what the worker says of it."""
+"""Decides which job runs next, and handles the worker's messages."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from colordaemon.service.records import FIRST
 from colordaemon.service.running import RunningJobs, Task
 from colordaemon.service.supervisor import MakeWorker, Supervisor, WorkerProcess
 
-_CLOCK_SECONDS = 1.0  # by which a clock has been set back, and does not only run unevenly
-ROOM_WAITS = 10  # as long as others wait for space; a look at a film costs seconds
-OBSTACLE_SECONDS = 3600.0  # between two warnings of the same
+_CLOCK_SECONDS = 1.0  # a clock that differs by more was set back, and does not only run unevenly
+ROOM_WAITS = 10  # times the usual wait for space, since opening a film again costs seconds
+OBSTACLE_SECONDS = 3600.0  # between two warnings about the same obstacle
 log = logging.getLogger(__name__)
 
 
 class Scheduler:
     """Gives the worker one file at a time, and a photo between two segments of a film.
 
-    `now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
+    `now` is time.monotonic(), `wall` is time.time().
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Scheduler:
         self._outcomes = Outcomes(journal, self.running, self.pauses, self.space, self._unpublished)
         self._was_ever_ready = False
         self._closing = self._renewing = False
-        self._lead = -math.inf  # of the clock on the wall over the one that never jumps
+        self._lead = -math.inf  # of wall over now
         self._configure(routing, all_places)
         self._serving = {places.inbox for places in all_places}
 
@@ -70,24 +70,27 @@ class Scheduler:
         self._lifecycles = [JobLifecycle(self._journal, places, routing) for places in all_places]
 
     def serve(self, inboxes: Iterable[Path]) -> None:
-        """Take up files of these inboxes, and of no others."""
+        """Claim jobs of these inboxes only."""
         self._serving = {*inboxes}
 
     def lifecycle_of(self, source: Path) -> JobLifecycle | None:
-        """How jobs of its inbox end; None if that is no longer in the configuration."""
+        """The lifecycle of its inbox; None if that is no longer in the configuration."""
         found = (each for each in self._lifecycles if source.is_relative_to(each.places.inbox))
         return next(found, None)
 
     def recover(self, wall: float) -> None:
-        """Take up what an earlier daemon has left. Published first of all is what is finished."""
+        """Queue again what an earlier daemon was working on, and publish what it had finished."""
         self._bring_forward(wall)
         self._unpublished.add(self._journal.recover(wall))
 
     def _bring_forward(self, wall: float) -> None:
-        """After a clock was set back, what waits till a time that is now far away is due."""
+        """After the clock was set back, make jobs due whose retry now lies too far in the
+        future."""
         longest = max(LONGEST_WAIT, self._config.jobs.retry_seconds)
         if count := self._journal.bring_forward(wall + longest):
-            log.warning("the clock was set back; %d files that wait are due now", count)
+            log.warning(
+                "the clock was set back; %d files that waited for a retry are due now", count
+            )
 
     @property
     def worker(self) -> WorkerProcess | None:
@@ -100,11 +103,11 @@ class Scheduler:
 
     @property
     def is_lost(self) -> bool:
-        """Whether a killed worker does not go: only a restart of the machine may help."""
+        """Whether a killed worker does not end: only a restart of the machine may help."""
         return self._supervisor.is_lost
 
     def turn(self, now: float, wall: float) -> None:
-        """Hear what the worker says, see to its health, give it work.
+        """Handle the worker's messages, restart it if it died or hangs, give it work.
 
         Raises ModelError and WorkerLost.
         """
@@ -135,7 +138,7 @@ class Scheduler:
             self._give_work(now, wall)
 
     def next_due(self, now: float, wall: float) -> float:
-        """When a turn is needed even if nobody says anything."""
+        """When the next turn is needed, even if there is no message."""
         if self._supervisor.worker is None:
             resting = self._closing or self.pauses.has("settings")
             return math.inf if resting else self._supervisor.start_at
@@ -155,17 +158,17 @@ class Scheduler:
         return care if due is None else min(care, now + max(0.0, due - wall))
 
     def stop_work(self) -> None:
-        """Leave what is being done; it goes back into the queue, and a film keeps its segments."""
+        """Stop the running jobs and queue them again; a film keeps its finished segments."""
         if self.worker is not None and self.running:
             self.worker.send(Stop())
 
     def take_missing_inboxes(self) -> set[Path]:
-        """Inboxes that seemed to be gone since this was asked last."""
+        """Inboxes that seemed to be gone since the last call."""
         found, self._outcomes.missing_inboxes = self._outcomes.missing_inboxes, set()
         return found
 
     def cancel(self, number: int) -> bool:
-        """Leave a file that is being worked on for good. False if it is not."""
+        """Stop a running job and cancel it. False if it is not running."""
         if number not in self.running:
             return False
         self.running[number].is_cancelled = True
@@ -173,12 +176,13 @@ class Scheduler:
         return True
 
     def resume(self) -> None:
-        """Whatever has held work up, try again."""
+        """End every pause and try again."""
         self.pauses.remove()
         self.space.recheck()
 
     def reload(self, routing: Routing, all_places: Sequence[Places]) -> None:
-        """Take another configuration, from the next file on."""
+        """Use another configuration from the next job on; the worker is restarted when it is
+        idle."""
         self._configure(routing, all_places)
         jobs = self._config.jobs
         self.pauses.failures, self.space.settings = jobs.failures, jobs
@@ -187,13 +191,13 @@ class Scheduler:
         self._renewing = True
 
     def close_down(self) -> None:
-        """Claim nothing more."""
+        """Claim no more jobs."""
         self._closing = True
 
     def close(self) -> None:
         self._supervisor.close()
 
-    # What the worker says
+    # Messages of the worker
 
     def _handle(self, message: FromWorker, now: float, wall: float) -> None:
         match message:
@@ -211,7 +215,7 @@ class Scheduler:
         log.error("no file can be colored: %s", reason)
         self.pauses.add("settings", reason)
 
-    # What it is given
+    # Orders to the worker
 
     def _give_work(self, now: float, wall: float) -> None:
         film = self.running.film
@@ -222,7 +226,7 @@ class Scheduler:
         inboxes = self._with_room(now)
         if film is None:
             job = self._journal.claim(wall, inboxes)
-        else:  # photos, but none that is less urgent
+        else:  # photos only, and none of lower priority
             least = -FIRST if film.priority >= FIRST else film.priority
             job = self._journal.claim(wall, inboxes, most_rank=0, least_priority=least)
             if job is None and self._journal.has_more_urgent_film(film.priority, wall, inboxes):
@@ -231,7 +235,8 @@ class Scheduler:
             self._order(job, now, wall)
 
     def _preempt(self, film: Job) -> None:
-        """A film is left for a more urgent one; later it goes on at its last finished segment."""
+        """Stop a film in favor of a more urgent one; later it goes on at its last finished
+        segment."""
         if not self.running[film.id].is_preempted:
             log.info("%s makes way for a film of higher priority", film.source)
             self.running[film.id].is_preempted = True
@@ -254,7 +259,8 @@ class Scheduler:
         )
 
     def _served(self, source: Path) -> JobLifecycle | None:
-        """How jobs of its inbox end, if that is there: with it, its outbox may be gone as well."""
+        """The lifecycle of its inbox; None if that is gone, since its outbox may be gone as
+        well."""
         lifecycle = self.lifecycle_of(source)
         return lifecycle if lifecycle and lifecycle.places.inbox in self._serving else None
 
@@ -264,16 +270,16 @@ class Scheduler:
         return [places for places in every if places.inbox in self._serving]
 
     def _with_room(self, now: float) -> list[Path]:
-        """The inboxes that are served and whose results find room."""
+        """The inboxes that are served and whose outboxes have room."""
         served = self._served_places
         room = self.space.with_room((places.outbox for places in served), now)
         return [places.inbox for places in served if places.outbox in room]
 
 
 class Outcomes:
-    """Handles what the worker says of jobs: begun, going on, finished, refused; and its death.
+    """Handles the worker's messages about jobs: started, progress, finished, failed; and its death.
 
-    `now` is in seconds of a clock that never jumps, `wall` in Unix seconds.
+    `now` is time.monotonic(), `wall` is time.time().
 
     missing_inboxes: inboxes that seem to be gone.
     """
@@ -289,10 +295,10 @@ class Outcomes:
         self._journal, self._running, self._pauses = journal, running, pauses
         self._space, self._unpublished = space, unpublished
         self.missing_inboxes: set[Path] = set()
-        self._obstacles: dict[str, float] = {}  # when each was said
+        self._obstacles: dict[str, float] = {}  # when each was logged
 
     def handle(self, message: FromWorker, now: float, wall: float) -> None:
-        """What the worker says of a file."""
+        """Handle a message about a job."""
         match message:
             case Started(number):
                 self._running.begin(number, now)
@@ -306,7 +312,7 @@ class Outcomes:
                 self._failed(message, now, wall)
 
     def worker_died(self, cause: str, wall: float) -> None:
-        """The file that it was working on is to blame, and no other."""
+        """Blame the file that the worker was working on, and no other; queue the others again."""
         blamed = self._running.begun_last
         for task in self._running:
             if task.job.id == blamed:
@@ -320,7 +326,8 @@ class Outcomes:
             log.warning("the worker has ended (%s)", cause)
 
     def is_still_there(self, job: Job, lifecycle: JobLifecycle, wall: float) -> bool:
-        """Whether a job's source is what was queued; if not, it is said and done."""
+        """Whether a job's source is still what was queued; if not, the job is cancelled or
+        waits."""
         if lifecycle.is_still_there(job, wall):
             return True
         if not lifecycle.inbox_is_there():
@@ -334,7 +341,7 @@ class Outcomes:
             task.lifecycle.finished(task.job, said, now - task.began, wall)
         except OSError as error:
             job = self._journal.job(said.job)
-            if job.state is State.PUBLISHING:  # perhaps it has its name already
+            if job.state is State.PUBLISHING:  # it may have its name already
                 self._unpublished.add([job])
                 if not isinstance(error, Obstructed):
                     reason = f"cannot publish {job.target}: {error.strerror}"
@@ -358,7 +365,7 @@ class Outcomes:
             return
         self._running.leave(said.job)
         if said.fault is Fault.SPACE:
-            # Twice as long as all others wait, since they may be smaller.
+            # Twice as long as the others wait, which may be smaller.
             wait_seconds = 2 * self._space.wait_seconds
             lifecycle.requeue(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)
             self._space.wait(lifecycle.places.outbox, reason, now)
@@ -366,33 +373,33 @@ class Outcomes:
             wait_seconds = ROOM_WAITS * self._space.wait_seconds
             lifecycle.requeue(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)
             if reason != job.reason:
-                log.warning("%s waits for space, and no other: %s", job.source, reason)
+                log.warning("%s waits for space; other files go on: %s", job.source, reason)
         elif said.fault is Fault.WAY:
             self._wait_for_folder(job, lifecycle, reason, now, wall)
         elif said.fault is Fault.SETTINGS:
             lifecycle.requeue(job, Reason.SETTINGS, reason, wall)
-            log.error("work waits for other settings: %s", reason)
+            log.error("work is paused until the settings are changed: %s", reason)
             self._pauses.add("settings", reason)
-        elif self.is_still_there(job, lifecycle, wall):  # else whatever was said of it is explained
+        elif self.is_still_there(job, lifecycle, wall):  # if not, that explains the failure
             self._handle_fault(task, said.fault, reason, now, wall)
 
     def _wait_for_folder(
         self, job: Job, lifecycle: JobLifecycle, reason: str, now: float, wall: float
     ) -> None:
-        """Something stands where its folder in the outbox belongs. Whoever put that there, it is
-        not the file's fault, and no other file's either; the operator is told what to take away."""
+        """Something else stands where its folder in the outbox belongs. That is not the file's
+        fault, and other files go on; the log tells the operator what to remove."""
         wait = ROOM_WAITS * self._space.wait_seconds
         lifecycle.requeue(job, Reason.WAY, reason, wall, wait_seconds=wait)
         if now >= self._obstacles.get(reason, -math.inf) + OBSTACLE_SECONDS:
             self._obstacles[reason] = now
-            log.warning("results wait that belong there: %s", reason)
+            log.warning("a result cannot be written, and its file waits: %s", reason)
 
     def _handle_fault(self, task: Task, fault: Fault, reason: str, now: float, wall: float) -> None:
-        """A file failed, by its own fault or the machine's."""
+        """A file failed, by its own fault or the machine's: fail it, or try it again."""
         job, lifecycle = task.job, task.lifecycle
         if fault is Fault.UNFORESEEN:
             lifecycle.failed_unexpectedly(job, reason, wall)
-        elif fault in (Fault.MACHINE, Fault.FILE, Fault.CHANGED):  # which by now it is no more
+        elif fault in (Fault.MACHINE, Fault.FILE, Fault.CHANGED):  # and back again by now
             lifecycle.retry_later(job, reason, wall)
             if fault is Fault.MACHINE and self._pauses.failed(job.id, now):
                 log.error("work is paused: %s", self._pauses.reason(now))

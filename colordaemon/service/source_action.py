@@ -1,8 +1,8 @@
 """What happens to a source once its result is safe: kept, moved, put into the trash, or deleted.
 
-Only what the journal calls done is touched, and only if it still is the file that was colored. A
-failure here is told and tried again later, and the result stands. All of it is done from
-the descriptors of folders, so that no link in the inbox leads to the files of others.
+Only sources of finished jobs are touched, and only if they still are the files that were colored. A
+failure here is logged and tried again later; the result stays. Folders are opened first and then
+used by their descriptors, so that no symbolic link in the inbox leads to the files of others.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 
 def retire(source: Path, queued: Signature, action: str, inbox: Path, archive: Path | None) -> bool:
-    """Deal with a source. action: keep, move, trash or delete. Says what goes wrong.
+    """Deal with a source. action: keep, move, trash or delete. Logs errors.
 
-    Returns whether nothing is left to do; otherwise it is to be tried again.
+    Returns whether nothing is left to do; if False, try again later.
     """
     found = look_beneath(inbox, source)
     if found is None:
-        return True  # somebody, or an earlier start, has dealt with it
+        return True  # the user or an earlier start has removed it
     if not found.is_same(queued):
         log.warning("%s: has changed since it was colored; left where it is", source)
         return True
@@ -58,8 +58,8 @@ def _retire(here: Path, source: Path, action: str, inbox: Path, archive: Path | 
 
 
 def _move(source: Path, target: Path) -> None:
-    """Under a name that is free. Within one file system, since copying gigabytes would keep the
-    daemon from its other duties; `make_places` sees to that."""
+    """Rename to the first free name. Both folders are on one file system, which `make_places`
+    checks, because copying gigabytes would block the daemon."""
     for number in count(1):
         free = target if number == 1 else numbered(target, number)
         if os.path.lexists(free) and os.path.samestat(free.lstat(), source.lstat()):

@@ -23,7 +23,7 @@ class DaemonStatus:
     """What a running daemon is doing.
 
     device: what colors, empty while the model is loaded. running: the names of the files that are
-    worked on, each with its pace in words. waiting: why all work, or a part of it, stands still.
+    worked on, each with its progress as text. waiting: why work, or a part of it, waits.
     inboxes: each as JSON, see `Inbox.as_json`.
     """
 
@@ -57,7 +57,7 @@ class DaemonStatus:
 
 
 def status(records: Records) -> Reply:
-    """What is being done and what failed."""
+    """Counts of all states, the running jobs and the last that failed."""
     counts = {str(state): count for state, count in records.counts().items()}
     running = records.jobs(State.RUNNING, State.PUBLISHING)
     failed = records.jobs(State.FAILED, limit=20)
@@ -71,7 +71,7 @@ def status(records: Records) -> Reply:
 
 
 def queue(records: Records) -> Reply:
-    """What is being done and what waits, in order."""
+    """The running and waiting jobs, in the order of work."""
     open_ones = records.jobs(State.RUNNING, State.PUBLISHING, State.QUEUED, limit=LISTED)
     return {"jobs": [listed(job) for job in open_ones]}
 

@@ -20,7 +20,7 @@ COMMAND = (sys.executable, "-m", "colordaemon.service.worker")
 
 
 class WorkerProcess:
-    """One life of a worker. command: what to run, followed by two numbers; see `worker.main`."""
+    """A running worker. command: what to run, followed by two numbers; see `worker.main`."""
 
     def __init__(self, routing: Routing, command: Sequence[str] = COMMAND) -> None:
         self._connection, theirs = Pipe()
@@ -43,7 +43,7 @@ class WorkerProcess:
             self._connection.send(message)
 
     def receive(self) -> list[FromWorker]:
-        """All that it has said since; its last words too, when it is dead."""
+        """All messages since the last call, also the last ones of a dead worker."""
         said: list[FromWorker] = []
         with suppress(EOFError, OSError):
             while self._connection.poll():
@@ -64,7 +64,7 @@ class WorkerProcess:
         return f"ended with status {status}"
 
     def close(self, seconds: float = 5.0) -> None:
-        """Hang up; what does not leave by itself is killed."""
+        """Close the connection, which ends the worker; kill it if it is still there afterwards."""
         self._connection.close()
         try:
             self._process.wait(seconds)
@@ -77,12 +77,12 @@ class WorkerProcess:
 log = logging.getLogger(__name__)
 
 MakeWorker = Callable[[Routing], WorkerProcess]
-KILL_SECONDS = 60.0  # after which a killed process that is still there hangs in the kernel
-START_LIMIT = 3  # workers that died before they were ready, in a row: the machine is not fit
+KILL_SECONDS = 60.0  # a killed process that is still there after this hangs in the kernel
+START_LIMIT = 3  # workers in a row that die before they are ready; then the daemon gives up
 
 
 class Supervisor:
-    """Keeps one worker alive. `now` is in seconds of a clock that never jumps."""
+    """Keeps one worker running. `now` is time.monotonic()."""
 
     def __init__(self, make_worker: MakeWorker) -> None:
         self._make_worker = make_worker
@@ -95,7 +95,7 @@ class Supervisor:
 
     @property
     def is_lost(self) -> bool:
-        """Whether a killed worker does not go: only a restart of the machine may help."""
+        """Whether a killed worker does not end: only a restart of the machine may help."""
         return self._killed is not None and self._heard_at - self._killed[0] > KILL_SECONDS
 
     @property
@@ -107,7 +107,7 @@ class Supervisor:
         self._heard_at, self._killed, self.ready_on = now, None, ""
 
     def replace(self) -> None:
-        """End an idle worker; the next one may start at once."""
+        """Stop an idle worker; the next one may start at once."""
         self._end(5.0)
         self.start_at = 0.0
 
@@ -117,7 +117,7 @@ class Supervisor:
         self._end(5.0 if self.ready_on else 0.0)
 
     def receive(self, now: float) -> Iterator[FromWorker]:
-        """What the worker has said since."""
+        """The worker's messages since the last call."""
         for message in self.worker.receive() if self.worker else []:
             self._heard_at = now
             if isinstance(message, Ready):
@@ -125,17 +125,18 @@ class Supervisor:
             yield message
 
     def order_sent(self, now: float) -> None:
-        """A new order was given: silence counts from here."""
+        """An order was sent: the time without a message counts from here."""
         self._heard_at = now
 
     def cause_of_death(self) -> str | None:
-        """Of a worker that is dead; None while it lives."""
+        """Why the worker ended; None while it runs."""
         if self.worker is None or not self.worker.is_dead:
             return None
         return self._killed[1] if self._killed else self.worker.cause_of_death()
 
     def reap(self, now: float) -> None:
-        """After a death. Raises WorkerLost when worker after worker dies without being ready."""
+        """Clean up after a dead worker and set when the next one may start. Raises WorkerLost after
+        START_LIMIT workers in a row that died before they were ready."""
         cause = self.cause_of_death()
         self._failed_starts += not self.ready_on
         self._end(0.0)
@@ -144,18 +145,18 @@ class Supervisor:
             raise WorkerLost(f"the worker died {START_LIMIT} times before it was ready: {cause}")
 
     def watch(self, now: float, hang_seconds: float, *, busy: bool) -> None:
-        """Kill a worker that should say something and does not."""
+        """Kill a worker that has sent no message for too long while it loads its model or works."""
         if self.worker is None:
             return
         if self._killed is not None:
             self._heard_at = now
         elif (busy or not self.ready_on) and now - self._heard_at > hang_seconds:
             self._killed = now, f"no sign of life for {hang_seconds:g} s"
-            log.error("the worker is killed: %s", self._killed[1])
+            log.error("killing the worker: %s", self._killed[1])
             self.worker.kill()
 
     def next_due(self, now: float, hang_seconds: float, *, busy: bool) -> float:
-        """When to `watch` a living worker again."""
+        """When to call `watch` again."""
         if self._killed is not None:
             return now + 0.2
         return self._heard_at + hang_seconds if busy or not self.ready_on else math.inf

@@ -1,7 +1,7 @@
 """Sends its standard input to the web address in the environment: `python -m
 colordaemon.service.webhook`.
 
-A process of its own, since a name server or a peer that does not answer may take minutes.
+In a process of its own, since a name server or a peer that does not answer may take minutes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ADDRESS = "COLORDAEMON_WEBHOOK"
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """What is sent on comes as a GET without a body, and would seem to have arrived."""
+    """Follows no redirect: urllib would send a GET without the body, and report success."""
 
     def redirect_request(
         self,

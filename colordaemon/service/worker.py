@@ -1,8 +1,8 @@
 """The process that holds the model and colors files: `python -m colordaemon.service.worker FD`.
 
-A child of the daemon, because FFmpeg and CUDA may take their process down with them. It is given
-one end of a socket pair, over which it gets the settings and then orders. It writes nothing
-but partial files: names, the journal and sources are the daemon's.
+A child process of the daemon, because FFmpeg and CUDA may crash their process. Through one end of a
+socket pair it receives the settings and then orders. It writes only partial files: the daemon gives
+results their names, and changes the journal and the sources.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ from colordaemon.work_context import WorkContext
 
 log = logging.getLogger(__name__)
 
-ALIVE_SECONDS = 1.0  # between two signs of life
+ALIVE_SECONDS = 1.0  # between two messages that the work goes on
 _OF_THE_MACHINE = NO_SPACE | OF_DISKS | {
     errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT,
     errno.EAGAIN,
 }  # fmt: skip
-_UNUSED_BYTES = 512 << 20  # that threads have for their stacks, and never touch
+_UNUSED_BYTES = 512 << 20  # reserved by threads for their stacks, and never used
 _PR_SET_PDEATHSIG = 1
-# What each error on purpose means; the first that fits.
+# The fault for each of our own errors; the first that fits.
 _FAULTS: dict[type[Exception], Fault] = {
     AlreadyColor: Fault.COLOR,
     MediaError: Fault.MEDIA,
@@ -94,8 +94,8 @@ _FAULTS: dict[type[Exception], Fault] = {
 
 
 class Worker:
-    """Takes orders until the daemon hangs up. folder_umask: for folders of results; files are
-    private until they are whole."""
+    """Carries out orders until the daemon closes the connection. folder_umask: for folders of
+    results; files are private until they are finished."""
 
     def __init__(self, connection: Connection, routing: Routing, folder_umask: int = 0o022) -> None:
         self._connection = connection
@@ -107,7 +107,7 @@ class Worker:
         self._stopping = False
 
     def warm_up(self) -> None:
-        """The first picture takes long, since kernels are chosen and memory is taken.
+        """Color a first picture, which takes long: kernels are chosen and memory is allocated.
 
         Raises ModelError.
         """
@@ -117,7 +117,7 @@ class Worker:
         self.send(Ready(f"{colorizer}{remark}"))
 
     def _predict(self) -> Colorizer:
-        """Let the first model color a picture."""
+        """Color a picture with the first model."""
         colorizer = self._models[id(self._routing.configs[0])].model_for(Path()).load()
         side = colorizer.short_side
         colorizer.predict_ab(torch.zeros(1, 1, side, side))
@@ -130,7 +130,7 @@ class Worker:
                 self._handle(self._waiting.popleft())
                 continue
             message: ToWorker = self._connection.recv()
-            self._stopping = False  # a stop for what is finished by now
+            self._stopping = False  # a stop that came after the work was finished
             if isinstance(message, Order):
                 self._handle(message)
 
@@ -141,14 +141,14 @@ class Worker:
         except tuple(_FAULTS) as reason:
             fault = next(fault for kind, fault in _FAULTS.items() if isinstance(reason, kind))
             self._fail(order, fault, _message_of(reason))
-        except SystemExit:  # a photo between two segments has ruined this process, and not the film
+        except SystemExit:  # a photo between two segments of it has broken this process
             self._fail(order, Fault.STOPPED, "the worker has to start anew")
             raise
         except Exception as error:
             self._fail_unexpectedly(order, error)
 
     def _fail_unexpectedly(self, order: Order, error: Exception) -> None:
-        """What was not raised on purpose is of the disk, of the machine, or of the file alone."""
+        """Report an unexpected error: of the disk, of the machine, or of this file alone."""
         if _is_out_of_memory(error):
             limit = limit_bytes(self._routing.config_for(order.source).jobs.memory_mib) >> 20
             reason = f"out of memory, {limit} MiB is the limit (jobs.memory_mib)"
@@ -172,8 +172,8 @@ class Worker:
             raise SystemExit(1) from error
 
     def _machine_works(self, order: Order) -> bool:
-        """Whether the machine could have colored another file: the inbox can be read, the outbox
-        can be written to, and the model goes on. Else a few bad files would stop all work."""
+        """Whether another file could be colored now: the inbox can be read, the outbox can be
+        written to, and the model works. Without this check a few bad files would pause all work."""
         try:
             with os.scandir(order.inbox) as entries:
                 next(entries, None)
@@ -183,7 +183,7 @@ class Worker:
                 os.fsync(file.fileno())
             self._predict()
         except Exception as error:
-            log.warning("the machine is not well: %r", error)
+            log.warning("the machine does not work: %r", error)
             return False
         return True
 
@@ -210,7 +210,7 @@ class Worker:
         prepared = prepare(source, config)
         name = fitting_name(source.stem, prepared.suffix, config.output.name)
         check_length(order.source, order.folder / name, order.folder / order.tag)
-        with _way(order):  # made only now: a file that fails leaves no empty folder
+        with _way(order):  # as late as this, so that a file that fails leaves no empty folder
             with umask(self._folder_umask):
                 here = stack.enter_context(anchored(order.outbox, order.folder, make=True))
             work = private_folder(here, order.tag)
@@ -219,7 +219,7 @@ class Worker:
         colored = prepared.run(partial, model, context, work)
         if colored.is_damaged:
             read_through(source, context.heartbeat)
-        # Here, so that gigabytes on their way to the disk never keep the daemon from other duties.
+        # In this process, since flushing gigabytes to the disk would block the daemon.
         seal(partial, source)
         digest = sha256(partial, context.heartbeat) if config.after.checksum else ""
         return Finished(
@@ -234,7 +234,7 @@ class Worker:
         )
 
     def between_segments(self, order: Order, count: int) -> None:
-        """A photo that comes while a film runs is done here; it need not wait for hours."""
+        """Do photos that were ordered while a film runs, so that they need not wait for hours."""
         self.send(Segment(order.job, count))
         self._listen()
         while self._waiting and not self._stopping:
@@ -266,29 +266,29 @@ class Worker:
 
 @contextmanager
 def _way(order: Order) -> Iterator[None]:
-    """To the folder of a result. One that is closed to us is as good as none; where it is the
-    outbox itself, that is the machine's trouble."""
+    """Raises Obstructed for a folder of results that we may not write to; if it is the outbox
+    itself, that is a fault of the machine."""
     try:
         yield
     except PermissionError as error:
         if order.folder == order.outbox:
             raise
-        reason = f"{error.strerror}; expected a folder that is open to colordaemon"
+        reason = f"{error.strerror}; expected a folder that colordaemon may write to"
         raise Obstructed(error.errno, reason, os.fspath(order.folder)) from error
 
 
 def _message_of(reason: Exception) -> str:
-    """What has gone wrong, without the numbers of the system."""
+    """The message of an error, without its error number."""
     if isinstance(reason, Obstructed):
         return f"{reason.filename}: {reason.strerror}"
     return str(reason.strerror if isinstance(reason, OSError) else reason)
 
 
 def _is_of_the_machine(error: Exception) -> bool:
-    """Whether an error that nobody has foreseen may pass, or will come again with the same file.
+    """Whether an unexpected error comes from the machine and may pass, or from the file.
 
-    FFmpeg's own errors are of the file unless the system was behind them; torch has one class of
-    error for everything.
+    FFmpeg's own errors come from the file unless they pass on an error of the system; torch has one
+    class for all errors.
     """
     if isinstance(error, av.error.FFmpegError):
         return error.errno in _OF_THE_MACHINE
@@ -298,7 +298,7 @@ def _is_of_the_machine(error: Exception) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether this process may have no more; that of a GPU is another matter, it is shared."""
+    """Whether this process has reached its limit; not that of a GPU, which is shared."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     words = str(error).lower()
@@ -307,9 +307,9 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def limit_memory(memory_mib: int | None) -> None:
-    """Let this process be refused memory before the kernel has to choose which one to kill.
+    """Limit the memory of this process, so that the kernel does not have to choose one to kill.
 
-    Not with CUDA: its driver maps far more than it takes. Reserved address space does not count.
+    Not with CUDA: its driver maps far more than it uses. Reserved address space does not count.
     """
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return
@@ -320,8 +320,8 @@ def limit_memory(memory_mib: int | None) -> None:
 
 
 class _OrderContext(WorkContext):
-    """Of the work on one order: tells the daemon now and then that it goes on. The work itself
-    calls it, never a clock, so that work that hangs is silent."""
+    """Tells the daemon every second that the work on one order goes on. It is called by the work
+    itself and not by a timer, so no message is sent when the work hangs."""
 
     def __init__(self, worker: Worker, order: Order) -> None:
         self._worker, self._order, self._sent_at = worker, order, time.monotonic()
@@ -350,9 +350,9 @@ class _OrderContext(WorkContext):
 
 
 def _die_with(parent: int) -> None:
-    """A worker whose daemon was killed must be gone before the next daemon starts another."""
+    """End with the daemon: if that is killed, the next one starts a worker of its own."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:  # the daemon died before the line above
         sys.exit(1)
 
 
@@ -360,7 +360,7 @@ def main() -> None:
     descriptor, parent = map(int, sys.argv[1:])
     _die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which knows what to do
+        signal.signal(number, signal.SIG_IGN)  # they are meant for the daemon
     set_up_logging()
     with Connection(descriptor) as connection, umask(PRIVATE) as folder_umask:
         routing: Routing = connection.recv()
