@@ -47,7 +47,7 @@ def _group_bytes(groups: Path, root: Path) -> Iterator[int]:
                     continue
 
 
-def give_back() -> None:
+def release_free_heaps() -> None:
     """Give what is free in the heaps back to the system: an encoder that ends leaves gigabytes
     there, which the next one does not find, since its threads have other heaps."""
     library = ctypes.CDLL(None)

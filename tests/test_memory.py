@@ -142,6 +142,6 @@ def test_what_is_free_in_the_heap_is_given_back() -> None:
     blocks = [bytearray(b"x" * 65536) for _ in range(1024)]
     before, pin = resident(), blocks[-1]
     blocks.clear()
-    memory.give_back()
+    memory.release_free_heaps()
     assert resident() < before - (32 << 20)
     assert pin

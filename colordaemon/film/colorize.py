@@ -30,7 +30,7 @@ from colordaemon.media.probe import FilmInfo, open_film, probe_film
 from colordaemon.media.provenance import Maker
 from colordaemon.media.target import Target, choose_target
 from colordaemon.media.tint import ExistingColor
-from colordaemon.memory import give_back, limit_bytes
+from colordaemon.memory import limit_bytes, release_free_heaps
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.work_context import WorkContext
 
@@ -115,7 +115,7 @@ def plan_film(
     wanted = reading_bytes(source, settings.stride) + encoder.memory_bytes
     check_memory(source, wanted, memory_bytes)
     target = choose_target(source, encoder)
-    give_back()  # both have opened encoders
+    release_free_heaps()  # both have opened encoders
     told = (*remarks, *target.remarks)
     inventory = (
         *target.inventory,

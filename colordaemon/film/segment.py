@@ -28,7 +28,7 @@ from colordaemon.media.encode import SegmentWriter, own_chroma
 from colordaemon.media.inventory import grave_losses
 from colordaemon.media.pixels import at_depth
 from colordaemon.media.probe import FilmInfo
-from colordaemon.memory import give_back
+from colordaemon.memory import release_free_heaps
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.work_context import WorkContext
 
@@ -88,7 +88,7 @@ class SegmentWorker:
                         cuts.append(last.pts)
         finally:
             waiting.close()  # type: ignore[attr-defined]
-            give_back()
+            release_free_heaps()
         assert last is not None
         following, damage = pipeline.resume_point, pipeline.damage
         if following is None:
