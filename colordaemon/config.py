@@ -49,7 +49,7 @@ Smoothing = Literal["off", "ema", "motion"]
 
 
 class FilmSettings(Settings):
-    """How films are encoded and how much damage is put up with."""
+    """How films are encoded and how much damage is tolerated."""
 
     codec: Codec = "h264"
     crf: int | None = Field(default=None, ge=0, le=63)  # None: the codec's usual value
@@ -60,9 +60,9 @@ class FilmSettings(Settings):
     segment_seconds: float = Field(default=10.0, ge=2.0, le=600.0)
     damaged_percent: float = Field(
         default=2.0, ge=0.0, le=100.0
-    )  # share of packets of video, and of those of all else
+    )  # of video packets, and of all other packets
     accept_loss: bool = False  # of sound, subtitles or captions
-    assume_range: Literal["limited", "full"] | None = None  # None: what the film says
+    assume_range: Literal["limited", "full"] | None = None  # None: as the film is tagged
     assume_matrix: Literal["bt601", "bt709", "bt2020"] | None = None
     assume_transfer: Literal["sdr", "pq", "hlg"] | None = None
 
@@ -72,7 +72,7 @@ class PhotoSettings(Settings):
 
     format: Literal["keep", "jpeg", "png", "tiff", "webp", "bmp", "avif", "heic"] = "keep"
     quality: int = Field(default=95, ge=1, le=100)  # of JPEG, WebP, AVIF and HEIC
-    accept_damaged: bool = False  # whether what is left of a damaged photo is colored
+    accept_damaged: bool = False  # color what can be read of a damaged photo
 
 
 class OutputSettings(Settings):
@@ -115,7 +115,7 @@ class WatchSettings(Settings):
 
 
 class JobSettings(Settings):
-    """How work is done and what is done about trouble."""
+    """How work is done, and how errors are handled."""
 
     tries: int = Field(default=5, ge=1, le=100)
     retry_seconds: float = Field(default=60.0, ge=0.0)
@@ -127,7 +127,7 @@ class JobSettings(Settings):
 
 
 class JournalSettings(Settings):
-    """For how long it is known what became of files."""
+    """How long finished jobs are remembered."""
 
     keep_days: float | None = Field(default=365.0, ge=0.0)  # None and 0: for ever
 
@@ -207,7 +207,7 @@ class Config(Settings):
     model: ModelSettings = ModelSettings()
     models: dict[str, Path] = {}  # folder or glob: model file
     presets: dict[str, Path] = {}  # folder or glob: another file of settings
-    priorities: dict[str, Priority] = {}  # folder or glob: in place of that of the inbox
+    priorities: dict[str, Priority] = {}  # folder or glob: replaces that of the inbox
     film: FilmSettings = FilmSettings()
     photo: PhotoSettings = PhotoSettings()
     output: OutputSettings = OutputSettings()
@@ -228,7 +228,7 @@ class Config(Settings):
 
     @property
     def all_inboxes(self) -> tuple[InboxSettings, ...]:
-        """The inboxes, in whichever way they are given; none where a key is missing."""
+        """The inboxes, from `inboxes` or from `inbox` and `outbox`; empty if a key is missing."""
         if self.inbox is None or self.outbox is None:
             return self.inboxes
         return (InboxSettings(inbox=self.inbox, outbox=self.outbox),)

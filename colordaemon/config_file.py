@@ -1,4 +1,4 @@
-"""Settings as read from a YAML file, and its mistakes in plain words, each with line and column."""
+"""Reads the settings from a YAML file, and explains each mistake with its line and column."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load_config(path: Path) -> Config:
         context = {"folder": path.absolute().parent}
         config = Config.model_validate({} if data is None else data, context=context)
     except ValidationError as error:
-        # Once for each kind of value that would have done.
+        # There is one error for each type that the setting accepts.
         mistakes += dict.fromkeys(_explain(detail, places) for detail in error.errors())
     if mistakes:
         mistakes.sort(key=lambda mistake: (mistake[0].line, mistake[0].column))
@@ -46,7 +46,7 @@ _NULL, *_OTHER_TAGS = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "map", "
 
 
 class _TextLoader(yaml.SafeLoader):
-    """YAML in which every scalar but null is text, so that only the setting says what it means.
+    """YAML in which every scalar but null is text; the type of the setting decides what it means.
 
     YAML 1.1 would read `preset: 8` as a number, `subset: no` as false, `minutes: 1:30` as 90 and
     `learning_rate: 4e-4` as text.

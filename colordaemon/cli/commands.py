@@ -1,4 +1,4 @@
-"""Commands that do one piece of work: parse, call one function, turn the outcome into a code."""
+"""Commands that do one piece of work: parse options, call one function, return an exit code."""
 
 from __future__ import annotations
 
@@ -33,35 +33,41 @@ def once(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Photos and films.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Where results go; else beside."),
+        typer.Option(
+            "-o", "--output", metavar="DIR", help="Folder for results; default: beside each source."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
-    force: Annotated[bool, typer.Option(help="Replace color that is there already.")] = False,
-    accept_damaged: Annotated[bool, typer.Option(help="Color what is left of bad files.")] = False,
+    force: Annotated[bool, typer.Option(help="Also color files that have color already.")] = False,
+    accept_damaged: Annotated[
+        bool, typer.Option(help="Color what can be read of damaged files.")
+    ] = False,
     accept_loss: Annotated[
-        bool, typer.Option(help="Color films whose sound or subtitles cannot be kept.")
+        bool, typer.Option(help="Color films even if sound or subtitles are lost.")
     ] = False,
     assume_range: Annotated[
         Literal["limited", "full"] | None,
-        typer.Option(help="What luma codes of films mean, whatever they say."),
+        typer.Option(help="Range of luma codes in films, in place of their tags."),
     ] = None,
     assume_matrix: Annotated[
         Literal["bt601", "bt709", "bt2020"] | None,
-        typer.Option(help="The color matrix of films, whatever they say."),
+        typer.Option(help="Color matrix of films, in place of their tags."),
     ] = None,
     assume_transfer: Annotated[
         Literal["sdr", "pq", "hlg"] | None,
-        typer.Option(help="The transfer curve of films, whatever they say."),
+        typer.Option(help="Transfer curve of films, in place of their tags."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would become of all they hold.")
+        bool,
+        typer.Option("--dry-run", help="Write nothing; list what would be kept, changed or lost."),
     ] = False,
     model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Another model than the bundled one.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Model file to use instead of the built-in one."),
     ] = None,
     codec: Annotated[
         Codec | None,
-        typer.Option(help="How films are encoded."),
+        typer.Option(help="Codec of finished films."),
     ] = None,
     quality: Annotated[
         Literal["draft", "standard", "best"] | None,
@@ -92,7 +98,7 @@ def once(
                 "saturation": saturation,
             },
         )
-        if model is not None:  # meant for all files, whatever the configuration says of some
+        if model is not None:  # this model is for all files, also those that `models` names
             settings = settings.model_copy(update={"models": {}})
         from colordaemon.cli.progress import BarProgress, LineProgress
         from colordaemon.convert.once import color_files, plan_files  # torch takes seconds
@@ -120,9 +126,9 @@ def train(
         Path, typer.Argument(metavar="DIR", help="A subfolder of color pictures per label.")
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="The run's folder.")
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the run.")
     ] = Path("runs/default"),
-    resume: Annotated[bool, typer.Option(help="Go on with the run in that folder.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue the run in that folder.")] = False,
     subset: Annotated[str | None, typer.Option(help="Train one label only.")] = None,
     each: Annotated[bool, typer.Option(help="Train every label by itself, in turn.")] = False,
     loss: Annotated[
@@ -131,20 +137,20 @@ def train(
     ] = None,
     encoder: Annotated[
         Literal["model", "imagenet", "frozen", "scratch"] | None,
-        typer.Option(help="What the encoder starts from, and whether it learns."),
+        typer.Option(help="Weights the encoder starts from, and whether it is trained."),
     ] = None,
     vgg: Annotated[
         Path | None, typer.Option(metavar="FILE", help="VGG16 weights (safetensors).")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="A model to start from.")
+        Path | None, typer.Option("--from", metavar="FILE", help="Model file to start from.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the pictures.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="End after this time.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this many minutes.")] = None,
     device: Device = None,
     config: ConfigFile = None,
 ) -> None:
-    """Train a model on labeled color pictures; under torchrun, on several GPUs."""
+    """Train a model on labeled color pictures, with torchrun also on several GPUs."""
     if each and subset:
         raise typer.BadParameter("--each trains all labels, --subset one")
     with exit_codes(), stop_on_signals() as stop:
@@ -193,17 +199,19 @@ def evaluate(
     ] = None,
     subset: Annotated[str | None, typer.Option(help="Pictures of one label only.")] = None,
     pictures: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="An evenly spaced sample.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Use an evenly spaced sample of this many."),
     ] = None,
     source: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Pictures of this source only; can be repeated."),
     ] = None,
     held_out: Annotated[
-        bool, typer.Option("--held-out/--all", help="Only pictures that training leaves aside.")
+        bool, typer.Option("--held-out/--all", help="Only pictures that training does not use.")
     ] = False,
     seconds: Annotated[
-        float | None, typer.Option(min=0.001, metavar="N", help="How much of each film.")
+        float | None,
+        typer.Option(min=0.001, metavar="N", help="Use this many seconds of each film."),
     ] = None,
     quality: Annotated[
         Literal["draft", "standard", "best"] | None,
@@ -222,7 +230,7 @@ def evaluate(
 ) -> None:
     """Strip pictures or films of their color, color them again and score the result.
 
-    Films are smoothed in every way, side by side.
+    Films are scored with every smoothing mode.
     """
     films = _are_films(paths)
     for_pictures = {
@@ -277,7 +285,7 @@ def evaluate(
 
 
 def _are_films(paths: list[Path]) -> bool:
-    """Whether films are meant, by what the paths are: one folder holds pictures."""
+    """Whether the paths are films; a single folder holds pictures."""
     folders = [path for path in paths if path.is_dir()]
     if folders and len(paths) > 1:
         raise typer.BadParameter(f"{folders[0]}: expected one folder of pictures, or only films")

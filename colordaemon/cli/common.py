@@ -36,7 +36,8 @@ app = typer.Typer(
 console = Console(stderr=True)
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings; see config.yaml.")
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The configuration file; see config.yaml."),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the network runs.")
@@ -44,7 +45,10 @@ Device = Annotated[
 Saturation = Annotated[
     float | None,
     typer.Option(
-        min=0.0, max=2.0, metavar="N", help="Strength of colors: 0 gray, 1 usual, 2 most."
+        min=0.0,
+        max=2.0,
+        metavar="N",
+        help="How strong colors are: 0 gray, 1 as tuned, 2 strongest.",
     ),
 ]
 
@@ -58,7 +62,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Set up logging: one line per event, on standard error."""
@@ -70,7 +74,7 @@ def load(path: Path | None) -> Config:
 
 
 def override(config: Config, **sections: dict[str, Any]) -> Config:
-    """The configuration with what was given on the command line; None means not given."""
+    """The configuration, changed by options of the command line; None means not given."""
     values = config.model_dump()
     for section, options in sections.items():
         values[section] |= {name: value for name, value in options.items() if value is not None}
@@ -101,7 +105,7 @@ def exit_codes() -> Iterator[None]:
     except KeyboardInterrupt:
         log.warning("interrupted")
         raise typer.Exit(INTERRUPTED) from None
-    except sqlite3.Error as error:  # of a disk, or locked; `Records` tells of all else
+    except sqlite3.Error as error:  # a disk error or a lock
         log.error("the journal: %s", error)
         raise typer.Exit(FAILED) from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Commands of the daemon: run it, ask it, tell it."""
+"""Commands that run, install and control the daemon."""
 
 from __future__ import annotations
 
@@ -28,25 +28,26 @@ Settings = Annotated[
         "--config",
         metavar="FILE",
         envvar="COLORDAEMON_CONFIG",
-        help="Settings; inbox, outbox and state_dir are enough.",
+        help="The configuration file; inbox, outbox and state_dir are enough.",
     ),
 ]
 Jobs = Annotated[
-    list[str], typer.Argument(metavar="JOB…", help="Numbers of jobs, or paths of their files.")
+    list[str], typer.Argument(metavar="JOB…", help="Job numbers, or paths of their files.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def watch(config: Settings = SYSTEM_CONFIG) -> None:
-    """Color every file that is put into the inbox, until told to stop."""
+    """Run the daemon: color every file that is put into the inbox, until stopped."""
     with exit_codes():
         from colordaemon.service.daemon import watch_forever
 
         try:
             watch_forever(lambda: load_config(config))
         except (ModelError, WorkerLost) as error:
-            # Not 78, after which systemd would not try again: a GPU may come up later than we do.
+            # Not 78, after which systemd would not restart us: a GPU may be ready later than we
+            # are.
             log.error("%s", error)
             raise typer.Exit(FAILED) from None
 
@@ -54,15 +55,17 @@ def watch(config: Settings = SYSTEM_CONFIG) -> None:
 @app.command()
 def install_service(
     config: Settings = SYSTEM_CONFIG,
-    user: Annotated[bool, typer.Option("--user", help="For you alone, without root.")] = False,
+    user: Annotated[
+        bool, typer.Option("--user", help="Install for your user only, without root.")
+    ] = False,
     per_gpu: Annotated[
-        bool, typer.Option("--per-gpu", help="A template: colordaemon@0 reads 0.yaml.")
+        bool, typer.Option("--per-gpu", help="Also a template unit: colordaemon@0 reads 0.yaml.")
     ] = False,
     root: Annotated[
         Path, typer.Option(metavar="DIR", help="Write below this folder instead of /.")
     ] = Path("/"),
 ) -> None:
-    """Write the files for systemd, made out for your folders, and say what to do next."""
+    """Write systemd units for the folders of your configuration, and print what to do next."""
     with exit_codes():
         from colordaemon import install
 
@@ -86,12 +89,15 @@ def install_service(
 def status(
     config: Settings = SYSTEM_CONFIG,
     as_json: AsJson = False,
-    again: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
+    again: Annotated[bool, typer.Option("--watch", help="Repeat every two seconds.")] = False,
     ignored: Annotated[
-        bool, typer.Option("--ignored", help="List what lies in the inboxes and is not taken.")
+        bool,
+        typer.Option(
+            "--ignored", help="List files in the inboxes that are ignored, with the reasons."
+        ),
     ] = False,
 ) -> None:
-    """Say what the daemon is doing, and what failed; also when it is down."""
+    """Show what the daemon is doing and what failed; works without a running daemon, too."""
 
     if ignored:
         _list_ignored(config, as_json)
@@ -122,7 +128,7 @@ def _list_ignored(config: Path, as_json: bool) -> None:
 
 @app.command()
 def queue(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) -> None:
-    """List what is being worked on and what waits, in order."""
+    """List running and waiting jobs, in the order of work."""
 
     reply = _ask(config, {"verb": "queue"})
     if as_json:
@@ -135,7 +141,7 @@ def queue(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) -> None:
 def retry(
     jobs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="JOB…", help="Numbers or paths; none: all that failed."),
+        typer.Argument(metavar="JOB…", help="Job numbers or paths; default: all failed jobs."),
     ] = None,
     config: Settings = SYSTEM_CONFIG,
 ) -> None:
@@ -145,41 +151,43 @@ def retry(
 
 @app.command()
 def forget(jobs: Jobs, config: Settings = SYSTEM_CONFIG) -> None:
-    """Drop what is known of files that came to an end; those still in the inbox are new then."""
+    """Delete finished jobs from the journal; files still in the inbox are colored again."""
     _tell(config, "forget", jobs)
 
 
 @app.command()
 def cancel(jobs: Jobs, config: Settings = SYSTEM_CONFIG) -> None:
-    """Take files out of the queue, or away from the worker."""
+    """Cancel waiting or running jobs."""
     _tell(config, "cancel", jobs)
 
 
 @app.command()
 def first(jobs: Jobs, config: Settings = SYSTEM_CONFIG) -> None:
-    """Let files be colored before all others that wait."""
+    """Move jobs to the front of the queue."""
     _tell(config, "first", jobs)
 
 
 @app.command()
 def pause(config: Settings = SYSTEM_CONFIG) -> None:
-    """Stop working until `resume`, also over restarts; films keep their finished segments."""
+    """Stop work until `resume`, also after a restart; films keep their finished segments."""
     _ask(config, {"verb": "pause"})
 
 
 @app.command()
 def resume(config: Settings = SYSTEM_CONFIG) -> None:
-    """Go on working, also after failures in a row."""
+    """Go on after `pause`, or after a pause because of failures in a row."""
     _ask(config, {"verb": "resume"})
 
 
-journal = typer.Typer(help="Look after the journal, while no daemon runs.", no_args_is_help=True)
+journal = typer.Typer(
+    help="Check and repair the journal while no daemon runs.", no_args_is_help=True
+)
 app.add_typer(journal, name="journal")
 
 
 @journal.command("check")
 def check_journal(config: Settings = SYSTEM_CONFIG) -> None:
-    """Look whether the journal is whole, and say how large it is."""
+    """Check the journal for damage and print its size."""
     with exit_codes():
         from colordaemon.service.journal_upkeep import check
 
@@ -188,24 +196,26 @@ def check_journal(config: Settings = SYSTEM_CONFIG) -> None:
 
 @journal.command("rebuild")
 def rebuild_journal(config: Settings = SYSTEM_CONFIG) -> None:
-    """Begin a new journal with all that can be read of the old one, which is kept beside it.
+    """Start a new journal with all that can be read of the old one, which is kept beside it.
 
-    Files whose results lie in the outbox are not colored again.
+    Files whose results are in the outbox are not colored again.
     """
     with exit_codes():
         from colordaemon.service.journal_upkeep import rebuild
 
         rebuilt = rebuild(load_config(config))
-        typer.echo(f"{rebuilt.kept} jobs are kept, {rebuilt.recognized} more are known by results")
+        typer.echo(
+            f"{rebuilt.kept} jobs kept, {rebuilt.recognized} more recognized by their results"
+        )
         if rebuilt.old is not None:
-            typer.echo(f"the old journal is {rebuilt.old}")
+            typer.echo(f"the old journal is now {rebuilt.old}")
 
 
 @journal.command("vacuum")
 def vacuum_journal(config: Settings = SYSTEM_CONFIG) -> None:
-    """Give free pages back to the disk, which a journal of an older version does only so.
+    """Give free pages of the journal back to the disk; needed once for one of an older version.
 
-    It needs as much space again while it works.
+    Needs as much space again while it works.
     """
     with exit_codes():
         from colordaemon.service.journal_upkeep import vacuum
@@ -221,7 +231,7 @@ def _tell(config: Path, verb: str, jobs: list[str]) -> None:
 
 
 def _named(job: str) -> str:
-    """Paths start here and not where the daemon runs."""
+    """Relative paths start at our folder, not at the daemon's."""
     return job if job.isdecimal() else os.path.realpath(job)
 
 

@@ -1,4 +1,4 @@
-"""Showing how far a film is: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of a film: a bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class _Stoppable(WorkContext):
-    """stop: set when the work is to be left, after a signal for instance."""
+    """stop: set to stop the work, after a signal for instance."""
 
     def __init__(self, stop: Event | None) -> None:
         self._stop = stop or Event()
@@ -28,7 +28,7 @@ class _Stoppable(WorkContext):
 
 
 class LineProgress(_Stoppable):
-    """Logs a line every so many seconds."""
+    """Logs a line every `every_seconds`."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class LineProgress(_Stoppable):
 
 
 class BarProgress(_Stoppable):
-    """A bar with frames per second and the time left."""
+    """Shows a bar with frames per second and the time left."""
 
     def __init__(self, console: Console, stop: Event | None = None) -> None:
         super().__init__(stop)
