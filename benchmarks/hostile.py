@@ -460,7 +460,8 @@ def shows_the_secret(path: Path) -> bool:
     """Whether a result was made of a secret picture, by its brightness; the decoys are dark."""
     if not stat.S_ISREG(path.lstat().st_mode):
         return False
-    pixels = cv2.imread(str(path))
+    data = np.frombuffer(path.read_bytes(), np.uint8)  # imread dies of names that are no UTF-8
+    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     return (
         pixels is not None
         and pixels.shape[:2] == (SECRET_SIDE, SECRET_SIDE)
