@@ -31,6 +31,7 @@ from colordaemon import __version__
 from colordaemon.config import PhotoSettings
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.media import exif, jpeg, png, provenance, tiff, webp
+from colordaemon.media.heif_items import items_in, with_content
 from colordaemon.media.photo import PhotoReport, color_photo, plan_photo
 from colordaemon.media.provenance import Maker
 
@@ -184,7 +185,7 @@ TANGLES = (
 )
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "avif"])
 @pytest.mark.parametrize("kind", TANGLES)
 def test_exif_that_leads_to_itself_is_known_at_once_and_left_out(
     tmp_path: Path, kind: str, suffix: str
@@ -194,6 +195,11 @@ def test_exif_that_leads_to_itself_is_known_at_once_and_left_out(
         jpeg_with(source, jpeg.Segment(0xE1, jpeg.EXIF + block))
     elif suffix == "png":
         png_with(source, chunk(b"eXIf", block))
+    elif suffix == "avif":
+        dated = jpeg.EXIF + tiff.exif_block({306: tiff.text_tag("1950:01:01 00:00:00")})
+        plain = image(ramp(), exif_data=dated).heifsave_buffer(compression="av1")
+        (number,) = items_in(plain).of_kind(b"Exif")
+        source.write_bytes(with_content(plain, number, bytes(4) + block))
     else:
         plain = image(ramp()).webpsave_buffer(lossless=True, profile="srgb")
         source.write_bytes(webp.put_together(plain, exif=block, xmp=b"", kept=()))

@@ -196,8 +196,8 @@ class PhotoFile:
     @cached_property
     def _shown(self) -> int:
         """Which of the pictures of an AVIF file is the one to show."""
-        with self.path.open("rb") as file:
-            image = pyvips.Image.heifload_source(pyvips.Source.new_from_descriptor(file.fileno()))
+        with self._source(0) as source:
+            image = pyvips.Image.heifload_source(source)
         return int(image.get("heif-primary")) if image.get_typeof("heif-primary") else 0
 
     def _load(self, page: int) -> pyvips.Image:
@@ -217,10 +217,17 @@ class PhotoFile:
         if self.kind is PhotoFormat.TIFF:
             self._pack_anew(page)
             options["page"] = 0 if page in self._repaired else page
+        with self._source(page) as source:
+            return load(source, **options)
+
+    @contextmanager
+    def _source(self, page: int) -> Iterator[pyvips.Source]:
+        """The file, or what takes its place."""
         if page in self._repaired:
-            return load(pyvips.Source.new_from_memory(self._repaired[page]), **options)
+            yield pyvips.Source.new_from_memory(self._repaired[page])
+            return
         with self.path.open("rb") as file:
-            return load(pyvips.Source.new_from_descriptor(file.fileno()), **options)
+            yield pyvips.Source.new_from_descriptor(file.fileno())
 
     def _pack_anew(self, page: int) -> None:
         if page in self._repaired:
