@@ -1,7 +1,7 @@
-"""Files that survive a power failure, whole or not at all.
+"""Writes and renames files so that they survive a power failure, complete or not at all.
 
-Data is on the disk after its file is flushed, and a name after its folder is. So a file is written
-under another name beside its own, flushed, renamed in one step, and its folder is flushed.
+Data is on the disk once its file is flushed, and a name once its folder is. So a file is written
+under a temporary name, flushed and renamed in one step; then its folder is flushed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ LONGEST_NAME = 255  # bytes, on every file system in use
 LONGEST_PATH = 4095  # bytes that the kernel takes
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 _NOT_OF_LINKS = {errno.EEXIST, errno.EXDEV, errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-# Of a kernel, a C library or a file system that does not know it; EPERM: of a sandbox.
+# Errors of a kernel, C library or file system without this call; EPERM: of a sandbox.
 _UNKNOWN = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
 
 def partial_for(target: Path) -> Path:
-    """The name to write under: hidden, and beside the target, since only there a rename is one
-    step. Too long names lose their middle."""
+    """The temporary name: hidden, and in the folder of the target, since only there a rename is one
+    step. A name that is too long loses its middle."""
     name = f".{target.name}.partial"
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = os.fsdecode(os.fsencode(f".{target.stem}")[:200]) + f"{target.suffix}.partial"
@@ -31,8 +31,8 @@ def partial_for(target: Path) -> Path:
 
 
 def replace_file(path: Path, data: bytes | memoryview) -> None:
-    """A small file, whole or not at all, in place of whatever has the name; nothing is written
-    through a link that has it. Raises OSError, and the old file stays."""
+    """Write a small file, complete or not at all, in place of any file or link of that name. If
+    this raises OSError, the old file stays."""
     partial = partial_for(path)
     partial.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -49,12 +49,12 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
 
 
 def rename_new(source: Path, target: Path) -> None:
-    """Another name for a file within one file system, never onto another file, which plain rename
-    does in silence. Raises FileExistsError where the name is taken.
+    """Rename a file within one file system without ever replacing another, as plain rename would.
+    Raises FileExistsError if the name is taken.
 
-    By a link where that is possible, and the old name ends when the new one is on the disk, which
-    may keep the changes of two folders in either order. exFAT and vfat have no links, but know a
-    rename that does not replace; over FUSE not even that.
+    Done with a hard link if possible: the old name is removed once the new one is flushed, because
+    the disk may store changes of two folders in either order. exFAT and vfat have no links, but
+    support a rename that does not replace; FUSE does not even support that.
     """
     try:
         os.link(source, target)  # which follows no link of that name
@@ -67,8 +67,8 @@ def rename_new(source: Path, target: Path) -> None:
         return
     refused = rename_noreplace(source, target)
     if refused in _UNKNOWN:
-        # An empty file that keeps the name would be taken for a result, so what appears under it in
-        # these microseconds is replaced.
+        # A placeholder would be mistaken for a result, so there is none, and a file that appears
+        # under the name in these microseconds is replaced.
         refused = errno.EEXIST if os.path.lexists(target) else 0
         if not refused:
             source.rename(target)
@@ -77,7 +77,7 @@ def rename_new(source: Path, target: Path) -> None:
 
 
 def rename_noreplace(source: Path, target: Path) -> int:
-    """In one step. Returns the error, or 0."""
+    """Rename in one step and replace nothing. Returns the error number, or 0."""
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "renameat2"):
         return errno.ENOSYS
@@ -88,13 +88,13 @@ def rename_noreplace(source: Path, target: Path) -> int:
 
 
 def flush_file(path: Path) -> None:
-    """Its data to the disk."""
+    """Flush the data of a file to the disk."""
     with _opened(path, os.O_RDONLY) as file:
         os.fsync(file)
 
 
 def flush_folder(path: Path) -> None:
-    """Its names to the disk."""
+    """Flush the names in a folder to the disk."""
     with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as folder:
         os.fsync(folder)
 

@@ -1,19 +1,19 @@
-"""What can go wrong, sorted by who must act.
+"""Errors, sorted by who has to act.
 
     ColordaemonError
-    ├── ConfigError      the operator mends the configuration
+    ├── ConfigError      the operator corrects the configuration
     ├── ModelError       the operator supplies another model file, or a device
-    ├── DataError        the operator mends the training pictures
+    ├── DataError        the operator corrects the training pictures
     ├── MediaError       nobody: this file can never be converted as it stands
     │   └── AlreadyColor     nothing is wrong: the file has real color already
     ├── TargetExists     the operator moves a file or asks to overwrite it
     ├── TargetTaken      the operator gives two sources different folders or names
-    ├── SourceChanged    nobody: what was queued is gone or another file, which is found anew
+    ├── SourceChanged    nobody: the queued file was removed or replaced; scans find the new one
     ├── WorkerLost       the machine: no worker process can be kept alive
     └── Interrupted      a stop was asked for; the work may be done again
 
-Everything else that escapes (OSError, CUDA errors) is the machine's fault: it may pass, so the
-caller may try again later. A message names the file, what was found and what was expected.
+Every other exception (OSError, CUDA errors) is the machine's fault and may pass, so the caller may
+try again later. A message names the file, what was found and what was expected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import errno
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-# Of disks that fail and shares that are down; no file brings these about.
+# Errors of failing disks and of shares that are down; never the fault of a file.
 OF_DISKS = frozenset(
     (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOTCONN,
      errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EREMOTEIO)
@@ -65,7 +65,7 @@ class SourceChanged(ColordaemonError):
 
 
 class WorkerLost(ColordaemonError):
-    """The process that colors files dies again and again before it gets to any."""
+    """The worker process dies again and again before it is ready."""
 
 
 class Interrupted(ColordaemonError):

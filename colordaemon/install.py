@@ -1,7 +1,8 @@
-"""Files for systemd, made out for the folders of a configuration.
+"""Writes systemd units for the folders of a configuration.
 
-systemd makes every path that the sandbox names a mount of its own, and no file can be moved between
-two mounts. So folders between which files are moved stand below one that is named alone.
+systemd turns every path that the sandbox lists into a mount of its own, and files cannot be renamed
+from one mount to another. So for folders between which files are moved, only a common parent is
+listed.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import Places, find_places
 
-STOP_MARGIN = 30.0  # seconds beyond jobs.drain_seconds: to leave a film and write everything down
-OWN_MIB = 1024  # beyond jobs.memory_mib: the daemon, its hooks, files that are being written
-STATE = Path("/var/lib/colordaemon")  # which systemd makes by itself
+STOP_MARGIN = 30.0  # seconds added to jobs.drain_seconds, to stop a film and record everything
+OWN_MIB = 1024  # added to jobs.memory_mib: the daemon, its hooks, files that are being written
+STATE = Path("/var/lib/colordaemon")  # systemd makes this by itself
 _CLOSED = "PrivateNetwork=true\nRestrictAddressFamilies=AF_UNIX\nIPAddressDeny=any"
 _OPEN = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
 _SHARED = "2775 colordaemon colordaemon -"  # new files get the group of the folder
@@ -34,14 +35,14 @@ _PLACEHOLDER = re.compile(r"@(\w+)@")
 
 @dataclass(frozen=True)
 class Unit:
-    """A file to write: where, and what."""
+    """A file to write."""
 
     path: Path
     text: str
 
 
 def system_units(config: Config, config_file: Path, program: Path) -> list[Unit]:
-    """What a machine needs to run the daemon for everybody. Raises ConfigError."""
+    """The files for a daemon of the whole machine. Raises ConfigError."""
     values = _values([config], config_file, program)
     etc = Path("/etc")
     return [
@@ -59,8 +60,8 @@ def system_units(config: Config, config_file: Path, program: Path) -> list[Unit]
 def gpu_unit(config: Config, config_file: Path, program: Path) -> Unit:
     """A template with one instance for each GPU: colordaemon@0 reads 0.yaml beside the file.
 
-    It may write to the folders of all configurations that stand there; where there are none yet,
-    to the parent that the folders of this one have in common. Raises ConfigError.
+    It may write to the folders of all these configurations; if there is none yet, to the common
+    parent of the folders of `config`. Raises ConfigError.
     """
     instances = [load_config(path) for path in sorted(config_file.parent.glob("[0-9]*.yaml"))]
     values = _values(instances or [config], config_file.with_name("%i.yaml"), program) | {
@@ -156,20 +157,20 @@ def _values(configs: Sequence[Config], config_file: Path, program: Path) -> dict
 
 
 def _memory_max(configs: Sequence[Config]) -> str:
-    """More than any file may take, for the daemon itself and for what was not foreseen."""
+    """The memory limit of the unit: more than any file may use, with some for the daemon itself."""
     limits = [config.jobs.memory_mib for config in configs]
     known = [limit for limit in limits if limit is not None]
     return f"{max(known) + OWN_MIB}M" if len(known) == len(limits) else "90%"
 
 
 def _shared(all_places: Sequence[Places]) -> list[Path]:
-    """The folders that people put files into and fetch results from."""
+    """The folders of users: inboxes and outboxes."""
     folders = [folder for places in all_places for folder in (places.inbox, places.outbox)]
     return [*dict.fromkeys(folders)]
 
 
 def _read(configs: Sequence[Config], config_file: Path, program: Path) -> Iterator[Path]:
-    """What the daemon has to find beside its folders: itself, settings, models, hooks."""
+    """The files that the daemon reads besides its folders: itself, settings, models, hooks."""
     yield from (program, *_interpreter(program), config_file)
     for config in configs:
         yield from config.presets.values()
@@ -181,7 +182,7 @@ def _read(configs: Sequence[Config], config_file: Path, program: Path) -> Iterat
 
 
 def _interpreter(program: Path) -> Iterator[Path]:
-    """Python, which often stands elsewhere than the program that it runs: in a home, for one."""
+    """The Python interpreter, which is often in another folder than the program, such as a home."""
     with suppress(OSError):
         line = program.read_bytes()[:256].split(b"\n")[0]
         yield program.resolve()
@@ -194,13 +195,14 @@ def _any_inside(paths: Iterable[Path], *folders: str) -> bool:
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:
-    """Without those that lie inside another one."""
+    """The paths without those inside another of them."""
     found = [*dict.fromkeys(paths)]
     return [path for path in found if not any(other in path.parents for other in found)]
 
 
 def _written(places: Places, config: Config) -> list[Path]:
-    """Inboxes only where sources are dealt with, and together with where they go."""
+    """The folders of an inbox that the daemon writes to; the inbox itself unless sources are
+    kept."""
     if config.after.source == "move" and places.archive is not None:
         common = _parent([places.inbox, places.archive])
         if common is None:
@@ -215,6 +217,6 @@ def _written(places: Places, config: Config) -> list[Path]:
 
 
 def _parent(folders: Sequence[Path]) -> Path | None:
-    """The folder that holds all of these, if it is not as wide as /srv or the whole system."""
+    """The common parent of all these, unless it is as wide as /srv or the whole system."""
     common = Path(os.path.commonpath(folders))
     return common if len(common.parts) >= 3 else None

@@ -1,7 +1,7 @@
-r"""Lines of log: for journald with a priority, for people without.
+r"""Formats log lines: with a priority for journald, without one for people.
 
-Control characters are shown as \n or \x1b: the name of a file may hold line ends and commands to
-the terminal, which raw would forge lines of the log, or clear the screen.
+Control characters are shown as \n or \x1b. A file name may hold line ends and terminal commands,
+which could otherwise forge log lines or clear the screen.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def printable(text: str) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """A line for each record. A traceback is indented, so no line of it can pass for a record."""
+    """One line for each record. Tracebacks are indented, so that none of their lines looks like a
+    record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (named by logging)
         return printable(super().formatMessage(record))
@@ -35,7 +36,7 @@ class PrintableFormatter(logging.Formatter):
         return "\n".join(f"  {printable(line)}" for line in lines)
 
 
-# Of syslog; journald reads them from the beginning of a line and takes them away.
+# Of syslog; journald reads and removes them at the beginning of a line.
 _PRIORITIES = {
     logging.DEBUG: 7,
     logging.INFO: 6,
@@ -46,7 +47,7 @@ _PRIORITIES = {
 
 
 class JournaldFormatter(PrintableFormatter):
-    """Every line of a record bears the priority, also those of a traceback."""
+    """Begins every line of a record with its priority, also those of a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         priority = _PRIORITIES.get(record.levelno, 6)
@@ -64,7 +65,7 @@ def set_up_logging(console: Console | None = None) -> None:
     else:
         handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("pyvips").setLevel(logging.WARNING)  # it tells of its threads
+    logging.getLogger("pyvips").setLevel(logging.WARNING)  # it logs its threads
 
 
 def is_journald() -> bool:

@@ -1,4 +1,4 @@
-"""What long work on one file tells while it goes on, and where it asks whether it should stop."""
+"""Callbacks of long work on one file: progress, signs of life, and whether to stop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class WorkContext:
-    """One that nobody listens to and that never asks for a stop; others override what they need."""
+    """Does nothing and never stops the work; subclasses override what they need."""
 
     def begin(self, source: Path, seconds: float | None) -> None:
         """A film begins; seconds: how long it plays, None if unknown."""
@@ -15,14 +15,14 @@ class WorkContext:
         """One more frame is done; seconds: how far into the film it is."""
 
     def end(self) -> None:
-        """The film that has begun is done, or failed."""
+        """The film is finished, or has failed."""
 
     def segment_done(self, count: int) -> None:
-        """So many segments of the film are finished and on the disk."""
+        """count: how many segments of the film are finished and on the disk."""
 
     def heartbeat(self) -> None:
-        """Work goes on that finishes no frame: pixels of a photo, packets of a join, a checksum."""
+        """The work goes on without finishing frames: on a photo, a join, a checksum."""
 
     def should_stop(self) -> bool:
-        """Whether to leave the work; asked once a frame."""
+        """Whether to stop the work; called for every frame."""
         return False

@@ -72,7 +72,7 @@ def test_a_name_in_other_letters_is_another_file(
     (tmp_path / "out" / "A.png").write_bytes(b"of another source")
     assert target_for(source, ".png", settings, {}) == tmp_path / "out" / "a.png"
     monkeypatch.setattr("os.path.lexists", lambda path: True)
-    with pytest.raises(TargetExists, match="in other letters"):
+    with pytest.raises(TargetExists, match="with other letter case"):
         target_for(source, ".png", settings, {})
 
 

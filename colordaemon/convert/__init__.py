@@ -1,1 +1,1 @@
-"""One source to one result, as both `once` and the daemon make it."""
+"""Turns one source into one result, for `once` and for the daemon."""

@@ -1,4 +1,4 @@
-"""One source file, photo or film, to one result: looked at first, then colored, then published."""
+"""Colors one source file, photo or film: prepare it, run the work, publish the result."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from colordaemon.media.tags import is_result
 from colordaemon.memory import limit_bytes
 from colordaemon.work_context import WorkContext
 
-_LONGEST_STEM = 60  # letters of a name in the name of the folder for unfinished work
+_LONGEST_STEM = 60  # letters of the source's name in the name of the work folder
 
 
 class NoRoom(OSError):
-    """A film needs more space than there is, and nothing was written yet: smaller ones may fit."""
+    """A film needs more space than is free, and nothing was written yet; smaller films may fit."""
 
 
 @dataclass(frozen=True)
 class Colored:
-    """What was done, in one line, and what the file's owner should know.
+    """What was done, as one line, and remarks for the user.
 
     inventory: all that the source holds, and what became of it. is_whole: whether every picture of
     the source is in the result. is_damaged: whether some of it could not be read.
@@ -50,7 +50,7 @@ class Colored:
 
 @dataclass(frozen=True)
 class PreparedPhoto:
-    """suffix: of the result."""
+    """A photo that is ready to be colored. suffix: of the result."""
 
     source: Path
     settings: PhotoSettings
@@ -58,7 +58,8 @@ class PreparedPhoto:
     suffix: str
 
     def plan(self) -> tuple[Inventory, tuple[str, ...]]:
-        """What would become of all that it holds, and remarks. Raises MediaError, AlreadyColor."""
+        """What would happen to everything that it holds, and remarks. Raises MediaError,
+        AlreadyColor."""
         return plan_photo(self.source, self.settings, force=self.force)
 
     def run(self, partial: Path, model: Model, context: WorkContext, work: Path | None) -> Colored:
@@ -84,7 +85,7 @@ class PreparedPhoto:
 
 @dataclass(frozen=True)
 class PreparedFilm:
-    """A film that was looked at; its encoder and container are chosen."""
+    """A film that is ready to be colored; its encoder and container are chosen."""
 
     job: FilmJob
 
@@ -93,14 +94,14 @@ class PreparedFilm:
         return self.job.target.suffix
 
     def plan(self) -> tuple[Inventory, tuple[str, ...]]:
-        """What would become of all that it holds, and what else its owner should know."""
+        """What would happen to everything that it holds, and remarks."""
         return self.job.inventory, self.job.remarks
 
     def run(self, partial: Path, model: Model, context: WorkContext, work: Path | None) -> Colored:
         """Color it into `partial`.
 
-        work: a folder for what is finished, which stays after an interruption; None: it is lost
-        then. Raises MediaError, OSError, NoRoom, and Interrupted on request.
+        work: a folder for finished segments, kept after an interruption; None: they are lost.
+        Raises MediaError, OSError, NoRoom, and Interrupted on request.
         """
         info = self.job.source
         _check_space(info.path, partial.parent, work)
@@ -130,13 +131,13 @@ Prepared = PreparedPhoto | PreparedFilm
 
 
 def prepare(source: Path, config: Config, *, force: bool = False) -> Prepared:
-    """Look at a file, and decide all that can be decided without the network.
+    """Read what a file is, and decide everything that can be decided without the network.
 
-    force: color what has color already. Raises MediaError, AlreadyColor, OSError.
+    force: color files that have color already. Raises MediaError, AlreadyColor, OSError.
     """
     if is_photo(source):
         return PreparedPhoto(source, config.photo, force, output_suffix(source, config.photo))
-    if name := picture_name(source):  # which FFmpeg may open as a film of one frame
+    if name := picture_name(source):  # FFmpeg may open it as a film of one frame
         raise MediaError(f"{source}: found {name}, expected a {READ} picture or a film")
     if not force:
         _refuse_our_own(source)
@@ -146,9 +147,8 @@ def prepare(source: Path, config: Config, *, force: bool = False) -> Prepared:
 
 @dataclass(frozen=True)
 class Planned:
-    """Where the result of a file would go, what would become of all that the file holds, and what
-    else its owner should know. skipped: why it would be left as it is; the rest holds if it is
-    colored by force."""
+    """Where the result of a file would go, what would happen to everything that it holds, and
+    remarks. skipped: why the file would be skipped; the rest then says what --force would do."""
 
     target: Path
     inventory: Inventory
@@ -157,7 +157,7 @@ class Planned:
 
 
 def plan(source: Path, config: Config, *, force: bool = False) -> Planned:
-    """What `convert` would do with a file, found out without the network.
+    """What `convert` would do with a file, without running the network.
 
     Raises MediaError, TargetExists, OSError.
     """
@@ -185,13 +185,13 @@ def convert(
 ) -> tuple[Path, Colored]:
     """Color a file and publish it; returns where the result is, and what was done.
 
-    made: results of the same call, which are not replaced, and their sources; see `target_for`.
+    made: results of this call, which are never replaced, and their sources; see `target_for`.
     Raises MediaError, AlreadyColor, TargetExists, TargetTaken, OSError, and Interrupted on request.
     """
     with opened(source) as file, umask(PRIVATE) as folder_umask, errors_by_name():
         prepared = prepare(file, config, force=force)
         target = target_for(file, prepared.suffix, config.output, made)
-        with umask(folder_umask):  # for folders; files are private until they are whole
+        with umask(folder_umask):  # for folders; files are private until they are finished
             target.parent.mkdir(parents=True, exist_ok=True)
         hidden = partial_for(target).stem[:_LONGEST_STEM]
         with TemporaryDirectory(
@@ -208,14 +208,14 @@ def convert(
 
 
 def _refuse_our_own(source: Path) -> None:
-    """Raises AlreadyColor for a film that carries our mark."""
+    """Raises AlreadyColor for a film whose metadata say that colordaemon made it."""
     with open_film(source) as container:
         if is_result(container, source):
             raise AlreadyColor(f"{source}: is a result of colordaemon; expected a source")
 
 
 def _check_space(source: Path, folder: Path, work: Path | None) -> None:
-    """Segments and the joined film stand side by side; each is about as large as the source."""
+    """Raises NoRoom if segments and joined film do not fit, each about as large as the source."""
     needed, free = 2 * source.stat().st_size, shutil.disk_usage(folder).free
     if work is not None and work.exists():
         needed -= sum(path.stat().st_size for path in work.iterdir())

@@ -1,4 +1,4 @@
-"""Which model colors which file, each loaded when the first file needs it."""
+"""Chooses the model for each file, and loads it when the first file needs it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from colordaemon.network.colorizer import Colorizer, open_colorizer
 
 log = logging.getLogger(__name__)
 
-# In memory at once: that of a film, and that of the photos which are done between its segments.
+# Models in memory: one for a film, and one for photos that are done between its segments.
 LOADED = 2
 
 
 class ModelCache:
-    """The loaded models, whatever configuration they were loaded for."""
+    """Loaded models, shared by all configurations."""
 
     def __init__(self) -> None:
         self.colorizer = lru_cache(maxsize=LOADED)(_load)
@@ -30,8 +30,8 @@ class ModelCache:
 
 @dataclass(frozen=True)
 class Model:
-    """A network that is loaded when the first pixel needs it. settings: `file` names it, None: the
-    bundled one."""
+    """A model that is loaded at the first call of `load`. settings.file: None is the built-in
+    one."""
 
     settings: ModelSettings
     cache: ModelCache
@@ -42,26 +42,26 @@ class Model:
 
     @property
     def name(self) -> str:
-        """Tells it from all others, also from a better one that has replaced its file."""
+        """Identifies the model, and changes when its file is replaced."""
         file = self.settings.file
         if file is None:
             return "built-in"
         try:
             found = file.stat()
         except OSError:
-            return str(file)  # loading it will tell more
+            return str(file)  # loading it gives a better error
         return f"{file}, {found.st_size} bytes, {found.st_mtime_ns}"
 
     def maker(self) -> Maker:
-        """What metadata say of it."""
+        """What metadata of results say about the model."""
         return _maker(self.settings.file, self.name)
 
 
 class Models:
-    """The models of a configuration. cache: where loaded ones are, also those of others.
+    """The models of a configuration. cache: of loaded models, may be shared.
 
-    Raises ModelError at once when a file that `models` names is missing, rather than hours later
-    when the first picture for it arrives.
+    Raises ModelError at once if a file that `models` names is missing, not hours later when the
+    first picture for it arrives.
     """
 
     def __init__(self, config: Config, cache: ModelCache | None = None) -> None:
@@ -93,7 +93,7 @@ def _load(settings: ModelSettings) -> Colorizer:
 
 @lru_cache(maxsize=16)
 def _maker(file: Path | None, name: str) -> Maker:
-    """name: tells apart the files of one path."""
+    """name: part of the cache key, so that a replaced file is read again."""
     del name
     try:
         digest = sha256(file or BUNDLED)

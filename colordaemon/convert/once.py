@@ -1,4 +1,4 @@
-"""Color the named files one after the other; what happens to one does not stop the others."""
+"""Colors the named files one after the other; an error in one does not stop the others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Tally:
-    """How many files came to which end."""
+    """The files, by what happened to them."""
 
     done: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
@@ -42,9 +42,9 @@ def color_files(
     *,
     force: bool = False,
 ) -> Tally:
-    """Color files and say a line about each.
+    """Color files and log a line about each.
 
-    Raises ModelError and ConfigError, because they concern all files.
+    Raises ModelError and ConfigError, because they affect all files.
     """
     made: dict[Path, Path] = {}
     models = Models(config)
@@ -68,7 +68,7 @@ def plan_files(
     force: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Tally:
-    """Say of files what would be done with them, and with everything that they hold.
+    """Print for each file what would be done with it and with everything that it holds.
 
     Raises ConfigError.
     """
@@ -90,16 +90,16 @@ def plan_files(
 def _each(
     sources: Sequence[Path], act: Callable[[Path], None], should_stop: Callable[[], bool]
 ) -> Tally:
-    """Do something with every file, and say what hinders it."""
+    """Call `act` for every file and log errors."""
     tally = Tally()
-    for source in dict.fromkeys(sources):  # a name given twice is meant once
+    for source in dict.fromkeys(sources):  # without repetitions
         if should_stop():
             tally.interrupted = True
             break
         try:
             act(source)
         except (ConfigError, ModelError):
-            raise  # the next file would meet it too
+            raise  # the next file would fail in the same way
         except Interrupted as reason:
             log.warning("interrupted: %s", reason)
             tally.interrupted = True
@@ -115,7 +115,7 @@ def _each(
 
 
 def _log_failure(source: Path, error: Exception) -> None:
-    """One line that names the source; with the traceback of what nobody has foreseen."""
+    """Log one line that names the source, with a traceback only for unexpected errors."""
     if isinstance(error, ColordaemonError):
         log.error("failed: %s", error)
     elif isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""Output files appear whole or not at all.
+"""Results appear complete or not at all.
 
 | the power fails …                 | on disk afterwards                     |
 |-----------------------------------|----------------------------------------|
@@ -26,17 +26,17 @@ from colordaemon.errors import TargetExists, TargetTaken
 log = logging.getLogger(__name__)
 
 RESULT = "result.partial"  # in a folder of unfinished work
-# What FAT and shares answer that have no modes, or times of their own.
+# Errors of FAT and of shares that cannot store modes or times.
 _NOT_KEPT = {errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
 def target_for(
     source: Path, suffix: str, settings: OutputSettings, made: Mapping[Path, Path]
 ) -> Path:
-    """Where the colored file of a source goes.
+    """The path of the result of a source.
 
-    made: the sources of results that must not be replaced even where `overwrite` is set, by the
-    results' resolved paths. Raises TargetTaken, and TargetExists also if it would be the source.
+    made: results that are not replaced even if `overwrite` is set, by their resolved paths, with
+    their sources. Raises TargetTaken, and TargetExists also if it would be the source itself.
     """
     folder = settings.folder or source.parent
     target = folder / fitting_name(source.stem, suffix, settings.name)
@@ -45,14 +45,14 @@ def target_for(
     if target.exists() and target.samefile(source):
         raise TargetExists(f"{source}: the result would replace its own source")
     if stands_under_another_name(target):
-        raise TargetExists(f"{source}: {target} stands there in other letters; not replaced")
+        raise TargetExists(f"{source}: {target} exists with other letter case; not replaced")
     if target.exists() and not settings.overwrite:
         raise TargetExists(f"{source}: {target} exists already; --overwrite replaces it")
     return target
 
 
 def fitting_name(stem: str, suffix: str, pattern: str) -> str:
-    """The name of a result: the pattern filled in, with as much of the stem as a name may hold."""
+    """The name of a result by the pattern; a stem that is too long for a name is shortened."""
     while True:
         name = pattern.format(stem=stem, suffix=suffix)
         if len(os.fsencode(name)) <= LONGEST_NAME or len(stem) <= 1:
@@ -69,10 +69,10 @@ def numbered(target: Path, number: int) -> Path:
 
 
 def seal(partial: Path, source: Path) -> None:
-    """The last touch: mode and times as the source has them, then data and name to the disk.
+    """Give a finished file the mode and times of its source, and flush data and name to the disk.
 
-    The group is that of the folder, by its setgid bit, because giving files away needs a privilege.
-    What the file system does not keep is said, and no reason to throw a result away.
+    The group is that of the folder, by its setgid bit, since changing it needs a privilege. If the
+    file system cannot store modes or times, that is logged and is no error.
     """
     found = source.stat()
     try:
@@ -86,16 +86,16 @@ def seal(partial: Path, source: Path) -> None:
     flush_folder(partial.parent)
 
 
-@lru_cache(maxsize=64)  # says it once
+@lru_cache(maxsize=64)  # logs it once for each device
 def _tell_not_kept(device: int, reason: str) -> None:
     del device
     log.warning("results do not get the modes and times of their sources here: %s", reason)
 
 
 def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
-    """Give a finished file its name.
+    """Rename a finished file to its target.
 
-    Raises TargetExists when it was taken meanwhile.
+    Raises TargetExists if the name was taken meanwhile.
     """
     flush_file(partial)
     if overwrite:
@@ -110,8 +110,8 @@ def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def stands_under_another_name(path: Path) -> bool:
-    """Whether a file is there whose name is written otherwise, as "A.png" is found for "a.png"
-    where a file system does not tell cases apart."""
+    """Whether a file exists whose name differs in letter case only: some file systems find "A.png"
+    for "a.png"."""
     return os.path.lexists(path) and path.name not in os.listdir(path.parent)  # noqa: PTH208
 
 
@@ -120,7 +120,7 @@ _READ_BYTES = 1 << 20
 
 
 def sha256(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:
-    """Of a file's bytes, in hexadecimal. heartbeat: called for every MiB."""
+    """The SHA-256 of a file, in hexadecimal. heartbeat: called for every MiB."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(_READ_BYTES):
@@ -130,16 +130,16 @@ def sha256(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:
 
 
 def write_checksum(target: Path, digest: str) -> None:
-    """NAME.sha256 beside a file, whole or not at all."""
+    """Write NAME.sha256 beside a file, complete or not at all."""
     name = os.fsencode(target.name)
     escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     mark = b"\\" if escaped != name else b""  # sha256sum's sign that a name is escaped
-    # On the disk after this: once the journal says done, nobody makes it again.
+    # Flushed to the disk, since it is not made again once the journal says done.
     replace_file(checksum_path(target), mark + digest.encode() + b"  " + escaped + b"\n")
 
 
 def checksum_path(target: Path) -> Path:
-    """Where the checksum of a file is; as much of the name as there is room for."""
+    """The path of a file's checksum; a name that is too long is shortened."""
     name = target.name
     while len(os.fsencode(name)) > LONGEST_NAME - len(_SUFFIX):
         name = name[:-1]

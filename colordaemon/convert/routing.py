@@ -1,4 +1,4 @@
-"""Which settings and which priority a file gets, by its inbox and by folders or patterns in it."""
+"""The settings and the priority of each file, by its inbox and by folders or patterns in it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from colordaemon.config import Config
 from colordaemon.config_file import load_config
 from colordaemon.errors import ConfigError
 
-# What may differ from file to file, and beyond that from inbox to inbox; the rest belongs to the
-# daemon as a whole.
+# Sections that may differ from file to file, and from inbox to inbox; the others are the same for
+# the whole daemon.
 _OF_FILES = ("model", "models", "film", "photo", "output")
 _OF_INBOXES = (*_OF_FILES, "watch")
 
@@ -33,8 +33,8 @@ class _Inbox:
 
 
 class Routing:
-    """A configuration with all its presets, which are read here and never again: whoever has this,
-    the worker too, goes by the same settings until the next reload. Raises ConfigError."""
+    """A configuration with all its presets, which are read only here: daemon and worker use the
+    same settings until the next reload. Raises ConfigError."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -58,18 +58,19 @@ class Routing:
         return [*chain.from_iterable(found), self.config]
 
     def config_for(self, source: Path) -> Config:
-        """Of the first preset whose folder or pattern fits, as seen from the inbox."""
+        """The settings of a file: of the first preset whose folder or pattern matches its path in
+        the inbox, else of the inbox."""
         inbox = self._inbox_of(source)
         if inbox is None:
             return self.config
         return first_fitting(source.relative_to(inbox.path), inbox.presets, inbox.config)
 
     def config_of(self, inbox: Path) -> Config:
-        """Of an inbox as a whole."""
+        """The settings of an inbox."""
         return next((each.config for each in self._inboxes if each.path == inbox), self.config)
 
     def priority_of(self, source: Path) -> int:
-        """That of the first folder or pattern which fits, as seen from the inbox; else the inbox's.
+        """The priority of a file: of the first folder or pattern that matches, else of the inbox.
 
         0 for a file of an inbox that is no longer in the configuration.
         """
@@ -83,7 +84,7 @@ class Routing:
 
 
 def first_fitting(source: PurePath, choices: Mapping[str, T], otherwise: T) -> T:
-    """What the first folder or pattern that fits a file stands for."""
+    """The value of the first folder or pattern that matches a file."""
     return next((own for pattern, own in choices.items() if fits(source, pattern)), otherwise)
 
 
@@ -103,7 +104,7 @@ def fits(source: PurePath, pattern: str) -> bool:
 
 
 def _with(config: Config, preset: Config, file: Path, sections: tuple[str, ...]) -> Config:
-    """The configuration with all that a preset says; what it leaves open stays as it is."""
+    """The configuration with the settings of a preset, which may leave out any."""
     if strange := sorted(preset.model_fields_set - {*sections}):
         raise ConfigError(f"{file}: {', '.join(strange)}: expected only {', '.join(sections)}")
     update: dict[str, object] = {}
