@@ -94,6 +94,6 @@ def test_a_film_with_missing_pictures_is_refused_in_words(tmp_path: Path) -> Non
     place = data.index(damaged)
     data[place : place + len(damaged)] = bytes(len(damaged))
     source.write_bytes(data)
-    with pytest.raises(MediaError, match=r"pictures are missing .* --codec ffv1"):
+    with pytest.raises(MediaError, match=r"frames are missing .* --codec ffv1"):
         color(source)
     assert len(times(color(source, ARCHIVE))) == 19

@@ -40,7 +40,7 @@ from colordaemon.network.model import ColorNet
 FRAMES, SHOT = 120, 30  # a cut every 1.2 s
 SMOOTHED = EXACT.model_copy(update={"smoothing": "ema"})  # remembers, and costs little
 SETTINGS = short_segments(SMOOTHED, 0.8)  # so the sixth begins ten frames behind a cut
-FROM_ITS_BEGINNING = "read from its beginning"
+FROM_ITS_BEGINNING = "reading it from its beginning"
 B_FRAMES = {"qp": "20", "bf": "3", "b-adapt": "0", "g": "12"}
 OPEN_GOP = B_FRAMES | {"x264-params": "open-gop=1"}
 MPEG2 = {"g": "12", "bf": "2"}

@@ -1,1 +1,1 @@
-"""One film - from a source to one partial file."""
+"""Colors one film: from a source to one partial file."""

@@ -19,7 +19,7 @@ from colordaemon.transfer import Transfer, shown_gray
 # Frames of a shot, counted from its first, whose own color is judged. One alone may be a flash or a
 # scratch; all of a shot that has color have it.
 JUDGED = (0, 4, 8)
-GRAIN = 0.02  # standard deviation, of gray in 0..1, from which on it is worth filtering
+GRAIN = 0.02  # standard deviation, of gray in 0..1; from here on filtering pays
 
 # A Laplacian of a Laplacian: blind to edges and ramps (Immerkær 1996).
 _KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
@@ -31,11 +31,12 @@ _MEDIAN_OF_NORMAL = 0.6745  # of the absolute value, at a standard deviation of 
 class AnalyzedFrame:
     """A frame, small and upright. cut: it begins a shot.
 
-    luma: (h, w) uint8 at the size of ab. gray: (2h, 2w) float32 in 0..1, as the network has to see
-    it; None if it has not. A shot's first frame always has one. full: the frame as decoded, or None
-    where it is too large to wait. in_color: the frame, after `shots_in_color` its shot, has real
-    color of its own; None where nobody looked. damage: counted from the film's beginning up to it.
-    before: of a shot's first frame, pts and luma CRC of the frame before it.
+    luma: (h, w) uint8 at the size of ab. gray: (2h, 2w) float32 in 0..1, the input of the network;
+    None for a frame that it does not see. A shot's first frame always has one. full: the frame as
+    decoded, or None if it is too large to be kept. in_color: whether the frame, after
+    `shots_in_color` its shot, has real color of its own; None if that was not checked. damage:
+    counted from the film's beginning up to it. before: of a shot's first frame, pts and luma CRC of
+    the frame before it.
     """
 
     pts: int
@@ -53,7 +54,7 @@ def analyzed_frames(
 ) -> Iterator[AnalyzedFrame]:
     """All frames of a reader that begins with a shot.
 
-    holds: whether the full ones come along. judges: whether own color matters.
+    holds: keep the full frames. judges: check for real color.
     """
     info, detector = reader.info, CutDetector()
     shape = (info.height, info.width * float(info.sample_aspect))
@@ -84,9 +85,9 @@ def analyzed_frames(
 
 
 def shots_in_color(frames: Iterable[AnalyzedFrame]) -> Iterator[AnalyzedFrame]:
-    """The same frames, each told whether its shot has color of its own.
+    """The same frames, with `in_color` set for their whole shot.
 
-    The first frames of a shot wait until enough of them have been judged.
+    The first frames of a shot are held back until enough of them have been judged.
     """
     waiting: list[AnalyzedFrame] = []
     verdict: bool | None = None
@@ -121,9 +122,9 @@ def grain_of(gray: np.ndarray) -> float:
 
 
 def calmed(gray: np.ndarray) -> np.ndarray:
-    """The picture with its grain smoothed away, edges kept; as it is where there is little.
+    """The picture without its grain, edges kept; unchanged if there is little grain.
 
-    For the network alone, which takes grain for texture. Measured on three color clips with noise
+    Only for the network, which mistakes grain for texture. Measured on three color clips with noise
     of 10 codes: errors fall by 0 to 9 %. On clean pictures it would cost 4 to 15 %.
     """
     grain = grain_of(gray)

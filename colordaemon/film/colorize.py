@@ -1,4 +1,4 @@
-"""One film: from a source file to one complete, checked file under a partial name."""
+"""Colors one film: plans it, runs its segments, joins and verifies them, into a partial file."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from colordaemon.work_context import WorkContext
 
 @dataclass(frozen=True)
 class FilmJob:
-    """What is going to be done with a film, decided before any model time is spent.
+    """What will be done with a film, decided before the model runs.
 
-    inventory: what the source holds, and what becomes of it. remarks: in words, whatever else comes
-    out differently from the source or the settings. keep_color: shots that have real color already
-    pass as they are.
+    inventory: what the source holds, and what happens to it. remarks: other differences from the
+    source or the settings, for people. keep_color: shots that have real color already are left
+    unchanged.
     """
 
     source: FilmInfo
@@ -55,15 +55,15 @@ class FilmJob:
 
 @dataclass(frozen=True)
 class FilmReport:
-    """What was done.
+    """What was done with a film.
 
     resumed: segments that an earlier, interrupted call had made. kept: frames that kept their own
     color. damaged: video packets that did not decode. retimed: frames whose time was missing or out
-    of order. jumps: of the film's clock, behind which everything was moved. overdeclared: seconds
-    that its header promised beyond what is there. left_out: packets of other streams, too damaged
-    to be copied. misshown: frames that have another field order than the result says.
-    inventory: what the source holds, and what became of it; other than in the job's, all that came
-    with frames is in it, and what is not found in the finished film is left out.
+    of order. jumps: of the film's clock, after which all times were shifted. overdeclared: seconds
+    in its header beyond its real end. left_out: packets of other streams, too damaged to be copied.
+    misshown: frames whose field order differs from what the result says.
+    inventory: what the source holds, and what happened to it. Unlike that of the job it includes
+    everything that came with frames, and marks as lost what is not found in the finished film.
     """
 
     frames: int
@@ -80,7 +80,7 @@ class FilmReport:
     inventory: Inventory
 
     def remarks(self) -> list[str]:
-        """What the film's owner should know, in words."""
+        """Remarks for the user."""
         told = {
             f"{self.kept} of {self.frames} frames had color already and keep it": self.kept,
             f"{self.misshown} frames have another field order than is said of them": self.misshown,
@@ -98,10 +98,10 @@ class FilmReport:
 def plan_film(
     path: Path, settings: FilmSettings, *, force: bool = False, memory_bytes: int | None = None
 ) -> FilmJob:
-    """Look at a film and choose encoder and container.
+    """Probe a film and choose encoder and container.
 
-    memory_bytes: what it may take; None: as much as is usual on this machine.
-    Raises MediaError for a file that is no film, would lose its sound or subtitles or takes too
+    memory_bytes: how much the film may use; None: the default of this machine.
+    Raises MediaError for a file that is no film, would lose its sound or subtitles or needs too
     much memory, AlreadyColor for one with real color unless `force`, ConfigError for encoder
     options that do not exist.
     """
@@ -144,7 +144,7 @@ def color_film(
     work: a folder for finished segments. The caller removes it; until then another call with the
     same job and folder goes on after the last of them, if it is made by the same model as well.
     None: a folder beside `partial`, which is removed.
-    maker: what the film says of its colors; without it, the built-in model's.
+    maker: who made the colors, for the metadata; None: the built-in model.
     Raises MediaError, OSError, and Interrupted when a stop is asked for.
     """
     context = context or WorkContext()
@@ -204,7 +204,7 @@ def _as_found(job: FilmJob, plan: FilmPlan, finished: Path) -> Inventory:
 
 
 def _found_later(job: FilmJob, plan: FilmPlan) -> Inventory:
-    """What came with frames, and was not seen in the samples that the job knows of."""
+    """Entries for what came with frames and was not in the samples that the job is based on."""
     names = {name for segment in plan.segments for name in segment.beside}
     entries = side_entries(
         names - job.target.shape.covered, job.source, job.encoder.codec, job.target.format
@@ -213,7 +213,7 @@ def _found_later(job: FilmJob, plan: FilmPlan) -> Inventory:
 
 
 def stride_for(settings: FilmSettings, device: torch.device) -> StrideSetting:
-    """`auto` is for processors; a GPU sees every frame in the time that encoding takes."""
+    """`auto` is for processors; a GPU colors every frame while the encoder is still busy."""
     return 1 if settings.stride == "auto" and device.type == "cuda" else settings.stride
 
 
@@ -226,7 +226,7 @@ def run_segments(
     done: Sequence[SegmentResult] = (),
     on_result: Callable[[SegmentResult], None] = lambda result: None,
 ) -> FilmPlan:
-    """Make all segments but those that are done, each beginning where the one before it ended."""
+    """Make all segments that are not done yet; each begins where the one before it ended."""
     plan = FilmPlan(job.source, job.encoder, list(done))
     first = SegmentTask(
         index=0,

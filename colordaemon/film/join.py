@@ -1,6 +1,6 @@
-"""Segments become one film, and the film is checked against its plan.
+"""Joins segments to one film, and verifies the film against its plan.
 
-Packets are copied in order. Their dts are made anew from the sorted pts: an encoder's own dts fail
+Packets are copied in order. Their dts are computed from the sorted pts: the encoder's own dts fail
 in the muxer after a slow-down and with segments of one or two frames.
 """
 
@@ -43,13 +43,13 @@ def join(
 ) -> Damage:
     """Write the film to `path`, which is not checked yet; see `verify`.
 
-    maker: what is said of the colors; None: of the built-in model. heartbeat: called for every
-    packet, as a sign of life. Returns how many packets the other streams have, and how many of them
+    maker: who made the colors, for the metadata; None: the built-in model. heartbeat: called for
+    every packet. Returns how many packets the other streams have, and how many of them
     were too damaged to be copied.
     """
     if target.format == MXF and len({*np.diff(plan.pts()).tolist()}) > 1:
         raise MediaError(
-            f"{plan.source.path}: pictures are missing in it, and MXF holds only those at a steady "
+            f"{plan.source.path}: frames are missing in it, and MXF needs them at a constant "
             "rate; --codec ffv1 writes Matroska"
         )
     with open_film(plan.source.path) as source:
@@ -58,7 +58,7 @@ def join(
             try:
                 muxer.write(_film_packets(plan, target, heartbeat))
             finally:
-                muxer.close()  # which writes what was held back
+                muxer.close()  # writes the packets that were held back
         except (av.error.ArgumentError, av.error.InvalidDataError) as error:
             raise MediaError(
                 f"{plan.source.path}: {target.format} refuses a packet of it ({error.strerror})"
@@ -90,15 +90,15 @@ def verify(
         if lost := told - found_told:
             raise MediaError(f"{name} lacks {_numbers(lost)} that were put into it")
         last = int(plan.pts()[-1]) * plan.source.time_base - origin
-        if target.format == TRANSPORT:  # has no index, and is searched by the time of decoding
+        if target.format == TRANSPORT:  # has no index, and a seek goes by the time of decoding
             last = plan.segments[-1].packet_pts[0] * plan.source.time_base - 1
         for seconds in (None, last):
             if seconds is not None:
                 container.seek(int(seconds / tick(film)), stream=film)
             else:
                 container.seek(0)
-            # Only a search in a transport stream may end between key frames. Elsewhere nothing may
-            # be passed over: damage takes a packet's mark of a key frame away.
+            # Only in a transport stream a seek may end between key frames. Elsewhere no packet may
+            # be skipped: damage can remove the key frame mark of a packet.
             searched = seconds is not None and target.format == TRANSPORT
             found_packets = container.demux(film)
             if searched:
@@ -177,7 +177,7 @@ def _packets(
 def _counting(
     packets: Iterator[Packet[VideoStream]], found: Counter[str]
 ) -> Iterator[Packet[VideoStream]]:
-    """The same packets; adds up what they carry."""
+    """The same packets; counts the captions and the like in them."""
     for packet in packets:
         found.update(messages_in(bytes(packet)))
         yield packet

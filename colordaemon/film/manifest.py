@@ -1,4 +1,4 @@
-"""The finished segments of a film, written down so that an interrupted film goes on after them.
+"""Records the finished segments of a film, so that an interrupted film goes on after them.
 
 | the power fails …               | on disk afterwards        | the next call              |
 |---------------------------------|---------------------------|----------------------------|
@@ -7,8 +7,8 @@
 | while its line is written       | a torn line               | makes it again             |
 | after the line is flushed       | the file and its line     | goes on after it           |
 
-So one segment is made twice at the most. Every file is read again before it is trusted: a line that
-is older than a full disk or a repaired file system may speak of a file that holds something else.
+So at most one segment is made twice. Every file is read again before it is used: after a full disk
+or a repair of the file system it may hold something else than its line says.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def segment_name(index: int) -> str:
 
 
 def identity_of(*parts: object) -> str:
-    """Of everything that decides what a segment looks like: parts that print all they hold.
+    """A hash of everything that affects segments; `parts` must have complete reprs.
 
     The versions are in it, because segments of two encoders do not join; see `media.codec`.
     """
@@ -53,9 +53,9 @@ class Manifest:
         self._path = folder / "segments.jsonl"
 
     def load(self, heartbeat: Callable[[], None] = lambda: None) -> list[SegmentResult]:
-        """The segments that can be relied on, from the first; everything else is removed.
+        """The intact segments, from the first on; removes all other files.
 
-        heartbeat: called for each of them, since all are read.
+        heartbeat: called for each segment, since each is read.
         """
         kept: list[SegmentResult] = []
         lines = self._lines()
@@ -72,7 +72,7 @@ class Manifest:
         return kept
 
     def add(self, result: SegmentResult) -> None:
-        """Flush a segment to the disk, then the line that says so."""
+        """Flush a segment to the disk, then its line."""
         flush_file(result.path)
         line = asdict(result) | {
             "path": result.path.name,
@@ -82,7 +82,7 @@ class Manifest:
         self._append(json.dumps(line))
 
     def _lines(self) -> list[str]:
-        """Whole lines only, and none of another identity."""
+        """The complete lines; none if the file has another identity."""
         try:
             lines = self._path.read_text(encoding="ascii").split("\n")[:-1]
         except (FileNotFoundError, UnicodeDecodeError):
@@ -111,12 +111,12 @@ class Manifest:
         return result if result.index == index else None
 
     def _start(self, lines: list[str]) -> None:
-        """The file anew, with these lines, in one step."""
+        """Replace the file by one with these lines, in one step."""
         text = "".join(f"{line}\n" for line in lines or [self._identity])
         replace_file(self._path, text.encode("ascii"))
 
     def _append(self, line: str) -> None:
-        flush_folder(self._folder)  # the segment's name, before a line speaks of it
+        flush_folder(self._folder)  # the segment's name has to be on the disk before its line
         with self._path.open("a", encoding="ascii") as file:
             file.write(f"{line}\n")
             file.flush()

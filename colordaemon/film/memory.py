@@ -1,4 +1,4 @@
-"""What a film takes of the memory, known from its header: frames in flight, each so many bytes."""
+"""Estimates from a film's header how much memory it needs: frames in memory times their size."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _GROUND_BYTES = 760 << 20  # libraries, the network at work, small pictures of t
 # Pictures that a decoder refers to, and that come late: as many as the levels of H.264 and HEVC
 # allow in 4K and 8K. Those of codecs that are not listed are whole in themselves.
 _REFERRED = {"h264": 5, "hevc": 6, "av1": 9, "vp9": 9, "mpeg2video": 3, "mpeg4": 3, "vc1": 3}
-_LEAST_BYTES = 1100 << 20  # with small pictures, that leave the network no gaps to work in
+_LEAST_BYTES = 1100 << 20  # with small pictures, whose gaps in the heap the network cannot use
 _KEPT = 1.06  # gaps in the heap, for each byte of pictures (benchmarks/memory.py, at 8K)
 # Of float planes and the gaps that they leave, for each pixel of a picture that is painted whole.
 _PAINTING_BYTES = 80
-_DECODED = 2  # pictures in the hands of somebody behind a decoder
-_PASSING = 3  # and around the queue of colored ones
+_DECODED = 2  # pictures that are held between decoder and queue
+_PASSING = 3  # and on both sides of the queue of colored ones
 
 
 def reading_bytes(info: FilmInfo, stride: StrideSetting) -> int:
-    """About what it takes to read and color a film; encoding comes in addition."""
+    """About how much memory it takes to read and color a film, without encoding it."""
     layout, size = info.layout, (info.width, info.height)
     picture = layout.bytes_of(*size)
     threads = decoder_threads(info) or min(16, (os.cpu_count() or 1) + 1)
@@ -42,7 +42,7 @@ def reading_bytes(info: FilmInfo, stride: StrideSetting) -> int:
 
 
 def check_memory(info: FilmInfo, wanted: int, allowed: int) -> None:
-    """Raises MediaError for a film that takes more than it may."""
+    """Raises MediaError for a film that needs more memory than allowed."""
     if wanted > allowed:
         raise MediaError(
             f"{info.path}: {info.width} x {info.height} pixels of {info.layout.depth} bits take "

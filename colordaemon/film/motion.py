@@ -1,9 +1,9 @@
-"""Where each pixel of one small picture lies in another, and how far that can be trusted.
+"""Finds where each pixel of one small picture is in another, and how far that can be trusted.
 
 Dense inverse search (Kroeger et al. 2016, OpenCV's DIS) on luma at about the size of ab. Trust is
-high where the luma found there agrees, but for what all of the picture differs by: brightness and
-contrast are matched first (old film flickers), and noise is allowed for (or grain would shorten the
-memory of everything). It falls where the way back leads to another place (what was covered and is
+high where the luma of both agrees. Differences of the whole picture do not count: brightness and
+contrast are matched first (old film flickers), and noise is tolerated (or grain would shorten the
+memory everywhere). Trust is low where the flow back leads to another place (what was covered and is
 uncovered now has no place to come from).
 """
 
@@ -19,7 +19,7 @@ NOISE = 3.0  # times the median difference, about two standard deviations of noi
 MOST_NOISE = 6.0  # codes; with more, the pictures differ by more than noise
 PATCH = 3  # pixels a side over which luma is compared
 MATCH = 1.5  # brightness and contrast are matched up to this factor
-SMALLEST = 16  # pixels a side; DIS wants some, and what is smaller has no motion worth following
+SMALLEST = 16  # pixels a side, which DIS needs; smaller pictures have no motion worth following
 # A pixel and its way back may differ by this much: Sundaram, Brox & Keutzer 2010, equation 5.
 RELATIVE_SLIP, ABSOLUTE_SLIP = 0.01, 0.5
 
@@ -33,7 +33,8 @@ class Motion:
     trust: np.ndarray
 
     def fetch(self, values: np.ndarray) -> np.ndarray:
-        """What the other picture's (h, w) or (h, w, n) values are here; its edge goes on."""
+        """Values (h, w) or (h, w, n) of the other picture at these places; beyond its edge, those
+        at it."""
         return fetched(values, self.places)
 
 
@@ -50,7 +51,7 @@ class MotionSearch:
         return self._motion(one, other, there, back), self._motion(other, one, back, there)
 
     def toward(self, here: np.ndarray, other: np.ndarray) -> Motion:
-        """From `here` to `other`, trusted by luma alone: half the work."""
+        """From `here` to `other`, with trust by luma alone, which is half the work."""
         return self._motion(here, other, self._flow(here, other), None)
 
     def _flow(self, here: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -86,15 +87,15 @@ def fetched(values: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """How far luma (h, w) is from another over small patches, (h, w) float32 in codes; brightness
-    and contrast of the whole count for nothing, as far as they may flicker."""
+    """The difference of luma (h, w) over small patches, (h, w) float32 in codes, after brightness
+    and contrast were matched within MATCH."""
     apart = cv2.absdiff(_matched(one, other), other.astype(np.float32))
     smooth: np.ndarray = cv2.blur(apart, (PATCH, PATCH))
     return smooth
 
 
 def _matched(luma: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Luma (h, w) as float32 with the brightness and contrast of `like`, as far as flicker goes."""
+    """Luma (h, w) as float32 with the brightness and contrast of `like`, within MATCH."""
     (mean, spread), (wanted, other) = cv2.meanStdDev(luma), cv2.meanStdDev(like)
     gain = float(np.clip((other + 1) / (spread + 1), 1 / MATCH, MATCH)[0, 0])
     shift = float(np.clip(wanted / np.maximum(mean, 1), 1 / MATCH, MATCH)[0, 0] * mean[0, 0])

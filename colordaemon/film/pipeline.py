@@ -1,9 +1,9 @@
-"""A film being read from a segment's start to its end, and the color of each of its frames.
+"""Reads a film segment by segment and gives each frame its color.
 
-Smoothing wants to know what came before a segment and what comes after it. So predictions run ahead
-of the frames that are taken, and the last ones taken are remembered, both within the shot. Frames
-that the network does not see get their color from their neighbors. Full frames wait meanwhile, up
-to a fixed number of bytes; a film of a size that would not fit is read a second time instead.
+Smoothing needs the frames before a segment and after it. So predictions run ahead of the frames
+that are taken, and the last ones taken are kept, both within the shot. Frames that the network does
+not see get their color from their neighbors. Full frames are kept meanwhile, up to a fixed number
+of bytes; if the frames of a film are too large for that, it is decoded a second time instead.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
 
 AHEAD_BYTES = 160 << 20  # full frames that may wait between two threads
-HELD_BYTES = 640 << 20  # full frames that may wait for what comes after them
-_HELD_SAMPLES = 2 * LOOK_AHEAD + TOGETHER  # that many wait at the most, and the frames in between
+HELD_BYTES = 640 << 20  # full frames that may be kept until their color is known
+_HELD_SAMPLES = 2 * LOOK_AHEAD + TOGETHER  # kept at most, with the frames between them
 
 
 class FilmPipeline:
     """A film's frames in order, segment after segment.
 
-    seeks: whether the task's start may be searched for. `sought` says whether it was; if so, an
-    error before the start is reached says nothing of the film.
+    seeks: whether to seek to the task's start. `sought` says whether that was done; if so, an
+    error before the start may come from the seek and not from the film.
     """
 
     def __init__(self, task: SegmentTask, colorizer: Colorizer, *, seeks: bool = True) -> None:
@@ -74,7 +74,7 @@ class FilmPipeline:
 
     @property
     def resume_point(self) -> ResumePoint | None:
-        """What another pipeline has to know to go on from here; None at the film's end."""
+        """Where another pipeline can go on from here; None at the film's end."""
         if self.next is None:
             return None
         warm_pts = self._behind[0][0] if self._behind else self.next.pts
@@ -90,15 +90,15 @@ class FilmPipeline:
         return self._reader.sought or bool(self._second and self._second.sought)
 
     def stands_at(self, task: SegmentTask) -> bool:
-        """Whether the task's first frame is next, with the memory that it wants."""
+        """Whether the task's first frame is next, and the frames that smoothing needs are kept."""
         return task.start is not None and (self.source, self.resume_point) == (
             task.source,
             task.start,
         )
 
     def go_to_start(self) -> Iterator[None]:
-        """Go to the first frame of the task, in single steps, and make sure that it is the right
-        picture."""
+        """Go to the first frame of the task, frame by frame, and check that it is the same picture
+        as the first time."""
         start, path = self._start, self.source.path
         while start and self.next and self.next.pts < start.warm_pts:
             self._shot.add(self._predictions.skip())
@@ -119,7 +119,7 @@ class FilmPipeline:
 
     def colored(self, task: SegmentTask) -> Iterator[tuple[AnalyzedFrame, np.ndarray | None]]:
         """The frames of a task with their final ab (2, h, w), upright; None for those of shots that
-        have color of their own, which fill segments of their own."""
+        have color of their own; a segment has either kind only."""
         if self.next is not None and self.next.in_color:
             yield from ((prediction.frame, None) for prediction in self._segment(task))
             return
@@ -129,7 +129,7 @@ class FilmPipeline:
         def segment() -> Iterator[Prediction]:
             for prediction in self._segment(task):
                 analyzed = prediction.frame
-                waiting.append(replace(analyzed, gray=None))  # many wait, and nobody looks again
+                waiting.append(replace(analyzed, gray=None))  # no longer needed, and many wait
                 propagator.feed(analyzed.pts, analyzed.luma, prediction.sample is not None)
                 yield prediction
 
@@ -165,7 +165,7 @@ class FilmPipeline:
         yield from zip(waiting, smoother.finish(beyond=bool(following)), strict=True)
 
     def full(self, analyzed: AnalyzedFrame) -> Frame:
-        """The full frame; asked for in the order of time."""
+        """The full frame; call it in the order of time."""
         if analyzed.full is not None:
             return analyzed.full
         assert self._second_frames is not None
@@ -188,7 +188,7 @@ class FilmPipeline:
             return self.next.pts >= task.end_pts
         if self.next.in_color != first.in_color:
             return True
-        if self.next.gray is None:  # a segment begins with what the network has seen
+        if self.next.gray is None:  # a segment begins with a frame that the network sees
             return False
         seconds = float((self.next.pts - first.pts) * self.source.time_base)
         return seconds >= (SHORTEST_SECONDS if self.next.cut else task.longest_seconds)
@@ -204,7 +204,7 @@ class FilmPipeline:
 
 
 def held_bytes(info: FilmInfo, setting: StrideSetting) -> int:
-    """Of all full frames that would wait for what comes after them."""
+    """Bytes of all full frames that would be kept until their color is known."""
     stride = LONGEST_STILL if setting == "auto" else setting
     return frame_bytes(info) * _HELD_SAMPLES * stride
 

@@ -1,11 +1,11 @@
-"""A film as a plan and segment tasks: plain descriptions that can travel and run again.
+"""The plan of a film and its segment tasks: plain values that can be pickled and run again.
 
-A segment is whole shots, two to about ten seconds long; a longer shot is split. A task carries no
-state from its neighbor, so segments may be made again, elsewhere, in any order. It begins to read
-at the start of the shot that its first frame is in, because there everything that remembers
-forgets: the cut detector, the stride, the verdict on existing color. What it sees until its first
-frame is compared with what was seen there before, so that it goes on exactly as if it had never
-stopped.
+A segment is whole shots, two to about ten seconds long; a longer shot is split. A task needs no
+state of its neighbor, so segments may be made again, elsewhere, in any order. It begins to read at
+the start of the shot that its first frame is in, because there all state is reset: the cut
+detector, the stride, the check for existing color. What is decoded before its first frame is
+compared with what was decoded there the first time, so that the result is exactly that of an
+uninterrupted film.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SHORTEST_SECONDS = 2.0  # a cut within this time of a segment's start does not e
 class ResumePoint:
     """The beginning of a segment that is not the film's first.
 
-    pts: of its first frame. crc: CRC-32 of that frame's luma; it is checked, because after a search
+    pts: of its first frame. crc: CRC-32 of that frame's luma; it is checked, because after a seek
     the time can be right and the picture wrong. warm_pts: pts of the first frame, at or before it,
-    that smoothing wants to know of. shot_pts: pts of the frame that begins the shot. shot_crc:
-    CRC-32 of what was seen of the shot before the first frame. before_pts, before_crc: pts and luma
-    CRC of the frame before the shot, None in the film's first.
+    that smoothing needs. shot_pts: pts of the frame that begins the shot. shot_crc: CRC-32 of what
+    was decoded of the shot before the first frame. before_pts, before_crc: pts and luma CRC of the
+    frame before the shot, None in the film's first.
     """
 
     pts: int
@@ -48,30 +48,30 @@ class ResumePoint:
     before_crc: int | None
 
     def entry(self, damage: Damage) -> Entry | None:
-        """Where to enter the film; None: at its beginning. damage: as counted before it."""
+        """Where to seek to; None: to the film's beginning. damage: counted before that."""
         if self.before_pts is None or self.before_crc is None:
             return None
         return Entry(self.shot_pts, self.before_pts, self.before_crc, self.pts, damage)
 
 
 class Shot:
-    """Fed one frame at a time, knows where its shot began and what was seen of it."""
+    """Fed one frame at a time, keeps where the shot began and a CRC of its frames."""
 
     def __init__(self, entry: Entry | None = None) -> None:
-        """entry: where the film was entered; the first frame does not know of the one before it."""
+        """entry: where reading began, if not at the film's beginning."""
         self._before = (entry.before_pts, entry.before_crc) if entry else (None, None)
         self._pts: int | None = None  # of the frame that began it
         self._crc = 0
 
     def add(self, frame: AnalyzedFrame) -> None:
-        """Take a frame in; small pictures are enough to tell whether a large one is right."""
+        """Add a frame to the CRC; its small picture is enough to recognize the large one."""
         if frame.cut:
             self._pts, self._crc, self._before = frame.pts, 0, frame.before or self._before
         facts = f"{frame.pts} {frame.gray is not None} {frame.in_color}"
         self._crc = zlib.crc32(frame.luma.tobytes(), zlib.crc32(facts.encode(), self._crc))
 
     def resume_point(self, frame: AnalyzedFrame, crc: int, warm_pts: int) -> ResumePoint:
-        """The resume point at a frame that is going to be added. crc: of its luma."""
+        """The resume point at the frame that is added next. crc: of its luma."""
         if frame.cut or self._pts is None:
             before = frame.before or self._before
             return ResumePoint(frame.pts, crc, frame.pts, frame.pts, 0, *before)
@@ -82,10 +82,10 @@ class Shot:
 class SegmentTask:
     """Color one stretch of a film into a file of its own.
 
-    start: where it begins, None for the film's beginning. damage: what was counted before that.
+    start: where it begins, None for the film's beginning. damage: counted before that.
     end_pts: pts of the first frame after it; None lets the segment end by rule, at the first cut
     after SHORTEST_SECONDS or after longest_seconds.
-    keep_color: shots that have real color already pass as they are. accept_loss: whether captions
+    keep_color: shots that have real color already are left unchanged. accept_loss: whether captions
     may be lost.
     """
 
@@ -111,9 +111,9 @@ class SegmentResult:
     packet_pts: pts of its packets in decoding order. end_pts: when its last frame stops showing.
     next: where the next segment begins, None at the film's end. cuts: pts of the frames that begin
     a shot. damage: counted from the film's beginning to the next segment's first frame. kept: how
-    many of its frames passed with their own color. misshown: how many have another field
-    order than the result says. beside: FFmpeg's names of what came with its frames beside the
-    pixels. told: how many of its pictures carry captions and the like, by name.
+    many of its frames keep their own color. misshown: how many have another field order than the
+    result says. beside: FFmpeg's names of side data that came with its frames. told: how many of
+    its pictures carry captions and the like, by name.
     """
 
     index: int
@@ -131,7 +131,7 @@ class SegmentResult:
 
 @dataclass
 class FilmPlan:
-    """What is known of a film so far; it grows with every finished segment."""
+    """A film and its finished segments so far."""
 
     source: FilmInfo
     encoder: EncoderSettings
@@ -163,7 +163,7 @@ class FilmPlan:
 
     @property
     def reorder_depth(self) -> int:
-        """How many frames early the decoder has to be given some packet, over all segments."""
+        """By how many frames packets come before the frames that they are shown as, at most."""
         depth = 0
         for segment in self.segments:
             ranks = np.argsort(np.argsort(np.array(segment.packet_pts, dtype=np.int64)))

@@ -1,4 +1,4 @@
-"""What the network predicts for a film's frames, made in batches ahead of those that are taken."""
+"""Runs the network on a film's frames, in batches ahead of those that are taken."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from colordaemon.network.colorizer import Colorizer
 
 @dataclass(frozen=True)
 class Prediction:
-    """A frame and what the network says of it, None where it is not asked."""
+    """A frame and the network's output for it; None for a frame that it does not see."""
 
     frame: AnalyzedFrame
     sample: Sample | None
 
 
 class Predictions:
-    """The frames of a film in order; those that follow can be looked at before they are taken."""
+    """The frames of a film in order, with a look ahead at those that follow."""
 
     def __init__(self, frames: Iterator[AnalyzedFrame], colorizer: Colorizer) -> None:
         self._frames, self._colorizer = frames, colorizer
@@ -41,7 +41,7 @@ class Predictions:
         return self._unpredicted[0] if self._unpredicted else None
 
     def skip(self) -> AnalyzedFrame:
-        """Take the next frame without asking the network; before any other is taken."""
+        """Take the next frame without running the network; only before any other was taken."""
         return self._unpredicted.popleft()
 
     def take(self) -> Prediction:
@@ -50,7 +50,7 @@ class Predictions:
         return self._predictions.popleft()
 
     def ahead(self) -> Iterator[Prediction]:
-        """The samples that follow in this shot; they stay to be taken."""
+        """The samples that follow in this shot; they are not taken."""
         number = 0
         while number < len(self._predictions) or self._predict():
             prediction = self._predictions[number]
@@ -61,7 +61,7 @@ class Predictions:
             number += 1
 
     def _predict(self) -> bool:
-        """Let the network see another batch; False at the film's end."""
+        """Run the network on another batch; False at the film's end."""
         asked = [frame for frame in self._unpredicted if _is_asked(frame)]
         while len(asked) < self._colorizer.batch_size:
             frame = next(self._frames, None)
@@ -71,7 +71,7 @@ class Predictions:
             if _is_asked(frame):
                 asked.append(frame)
             elif frame.in_color and len(self._unpredicted) >= self._colorizer.batch_size:
-                break  # a long shot in color has nothing to ask about
+                break  # a long shot in color needs no predictions
         samples = dict(zip((frame.pts for frame in asked), self._samples(asked), strict=True))
         self._predictions.extend(
             Prediction(frame, samples.get(frame.pts)) for frame in self._unpredicted

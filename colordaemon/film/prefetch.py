@@ -1,4 +1,4 @@
-"""Run a generator ahead of its consumer in a thread of its own, at most so many items."""
+"""Runs a generator ahead of its consumer in a thread of its own, up to a number of items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Color for frames that the network did not see, carried over from those around them."""
+"""Colors frames that the network did not see, from the frames around them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from colordaemon.film.motion import MotionSearch
 
-_DOUBT = 0.02  # trust in a neighbor whose luma does not agree at all, so that somebody is asked
+_DOUBT = 0.02  # trust in a neighbor whose luma does not agree; weights must not all be zero
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class _Waiting:
 
 
 class ColorPropagator:
-    """Fed frames in order, and the final ab of those that were sampled; gives the ab of all.
+    """Fed all frames in order, and the final ab of those that the network saw; gives the ab of all.
 
     A frame in between takes each pixel's color from where the optical flow finds it in the frames
     before and after, by how near they are in time and how well the luma there agrees.
@@ -33,7 +33,7 @@ class ColorPropagator:
 
     def feed(self, number: int, luma: np.ndarray, sampled: bool) -> None:
         """Take in a frame. number: rises with time. luma: (h, w) uint8 at the size of ab. sampled:
-        its ab will arrive; otherwise it is to be made."""
+        whether its ab will arrive; if not, it is made here."""
         self._waiting.append(_Waiting(number, luma, sampled))
 
     def arrive(self, ab: np.ndarray, cut: bool) -> list[np.ndarray]:
@@ -63,7 +63,7 @@ class ColorPropagator:
         return made
 
     def _carry(self, frame: _Waiting, after: tuple[_Waiting, np.ndarray] | None) -> np.ndarray:
-        """Both sides are there but at the ends of a shot."""
+        """Mix the ab of both neighbors; at the ends of a shot there is only one."""
         sides = [side for side in (self._before, after) if side is not None]
         distances = [max(1, abs(frame.number - other.number)) for other, _ in sides]
         motions = [self._search.toward(frame.luma, other.luma) for other, _ in sides]

@@ -1,4 +1,4 @@
-"""The segment task: decode, color and encode one stretch of a film.
+"""Runs segment tasks: decode, color and encode one stretch of a film.
 
 Run by the workers of a `concurrent.futures` executor: `start_worker` is its initializer,
 `run_segment` the function that tasks are submitted to. Decoding, the network and the encoder
@@ -108,26 +108,28 @@ class SegmentWorker:
         )
 
     def _pipeline_at(self, task: SegmentTask) -> FilmPipeline:
-        """The open film, if it stands at the task's start; else one that was brought there."""
+        """The open film if it is at the task's start; else a new one, moved there."""
         if self._pipeline is not None and self._pipeline.stands_at(task):
             return self._pipeline
         self.close()
         self._pipeline = FilmPipeline(task, self.colorizer)
         if task.start and not self._pipeline.sought:
-            log.info("%s: read from its beginning, there is no place to enter", task.source.path)
+            log.info(
+                "%s: reading it from its beginning, since it cannot be searched", task.source.path
+            )
         try:
             self._go_to_start(self._pipeline)
         except MediaError as error:
             if not self._pipeline.sought:
                 raise
-            log.info("%s; read from its beginning", error)
+            log.info("%s; reading it from its beginning", error)
             self.close()
             self._pipeline = FilmPipeline(task, self.colorizer, seeks=False)
             self._go_to_start(self._pipeline)
         return self._pipeline
 
     def _go_to_start(self, pipeline: FilmPipeline) -> None:
-        """Past frames that are finished already, which may be hours of them."""
+        """Skip frames that are finished already, which may be hours of film."""
         for _ in pipeline.go_to_start():
             self.context.heartbeat()
             if self.context.should_stop():
@@ -150,7 +152,7 @@ def run_segment(task: SegmentTask) -> SegmentResult:
 
 @dataclass(frozen=True)
 class ColoredFrame:
-    """A frame with its chroma planes (2, H', W') in the encoder's own code; kept: its own ones."""
+    """A frame with its chroma planes (2, H', W') as the encoder takes them; kept: its own color."""
 
     frame: Frame
     chroma: np.ndarray
@@ -174,7 +176,8 @@ def colored_frames(
 
 
 def _check_own_color(source: FilmInfo) -> None:
-    """Own chroma passes as it is, which a matrix that the result does not have would not bear."""
+    """Raises MediaError for shots in color whose matrix differs from that of the result: their
+    chroma is copied unchanged and would be wrong."""
     if source.tags.strange_matrix:
         raise MediaError(
             f"{source.path}: has shots in color, and its color matrix is "
@@ -183,7 +186,7 @@ def _check_own_color(source: FilmInfo) -> None:
 
 
 def _check_losses(task: SegmentTask, names: set[str] | frozenset[str]) -> None:
-    """Raises MediaError for captions that nobody saw when the film was planned, from samples."""
+    """Raises MediaError for captions that were not in the samples that the plan is based on."""
     lost = grave_losses(side_entries(names, task.source, task.encoder.codec, ""))
     if lost and not task.accept_loss:
         reasons = "; ".join(map(str, lost))

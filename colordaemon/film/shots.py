@@ -1,4 +1,4 @@
-"""Where a shot ends, and which of its frames the network sees; judged on small luma pictures."""
+"""Finds cuts, and decides which frames the network sees; both from small luma pictures."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ CUT_DIFFERENCE = 18.0  # mean absolute difference of codes after matching exposu
 FLICKER = 4 / 3  # each of two pictures may be this much too bright or too dark
 CUT_RATIO = 3.0  # and this many times the usual difference of this shot, or fast motion would cut
 ALIKE = 0.8  # correlation; at another exposure, in a flash or a fade, it is still the same picture
-FLAT = 4.0  # codes, spread; black and white frames are no pictures that could be told apart
+FLAT = 4.0  # codes, spread; frames that are all black or white cannot be compared
 
 
 class CutDetector:
-    """Fed one frame at a time, says whether a new shot begins with it."""
+    """Fed one frame at a time, decides whether a new shot begins with it."""
 
     def __init__(self) -> None:
         self._last: np.ndarray | None = None
@@ -30,7 +30,7 @@ class CutDetector:
         if last is None:
             self._last = thumbnail
             return True
-        if thumbnail.std() < FLAT:  # what comes after it is compared with what was before
+        if thumbnail.std() < FLAT:  # the next frame is compared with the one before this
             return False
         self._last = thumbnail
         difference = float(np.abs(np.subtract(*_match_contrast(thumbnail, last))).mean())
@@ -50,7 +50,8 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _match_contrast(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Meet halfway, as far as flicker goes: old film changes its exposure from frame to frame."""
+    """Scale both to the same contrast, within FLICKER: old film changes its exposure from frame to
+    frame."""
     contrasts = [max(float(x.std()), 1.0) for x in (one, other)]
     middle = sum(contrasts) / 2
     low, high = 1 / FLICKER, FLICKER
@@ -64,14 +65,14 @@ _STRIDE_THUMBNAIL = (48, 32)  # width, height
 # On five color clips the error (CIEDE2000) of strides up to 8 was within 1 % of that of stride 1.
 AUTO_STRIDE = 6  # frames that have changed since the last one seen, at the most
 LONGEST_STILL = 12  # frames, even where nothing changes
-NOTHING = 0.8  # codes of 0..255, mean difference: the same frame again, or its grain
-MUCH = 16.0  # codes: too much has moved to carry color over it
+NOTHING = 0.8  # codes of 0..255, mean difference; below, only the grain differs
+MUCH = 16.0  # codes; above, too much has moved to carry color along
 
 
 class Stride:
-    """Fed one frame at a time, says whether the network has to see it.
+    """Fed one frame at a time, decides whether the network has to see it.
 
-    Anchored to the start of each shot, so that it does not matter where reading began.
+    It counts from the start of each shot, so that it does not matter where reading began.
     """
 
     def __init__(self, setting: StrideSetting) -> None:
