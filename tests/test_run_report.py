@@ -370,7 +370,7 @@ def test_a_stop_while_the_model_is_judged_leaves_a_finished_run(
     stop = Event()
 
     def say(line: str) -> None:
-        if line.startswith("judging the best model"):
+        if line.startswith("evaluating the best model"):
             stop.set()
 
     with hearing(say):

@@ -755,7 +755,7 @@ def test_resuming_what_was_never_begun_says_so_and_begins(
     lines: list[str] = []
     with hearing(lines.append):
         train(pictures_folder, tmp_path, settings, CPU, resume=True)
-    assert any("no run to go on with" in line for line in lines)
+    assert any("no run to continue" in line for line in lines)
     assert_same_run(tmp_path, uninterrupted)
 
 

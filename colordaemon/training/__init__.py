@@ -1,1 +1,1 @@
-"""From labeled pictures to a model file."""
+"""Trains a model on labeled pictures."""

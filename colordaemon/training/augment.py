@@ -1,4 +1,4 @@
-"""Old film, made from new pictures: what happens to the network's input while it trains.
+"""Makes new pictures look like old film: damages the network's input in training.
 
 A black-and-white photo is no desaturated color photo: film before the 1930s did not see red, prints
 fade, exposures flicker, lenses are soft, and scans have a gamma of their own. Only the input
@@ -58,9 +58,9 @@ def degrade(gray: Tensor, ab: Tensor, chance: Generator) -> Tensor:
 
 
 def _choose(count: int, share: float, chance: Generator) -> tuple[Tensor, Tensor]:
-    """Which pictures to try, (n,), and which of those are hit, (n, 1, 1, 1) bool: each of `count`
-    with a likelihood of `share`. As many are tried every time, because a number that a GPU draws
-    would have to be waited for."""
+    """The pictures to change, (n,), and which of those are affected, (n, 1, 1, 1) bool: each of
+    `count` with a likelihood of `share`. As many are tried every time, because a number that a GPU
+    draws would have to be waited for."""
     most = max(1, math.ceil(share * count))
     chosen = torch.randperm(count, generator=chance, device=chance.device)[:most]
     drawn = torch.rand(most, 1, 1, 1, generator=chance, device=chance.device)

@@ -1,4 +1,4 @@
-"""The processes that train one model together, as torchrun starts them; most often it is one."""
+"""The processes that train one model together, as torchrun starts them; usually only one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Team:
         return DistributedDataParallel(model)
 
     def agree(self, stop: bool, seconds: float) -> tuple[bool, float]:
-        """Whether anybody wants to stop, and the longest time: all must do the same."""
+        """Whether any process wants to stop, and the longest time, so that all do the same."""
         if self.size == 1:
             return stop, seconds
         said = torch.tensor([float(stop), seconds], dtype=torch.float64, device=self.device)
@@ -50,14 +50,14 @@ class Team:
         return bool(stopping), longest
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes have come here."""
         if self.size > 1:
             distributed.barrier()
 
 
 @contextmanager
 def join_team(device: torch.device) -> Iterator[Team]:
-    """Find the other processes by the variables that torchrun sets; without them, be alone.
+    """Connect to the other processes by the variables that torchrun sets; without them, run alone.
 
     Raises ConfigError where there are more processes on a machine than GPUs.
     """

@@ -1,4 +1,4 @@
-"""Where training starts: the network before its first step, what of it learns, and toward what."""
+"""Sets up a training run: the starting weights, the trained parameters, and the objective."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from colordaemon.training.objective import Objective
 
 log = logging.getLogger(__name__)
 
-_SAMPLED = 1000  # pictures whose colors say which bins there are
+_SAMPLED = 1000  # pictures whose colors determine the bins
 
 
 def starting_model(settings: TrainSettings, pictures: Sequence[HasPixels]) -> ColorNet:
@@ -44,7 +44,7 @@ def starting_model(settings: TrainSettings, pictures: Sequence[HasPixels]) -> Co
 
 
 def origin_of(settings: TrainSettings) -> dict[str, Any]:
-    """Which weights a run starts from, for its notes. Raises ModelError.
+    """Which weights a run starts from, for its report. Raises ModelError.
 
     weights: their name. notes: what is known of the data behind a model, its own origin included.
     """
@@ -62,7 +62,8 @@ def origin_of(settings: TrainSettings) -> dict[str, Any]:
 def make_objective(
     settings: TrainSettings, model: ColorNet, pictures: Sequence[HasPixels], device: torch.device
 ) -> Objective:
-    """What the steps of a run minimize. Raises ModelError when VGG weights are wanted and missing.
+    """The objective that a run minimizes. Raises ModelError when VGG weights are wanted and
+    missing.
 
     The rarity of colors is measured on the training pictures, whatever the model saw before.
     """
@@ -74,7 +75,7 @@ def make_objective(
 
 
 def set_training_mode(model: ColorNet, settings: TrainSettings) -> None:
-    """Which parameters learn: of the encoder the stages that are not frozen, of the decoder
+    """Which parameters are trained: of the encoder the stages that are not frozen, of the decoder
     whatever leads to the heads that the loss looks at.
 
     ImageNet's first two stages are edges and textures that any picture has. A finished model keeps
@@ -108,7 +109,7 @@ def _center_crops(pictures: Sequence[HasPixels], count: int, side: int) -> Tenso
 
 
 def _with_bins(model: ColorNet, bins: tuple[tuple[float, float], ...]) -> ColorNet:
-    """The same network with a second head that knows nothing yet."""
+    """The same network with a second, untrained head."""
     grown = ColorNet(replace(model.spec, bins=bins))
     grown.load_state_dict(model.state_dict(), strict=False)
     return grown

@@ -1,4 +1,4 @@
-"""What training minimizes: how far what the heads say is from the truth, as one number.
+"""The losses of training: how far the outputs of the heads are from the truth, as one number.
 
 | `train.loss`     | what it is                                                                |
 |------------------|---------------------------------------------------------------------------|
@@ -177,7 +177,7 @@ def _rarity(centers: Tensor, ab: Tensor) -> Tensor:
 
 
 class Perceptual(nn.Module):
-    """How different output and truth look to an ImageNet VGG16: L1 between its activations for RGB,
+    """How different output and truth are for an ImageNet VGG16: L1 between its activations for RGB,
     each scaled by its own mean strength.
 
     It sees the pictures at half size, where ab is predicted.

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a row per epoch, curves, and pictures to look at."""
+"""Writes the results of a run: a row per epoch, curves, and contact sheets."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class MetricsLog:
 def _row(
     run: Run, training_loss: float, trained: Scores, judged: Validation
 ) -> dict[str, float | None]:
-    """A row of metrics.csv; figures that there are none of are None."""
+    """A row of metrics.csv; missing figures are None."""
     held_out, decoding = judged.held_out, run.model.decoding
     validated = held_out.scores
     return {
@@ -173,7 +173,7 @@ def _in_words(measured: Measured) -> str:
 
 
 def overfitting(rows: Sequence[dict[str, str]]) -> str | None:
-    """In words, if validation has been getting worse while training went on getting better."""
+    """A warning if validation has been getting worse while training was still getting better."""
     validated = [float(row["validation_loss"]) for row in rows]
     trained = [float(row["training_loss"]) for row in rows]
     best = min(range(len(rows)), key=validated.__getitem__)

@@ -16,12 +16,12 @@ from colordaemon.network.model import Heads
 from colordaemon.training.augment import degrade
 from colordaemon.training.losses import Loss, TrueColor
 
-CONSISTENCY_FROM = 0.5  # shares of a run after which the late terms set in: first the colors have
-PERCEPTUAL_FROM = 0.6  # to be about right
+CONSISTENCY_FROM = 0.5  # shares of a run after which the late terms are added: before that the
+PERCEPTUAL_FROM = 0.6  # colors are too far off for them
 
 
 class Objective:
-    """What a step minimizes, all terms together.
+    """The objective of a step, all terms together.
 
     perceptual: compares two RGB pictures, or None; see `Perceptual`.
     """
@@ -37,7 +37,7 @@ class Objective:
     def __call__(
         self, model: nn.Module, gray: Tensor, ab: Tensor, progress: float, chance: Generator
     ) -> tuple[Tensor, Heads]:
-        """The loss of a batch, and what the network said.
+        """The loss of a batch, and the output of the network.
 
         gray: (N, 1, h, w) in 0..1. ab: (N, 2, h/2, w/2) Lab units. progress: share of the run.
         """
@@ -91,5 +91,5 @@ def compiled(model: nn.Module, device: torch.device, wanted: bool) -> nn.Module:
 
 
 def _boosts(ab: Tensor, most: float, chance: Generator) -> Tensor:
-    """How much stronger the colors of each picture are made, (N, 1, 1, 1) in 1..most."""
+    """The factor by which the colors of each picture are strengthened, (N, 1, 1, 1) in 1..most."""
     return 1 + (most - 1) * torch.rand(len(ab), 1, 1, 1, generator=chance, device=ab.device)

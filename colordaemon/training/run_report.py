@@ -1,4 +1,4 @@
-"""What there is to say about a run that has ended: report.html and model-card.md.
+"""Reports on a finished run: report.html and model-card.md.
 
 The page needs no other file and no network. The card is what somebody has to know who is handed the
 model file and nothing else.
@@ -34,7 +34,7 @@ FEW = 20  # pictures; a mean over fewer is mostly chance
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run that has ended. All texts are as they are found: the templates escape them.
+    """A finished run. All texts are unescaped: the templates escape them.
 
     command: a shell line, empty if there was none. origin: see `initialize.origin_of`. epochs: rows
     of metrics.csv. seconds: training and validation, all calls together. decoding: the best
@@ -63,7 +63,7 @@ class Outcome:
 
     @property
     def changed_settings(self) -> dict[str, str]:
-        """Settings that are not the defaults, as they would stand in a file."""
+        """Settings that differ from their defaults, as in a configuration file."""
         values, defaults = (s.model_dump(mode="json") for s in (self.settings, TrainSettings()))
         changed = {key: value for key, value in values.items() if value != defaults[key]}
         return {k: v if isinstance(v, str) else json.dumps(v) for k, v in changed.items()}
@@ -87,7 +87,7 @@ class Outcome:
 
     @property
     def measured_on(self) -> str:
-        """What the numbers are worth, in full sentences."""
+        """What the numbers mean, in full sentences."""
         known = (
             "Measured on held-out pictures that this run neither trained on nor tuned its decoding "
             "with, colored as colordaemon colors photos."
@@ -115,7 +115,7 @@ class Outcome:
 
     @property
     def unseen_in_words(self) -> str:
-        """Which sources are held out, and what for; empty where none are."""
+        """Which sources are held out, and why; empty if none are."""
         sources = self.collection.unseen_sources
         if not sources:
             return ""
@@ -142,7 +142,7 @@ def model_card(outcome: Outcome) -> str:
 
 
 def _render(name: str, outcome: Outcome) -> str:
-    """A template filled in; whatever stands in double braces there is escaped."""
+    """Fill in a template; everything in double braces is escaped."""
     environment = Environment(
         loader=PackageLoader("colordaemon.training"),
         autoescape=True,
@@ -168,7 +168,7 @@ def _render(name: str, outcome: Outcome) -> str:
 
 
 def _escaped_for(suffix: str) -> Callable[[object], object]:
-    """What makes any text harmless in such a file; markup is so already."""
+    """The function that escapes text for this kind of file; markup stays as it is."""
 
     def escape(value: object) -> object:
         if isinstance(value, Markup):
@@ -214,7 +214,7 @@ def figures(table: Table) -> list[tuple[str, ...]]:
 
 
 def overfitting_in_words(epochs: Sequence[dict[str, str]]) -> str:
-    """Whether a run learned its pictures by heart, or why that cannot be told."""
+    """Whether a run is overfitted, or why that cannot be known."""
     if len(epochs) <= OVERFIT_EPOCHS:
         return (
             f"Too few epochs to tell whether it overfits: that takes at least "
@@ -234,7 +234,7 @@ def overfitting_in_words(epochs: Sequence[dict[str, str]]) -> str:
 
 
 def origin_in_words(origin: dict[str, Any]) -> str:
-    """The weights a run started from, back to where nothing more is known."""
+    """The weights that a run started from, and those that they came from, as far as is known."""
     if not origin:
         return "not known"
     notes = origin.get("notes", {})

@@ -58,20 +58,20 @@ class Run:
 
     @torch.no_grad()
     def average(self) -> None:
-        """Move the averages toward the model as it is; buffers of the norms included."""
+        """Move the averages toward the current weights and norm buffers."""
         steps = self.step / max(self.progress(), 1e-9)  # of the whole run, as far as can be told
         horizon = min(AVERAGED_STEPS, max(1.0, AVERAGED_SHARE * steps))
-        # Early averages forget faster: a run of 200 steps would else end near its random start.
-        # The formula is that of TensorFlow's ExponentialMovingAverage with num_updates.
+        # Early averages change faster: otherwise a run of 200 steps would end near its random
+        # start. The formula is that of TensorFlow's ExponentialMovingAverage with num_updates.
         decay = min(1 - 1 / horizon, (1 + self.step) / (10 + self.step))
-        # torch's AveragedModel keeps a counter that the GPU is waited for in every step.
+        # torch's AveragedModel has a counter that makes every step wait for the GPU.
         averages, current = (list(m.state_dict().values()) for m in (self.averaged, self.model))
         floats = [i for i, tensor in enumerate(averages) if tensor.is_floating_point()]
         torch._foreach_lerp_([averages[i] for i in floats], [current[i] for i in floats], 1 - decay)
 
     def judge_by(self, pictures: str) -> None:
-        """Say by which pictures models are compared from now on. The best figure so far counts only
-        if it was of the same."""
+        """Set the pictures by which models are compared from now on. The best figure so far is
+        dropped if it was measured on others."""
         if pictures != self.judged_by:
             self.judged_by, self.best_delta_e_70 = pictures, float("inf")
 
@@ -95,7 +95,7 @@ class Run:
     def load(
         cls, path: Path, settings: TrainSettings, device: torch.device, epoch_batches: int
     ) -> Run:
-        """A saved run as it was, but with the rates and limits of `settings`. Raises ModelError."""
+        """Restore a saved run, with the rates and limits of `settings`. Raises ModelError."""
         data = io.BytesIO(path.read_bytes())  # from a torn file, torch.load may raise OSError
         try:
             state = torch.load(data, map_location=device, weights_only=True)
@@ -115,7 +115,7 @@ class Run:
         for group in optimizer["param_groups"]:
             group["fused"] = True  # states of before were not
         self.optimizer.load_state_dict(optimizer)
-        # Those of before had a counter, and their names began with `module`.
+        # Older files have a counter, and names that begin with `module`.
         averaged.pop("n_averaged", None)
         self.averaged.load_state_dict(
             {name.removeprefix("module."): tensor for name, tensor in averaged.items()}
@@ -145,12 +145,12 @@ class Run:
         return min(1.0, max(epochs, minutes))
 
     def count_time(self) -> None:
-        """Add the time since the last call: steps, waiting for pictures, and evaluation alike."""
+        """Add the time since the last call, including waits for pictures and validation."""
         before, self._now = self._now, time.monotonic()
         self.seconds += self._now - before
 
 
-# What torch.load and load_state_dict raise on a file that is torn or somebody else's.
+# Errors of torch.load and load_state_dict for a file that is incomplete or of another program.
 _DAMAGE = (EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError)
 _COUNTERS = (
     "step",
@@ -164,7 +164,7 @@ _COUNTERS = (
 
 
 class averaged_weights:  # noqa: N801  (a context manager, used like a function)
-    """Within the block the model has its averaged weights; after it, its own again."""
+    """Use the averaged weights in the model within this block."""
 
     def __init__(self, run: Run) -> None:
         self.run = run

@@ -1,11 +1,11 @@
-"""Training, on one page: epochs of steps, judged on pictures held out.
+"""Trains a model: epochs of steps, validated on held-out pictures.
 
 A run is a folder. state.pt holds everything a later run needs to go on (weights, averages,
 optimizer, position in the data); model.safetensors is the best model so far, ready for use. Both
-are replaced in one step, so that a run can be stopped at any line: killed, it goes on from the last
-state that was saved at the end of an epoch, and stopped on request, after the last batch done.
-Chance depends only on the seed and the position in the data, so a resumed run sees what it would
-have seen.
+are replaced in one step, so a run can be stopped at any time: after a kill it continues from the
+last state saved at the end of an epoch, after a stop on request from the last finished batch.
+Random numbers depend only on the seed and the position in the data, so a resumed run sees the same
+pictures and crops as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def train(
 ) -> Path:
     """Train on a folder of labeled pictures; returns the path of the best model file.
 
-    command: the shell line that asked for it, for the closing page. Processes that torchrun has
-    started train one model together. Raises ConfigError, DataError, ModelError, and Interrupted
+    command: the shell command, for the report. Processes started by torchrun train one model
+    together. Raises ConfigError, DataError, ModelError, and Interrupted
     once `stop` is set and the state is saved.
     """
     stop = stop or Event()
@@ -97,17 +97,17 @@ def _open_run(
 ) -> Run:
     if state_path.exists():
         run = Run.load(state_path, settings, team.device, epoch_batches)
-        log.info("going on after %d pictures, epoch %d", run.pictures_seen, run.epoch + 1)
+        log.info("continuing after %d pictures, epoch %d", run.pictures_seen, run.epoch + 1)
         return run
     if resume:
-        log.info("%s: no run to go on with, starting a new one", state_path.parent)
+        log.info("%s: no run to continue, starting a new one", state_path.parent)
     torch.manual_seed(settings.seed)
     model, origin = starting_model(settings, samples), origin_of(settings)
     return Run(model, settings, team.device, epoch_batches, origin=origin)
 
 
 def collect_for(settings: TrainSettings, folder: Path, stop: Event | None = None) -> Collection:
-    """The pictures of a folder as a run with these settings sees them. Raises DataError."""
+    """The pictures of a folder that a run with these settings uses. Raises DataError."""
     cache_folder = settings.cache_folder and settings.cache_folder.expanduser()
     return collect(
         folder,
@@ -127,7 +127,7 @@ def _user_caches() -> Path:
 
 
 def _check_writable(run_folder: Path) -> None:
-    """Better now than when the first epoch is to be saved, perhaps hours later."""
+    """Raises ConfigError if the folder cannot be written to, before hours of training."""
     try:
         run_folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=run_folder):

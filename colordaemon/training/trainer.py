@@ -1,4 +1,4 @@
-"""A run taken through its epochs, step by step."""
+"""Runs the steps and epochs of training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WARM_UP_STEPS = 200
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was taken, on the device. loss, length (of the gradient): scalars."""
+    """The result of a step, on the device. loss, length (of the gradient): scalars."""
 
     number: int
     epoch: int
@@ -40,7 +40,7 @@ class Step:
 
 
 class Trainer:
-    """Takes a run through its epochs, as one of a team; closing it ends its loader.
+    """Runs the epochs of a run, as one of the team's processes; `close` ends its loader.
 
     Nothing in a step waits for the device. Whether a gradient was a number is asked one step late,
     while the next one is computed, and always before a state is saved; no parameter has moved then.
@@ -69,7 +69,7 @@ class Trainer:
         self._batches.close()
 
     def finish_epoch(self) -> bool:
-        """The rest of an epoch, or as much of it as its time allows; False if a stop is wanted."""
+        """Run the rest of an epoch, or as much as the time limit allows; False after a stop."""
         run, team = self.run, self.team
         began = said = time.monotonic()
         seen_before = run.pictures_seen
@@ -93,7 +93,7 @@ class Trainer:
         share = learning_rate_share(run.step, progress, run.settings.schedule)
         for group in run.optimizer.param_groups:
             group["lr"] = group["base_lr"] * share
-        # Another one for every process and step, and the same when a step is run again.
+        # Differs for every process and step, and is the same when a step is repeated.
         seed = (run.settings.seed << 40) + (self.team.rank << 32) + run.step
         self._chance.manual_seed(seed % 2**63)
         loss, heads = self.objective(self._model, gray, truth, progress, self._chance)
@@ -126,7 +126,7 @@ class Trainer:
 def learning_rate_share(
     step: int, progress: float, schedule: Literal["plateau", "cosine"] = "plateau"
 ) -> float:
-    """Share of the full learning rate, after a short climb.
+    """Share of the full learning rate, after a short warm-up.
 
     plateau: a long plain and a fall to zero at the end, so that a run may be ended or prolonged at
     any time. cosine: half a cosine from one to zero over the whole run.

@@ -1,4 +1,4 @@
-"""The decoding of a model, chosen on held-out pictures by error and by colorfulness.
+"""Chooses the decoding of a model on held-out pictures, by error and colorfulness.
 
 Mean error alone picks the palest colors that pay: where a network is in doubt, brown is the safest
 bet. So first the heads are mixed (temperature, share of the bins) for the least ΔE@70, which is
@@ -24,12 +24,12 @@ from colordaemon.evaluation.scores import chroma_factor
 from colordaemon.network.model import Decoding, Heads, annealed_mean, certainty
 
 TEMPERATURES = (0.2, 0.25, 0.3, 0.38, 0.5, 0.65, 0.8, 1.0)
-CERTAINTIES = (0.0, 0.1, 0.2, 0.3)  # from which the bins have a share
+CERTAINTIES = (0.0, 0.1, 0.2, 0.3)  # at which the bins begin to have a share
 # More brings more colorfulness, but by making stronger what is strong already: at 1.3 a wrong patch
 # of blue on a plain background glowed, and faces came out 16 % too strong.
 EXPONENTS = (1.0, 1.1, 1.2)
 CHROMA_SHARES = tuple(share / 100 for share in range(20, 125, 5))  # of the truth's mean chroma
-GAINS = (0.5, 2.0)  # beyond, noise would be blown up
+GAINS = (0.5, 2.0)  # outside, noise would be amplified
 TOLERANCE = 1.03  # of the least mean CIEDE2000
 MOST_BLOTS = 0.04  # share of pixels
 
@@ -43,7 +43,7 @@ class Tuned:
 
 
 class Tuning:
-    """Collects what the heads said of pictures, and tries decodings on it.
+    """Collects the outputs of the heads for pictures, and tries decodings on them.
 
     shares: of the bins, see `losses.BIN_SHARES`.
     """
@@ -70,7 +70,7 @@ class Tuning:
                 annealed.append(_sampled(mean))
 
     def best(self) -> Tuned:
-        """The decoding that is to be used, and how good its mixture of the heads is."""
+        """The best decoding, and how good its mixture of the heads is."""
         truth = torch.cat(self._truths)
         said, sure = torch.cat(self._said), torch.cat(self._sure)
         best, least, mixed = Decoding(), math.inf, said
@@ -101,7 +101,7 @@ class Tuning:
 
 
 def _sampled(x: Tensor) -> Tensor:
-    """Every fourth pixel tells as much, sooner."""
+    """Only every fourth pixel, which is as good and faster."""
     return x[..., ::2, ::2]
 
 
@@ -115,7 +115,7 @@ def _delta_e(ab: Tensor, truth: Tensor) -> float:
 
 
 def _strongest(mixture: Decoding, ab: Tensor, truth: Tensor) -> Decoding:
-    """The most colorful of the strengths that cost little."""
+    """The most colorful strength whose error is within TOLERANCE."""
     true_chroma = float(chroma(truth[:, 1:]).mean())
     tried = []
     for exponent in EXPONENTS:

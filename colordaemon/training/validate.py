@@ -1,4 +1,4 @@
-"""A model judged on held-out crops, after its decoding was tuned on half of them.
+"""Validates a model on held-out crops, after tuning its decoding on half of them.
 
 Where whole sources are held out, the decoding is tuned on half of their pictures, because what a
 model is asked to color comes from none of its sources either. What is reported comes from pictures
@@ -25,14 +25,14 @@ from colordaemon.pictures.loader import to_gray_and_ab
 from colordaemon.training.losses import BIN_SHARES, Loss, TrueColor
 from colordaemon.training.tuning import Tuning
 
-FEWEST = 20  # pictures; what is tuned on fewer is mostly chance
+FEWEST = 20  # pictures; tuning on fewer is mostly chance
 
 AnyPicture = TypeVar("AnyPicture")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured on some pictures, none of which the decoding was tuned on.
+    """Scores of pictures that the decoding was not tuned on.
 
     loss: of undamaged pictures. delta_e, gray_delta_e: mean CIEDE2000 of the output and of leaving
     all gray. colorfulness: mean of Hasler & Süsstrunk 2003. blots: see `metrics.blots`.
@@ -117,7 +117,7 @@ def tunes(unseen: Sequence[object] | Tensor) -> bool:
 
 
 def reporting_half(pictures: Sequence[AnyPicture]) -> Sequence[AnyPicture]:
-    """The pictures that have no say in the decoding; a single picture serves both halves."""
+    """The pictures that the decoding is not tuned on; a single picture serves as both halves."""
     return pictures[1::2] or pictures
 
 

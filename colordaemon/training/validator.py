@@ -1,4 +1,4 @@
-"""What the leading process does after each epoch of a run, and at its end: judge and report."""
+"""Validates and reports after each epoch and at the end of a run, in the leading process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STATE, MODEL = "state.pt", "model.safetensors"  # in a run's folder
 
 
 class Validator:
-    """Judges a run after each epoch, reports it, and keeps its best model and its state."""
+    """Validates a run after each epoch, logs it, and saves its best model and its state."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Validator:
         log.info("%s", self._log.last_line)
 
     def close_run(self, command: str, stop: Event) -> None:
-        """Judge the best model as it will be used, and write report.html, model-card.md and
+        """Evaluate the best model as it will be used, and write report.html, model-card.md and
         worst-best.png into the run's folder, or say why not.
 
         The model is safe on disk before this begins. Whatever fails here is logged and takes
@@ -84,7 +84,7 @@ class Validator:
         try:
             outcome = self._judge(command, stop)
             for name, render in (("report.html", page), ("model-card.md", model_card)):
-                # Bytes in a name that are no text cannot be written as text either.
+                # A name that is not UTF-8 cannot be written as text.
                 text = render(outcome).encode(errors="backslashreplace")
                 replace_file(self._folder / name, text)
         except (ColordaemonError, OSError) as error:
@@ -92,7 +92,7 @@ class Validator:
         except Exception:  # hours of training are worth more than a page about them
             log.exception("%s", unfinished)
         else:
-            log.info("%s tells how it went", self._folder / "report.html")
+            log.info("the report is %s", self._folder / "report.html")
 
     def _judge(self, command: str, stop: Event) -> Outcome:
         run = self._run
@@ -102,7 +102,7 @@ class Validator:
 
         def evaluate(samples: Sequence[CollectedPicture], what: str) -> Evaluation:
             pictures = reported(samples, run.settings.report_pictures)
-            log.info("judging the best model on %d %s", len(pictures), what)
+            log.info("evaluating the best model on %d %s", len(pictures), what)
             models = [(THIS_MODEL, colorizer)]
             return evaluate_pictures(pictures, models, stop=stop)
 
