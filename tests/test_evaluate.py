@@ -302,14 +302,14 @@ def test_nothing_to_evaluate_is_an_error_that_says_why(
 def test_a_model_is_missed_before_any_picture_is_read(tmp_path: Path) -> None:
     settings = command.ModelSettings(file=tmp_path / "none.safetensors", device="cpu")
     with pytest.raises(ModelError, match="no such model file"):
-        command.judge(tmp_path / "nowhere", settings)
+        command.evaluate_folder(tmp_path / "nowhere", settings)
 
 
 def test_a_place_that_cannot_be_written_to_is_found_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings = command.ModelSettings(device="cpu")
     with pytest.raises(ConfigError, match="results cannot be written here"):
-        command.judge(tmp_path, settings, output=tmp_path / "file" / "out")
+        command.evaluate_folder(tmp_path, settings, output=tmp_path / "file" / "out")
 
 
 # What is shown

@@ -24,10 +24,10 @@ from colordaemon.color import rgb_to_lab
 from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError
 from colordaemon.evaluation import film_tables
-from colordaemon.evaluation.film_command import screen
+from colordaemon.evaluation.film_command import evaluate_films
 from colordaemon.evaluation.film_strip import EvenSample, Strip, paint
 from colordaemon.evaluation.film_truth import ColorFrame, color_frames, open_clip, true_lab
-from colordaemon.evaluation.films import FilmTable, screen_clip
+from colordaemon.evaluation.films import FilmTable, evaluate_film
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.orientation import Orientation
 from colordaemon.media.probe import probe_film
@@ -59,7 +59,7 @@ def color_film(path: Path, count: int = 6, pix_fmt: str = "yuv444p", **options: 
 
 
 def table_of(path: Path, colorizer: Any = None, **options: Any) -> FilmTable:
-    return screen_clip(open_clip(path), colorizer or Painter(), **options)
+    return evaluate_film(open_clip(path), colorizer or Painter(), **options)
 
 
 def frames_of(path: Path, seconds: float | None = None) -> list[ColorFrame]:
@@ -185,7 +185,7 @@ def test_a_stop_ends_a_screening_and_leaves_no_half_film(tmp_path: Path, model: 
     path, stop = color_film(tmp_path / "film.mp4"), Event()
     stop.set()
     with pytest.raises(Interrupted, match=r"film\.mp4: stopped after 0 frames"):
-        screen([path], settings(model), output=tmp_path / "out", stop=stop)
+        evaluate_films([path], settings(model), output=tmp_path / "out", stop=stop)
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -196,7 +196,7 @@ def settings(model: Path) -> ModelSettings:
 def test_films_whose_results_would_have_one_name_are_refused(tmp_path: Path) -> None:
     clips = [tmp_path / "a" / "film.mp4", tmp_path / "b" / "film.mkv"]
     with pytest.raises(ConfigError, match=r"film\.mkv: results would be called as those of"):
-        screen(clips, ModelSettings(device="cpu"), output=tmp_path / "out")
+        evaluate_films(clips, ModelSettings(device="cpu"), output=tmp_path / "out")
 
 
 # What is drawn

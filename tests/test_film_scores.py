@@ -25,7 +25,7 @@ from colordaemon.evaluation.film_scores import (
     mean_rows,
 )
 from colordaemon.evaluation.film_truth import ColorFrame
-from colordaemon.evaluation.films import Colors, FilmTable, Screening
+from colordaemon.evaluation.films import Colors, FilmEvaluation, FilmTable
 from colordaemon.evaluation.metrics import delta_e_2000
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample
 
@@ -287,7 +287,7 @@ def screened(
     frames: list[ColorFrame], guesses: list[np.ndarray]
 ) -> tuple[FilmTable, dict[str, FilmRow], list[tuple[int, Colors]]]:
     told: list[tuple[int, Colors]] = []
-    screening = Screening(lambda frame, ab: told.append((frame.pts, ab)))
+    screening = FilmEvaluation(lambda frame, ab: told.append((frame.pts, ab)))
     for frame, ab in zip(frames, guesses, strict=True):
         screening.feed(frame, Sample(frame.luma, ab, np.ones(ab.shape[1:], np.float32)))
     table = screening.finish("clip")
@@ -334,7 +334,7 @@ def test_every_frame_is_scored_once_and_in_order_however_long_smoothing_waits() 
 
 
 def test_no_more_frames_wait_than_smoothing_looks_ahead() -> None:
-    screening, fed = Screening(), deque(still(200))
+    screening, fed = FilmEvaluation(), deque(still(200))
     known = [weakref.ref(frame) for frame in fed]
     while fed:
         frame = fed.popleft()

@@ -228,7 +228,7 @@ def test_a_cache_that_is_not_sound_is_made_anew_aloud(
     look(folder, cache_folder)
     damage(cache_folder)
     assert_sound(folder, look(folder, cache_folder))
-    assert f"{cache_folder}: the cache is made anew" in caplog.text
+    assert f"{cache_folder}: rebuilding the cache" in caplog.text
     assert len(decoded) == 2 * COUNT
     assert_sound(folder, look(folder, cache_folder))
     assert len(decoded) == 2 * COUNT
@@ -370,7 +370,7 @@ def test_a_killed_look_leaves_a_sound_cache_or_none(
         assert kept == 0 or (cache_folder / "index").exists()
     assert_sound(folder, look(folder, cache_folder))
     assert len(decoded) < COUNT
-    assert "made anew" not in caplog.text
+    assert "rebuilding the cache" not in caplog.text
 
 
 def test_two_processes_at_once_decode_each_picture_once(folder: Path, cache_folder: Path) -> None:

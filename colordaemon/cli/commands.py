@@ -253,9 +253,9 @@ def evaluate(
         )
         if films:
             from colordaemon.evaluation import film_tables
-            from colordaemon.evaluation.film_command import screen
+            from colordaemon.evaluation.film_command import evaluate_films
 
-            tables = screen(
+            tables = evaluate_films(
                 paths,
                 settings.model,
                 seconds=seconds,
@@ -266,10 +266,10 @@ def evaluate(
             )
             film_tables.show(tables, Console())
             return
-        from colordaemon.evaluation.command import judge
+        from colordaemon.evaluation.command import evaluate_folder
         from colordaemon.evaluation.tables import show
 
-        evaluation = judge(
+        evaluation = evaluate_folder(
             paths[0],
             settings.model,
             against=against,

@@ -1,1 +1,1 @@
-"""How good the colors of pictures and films are, where the true ones are known."""
+"""Measures how good the colors of pictures and films are, if the true ones are known."""

@@ -19,7 +19,7 @@ from colordaemon.pictures.dataset import fingerprint
 log = logging.getLogger(__name__)
 
 
-def judge(
+def evaluate_folder(
     folder: Path,
     settings: ModelSettings,
     *,
@@ -88,7 +88,7 @@ def open_model(file: Path | None, settings: ModelSettings) -> Colorizer:
 
 
 def make_folder(path: Path | None) -> None:
-    """Better now than when an hour of scores is to be saved."""
+    """Raises ConfigError if the files cannot be written, before an hour of work."""
     try:
         if path:
             path.mkdir(parents=True, exist_ok=True)

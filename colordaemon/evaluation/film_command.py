@@ -1,4 +1,4 @@
-"""`colordaemon evaluate CLIP…`: look at all films, open the model, screen them, write results."""
+"""`colordaemon evaluate CLIP…`: probe all films, load the model, evaluate them, write results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from colordaemon.evaluation.command import make_folder, open_model
 from colordaemon.evaluation.film_scores import mean_rows
 from colordaemon.evaluation.film_strip import Strip
 from colordaemon.evaluation.film_truth import open_clip
-from colordaemon.evaluation.films import FilmTable, screen_clip
+from colordaemon.evaluation.films import FilmTable, evaluate_film
 from colordaemon.evaluation.tables import save_json
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.checkpoint import BUNDLED
@@ -24,7 +24,7 @@ from colordaemon.network.colorizer import Colorizer
 log = logging.getLogger(__name__)
 
 
-def screen(
+def evaluate_films(
     clips: Sequence[Path],
     settings: ModelSettings,
     *,
@@ -34,7 +34,7 @@ def screen(
     output: Path | None = None,
     stop: Event | None = None,
 ) -> list[FilmTable]:
-    """Evaluate the model of `settings` and every way of smoothing on films in color.
+    """Evaluate the model of `settings` with every smoothing mode on films in color.
 
     seconds: how much of each film. json_file: gets every number. output: a folder that gets, for
     each film, another with the ways side by side, and a contact sheet. Every film is looked at
@@ -49,7 +49,7 @@ def screen(
     colorizer = open_model(settings.file, settings)
     log.info("%d films, %s", len(infos), colorizer)
     tables = [
-        _screen(info, colorizer, seconds, damaged_percent, output, stop or Event())
+        _evaluate(info, colorizer, seconds, damaged_percent, output, stop or Event())
         for info in infos
     ]
     if json_file:
@@ -65,7 +65,7 @@ def screen(
     return tables
 
 
-def _screen(
+def _evaluate(
     info: FilmInfo,
     colorizer: Colorizer,
     seconds: float | None,
@@ -75,7 +75,7 @@ def _screen(
 ) -> FilmTable:
     with ExitStack() as files:
         strip = files.enter_context(Strip(output, info)) if output else None
-        return screen_clip(
+        return evaluate_film(
             info,
             colorizer,
             seconds=seconds,
@@ -86,7 +86,7 @@ def _screen(
 
 
 def _check_names(clips: Sequence[Path]) -> None:
-    """Results are called by the films, so those must have names of their own."""
+    """Raises DataError for films of the same name, since results are named after them."""
     first: dict[str, Path] = {}
     for clip in clips:
         other = first.setdefault(clip.stem, clip)

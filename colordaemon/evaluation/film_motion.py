@@ -1,9 +1,9 @@
 """Where each pixel of a frame was in the frame before, and whether it could be seen there.
 
-The judge must not share the mistakes of what it judges. Smoothing follows DIS in its fastest preset
-at the size of ab; here its medium preset runs at the size of the gray, twice as large, where it
-descends to finer patches and refines them (Kroeger et al. 2016, table 1). Farnebäck's flow would be
-stranger still, but its windows blur the outlines of things: of a textured square that moved 8 px
+The measurement must not have the errors of what it measures. Smoothing follows DIS in its fastest
+preset at the size of ab; here its medium preset runs at the size of the gray, twice as large, where
+it descends to finer patches and refines them (Kroeger et al. 2016, table 1). Farnebäck's flow would
+be stranger still, but its windows blur the outlines of things: of a textured square that moved 8 px
 it called over four times the pixels uncovered that were, this one a good two.
 """
 

@@ -1,4 +1,4 @@
-"""One way of coloring a film beside the truth, summed up frame by frame as a row of scores.
+"""Scores one way of coloring a film against the truth, frame by frame, as a row of a table.
 
 No score stands alone: whatever is averaged long enough is calm (warp error), pale output comes near
 the truth (ΔE), gray ghosts little. Only together do they tell calm from smeared.

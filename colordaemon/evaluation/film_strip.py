@@ -1,4 +1,4 @@
-"""Ways of coloring a film side by side, to look at: a film of its own and a contact sheet."""
+"""Shows ways of coloring a film side by side: as a film and as a contact sheet."""
 
 from __future__ import annotations
 

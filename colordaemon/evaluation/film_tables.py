@@ -1,4 +1,4 @@
-"""What a screening of films looks like as text."""
+"""Prints an evaluation of films as text."""
 
 from __future__ import annotations
 

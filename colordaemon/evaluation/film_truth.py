@@ -1,4 +1,4 @@
-"""A film in color, seen twice: gray as the network gets it, and the true color that it had.
+"""Reads a film in color: gray as the network gets it, and its true color.
 
 Both come from one decoding. The truth is the frame's own chroma, area-shrunk to the size of the
 gray and turned to Lab there, then area-averaged to the grid that a network's ab has, half as large.

@@ -1,4 +1,4 @@
-"""All ways of smoothing a film side by side, from one pass of the network over it.
+"""Evaluates all smoothing modes on a film, from one pass of the network over it.
 
 Guesses are handed to every smoother as they come, and a frame is scored as soon as the slowest of
 them is done with it. So nothing is kept but what smoothing itself looks ahead, some 100 frames, and
@@ -72,7 +72,7 @@ class _Way:
         self.seconds += time.perf_counter() - start
 
 
-class Screening:
+class FilmEvaluation:
     """Fed a film's frames with the network's guesses; scores each as soon as it can."""
 
     def __init__(self, on_frame: OnFrame = lambda frame, colors: None) -> None:
@@ -93,7 +93,7 @@ class Screening:
         self._score()
 
     def finish(self, clip: str) -> FilmTable:
-        """The scores of all that was fed, as if nothing more were to come."""
+        """The scores of all frames that were fed."""
         for way in self._ways.values():
             way.finish()
         self._score()
@@ -120,7 +120,7 @@ class Screening:
             self._size = truth.shape[1], truth.shape[2]
 
 
-def screen_clip(
+def evaluate_film(
     info: FilmInfo,
     colorizer: Colorizer,
     *,
@@ -134,7 +134,7 @@ def screen_clip(
     seconds: how much of it, None for all. on_frame: given every frame, in order, with what became
     of it. Raises MediaError, and Interrupted once `stop` is set.
     """
-    screening, said, colored = Screening(on_frame), time.monotonic(), 0
+    screening, said, colored = FilmEvaluation(on_frame), time.monotonic(), 0
     with FilmReader(info, damaged_percent=damaged_percent) as reader:
         for batch in _batches(color_frames(reader, colorizer, seconds), colorizer.batch_size):
             if stop is not None and stop.is_set():

@@ -1,4 +1,4 @@
-"""How far predicted color is from the truth: pure functions on pictures, and a sum over many."""
+"""Metrics of predicted color against the truth, for batches of pictures, and their mean."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def chroma(ab: Tensor) -> Tensor:
 
 
 def blots(ab: Tensor, truth: Tensor) -> Tensor:
-    """(N, 2, h, w) twice to (N,) share of pixels with a color that has no business there: its
+    """(N, 2, h, w) twice to (N,) share of pixels that are blots: their
     chroma is above BLOT_CHROMA and above twice the truth's."""
     strengths, true = (torch.linalg.vector_norm(x, dim=1) for x in (ab, truth))
     blotted: Tensor = (strengths > BLOT_CHROMA) & (strengths > 2 * true)

@@ -1,6 +1,6 @@
-"""How well models color pictures whose color is known: strip it, color them again, compare.
+"""Evaluates models on color pictures: strip the color, color them again, compare.
 
-Two passes, because ΔE@70 needs the mean chroma of all outputs before it can judge the first one.
+Two passes, because ΔE@70 needs the mean chroma of all outputs before it can score the first one.
 The first runs the networks, as for results, and keeps what they say on disk; running them twice
 would double the time. The second reads the pictures again, which is cheap, and scores them. Memory
 does not grow with the number of pictures.
@@ -187,7 +187,7 @@ def one_thread() -> Iterator[None]:
 
 
 class _Watch:
-    """Says now and then how far an evaluation is, and ends it once a stop is asked for."""
+    """Logs the progress of an evaluation, and ends it when a stop is requested."""
 
     def __init__(self, total: int, stop: Event) -> None:
         self.total, self.stop = total, stop

@@ -1,4 +1,4 @@
-"""What a network says of many pictures, kept in a temporary file instead of memory.
+"""Keeps a network's output for many pictures in a temporary file instead of memory.
 
 Float16, at the network's own size: 65 kB for a square picture at 256 px, so 3 GB for 50,000. Its
 rounding, 0.03 ab units at the most, is far below what any score shows.

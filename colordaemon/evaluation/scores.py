@@ -1,4 +1,4 @@
-"""One way of coloring beside the truth: compared picture by picture, summed up as a row of scores.
+"""Scores one way of coloring against the truth, picture by picture, as a row of a table.
 
 Pictures are compared at a bounded size, so that a shelf of large photos takes no longer than it has
 to: the truth is area-shrunk to a short side of at most 256 px, and the ab of a network, which never
@@ -89,7 +89,7 @@ class RowSum:
         self._auc = AucSum()
 
     def add(self, ab: Tensor, truth: Truth) -> float:
-        """Take in a picture, ab (1, 2, h, w) Lab units; returns its mean CIEDE2000."""
+        """Add a picture, ab (1, 2, h, w) Lab units; returns its mean CIEDE2000."""
         lab = torch.cat((truth.lab[:, :1], ab), dim=1)
         rgb = lab_to_rgb(lab).clamp(0, 1)
         scaled = torch.cat((truth.lab[:, :1], ab * (self.factor or 0.0)), dim=1)
@@ -111,7 +111,7 @@ class RowSum:
         return measured[3].item()
 
     def merge(self, other: RowSum) -> None:
-        """Take in the pictures of another sum of the same way."""
+        """Add the pictures of another sum of the same way."""
         self._sums += other._sums
         self._auc.merge(other._auc)
         self.count += other.count
@@ -213,7 +213,7 @@ class AucSum:
         self._areas += torch.bincount(bins, earned, minlength=_AUC_LINE**2).cpu()
 
     def merge(self, other: AucSum) -> None:
-        """Take in what another sum has collected."""
+        """Add what another sum has collected."""
         self._shares += other._shares
         self._areas += other._areas
 

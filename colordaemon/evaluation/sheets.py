@@ -1,4 +1,4 @@
-"""The worst, the middling and the best pictures of an evaluation on one sheet, to look at."""
+"""Draws the worst, median and best pictures of an evaluation on one sheet."""
 
 from __future__ import annotations
 

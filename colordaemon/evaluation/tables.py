@@ -1,4 +1,4 @@
-"""An evaluation to read: tables for a terminal or a text file, and JSON for programs."""
+"""Prints an evaluation as tables for a terminal or a text file, and as JSON for programs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Color pictures to learn from and to be judged by."""
+"""Color pictures for training and evaluation."""

@@ -1,7 +1,7 @@
-"""Decoded pictures on disk, so that each is decoded once.
+"""A cache of decoded pictures on disk, so that each is decoded once.
 
 A cache is a folder with `pixels.XXXX`, the pictures' pixels one after the other, and `index`, which
-says what lies where and begins with a checksum of itself. Pixels are only ever appended and reach
+says where each is and begins with its own checksum. Pixels are only ever appended and reach
 the disk before the index that names them; the index is replaced in one step. So after a kill or a
 power cut:
 
@@ -40,13 +40,13 @@ from colordaemon.pictures.statistics import Statistics
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # another one when pixels or figures are made otherwise: old caches are made anew
+VERSION = 1  # raise it when pixels or figures change: old caches are rebuilt then
 FREE_BYTES = 10**9  # left on the disk: the run itself has to be saved too
 
 
 @dataclass(frozen=True)
 class CachedPixels:
-    """Where the pixels of a picture lie, (height, width, 3) uint8."""
+    """Where the pixels of a picture are, (height, width, 3) uint8."""
 
     path: Path
     offset: int
@@ -68,13 +68,13 @@ class CachedPixels:
 
 @cache
 def _open(path: Path) -> int:
-    """One descriptor for a process and its forks, which pread allows: it has no position."""
+    """Open a file once for a process and its forks: pread needs no position of its own."""
     return os.open(path, os.O_RDONLY)
 
 
 @dataclass(frozen=True)
 class CachedPicture:
-    """What is known of a picture as long as its file has this stamp; pixels may lie elsewhere."""
+    """What is known of a picture while its file has this stamp; its pixels may not be cached."""
 
     stamp: str
     statistics: Statistics
@@ -101,7 +101,7 @@ class Cache:
     def add(
         self, address: str, stamp: str, statistics: Statistics, pixels: np.ndarray
     ) -> CachedPicture:
-        """Remember a picture: pixels (H, W, 3) uint8. Raises OSError when the disk is full."""
+        """Add a picture: pixels (H, W, 3) uint8. Raises OSError when the disk is full."""
         if shutil.disk_usage(self.folder).free < FREE_BYTES + pixels.nbytes:
             raise OSError(errno.ENOSPC, f"less than {FREE_BYTES / 1e9:.1f} GB are free")
         place = CachedPixels(self._pixels, self.length, *pixels.shape[:2])
@@ -111,7 +111,7 @@ class Cache:
         return self.entries[address]
 
     def save(self) -> None:
-        """Make what was added since the last time survive."""
+        """Flush what was added since the last call to the disk."""
         if self.length == self.saved_length:
             return
         self._file.flush()
@@ -133,7 +133,7 @@ class Cache:
         _open(self._pixels)  # for readers: the next writer may make the cache anew and delete this
 
     def _load(self) -> None:
-        """Take over what is there and sound; otherwise stay empty, and say why."""
+        """Load the existing cache if it is intact; otherwise start empty, and log why."""
         try:
             index = json.loads(_verified((self.folder / "index").read_bytes()))
             if index["version"] != VERSION:
@@ -146,13 +146,13 @@ class Cache:
         except FileNotFoundError as error:
             if error.filename and Path(error.filename).name == "index":
                 return  # a new cache
-            log.warning("%s: the cache is made anew, it has lost its pixels", self.folder)
+            log.warning("%s: rebuilding the cache: its pixels are missing", self.folder)
             return
         except ValueError as error:
-            log.warning("%s: the cache is made anew: %s", self.folder, error)
+            log.warning("%s: rebuilding the cache: %s", self.folder, error)
             return
         if length > 2 * sum(_bytes(entry) for entry in entries.values()):
-            log.info("%s: the cache is made anew, most of its pictures have changed", self.folder)
+            log.info("%s: rebuilding the cache: most of its pictures have changed", self.folder)
             return
         self._pixels, self.entries = pixels, entries
         self.length = self.saved_length = length
@@ -160,7 +160,7 @@ class Cache:
 
 @contextmanager
 def locked(folder: Path, stop: Event) -> Iterator[None]:
-    """Hold the only right to write a cache, made if missing. Raises OSError, and Interrupted.
+    """Lock a cache for writing; makes it if missing. Raises OSError, and Interrupted.
 
     The right ends with the process, however that ends.
     """
@@ -170,7 +170,7 @@ def locked(folder: Path, stop: Event) -> Iterator[None]:
         said = False
         while not _try_lock(lock):
             if not said:
-                log.info("%s: waiting for another process to look at the pictures", folder)
+                log.info("%s: waiting for another process to read the pictures", folder)
             said = True
             if stop.wait(0.2):
                 raise Interrupted("stopped while another process looked at the pictures")

@@ -1,4 +1,4 @@
-"""The pictures that a run trains on: what is left out and why, what is held out."""
+"""Selects the pictures of a run: which are trained on, held out, or left out and why."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Collection:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of names, contents and sides, to tell later what a model was trained on."""
+        """A hash of names, contents and sides, to identify later what a model was trained on."""
         digest = hashlib.sha256()
         for samples in (self.training, self.validation, self.unseen):
             for sample in samples:
@@ -151,7 +151,7 @@ class Collection:
         return "\n".join(lines) + "\n"
 
     def log_summary(self) -> None:
-        """What is left and what is not, in a few lines."""
+        """Log what is used and what is left out, in a few lines."""
         for label, count in self.counts().items():
             log.info("%s: %d to train on, %d held out", label, count.training, count.validation)
             if not count.training or not count.validation:
@@ -183,7 +183,7 @@ def collect(
     cache_folder: Path | None = None,
     stop: Event | None = None,
 ) -> Collection:
-    """Look at every picture of a folder, decoding those that its cache does not know.
+    """Check every picture of a folder, and decode those that are not in its cache.
 
     subset: one label to keep. held_out: share of names, 0..1, for validation. held_out_sources: see
     `sources`; their pictures are for judging alone. side: pixels that the short side is shrunk to.
@@ -239,7 +239,7 @@ def collect(
 def _sort_out(
     pictures: Sequence[Picture], entries: Sequence[CachedPicture]
 ) -> tuple[dict[int, Dropped], list[int]]:
-    """What is left out for its own sake, by index; indices of the others."""
+    """Pictures that are left out by themselves, by index; indices of the others."""
     dropped, colorful = {}, []
     for index, (picture, entry) in enumerate(zip(pictures, entries, strict=True)):
         statistics = entry.statistics

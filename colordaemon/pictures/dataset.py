@@ -44,8 +44,8 @@ class Picture:
     archive: bool
 
     def read(self) -> bytes:
-        """Its bytes. Raises OSError also for more of them than any picture has, whose memory
-        would be missed; and what zipfile raises for a damaged shard."""
+        """Its bytes. Raises OSError, also if it is larger than MOST_BYTES, and what zipfile raises
+        for a damaged shard."""
         shard = _open_shard(self.path, os.getpid()) if self.archive else None
         size = shard.getinfo(self.name).file_size if shard else self.path.stat().st_size
         if size > MOST_BYTES:
@@ -59,7 +59,7 @@ class Picture:
         return f"{self.path.name}:{self.name}" if self.archive else self.name
 
     def stamp(self) -> str:
-        """Another one whenever the file has changed: size and time, in a shard its checksum too."""
+        """Changes whenever the file changes: size and time, in a shard its checksum too."""
         status = self.path.stat()
         stamp = f"{status.st_size}-{status.st_mtime_ns}"
         if not self.archive:
@@ -120,12 +120,12 @@ def _files(folder: Path) -> Iterator[Picture]:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a file is a system's own note, such as the ._x.jpg that macOS puts into zips."""
+    """Whether a file belongs to the system, such as the ._x.jpg that macOS puts into zips."""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def _warn_of_others(folder: Path, files: Sequence[Picture]) -> None:
-    """Name the files that training ignores."""
+    """Log the files that training ignores."""
     ignored = [f.name for f in files if not (_is_picture(f.name) or is_table(f.name))]
     outside = [file.name for file in files if not file.label and _is_picture(file.name)]
     for names, what in ((ignored, "not a picture"), (outside, "not in a label's folder")):
@@ -184,7 +184,7 @@ def is_held_out(name: str, share: float) -> bool:
 
 
 def lot(name: str) -> float:
-    """A number in 0..1 that a picture draws by its name alone."""
+    """A number in 0..1 that depends only on a picture's name."""
     digest = hashlib.blake2b(_bytes(name), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 

@@ -1,4 +1,4 @@
-"""Encoded pictures to pixels, no more of them than training needs."""
+"""Decodes pictures, no larger than training needs them."""
 
 from __future__ import annotations
 

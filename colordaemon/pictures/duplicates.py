@@ -1,4 +1,4 @@
-"""Pictures that show the same thing, found without comparing each with each.
+"""Finds near-duplicates without comparing every picture with every other.
 
 Two are near-duplicates when their difference hashes differ in few bits, which is quick to search
 for, and their thumbnails agree, which tells. Measured on 50,479 photos of public collections: most

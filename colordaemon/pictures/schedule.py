@@ -1,4 +1,4 @@
-"""Which picture is shown at which place of which epoch.
+"""Decides which picture comes at which place of which epoch.
 
 Every source of pictures is a deck of cards: it is shuffled, dealt to the last card, and shuffled
 anew, so that each of its pictures is seen as often as any other, however long an epoch is. How many

@@ -1,4 +1,4 @@
-"""What one look at a picture tells: how colorful it is, what it resembles."""
+"""Statistics of one picture: how colorful it is, and hashes to find duplicates."""
 
 from __future__ import annotations
 

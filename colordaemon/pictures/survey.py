@@ -1,4 +1,5 @@
-"""A look at every picture, once: what cannot be read, what is decoded into the cache."""
+"""Reads every picture once: finds those that cannot be read, and decodes the others into the
+cache."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-SAVE_SECONDS = 30.0  # what a kill may cost
+SAVE_SECONDS = 30.0  # of work that a kill may lose
 REPORT_SECONDS = 5.0
 _AHEAD = 32  # encoded or decoded pictures in memory
 # The last three: an entry that left its shard, a compression that Python lacks, a password.
@@ -49,7 +50,7 @@ def survey(
     cache_folder: Path | None,
     stop: Event,
 ) -> list[CachedPicture]:
-    """What there is to know of each picture, in their order.
+    """The statistics of each picture, in their order.
 
     Pictures that the cache does not know yet, or that have changed, are decoded with a short side
     of at most `side` pixels and added to it. Without a cache, or when it cannot be written, this is
