@@ -1,1 +1,1 @@
-"""Photo and film files in and out."""
+"""Reads and writes photo and film files."""

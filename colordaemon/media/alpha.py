@@ -1,4 +1,4 @@
-"""The transparency of films: how opaque each pixel is, beside its color."""
+"""The alpha plane of films: how opaque each pixel is."""
 
 from __future__ import annotations
 

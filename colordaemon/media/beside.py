@@ -1,4 +1,4 @@
-"""What comes with a film's packets and pictures beside the pixels, and what becomes of it."""
+"""Side data of a film's packets and frames, and what happens to it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def side_entries(names: Collection[str], info: FilmInfo, codec: str, container: 
 
 
 def name_of(name: str) -> str:
-    """Side data in words, for messages."""
+    """A description of side data, for messages."""
     return _SIDE_DATA[name][1] if name in _SIDE_DATA else name.lower().replace("_", " ")
 
 

@@ -1,4 +1,4 @@
-"""Captions and the like that travel inside the pictures, out of one film and into another.
+"""Copies captions and similar messages from inside one film's pictures into another's.
 
 EIA-608/708 captions (A/53), the active format description (AFD), timecodes and the metadata of
 HDR10+ are messages beside a coded picture. Decoders hand them out with the frame; encoders get new

@@ -1,5 +1,5 @@
-"""The words of tags that are no UTF-8, as in AVI files of before 2005: in the code page of the
-Windows that wrote them, which no file names.
+"""Decodes tags that are not UTF-8, as in AVI files from before 2005. They are in the code page of
+the Windows that wrote them, which the file does not name.
 
 Japanese in Shift-JIS or EUC-JP shows by itself: every byte fits, and what comes out has kana or
 several of the common characters in a row. Western words that happen to fit have neither: their

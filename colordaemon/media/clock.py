@@ -1,4 +1,4 @@
-"""One steady clock for films whose own clock starts anew or jumps.
+"""Makes the times of a film rise steadily where its own clock restarts or jumps.
 
 Program and transport streams that are joined end to end, as the titles of a DVD or the parts of a
 recording, begin again at some other time. All streams move together there, so that sound stays with

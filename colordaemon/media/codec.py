@@ -1,4 +1,4 @@
-"""Which encoder a film gets, and everything that encoder is told, pinned once per film.
+"""Chooses the encoder of a film and all its options, once per film.
 
 Segments of a film are joined packet by packet, so every one of them has to come from the same
 encoder with the same options and thread count: with different headers x265 decodes no frame at all
@@ -32,8 +32,8 @@ from colordaemon.media.probe import FilmInfo
 THREADS = 4  # enough for 1080p; pinned, because the count may change what an encoder writes
 
 _DEPTHS = (8, 10, 12, 16)
-_USUAL = FilmSettings().codec  # which nobody asked for
-_WITH_ALPHA = frozenset(("prores", "ffv1"))  # that of x265 is read by nobody
+_USUAL = FilmSettings().codec  # used if no codec was asked for
+_WITH_ALPHA = frozenset(("prores", "ffv1"))  # no decoder reads that of x265
 # AVFieldOrder
 _FIELD_ORDERS: dict[FieldOrder, int] = {"progressive": 1, "top first": 2, "bottom first": 3}
 
@@ -153,7 +153,7 @@ class EncoderSettings:
 
 
 def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSettings, list[str]]:
-    """Pin the encoder for a film; also says in words where it differs from what was asked for.
+    """Choose the encoder for a film; also returns remarks where it differs from the settings.
 
     Every choice is opened once, because encoders have limits of their own on sizes and formats.
     Raises ConfigError for options that the encoder does not know (FFmpeg itself ignores those) or

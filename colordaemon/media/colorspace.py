@@ -1,4 +1,4 @@
-"""What a film's color tags mean, what is taken where they say nothing, and what the result says.
+"""A film's color tags: what they mean, what is assumed without them, and the tags of the result.
 
 Numbers are those of ITU-T H.273, which FFmpeg uses too; range and siting are FFmpeg's own.
 """

@@ -1,4 +1,4 @@
-"""How the streams beside the film get into the finished file.
+"""How all streams but the film itself get into the finished file.
 
 PyAV declares a copy only where FFmpeg has a decoder for it and a strict look at the container
 allows it. Much more can be copied: Matroska holds any sound that a WAV file holds, a transport
@@ -99,7 +99,7 @@ def codec_name(stream: Stream, names: dict[int, str]) -> str:
 
 
 def stream_name(stream: Stream, names: dict[int, str]) -> str:
-    """A stream in words, for messages."""
+    """A stream's description for messages."""
     codec = "" if stream.type == "attachment" else f" ({codec_name(stream, names)})"
     language = f" {stream.language}" if stream.language not in (None, "und") else ""
     return f"{stream.type} stream {stream.index}{codec}{language}"

@@ -1,4 +1,4 @@
-"""What was wrong with a film, counted while it is read."""
+"""Counts damage of a film while it is read."""
 
 from __future__ import annotations
 

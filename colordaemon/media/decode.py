@@ -1,4 +1,4 @@
-"""The frames of a film in the order they are shown, each with its own luma and time.
+"""Decodes a film: frames in the order they are shown, each with its own luma and time.
 
 Time is `pts × time_base`, never a frame counter times a rate.
 """

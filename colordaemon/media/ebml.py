@@ -92,7 +92,7 @@ def parse_header(file: BinaryIO, name: str) -> Header:
 
 
 def write_header(path: Path, header: Header, changed: list[Element]) -> None:
-    """Write the elements of a header anew into the same room, with an index of their places.
+    """Rewrite the elements of a header into the same space, with an index of their places.
 
     Raises MediaError if they do not fit.
     """

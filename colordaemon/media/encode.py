@@ -1,4 +1,4 @@
-"""Encode one segment of a film into a closed file, from the source's own luma and new chroma."""
+"""Encodes one segment of a film into a closed file, from the source's own luma and new chroma."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a file ends where its own structure says that it does.
+"""Checks whether a file ends where its own structure says.
 
 A header may declare a film to be longer than it is, and the film is whole all the same: after a cut
 by a careless program, or where a clock does not begin at zero. What tells it from a file that was

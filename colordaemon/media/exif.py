@@ -1,4 +1,4 @@
-"""EXIF blocks changed in a few places, with every other byte where it was.
+"""Changes a few values of EXIF blocks and leaves every other byte in its place.
 
 Makers' notes point to themselves by their place in the block and count in its byte order, so a
 block that is packed anew, or turned around, loses them. Here the values stay; only the first

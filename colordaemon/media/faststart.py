@@ -1,4 +1,4 @@
-"""The table of contents of mp4 ahead of the media: the film plays before all of it has arrived.
+"""Moves the table of contents of mp4 before the media, so that a film plays while it downloads.
 
 FFmpeg writes it at the end, and so it stays until all else is put in; then the media are moved
 within the file, which takes no further room on the disk.

@@ -1,4 +1,4 @@
-"""Fields of interlaced pictures: which of the two is shown first, and how a picture is told so.
+"""Fields of interlaced pictures: which of the two is shown first, and how frames are marked.
 
 PyAV knows whether a decoded picture is interlaced, but can neither read which field comes first nor
 write anything of it. Filters can.

@@ -1,4 +1,4 @@
-"""What is put into the header of a Matroska file when FFmpeg is done with it.
+"""Adds to the header of a Matroska file what FFmpeg does not write.
 
 FFmpeg copies neither the source's own description of streams that it does not know, nor languages
 in full, nor chapters that are nested, ordered, or in several editions; and PyAV gives it no shape

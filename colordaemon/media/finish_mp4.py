@@ -1,4 +1,4 @@
-"""What is put into an mp4 or mov file when FFmpeg is done with it.
+"""Adds to an mp4 or mov file what FFmpeg does not write.
 
 FFmpeg copies neither the source's own description of streams that it does not know, nor user data,
 keys and languages in full; PyAV gives it no shape of the pictures; and it puts the table of
@@ -35,7 +35,7 @@ def finish_mp4(
     maker: Maker,
     heartbeat: Callable[[], None],
 ) -> None:
-    """tags: those that the file should have. heartbeat: called while the file is written anew.
+    """tags: those that the file should have. heartbeat: called while the file is rewritten.
 
     Raises MediaError, OSError.
     """

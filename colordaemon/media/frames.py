@@ -1,4 +1,4 @@
-"""What comes with a packet or a decoded picture beside its pixels."""
+"""Reads the side data of packets and decoded pictures."""
 
 from __future__ import annotations
 

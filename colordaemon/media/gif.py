@@ -1,4 +1,4 @@
-"""GIF files as blocks: comments and XMP, which libvips reads not at all or only in part.
+"""GIF files as blocks: comments and XMP, which libvips does not read, or only in part.
 
 Layout: GIF 89a; XMP specification part 3, section 1.1.2.
 """

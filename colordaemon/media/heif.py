@@ -1,4 +1,4 @@
-"""HEIC pictures, which libvips cannot read here, through libheif as pillow-heif brings it along."""
+"""Reads and writes HEIC through the libheif in pillow-heif, since this libvips cannot."""
 
 from __future__ import annotations
 

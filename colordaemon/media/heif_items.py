@@ -1,4 +1,4 @@
-"""The items of a HEIC or AVIF file: its pictures, and what belongs to them or stands beside them.
+"""The items of a HEIC or AVIF file: its pictures, and everything else in it.
 
 Layout: ISO/IEC 23008-12 and 14496-12, section 8.11.
 """

@@ -1,4 +1,4 @@
-"""Take stock of a film: everything that it holds, and what becomes of each part."""
+"""The inventory of a film: everything that it holds, and what happens to each part."""
 
 from __future__ import annotations
 

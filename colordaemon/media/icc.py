@@ -1,4 +1,4 @@
-"""Color profiles for pictures that tell their curve and primaries in numbers, as PNG and AVIF may.
+"""Makes color profiles for pictures that give their curve and primaries as numbers, as PNG may.
 
 Made into ICC profiles, they go the way that embedded ones go. Numbers: ITU-T H.273 (cICP), PNG
 specification (gAMA, cHRM), ICC.1:2001-04 (the profile).

@@ -1,4 +1,4 @@
-"""What a film or photo holds, and what becomes of each part of it.
+"""What a film or photo holds, and what happens to each part.
 
 This is the one list of it: made before work begins, shown in the log, the journal and to hooks.
 Whoever finds out that something is kept, converted or left out adds an entry; nothing is left out
@@ -31,7 +31,7 @@ KIND_OF_STREAM: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One part. what: in words, with the stream's number if it is one. how: to what it was
+    """One part. what: a description, with the stream's number if it is one. how: to what it was
     converted, or why it is left out."""
 
     kind: Kind
@@ -63,7 +63,7 @@ def level_of(remark: str) -> int:
 
 
 def remarks(entries: Iterable[Entry]) -> list[str]:
-    """In words, what does not come out as it was, but for what nobody expects to."""
+    """Remarks about parts that are changed or lost, except for expected changes."""
     return [
         Note(entry) if entry.fate == "converted" and entry.kind == "sound" else str(entry)
         for entry in entries

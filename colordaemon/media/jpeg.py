@@ -1,4 +1,4 @@
-"""JPEG files as segments: what stands before the pixels, where these end, and what lies behind.
+"""JPEG files as segments: what comes before the pixels, where these end, and what comes after.
 
 libvips and libjpeg decode and encode the pixels. The rest of a file is ours, because libvips puts
 EXIF through libexif, which knows only some tags, and drops comments and extended XMP. Layout: ITU-T

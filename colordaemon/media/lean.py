@@ -1,4 +1,4 @@
-"""Photos as libvips may have them: without what would keep it busy for hours or take all memory.
+"""Removes from photos what would keep libvips busy for hours or use all memory.
 
 libvips unpacks all texts of a PNG, and puts every EXIF block through libexif, which goes each way
 that leads to a directory: where these lead to each other, 50 KB are minutes of work, each time.

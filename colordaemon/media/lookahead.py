@@ -1,4 +1,4 @@
-"""How many pictures wait in an encoder, and what they cost: told by its options, before it starts.
+"""How many pictures an encoder holds, and how much memory it needs, by its options.
 
 Above 4K encoders look fewer pictures ahead than they are used to, or a film in 8K would take 6 to
 13 GB in the encoder alone. That costs some bytes at the same quality, which crf holds. Measured

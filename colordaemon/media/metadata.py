@@ -1,4 +1,4 @@
-"""What a photo file says beside its pixels, read from any format and made ready for any other.
+"""The metadata of a photo, read from any format and prepared for any other.
 
 Within a format everything passes but what is listed as having to go. Between formats EXIF, XMP,
 IPTC and resolution pass; what the new format cannot hold is said.

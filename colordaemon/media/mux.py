@@ -1,4 +1,4 @@
-"""The finished file: everything beside the colored film stream, interleaved with it.
+"""Writes the finished file: the colored film interleaved with all other streams.
 
 Sound, subtitles, attachments, chapters, cover art and further video streams are copied packet by
 packet with their metadata and dispositions, or converted where no container holds them; see

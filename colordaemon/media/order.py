@@ -1,4 +1,4 @@
-"""Times that are missing or out of order, put in order once, where a film comes in.
+"""Puts times that are missing or out of order in order, when a film is read.
 
 AVI with B-frames hands them out so: its pictures come in the order they are shown, their times in
 the order in which they were decoded.

@@ -1,4 +1,4 @@
-"""How a player turns and mirrors the pictures of a film: the display matrix."""
+"""The display matrix: how a player rotates and mirrors the pictures of a film."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The source's own headers, for what FFmpeg does not read of them, by FFmpeg's streams."""
+"""Reads from the source's own headers what FFmpeg does not, for each of its streams."""
 
 from __future__ import annotations
 

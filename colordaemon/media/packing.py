@@ -1,7 +1,7 @@
-"""TIFF pages in compressions that libvips does not know, packed anew in one that it does.
+"""Converts TIFF pages from compressions that libvips does not know to one that it does.
 
 Strips and tiles are unpacked one by one and packed with Deflate; predictors come before packing and
-stay as they are. What nobody here can unpack is named.
+stay as they are. An error names what cannot be unpacked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What FFmpeg knows of a video stream's codec parameters, and PyAV does not show.
+"""Codec parameters of video streams that FFmpeg knows and PyAV does not show.
 
 FFmpeg writes all of it into the header of a Matroska file, so it is asked for one.
 """

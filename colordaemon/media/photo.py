@@ -1,4 +1,4 @@
-"""Color one photo: the source's lightness, the network's ab, and the file around them kept.
+"""Colors one photo: the source's lightness, the network's ab, and everything else in the file kept.
 
 A photo keeps its format, depth, alpha, pages and stored orientation unless another format is asked
 for; then its pixels are turned upright, because not every format (or viewer) knows orientation.
@@ -384,7 +384,7 @@ def _judge(color: Tensor, alpha: NDArray[np.float32] | None) -> tuple[ExistingCo
         return ExistingColor.NONE, None
     ycbcr = rgb_to_ycbcr(color, Matrix.BT601)[0].numpy() * 255
     if alpha is not None:
-        ycbcr[1:] *= alpha  # nobody sees the color of what is transparent
+        ycbcr[1:] *= alpha  # the color of transparent pixels is not seen
     wide = _shrunk(ycbcr, _MARKS_SIDE)
     if marks := colored_marks(wide[0], wide[1:]):
         return (ExistingColor.TINT if marks.is_tinted else ExistingColor.NONE), marks

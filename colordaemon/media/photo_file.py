@@ -1,4 +1,4 @@
-"""Photo files as they are found: which format, how many pages, which pixels, and is it all sound.
+"""Reads photo files: format, pages, pixels, and whether anything is damaged.
 
 Files are known by their content, never by their name, and opened by descriptor: libvips takes
 "a[page=1].tif" for options, and cannot be given a name that is not UTF-8.
@@ -96,7 +96,7 @@ def _moves(path: Path) -> bool:
 
 
 def describe(path: Path) -> str:
-    """What a file is that is no photo of ours, in words for a message."""
+    """Names the kind of a file that is not one of our photo formats, for a message."""
     if not path.is_file():
         return "not a plain file"
     head = _head(path)

@@ -1,4 +1,4 @@
-"""Take stock of a photo: everything that its file holds, and what becomes of each part.
+"""The inventory of a photo: everything that its file holds, and what happens to each part.
 
 Made before any work, and compared with the result afterwards: what the list calls kept is really
 found there.

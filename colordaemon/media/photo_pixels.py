@@ -1,4 +1,4 @@
-"""The pixels of one page: small for the network, and painted in bands at full size."""
+"""The pixels of one page: small for the network, and colored in bands at full size."""
 
 from __future__ import annotations
 

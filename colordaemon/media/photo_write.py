@@ -1,4 +1,4 @@
-"""Colored pictures become files that carry what their sources said about themselves.
+"""Writes colored pictures to files, with the metadata of their sources.
 
 A page written here has an sRGB profile, the source's metadata, and marks that say in words and for
 machines that its colors are synthetic. The thumbnail inside EXIF is made anew: it showed the gray

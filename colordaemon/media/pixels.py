@@ -1,4 +1,4 @@
-"""Pixel formats: where luma sits in a decoded frame, and how to look at it without copying."""
+"""Pixel formats: where luma is in a decoded frame, and how to read it without copying."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""PNG files as chunks. Texts, times and measures pass as they stand, wherever in the file they are.
+"""PNG files as chunks. Texts, times and measures are copied unchanged, wherever in the file they
+are.
 
 libvips reads texts as Latin-1, loses the time of change and whatever it does not know, and does not
 look behind the pixels. Layout: PNG specification, third edition (w3.org/TR/png-3).

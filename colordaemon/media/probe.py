@@ -1,4 +1,4 @@
-"""What a film file is, without trusting it: streams, geometry, timing, color tags.
+"""Probes a film file without trusting it: streams, geometry, timing, color tags.
 
 A file is opened by absolute path with the file protocol alone and a list of allowed containers:
 text that calls itself .mp4 can otherwise be a playlist that reads any file of the machine.

@@ -1,4 +1,4 @@
-"""Whence colors come, in words for people and for machines: what photos and films say of it.
+"""The metadata by which photos and films say that their colors are synthetic.
 
 Every result says in a sentence that its colors are synthetic, names who made them with which
 model, and carries the IPTC's term for "a picture with parts that a trained model made". By the same

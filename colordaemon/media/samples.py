@@ -1,4 +1,4 @@
-"""Pictures from all over a film, looked at once: what they say of themselves, and what they show.
+"""Samples frames from all over a film: their side data, and whether they have color.
 
 To search and to decode them is most of the work of planning a film, so all who want to know
 something of its pictures ask the same ones.

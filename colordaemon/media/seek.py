@@ -1,4 +1,4 @@
-"""Where to begin reading, so that a frame in the middle of a film comes out right.
+"""Seeks in a film so that a frame in the middle is decoded correctly.
 
 After a search the time can be right and the picture wrong: frames of an open GOP want the one
 before it, an intra refresh takes a whole period, and old x264 says in a film's first packet alone

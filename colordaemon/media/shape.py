@@ -1,4 +1,4 @@
-"""The shape in which a container says that pictures are to be shown, beside the display matrix:
+"""How a container says that pictures are to be shown, besides the display matrix:
 display size, a crop, and marks of stereoscopic and spherical pictures; and the light of HDR10.
 
 FFmpeg writes none of it from what PyAV can set, so it is put into the finished file.

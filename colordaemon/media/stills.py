@@ -1,4 +1,5 @@
-"""What kind of picture a file is, by its first bytes: those that are colored, and by name the rest.
+"""Recognizes the kind of a picture by its first bytes: formats that are colored, and others by
+name.
 
 FFmpeg opens many of these as films of one frame; a picture never becomes a film.
 """

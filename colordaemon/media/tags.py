@@ -1,4 +1,4 @@
-"""What a film says of itself in words, and what its result says in addition."""
+"""The text tags of a film, and those that are added to its result."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _is_of_mxf(key: str) -> bool:
 
 
 def is_result(source: InputContainer, path: Path) -> bool:
-    """Whether a film says that it is a result of ours, in its tags or its XMP."""
+    """Whether a film's tags or XMP say that colordaemon made it."""
     own = any(key.upper().startswith(OUR_TAG) for key in source.metadata)
     return own or is_ours(*source.metadata.values(), original_of(source, path).xmp)
 

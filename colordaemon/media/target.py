@@ -1,4 +1,4 @@
-"""Which container holds a finished film, and what of the source it takes.
+"""Chooses the container of a finished film, and the streams of the source that it holds.
 
 Found out by writing headers to memory, before any work is spent.
 """

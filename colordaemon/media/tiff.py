@@ -1,4 +1,4 @@
-"""The tags of TIFF files and EXIF blocks, and TIFF files put together from single pages.
+"""Reads and writes the tags of TIFF files and EXIF blocks, and joins single pages to TIFF files.
 
 libvips reads and writes the pixels. It loses a TIFF's EXIF directory, and can write several pages
 only if all have one size and depth, which scanned documents seldom have; so the directories are

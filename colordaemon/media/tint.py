@@ -1,4 +1,4 @@
-"""What color a picture already has: none, a tint that follows its tones, or real color.
+"""Decides what color a picture already has: none, a tint that follows its tones, or real color.
 
 Toning, a scanner's cast and faded paper make chroma a function of luma. So we fit that function and
 look at what it leaves over; how strong the tint itself is says nothing, a deep sepia is still one

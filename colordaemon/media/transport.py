@@ -1,4 +1,4 @@
-"""What the tables of an MPEG transport stream say of its streams."""
+"""Reads the tables of an MPEG transport stream."""
 
 from __future__ import annotations
 

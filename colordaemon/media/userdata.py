@@ -1,4 +1,4 @@
-"""What mp4 and mov files say of themselves in words, where FFmpeg reads or writes less of it.
+"""Text metadata of mp4 and mov files that FFmpeg does not read or write completely.
 
 Cameras and phones put place, make, model and local date under keys of their own (`mdta`), other
 programs put boxes of their own into the user data, and XMP stands in a box with a known number.
@@ -16,7 +16,7 @@ from colordaemon.media.boxes import Box, split, top_level
 
 XMP_NUMBER = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _MOST_XMP_BYTES = 1 << 26
-# What FFmpeg makes anew, or what speaks of how the old file was sent over a network.
+# What FFmpeg writes itself, or what describes how the old file was sent over a network.
 _MADE_ANEW = frozenset((b"meta", b"chpl", b"hnti", b"hinf", b"XMP_", b"\xa9too", b"\xa9swr",
                         b"\xa9enc", b"\xa9cmt", b"tags"))  # fmt: skip
 _READ = frozenset((b"loci", b"titl", b"auth", b"perf", b"dscp", b"cprt", b"albm", b"gnre", b"yrrc",
