@@ -21,7 +21,7 @@ from colordaemon.config import Config
 from colordaemon.config_file import load_config
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
-from colordaemon.inbox.folders import Places, find_places
+from colordaemon.inbox.folders import Folders, find_folders
 
 STOP_MARGIN = 30.0  # seconds added to jobs.drain_seconds, to stop a film and record everything
 OWN_MIB = 1024  # added to jobs.memory_mib: the daemon, its hooks, files that are being written
@@ -70,7 +70,7 @@ def gpu_unit(config: Config, config_file: Path, program: Path) -> Unit:
         "gpu": "Environment=CUDA_VISIBLE_DEVICES=%i",
     }
     if not instances:
-        root = _parent(_shared(find_places(config)))
+        root = _parent(_shared(find_folders(config)))
         if root is None:
             raise ConfigError(
                 f"{config_file.parent}: found no 0.yaml, and no folder that holds the inbox and "
@@ -116,18 +116,18 @@ def render(name: str, values: dict[str, str]) -> str:
 
 def _values(configs: Sequence[Config], config_file: Path, program: Path) -> dict[str, str]:
     """What the templates leave open, for one daemon or for several of one template."""
-    each_places = [find_places(config) for config in configs]
-    all_places = [places for group in each_places for places in group]
-    states = [*dict.fromkeys(group[0].state for group in each_places)]
+    groups = [find_folders(config) for config in configs]
+    all_folders = [folders for group in groups for folders in group]
+    states = [*dict.fromkeys(group[0].state for group in groups)]
     states = [state for state in states if not state.is_relative_to(STATE)]
     written = [
         path
-        for config, group in zip(configs, each_places, strict=True)
-        for places in group
-        for path in _written(places, config)
+        for config, group in zip(configs, groups, strict=True)
+        for folders in group
+        for path in _written(folders, config)
     ]
-    writable, shared = _outermost([*written, *states]), _shared(all_places)
-    archives = [places.archive for places in all_places if places.archive]
+    writable, shared = _outermost([*written, *states]), _shared(all_folders)
+    archives = [folders.archive for folders in all_folders if folders.archive]
     hidden = [*shared, *archives, *states, *_read(configs, config_file, program)]
     for path in (*shared, *archives, *states, program, config_file):
         # % begins a specifier, of which that of the configuration may have some.
@@ -139,8 +139,8 @@ def _values(configs: Sequence[Config], config_file: Path, program: Path) -> dict
         "name": "colordaemon",
         "program": f"{program} -m colordaemon" if program == Path(sys.executable) else str(program),
         "config": str(config_file),
-        "inbox": ", ".join(str(places.inbox) for places in all_places),
-        "needed": " ".join(map(str, dict.fromkeys(places.outbox for places in all_places))),
+        "inbox": ", ".join(str(folders.inbox) for folders in all_folders),
+        "needed": " ".join(map(str, dict.fromkeys(folders.outbox for folders in all_folders))),
         "folders": " ".join(f"-{path}" for path in _outermost([*shared, *writable])),
         "made": "\n".join(
             [f"d {path} {_SHARED}" for path in dict.fromkeys([*shared, *archives])]
@@ -163,10 +163,10 @@ def _memory_max(configs: Sequence[Config]) -> str:
     return f"{max(known) + OWN_MIB}M" if len(known) == len(limits) else "90%"
 
 
-def _shared(all_places: Sequence[Places]) -> list[Path]:
+def _shared(all_folders: Sequence[Folders]) -> list[Path]:
     """The folders of users: inboxes and outboxes."""
-    folders = [folder for places in all_places for folder in (places.inbox, places.outbox)]
-    return [*dict.fromkeys(folders)]
+    found = [folder for folders in all_folders for folder in (folders.inbox, folders.outbox)]
+    return [*dict.fromkeys(found)]
 
 
 def _read(configs: Sequence[Config], config_file: Path, program: Path) -> Iterator[Path]:
@@ -200,20 +200,20 @@ def _outermost(paths: Iterable[Path]) -> list[Path]:
     return [path for path in found if not any(other in path.parents for other in found)]
 
 
-def _written(places: Places, config: Config) -> list[Path]:
+def _written(folders: Folders, config: Config) -> list[Path]:
     """The folders of an inbox that the daemon writes to; the inbox itself unless sources are
     kept."""
-    if config.after.source == "move" and places.archive is not None:
-        common = _parent([places.inbox, places.archive])
+    if config.after.source == "move" and folders.archive is not None:
+        common = _parent([folders.inbox, folders.archive])
         if common is None:
             raise ConfigError(
-                f"after.archive: expected a folder with a parent in common with {places.inbox}, "
+                f"after.archive: expected a folder with a parent in common with {folders.inbox}, "
                 "because files cannot be moved between two parts of the service's sandbox"
             )
-        return [places.outbox, common]
+        return [folders.outbox, common]
     if config.after.source != "keep":
-        return [places.outbox, places.inbox]
-    return [places.outbox]
+        return [folders.outbox, folders.inbox]
+    return [folders.outbox]
 
 
 def _parent(folders: Sequence[Path]) -> Path | None:

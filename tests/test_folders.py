@@ -13,7 +13,7 @@ from conftest import MakeDisk
 from colordaemon.config import AfterSettings, Config, InboxSettings, OutputSettings
 from colordaemon.errors import ConfigError
 from colordaemon.inbox import folders
-from colordaemon.inbox.folders import expect_inbox, find_places, make_places, make_state
+from colordaemon.inbox.folders import expect_inbox, find_folders, make_folders, make_state
 
 
 def config_of(root: Path, inbox: str = "in", outbox: str = "out", state: str = "state") -> Config:
@@ -22,17 +22,17 @@ def config_of(root: Path, inbox: str = "in", outbox: str = "out", state: str = "
 
 
 def test_three_keys_are_enough(tmp_path: Path) -> None:
-    (places,) = find_places(config_of(tmp_path))
-    make_places(places)
-    make_state(places.state)
-    assert places.outbox.is_dir() and places.state.is_dir()
-    assert places.relative(places.inbox / "a" / "b.png") == Path("a/b.png")
+    (folders,) = find_folders(config_of(tmp_path))
+    make_folders(folders)
+    make_state(folders.state)
+    assert folders.outbox.is_dir() and folders.state.is_dir()
+    assert folders.relative(folders.inbox / "a" / "b.png") == Path("a/b.png")
 
 
 def test_every_missing_key_is_named() -> None:
     config = Config(after=AfterSettings(source="move"))
     with pytest.raises(ConfigError) as caught:
-        find_places(config)
+        find_folders(config)
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
         "inbox",
         "outbox",
@@ -54,14 +54,14 @@ def test_every_missing_key_is_named() -> None:
 def test_an_outbox_that_would_be_watched_is_refused(tmp_path: Path, outbox: str, told: str) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "in")
     with pytest.raises(ConfigError, match=f"outbox: .*{told}"):
-        find_places(config_of(tmp_path, outbox=outbox))
+        find_folders(config_of(tmp_path, outbox=outbox))
 
 
 def test_state_and_archive_lie_outside_the_inbox_too(tmp_path: Path) -> None:
     config = config_of(tmp_path, state="in/state")
     after = AfterSettings(source="move", archive=tmp_path / "in" / "done")
     with pytest.raises(ConfigError) as caught:
-        find_places(config.model_copy(update={"after": after}))
+        find_folders(config.model_copy(update={"after": after}))
     assert "state_dir: " in str(caught.value) and "after.archive: " in str(caught.value)
 
 
@@ -71,27 +71,27 @@ def test_an_archive_on_another_disk_is_refused(tmp_path: Path, make_disk: MakeDi
         update={"after": AfterSettings(source="move", archive=archive)}
     )
     with pytest.raises(ConfigError, match=r"after\.archive: .* another file system"):
-        make_places(*find_places(config))
+        make_folders(*find_folders(config))
 
 
 def test_a_folder_named_twice_is_told(tmp_path: Path) -> None:
     config = config_of(tmp_path).model_copy(update={"output": OutputSettings(folder=tmp_path)})
     with pytest.raises(ConfigError, match=r"output\.folder"):
-        find_places(config)
+        find_folders(config)
 
 
 def test_a_missing_inbox_is_not_made(tmp_path: Path) -> None:
-    (places,) = find_places(config_of(tmp_path))
-    places.inbox.rmdir()
-    expect_inbox(places)
-    assert not places.inbox.exists()
+    (folders,) = find_folders(config_of(tmp_path))
+    folders.inbox.rmdir()
+    expect_inbox(folders)
+    assert not folders.inbox.exists()
 
 
 def test_an_outbox_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    (places,) = find_places(config_of(tmp_path, outbox="file/out"))
+    (folders,) = find_folders(config_of(tmp_path, outbox="file/out"))
     with pytest.raises(ConfigError, match=r"outbox: cannot write to .*file/out: Not a directory"):
-        make_places(places)
+        make_folders(folders)
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EIO, errno.ESTALE])
@@ -102,9 +102,9 @@ def test_a_disk_that_may_be_well_again_is_no_mistake_of_the_configuration(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    (places,) = find_places(config_of(tmp_path))
+    (folders,) = find_folders(config_of(tmp_path))
     with pytest.raises(OSError, match=f"outbox: cannot write to .*: {os.strerror(number)}"):
-        make_places(places)
+        make_folders(folders)
 
 
 def test_an_inbox_that_cannot_be_is_told(tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_an_inbox_that_cannot_be_is_told(tmp_path: Path) -> None:
             "there is no /no-such-disk/photos/in, and no /no-such-di",
         ),
     ]:
-        (places,) = find_places(config_of(tmp_path).model_copy(update={"inbox": inbox}))
+        (folders,) = find_folders(config_of(tmp_path).model_copy(update={"inbox": inbox}))
         with pytest.raises(ConfigError, match=f"inbox: .*{told}"):
-            expect_inbox(places)
+            expect_inbox(folders)
         assert not inbox.is_dir()
 
 
@@ -133,7 +133,7 @@ def several(root: Path, *folders: tuple[str, str], **settings: object) -> Config
 
 
 def test_each_inbox_has_places_of_its_own(tmp_path: Path) -> None:
-    one, other = find_places(several(tmp_path, ("a", "out/a"), ("b", "out/b")))
+    one, other = find_folders(several(tmp_path, ("a", "out/a"), ("b", "out/b")))
     assert (one.inbox, one.outbox) == (tmp_path / "a", tmp_path / "out/a")
     assert (other.inbox, other.outbox) == (tmp_path / "b", tmp_path / "out/b")
     assert one.journal == other.journal == tmp_path / "state" / "journal.sqlite3"
@@ -160,11 +160,11 @@ def test_inboxes_that_feed_one_another_are_refused(
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "a")
     with pytest.raises(ConfigError, match=told):
-        find_places(several(tmp_path, ("a", "out"), second))
+        find_folders(several(tmp_path, ("a", "out"), second))
 
 
 def test_an_outbox_may_be_shared_and_reasons_lie_apart(tmp_path: Path) -> None:
-    one, other = find_places(several(tmp_path, ("a", "out"), ("b", "out")))
+    one, other = find_folders(several(tmp_path, ("a", "out"), ("b", "out")))
     assert one.failed == tmp_path / "out/failed" / (tmp_path / "a").relative_to("/")
     assert other.failed == tmp_path / "out/failed" / (tmp_path / "b").relative_to("/")
 
@@ -172,20 +172,20 @@ def test_an_outbox_may_be_shared_and_reasons_lie_apart(tmp_path: Path) -> None:
 def test_each_inbox_may_have_its_archive(tmp_path: Path) -> None:
     config = several(tmp_path, ("a", "out"), ("b", "out"), after=AfterSettings(source="move"))
     with pytest.raises(ConfigError, match=r"after\.archive: found nothing"):
-        find_places(config)
+        find_folders(config)
     entries = [
         entry.model_copy(update={"archive": tmp_path / f"old {entry.inbox.name}"})
         for entry in config.inboxes
     ]
-    one, other = find_places(config.model_copy(update={"inboxes": tuple(entries)}))
+    one, other = find_folders(config.model_copy(update={"inboxes": tuple(entries)}))
     assert (one.archive, other.archive) == (tmp_path / "old a", tmp_path / "old b")
     after = AfterSettings(source="move", archive=tmp_path / "old")
-    assert [each.archive for each in find_places(config.model_copy(update={"after": after}))] == [
+    assert [each.archive for each in find_folders(config.model_copy(update={"after": after}))] == [
         tmp_path / "old"
     ] * 2
     entries[1] = entries[1].model_copy(update={"archive": tmp_path / "a" / "old"})
     with pytest.raises(ConfigError, match=r"inboxes\.2\.archive: .* lies inside the inbox"):
-        find_places(config.model_copy(update={"inboxes": tuple(entries)}))
+        find_folders(config.model_copy(update={"inboxes": tuple(entries)}))
 
 
 def test_the_last_mount_that_covers_a_folder_says_its_file_system() -> None:
@@ -217,11 +217,11 @@ def test_a_mount_between_inbox_and_archive_is_noticed(
 
     after = AfterSettings(source="move", archive=tmp_path / "old")
     config = config_of(tmp_path).model_copy(update={"after": after})
-    make_places(*find_places(config))
+    make_folders(*find_folders(config))
     assert [*(tmp_path / "in").iterdir(), *(tmp_path / "old").iterdir()] == []
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(ConfigError, match="file system or mount"):
-        make_places(*find_places(config))
+        make_folders(*find_folders(config))
     assert [*(tmp_path / "in").iterdir()] == []
 
 

@@ -17,7 +17,7 @@ from colordaemon import durable
 from colordaemon.config import AfterSettings, Config, JobSettings, OutputSettings
 from colordaemon.convert.publish import seal
 from colordaemon.convert.routing import Routing
-from colordaemon.inbox.folders import Places
+from colordaemon.inbox.folders import Folders
 from colordaemon.inbox.scan import scan
 from colordaemon.inbox.watcher import Settled
 from colordaemon.service.inboxes import Intake
@@ -68,29 +68,29 @@ class House:
     def __init__(self, base: Path, config: Config) -> None:
         self.root, self.config = base / "disk", config
         archive = self.root / "archive" if config.after.source == "move" else None
-        self.places = Places(self.root / "in", self.root / "out", base / "state", archive)
-        for folder in (self.places.inbox / "reel", self.places.outbox, self.places.state):
+        self.folders = Folders(self.root / "in", self.root / "out", base / "state", archive)
+        for folder in (self.folders.inbox / "reel", self.folders.outbox, self.folders.state):
             folder.mkdir(parents=True)
         if archive:
             archive.mkdir()
-        (self.places.inbox / "reel/film.mp4").write_bytes(SOURCE)
+        (self.folders.inbox / "reel/film.mp4").write_bytes(SOURCE)
 
     def run(self) -> dict[State, int]:
         """One life of a daemon, from its start until nothing is left to do."""
-        with Journal(self.places.journal) as journal:
+        with Journal(self.folders.journal) as journal:
             routing = Routing(self.config)
-            dispatcher = Scheduler(journal, [self.places], routing, lambda _: Hand())
+            dispatcher = Scheduler(journal, [self.folders], routing, lambda _: Hand())
             intake, now = Intake(journal), 100.0
             dispatcher.recover(now)
-            ends = dispatcher.lifecycle_of(self.places.inbox)
+            ends = dispatcher.lifecycle_of(self.folders.inbox)
             assert ends is not None
             for _ in ends.retire_all():
                 pass
             states = State.QUEUED, State.RUNNING, State.PUBLISHING
-            sweep(self.places.outbox, journal.token, {*journal.ids(*states)})
+            sweep(self.folders.outbox, journal.token, {*journal.ids(*states)})
             found = [
                 Settled(path, signature)
-                for path, signature in scan(self.places.inbox)
+                for path, signature in scan(self.folders.inbox)
                 if not intake.knows(path, signature)
             ]
             intake.take(found, ends, now)
@@ -103,8 +103,8 @@ class House:
 
     def all_files(self) -> list[dict[str, bytes]]:
         """Of the outbox, the inbox and the archive, hidden or not."""
-        places = self.places
-        folders = [places.outbox, places.inbox, *([places.archive] if places.archive else [])]
+        ours = self.folders
+        folders = [ours.outbox, ours.inbox, *([ours.archive] if ours.archive else [])]
         return [
             {
                 str(path.relative_to(folder)): path.read_bytes()
@@ -180,7 +180,7 @@ def _furnish(
     if place == "with plain rename only":
         monkeypatch.setattr(durable, "rename_noreplace", lambda *_: errno.ENOSYS)
     if place == "taken":
-        target = house.places.outbox / NAME
+        target = house.folders.outbox / NAME
         target.parent.mkdir()
         target.write_bytes(OTHER)
         if way != "overwrite":
@@ -189,7 +189,7 @@ def _furnish(
 
 
 def _record(house: House) -> tuple[Recorder, list[dict[str, bytes]]]:
-    recorder = Recorder(house.root, house.places.journal)
+    recorder = Recorder(house.root, house.folders.journal)
     with pytest.MonkeyPatch.context() as patch:
         recorder.recording(patch)
         assert house.run() == {State.DONE: 1}

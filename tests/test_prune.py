@@ -15,7 +15,7 @@ from programs import stand_in
 
 from colordaemon.config import Config, JournalSettings, OutputSettings
 from colordaemon.convert.routing import Routing
-from colordaemon.inbox.folders import Places
+from colordaemon.inbox.folders import Folders
 from colordaemon.inbox.stability import signature_of
 from colordaemon.media.inventory import Entry
 from colordaemon.service import journal_upkeep
@@ -34,12 +34,12 @@ class House:
     """Folders and a journal. Its clock stands still, or goes on by `step` at each look."""
 
     def __init__(self, root: Path, config: Config, step: float = 0.0) -> None:
-        self.places = Places(root / "in", root / "out", root / "state")
-        for folder in (self.places.inbox, self.places.outbox, self.places.state):
+        self.folders = Folders(root / "in", root / "out", root / "state")
+        for folder in (self.folders.inbox, self.folders.outbox, self.folders.state):
             folder.mkdir(exist_ok=True)
         self.config = config
-        self.journal = Journal(self.places.journal)
-        self.ends = JobLifecycle(self.journal, self.places, Routing(config))
+        self.journal = Journal(self.folders.journal)
+        self.ends = JobLifecycle(self.journal, self.folders, Routing(config))
         self.now = 0.0
         clock = count(0.0, step)
         self.pruning = Pruning(
@@ -48,7 +48,7 @@ class House:
 
     def end(self, name: str, state: State = State.DONE, retire: str = "") -> Job:
         """A source that came to this end."""
-        source = self.places.inbox / name
+        source = self.folders.inbox / name
         source.parent.mkdir(exist_ok=True)
         source.write_bytes(b"gray")
         found = signature_of(source)
@@ -125,29 +125,29 @@ def test_what_is_still_to_be_done_or_told_stays_whole(house: House, has_hook: bo
 
 
 def move_inbox(house: House) -> None:
-    house.places.inbox.rename(house.places.inbox.with_name("elsewhere"))
+    house.folders.inbox.rename(house.folders.inbox.with_name("elsewhere"))
 
 
 def replace_inbox(house: House) -> None:
     move_inbox(house)
-    house.places.inbox.mkdir()
+    house.folders.inbox.mkdir()
 
 
 def link_folder(house: House) -> None:
-    folder = house.places.inbox / "sub"
-    folder.rename(house.places.outbox / "sub")
-    folder.symlink_to(house.places.outbox / "sub")
+    folder = house.folders.inbox / "sub"
+    folder.rename(house.folders.outbox / "sub")
+    folder.symlink_to(house.folders.outbox / "sub")
 
 
 def lie_on_another_disk(house: House) -> None:
-    (house.places.inbox / "sub" / "a.png").unlink()
+    (house.folders.inbox / "sub" / "a.png").unlink()
     house.journal._db.execute("UPDATE jobs SET device = device + 1")
 
 
 @pytest.mark.parametrize("hide", [move_inbox, replace_inbox, link_folder, lie_on_another_disk])
 def test_what_cannot_be_seen_may_be_there(house: House, hide: Callable[[House], None]) -> None:
-    found = house.places.inbox.stat()
-    house.journal.remember(house.places.inbox, (found.st_dev, found.st_ino))
+    found = house.folders.inbox.stat()
+    house.journal.remember(house.folders.inbox, (found.st_dev, found.st_ino))
     job = house.end("sub/a.png")
     house.end("last.png")
     hide(house)
@@ -204,7 +204,7 @@ def fill(house: House, jobs: int = 300) -> int:
         house.end(f"{number}.png").source.unlink()
     house.journal._db.execute("UPDATE jobs SET inventory = printf('[%.4000c]', ' ')")
     house.journal._db.execute("PRAGMA wal_checkpoint")
-    return house.places.journal.stat().st_size
+    return house.folders.journal.stat().st_size
 
 
 def test_the_disk_gets_the_space_back(house: House) -> None:
@@ -212,7 +212,7 @@ def test_the_disk_gets_the_space_back(house: House) -> None:
     assert house.prune() == ["299.png"]
     assert house.journal.free_bytes == 0
     house.journal._db.execute("PRAGMA wal_checkpoint")
-    assert house.places.journal.stat().st_size < before / 20
+    assert house.folders.journal.stat().st_size < before / 20
 
 
 def test_a_journal_of_an_older_version_gives_space_back_once_it_was_vacuumed(
@@ -225,11 +225,11 @@ def test_a_journal_of_an_older_version_gives_space_back_once_it_was_vacuumed(
     with house.journal:
         before = fill(house)
         assert house.prune() == ["299.png"] and house.journal.free_bytes > before / 2
-    places = house.places
-    config = Config(inbox=places.inbox, outbox=places.outbox, state_dir=places.state)
+    folders = house.folders
+    config = Config(inbox=folders.inbox, outbox=folders.outbox, state_dir=folders.state)
     assert "journal vacuum" in check(config)
     vacuum(config)
-    assert places.journal.stat().st_size < before / 20
+    assert folders.journal.stat().st_size < before / 20
     assert "0 of them free" in check(config) and "vacuum" not in check(config)
     assert rebuild(config).kept == 1
 

@@ -13,7 +13,7 @@ import pytest
 
 from colordaemon.config import AfterSettings, Config, OutputSettings
 from colordaemon.convert.routing import Routing
-from colordaemon.inbox.folders import Places
+from colordaemon.inbox.folders import Folders
 from colordaemon.inbox.stability import signature_of
 from colordaemon.service import source_action
 from colordaemon.service.job import Found, Job, State
@@ -29,11 +29,11 @@ class House:
     """Folders, a journal and one file that is being worked on."""
 
     def __init__(self, root: Path, **settings: Any) -> None:
-        self.places = Places(root / "in", root / "out", root / "state")
-        for folder in (self.places.inbox, self.places.outbox, self.places.state):
+        self.folders = Folders(root / "in", root / "out", root / "state")
+        for folder in (self.folders.inbox, self.folders.outbox, self.folders.state):
             folder.mkdir(parents=True)
         self.config = Config(**settings)
-        self.source = self.places.inbox / "film.mp4"
+        self.source = self.folders.inbox / "film.mp4"
         self.source.write_bytes(b"the source")
         self.open()
         found = signature_of(self.source)
@@ -41,8 +41,8 @@ class House:
         self.journal.add([Found(self.source, found.size, found.mtime_ns)], 1.0)
 
     def open(self) -> None:
-        self.journal = Journal(self.places.journal)
-        self.ends = JobLifecycle(self.journal, self.places, Routing(self.config))
+        self.journal = Journal(self.folders.journal)
+        self.ends = JobLifecycle(self.journal, self.folders, Routing(self.config))
 
     def color(self) -> None:
         """What the worker does, and what the daemon does with it."""
@@ -51,9 +51,9 @@ class House:
         self.finish(job)
 
     def finish(self, job: Job, sha256: str = "", *, is_whole: bool = True) -> None:
-        partial = self.places.outbox / f"{tag_of(self.journal.token, job.id)}.partial"
+        partial = self.folders.outbox / f"{tag_of(self.journal.token, job.id)}.partial"
         partial.write_bytes(RESULT)
-        target = self.places.outbox / "film.color.mp4"
+        target = self.folders.outbox / "film.color.mp4"
         said = Finished(job.id, partial, target, sha256, "6 frames", (), is_whole=is_whole)
         self.ends.finished(job, said, 1.0, 3.0)
 
@@ -65,7 +65,7 @@ class House:
             self.ends.recover(job, 4.0)
         self.retire_all()
         waiting = self.journal.jobs(State.QUEUED)
-        sweep(self.places.outbox, self.journal.token, {job.id for job in waiting})
+        sweep(self.folders.outbox, self.journal.token, {job.id for job in waiting})
         if waiting:
             self.color()
 
@@ -75,7 +75,7 @@ class House:
 
     @property
     def results(self) -> list[str]:
-        return sorted(path.name for path in self.places.outbox.iterdir())
+        return sorted(path.name for path in self.folders.outbox.iterdir())
 
 
 Build = Callable[..., House]
@@ -140,7 +140,7 @@ def test_killed_at_any_step_there_is_one_result_and_nothing_is_lost(
     while True:
         house = build(**settings)
         if taken:
-            (house.places.outbox / "film.color.mp4").write_bytes(b"another's")
+            (house.folders.outbox / "film.color.mp4").write_bytes(b"another's")
         with pytest.MonkeyPatch.context() as patch:
             done = kill_at(patch, step)
             with suppress(Killed):
@@ -151,10 +151,10 @@ def test_killed_at_any_step_there_is_one_result_and_nothing_is_lost(
         replaces = "output" in settings
         if taken and not replaces:
             assert results == ["film.color (2).mp4", "film.color.mp4"]
-            assert (house.places.outbox / "film.color.mp4").read_bytes() == b"another's"
+            assert (house.folders.outbox / "film.color.mp4").read_bytes() == b"another's"
         else:
             assert results == ["film.color.mp4"]
-        assert (house.places.outbox / results[0]).read_bytes() == RESULT
+        assert (house.folders.outbox / results[0]).read_bytes() == RESULT
         assert house.journal.counts()[State.DONE] == 1
         kept = not settings or replaces
         assert house.source.exists() == kept
@@ -179,7 +179,7 @@ def test_a_place_without_hard_links_is_no_worse(
                 house.color()
         house.restart()
         assert house.results == ["film.color.mp4"]
-        assert (house.places.outbox / "film.color.mp4").read_bytes() == RESULT
+        assert (house.folders.outbox / "film.color.mp4").read_bytes() == RESULT
 
 
 def test_the_checksum_of_a_large_film_outlives_a_crash(
@@ -193,7 +193,7 @@ def test_the_checksum_of_a_large_film_outlives_a_crash(
         patch.setattr("colordaemon.service.lifecycle.write_checksum", _die)
         house.finish(job, sha256="as the worker says")
     house.restart()
-    said = (house.places.outbox / "film.color.mp4.sha256").read_text()
+    said = (house.folders.outbox / "film.color.mp4.sha256").read_text()
     assert said == "as the worker says  film.color.mp4\n"
 
 
@@ -246,7 +246,7 @@ def test_a_source_that_changed_after_it_was_done_is_not_removed(build: Build) ->
 
 def test_a_source_that_is_moved_never_replaces_another(build: Build) -> None:
     house = build(after=AfterSettings(source="trash"))
-    trash = house.places.inbox / ".Trash-colordaemon"
+    trash = house.folders.inbox / ".Trash-colordaemon"
     trash.mkdir()
     (trash / "film.mp4").write_bytes(b"an older one")
     house.color()

@@ -15,7 +15,7 @@ import pytest
 from colordaemon.config import AfterSettings, Config, JobSettings, OutputSettings
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ModelError, WorkerLost
-from colordaemon.inbox.folders import Places
+from colordaemon.inbox.folders import Folders
 from colordaemon.inbox.safe_open import Obstructed
 from colordaemon.inbox.scan import rank_of
 from colordaemon.inbox.stability import signature_of
@@ -82,11 +82,11 @@ CONFIG = Config(jobs=JobSettings(free_mib=0, tries=3, failures=2, hang_seconds=5
 class Stage:
     """A dispatcher with real folders and a real journal. `turn` passes ten milliseconds."""
 
-    def __init__(self, journal: Journal, config: Config, places: Places, *more: Places) -> None:
-        self.journal, self.places = journal, places
+    def __init__(self, journal: Journal, config: Config, folders: Folders, *more: Folders) -> None:
+        self.journal, self.folders = journal, folders
         self.puppets: list[Puppet] = []
         self.first_words: FromWorker | None = Ready("a test")
-        self.dispatcher = Scheduler(journal, [places, *more], Routing(config), self._make)
+        self.dispatcher = Scheduler(journal, [folders, *more], Routing(config), self._make)
         self.now = 100.0
 
     def _make(self, routing: Routing) -> Puppet:
@@ -103,9 +103,9 @@ class Stage:
             self.puppet.saying += said
         self.dispatcher.turn(self.now, self.now)
 
-    def drop(self, *names: str, places: Places | None = None, priority: int = 0) -> None:
+    def drop(self, *names: str, folders: Folders | None = None, priority: int = 0) -> None:
         for name in names:
-            path = (places or self.places).inbox / name
+            path = (folders or self.folders).inbox / name
             path.write_bytes(name.encode())
             found = signature_of(path)
             assert found is not None
@@ -137,24 +137,24 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    places = Places(tmp_path / "in", tmp_path / "out", tmp_path / "state")
-    with open_stage(places) as stage:
+    folders = Folders(tmp_path / "in", tmp_path / "out", tmp_path / "state")
+    with open_stage(folders) as stage:
         yield stage
 
 
 @contextmanager
-def open_stage(*all_places: Places, config: Config = CONFIG) -> Iterator[Stage]:
-    for places in all_places:
-        for folder in (places.inbox, places.outbox, places.state):
+def open_stage(*all_folders: Folders, config: Config = CONFIG) -> Iterator[Stage]:
+    for folders in all_folders:
+        for folder in (folders.inbox, folders.outbox, folders.state):
             folder.mkdir(exist_ok=True)
-    with Journal(all_places[0].journal) as journal:
-        yield Stage(journal, config, *all_places)
+    with Journal(all_folders[0].journal) as journal:
+        yield Stage(journal, config, *all_folders)
 
 
 def test_a_file_is_colored_published_and_noted(stage: Stage) -> None:
     order = stage.begin("a.png")
     stage.turn(stage.finish(order))
-    assert [path.name for path in stage.places.outbox.iterdir()] == ["a.color.png"]
+    assert [path.name for path in stage.folders.outbox.iterdir()] == ["a.color.png"]
     assert stage.job(order.job).state is State.DONE
 
 
@@ -206,7 +206,7 @@ def test_a_file_that_kills_two_workers_is_set_aside_with_a_reason(stage: Stage) 
         stage.turn(Started(stage.puppet.orders[-1].job))
     assert stage.names_ordered() == ["bad.mp4", "bad.mp4", "good.mp4"]
     assert stage.job(1).state is State.FAILED
-    told = (stage.places.failed / "bad.mp4.error.txt").read_text()
+    told = (stage.folders.failed / "bad.mp4.error.txt").read_text()
     assert "the worker died 2 times over it: killed by SIGSEGV" in told
 
 
@@ -362,7 +362,7 @@ def test_work_begins_only_with_space_to_spare(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.dispatcher.space.settings = JobSettings(free_mib=100)
-    usage = shutil.disk_usage(stage.places.outbox)
+    usage = shutil.disk_usage(stage.folders.outbox)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=99 << 20))
     stage.drop("a.png")
     for _ in range(3):
@@ -381,7 +381,7 @@ def test_a_hopeless_file_fails_at_once_and_color_is_skipped(stage: Stage) -> Non
     stage.turn()
     stage.turn(Started(2), Failed(2, Fault.COLOR, "has real color"))
     assert stage.job(2).state is State.SKIPPED
-    assert not (stage.places.failed / "color.mp4.error.txt").exists()
+    assert not (stage.folders.failed / "color.mp4.error.txt").exists()
 
 
 @pytest.mark.logs_errors
@@ -390,7 +390,7 @@ def test_wrong_settings_stop_the_queue_until_there_are_others(stage: Stage) -> N
     stage.turn(Failed(order.job, Fault.SETTINGS, "no encoder option crff"))
     stage.turn(seconds=100_000)
     assert len(stage.names_ordered()) == 1
-    stage.dispatcher.reload(Routing(Config(jobs=JobSettings(free_mib=0))), [stage.places])
+    stage.dispatcher.reload(Routing(Config(jobs=JobSettings(free_mib=0))), [stage.folders])
     for _ in range(4):
         stage.turn()
     assert len(stage.puppets) == 2 and len(stage.puppet.orders) == 1
@@ -410,7 +410,7 @@ def test_a_new_model_that_cannot_be_loaded_stops_the_queue_and_not_the_daemon(
     stage.turn()
     stage.turn()
     stage.first_words = StartFailed("no model file x")
-    stage.dispatcher.reload(Routing(Config(jobs=JobSettings(free_mib=0))), [stage.places])
+    stage.dispatcher.reload(Routing(Config(jobs=JobSettings(free_mib=0))), [stage.folders])
     for _ in range(3):
         stage.turn()
     stage.puppet.dead = True
@@ -420,7 +420,7 @@ def test_a_new_model_that_cannot_be_loaded_stops_the_queue_and_not_the_daemon(
     assert len(stage.puppets) == 2
     stage.first_words = Ready("a test")
     stage.drop("a.png")
-    stage.dispatcher.reload(Routing(Config(jobs=JobSettings(free_mib=0))), [stage.places])
+    stage.dispatcher.reload(Routing(Config(jobs=JobSettings(free_mib=0))), [stage.folders])
     for _ in range(4):
         stage.turn()
     assert stage.names_ordered() == ["a.png"]
@@ -459,7 +459,7 @@ def test_a_running_file_can_be_cancelled(stage: Stage) -> None:
 
 def test_a_file_that_is_gone_when_its_turn_comes_is_cancelled(stage: Stage) -> None:
     stage.drop("a.png", "b.png")
-    (stage.places.inbox / "a.png").unlink()
+    (stage.folders.inbox / "a.png").unlink()
     for _ in range(4):
         stage.turn()
     assert stage.names_ordered() == ["b.png"]
@@ -475,13 +475,13 @@ def test_a_file_that_goes_away_under_the_worker_has_not_failed(stage: Stage, fau
 
 
 def test_a_film_whose_share_goes_away_keeps_what_is_finished(stage: Stage) -> None:
-    found = stage.places.inbox.stat()
-    stage.journal.remember(stage.places.inbox, (found.st_dev, found.st_ino))
+    found = stage.folders.inbox.stat()
+    stage.journal.remember(stage.folders.inbox, (found.st_dev, found.st_ino))
     order = stage.begin("a.mp4")
     work = order.folder / f"{order.tag}.work"
     work.mkdir()
-    stage.places.inbox.rename(stage.places.inbox.with_name("away"))
-    stage.places.inbox.mkdir()  # the empty mount point
+    stage.folders.inbox.rename(stage.folders.inbox.with_name("away"))
+    stage.folders.inbox.mkdir()  # the empty mount point
     stage.turn(Failed(order.job, Fault.MACHINE, "Input/output error"))
     assert (stage.job(1).state, stage.job(1).attempts) == (State.QUEUED, 0)
     assert work.exists()
@@ -501,14 +501,14 @@ def test_a_result_that_cannot_be_published_yet_is_published_later(
     assert stage.job(order.job).state is State.PUBLISHING
     stage.turn(seconds=40)
     assert stage.job(order.job).state is State.DONE
-    assert [path.name for path in stage.places.outbox.iterdir()] == ["a.color.png"]
+    assert [path.name for path in stage.folders.outbox.iterdir()] == ["a.color.png"]
 
 
 def test_an_obstructed_folder_of_the_outbox_holds_up_its_own_results_and_no_others(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sub, away = stage.places.outbox / "sub", stage.places.state / "away"
-    (stage.places.inbox / "sub").mkdir()
+    sub, away = stage.folders.outbox / "sub", stage.folders.state / "away"
+    (stage.folders.inbox / "sub").mkdir()
     order = stage.begin("sub/a.png", "b.png")
     done = stage.finish(order)
     sub.rename(away)
@@ -572,18 +572,18 @@ def test_a_success_in_between_forgives_earlier_failures() -> None:
 
 
 @pytest.fixture
-def one_and_other(tmp_path: Path) -> tuple[Places, Places]:
+def one_and_other(tmp_path: Path) -> tuple[Folders, Folders]:
     state = tmp_path / "state"
     return (
-        Places(tmp_path / "one", tmp_path / "out1", state),
-        Places(tmp_path / "other", tmp_path / "out2", state),
+        Folders(tmp_path / "one", tmp_path / "out1", state),
+        Folders(tmp_path / "other", tmp_path / "out2", state),
     )
 
 
-def test_each_file_goes_to_the_outbox_of_its_inbox(one_and_other: tuple[Places, Places]) -> None:
+def test_each_file_goes_to_the_outbox_of_its_inbox(one_and_other: tuple[Folders, Folders]) -> None:
     one, other = one_and_other
     with open_stage(one, other) as stage:
-        stage.drop("a.png", places=other)
+        stage.drop("a.png", folders=other)
         order = stage.begin("a.png")
         assert order.folder == other.outbox
         stage.turn(stage.finish(order))
@@ -595,12 +595,12 @@ def test_each_file_goes_to_the_outbox_of_its_inbox(one_and_other: tuple[Places, 
 
 
 def test_files_of_an_inbox_that_is_gone_wait_and_the_others_go_on(
-    one_and_other: tuple[Places, Places],
+    one_and_other: tuple[Folders, Folders],
 ) -> None:
     one, other = one_and_other
     with open_stage(one, other) as stage:
         stage.drop("first.png", "second.png")
-        stage.drop("a.png", places=other)
+        stage.drop("a.png", folders=other)
         one.inbox.rename(one.inbox.with_name("away"))
         for _ in range(3):
             stage.turn()
@@ -620,11 +620,11 @@ def test_files_of_an_inbox_that_is_gone_wait_and_the_others_go_on(
         assert stage.names_ordered() == ["a.png", "first.png"]
 
 
-def test_a_full_outbox_holds_up_no_other(one_and_other: tuple[Places, Places]) -> None:
+def test_a_full_outbox_holds_up_no_other(one_and_other: tuple[Folders, Folders]) -> None:
     one, other = one_and_other
     with open_stage(one, other) as stage:
         film = stage.begin("film.mp4", "next.mp4")
-        stage.drop("film.mp4", places=other)
+        stage.drop("film.mp4", folders=other)
         stage.turn(Failed(film.job, Fault.SPACE, "No space left on device"))
         assert stage.puppet.orders[-1].source == other.inbox / "film.mp4"
         assert stage.dispatcher.space.reason(stage.now) == "No space left on device"
@@ -635,12 +635,12 @@ def test_a_full_outbox_holds_up_no_other(one_and_other: tuple[Places, Places]) -
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_two_inboxes_may_share_an_outbox(tmp_path: Path, overwrite: bool) -> None:
     out, state = tmp_path / "out", tmp_path / "state"
-    one = Places(tmp_path / "one", out, state, shares_outbox=True)
-    other = Places(tmp_path / "other", out, state, shares_outbox=True)
+    one = Folders(tmp_path / "one", out, state, shares_outbox=True)
+    other = Folders(tmp_path / "other", out, state, shares_outbox=True)
     config = CONFIG.model_copy(update={"output": OutputSettings(overwrite=overwrite)})
     with open_stage(one, other, config=config) as stage:
         stage.drop("a.png", "bad.png")
-        stage.drop("a.png", "bad.png", places=other)
+        stage.drop("a.png", "bad.png", folders=other)
         made = {}
         for _ in range(8):
             stage.turn()
@@ -661,42 +661,42 @@ def test_two_inboxes_may_share_an_outbox(tmp_path: Path, overwrite: bool) -> Non
 @pytest.mark.logs_errors
 def test_reasons_of_two_inboxes_in_one_outbox_lie_apart(tmp_path: Path) -> None:
     out, state = tmp_path / "out", tmp_path / "state"
-    both = [Places(tmp_path / name, out, state, shares_outbox=True) for name in ("one", "other")]
+    both = [Folders(tmp_path / name, out, state, shares_outbox=True) for name in ("one", "other")]
     with open_stage(*both) as stage:
-        for places in both:
-            stage.drop("a.png", places=places)
+        for folders in both:
+            stage.drop("a.png", folders=folders)
         for number in (1, 2):
             for _ in range(3):
                 stage.turn()
             stage.turn(Started(number), Failed(number, Fault.MEDIA, f"reason {number}"))
-        told = [(places.failed / "a.png.error.txt").read_text() for places in both]
+        told = [(folders.failed / "a.png.error.txt").read_text() for folders in both]
         assert ["reason 1" in told[0], "reason 2" in told[1]] == [True, True]
 
 
 def test_urgent_files_go_first_and_no_lesser_photo_comes_between_segments(
-    one_and_other: tuple[Places, Places],
+    one_and_other: tuple[Folders, Folders],
 ) -> None:
     one, other = one_and_other
     with open_stage(one, other) as stage:
         stage.drop("photo.png")
-        stage.drop("film.mp4", places=other, priority=5)
+        stage.drop("film.mp4", folders=other, priority=5)
         film = stage.begin("late.png")
         assert film.source == other.inbox / "film.mp4"
         stage.turn(Segment(film.job, 1))
         assert stage.names_ordered() == ["film.mp4"]
-        stage.drop("urgent.png", places=other, priority=5)
+        stage.drop("urgent.png", folders=other, priority=5)
         stage.turn()
         assert stage.names_ordered() == ["film.mp4", "urgent.png"]
 
 
 def test_a_film_makes_way_for_an_urgent_one_and_goes_on_later(
-    one_and_other: tuple[Places, Places],
+    one_and_other: tuple[Folders, Folders],
 ) -> None:
     one, other = one_and_other
     with open_stage(one, other) as stage:
         film = stage.begin("film.mp4")
         stage.turn(Segment(film.job, 1))
-        stage.drop("urgent.mp4", places=other, priority=5)
+        stage.drop("urgent.mp4", folders=other, priority=5)
         for _ in range(3):
             stage.turn()
         assert [type(message) for message in stage.puppet.heard] == [Order, Stop]  # asked once
@@ -709,12 +709,12 @@ def test_a_film_makes_way_for_an_urgent_one_and_goes_on_later(
 
 
 def test_what_was_begun_for_an_inbox_ends_well_when_it_is_configured_no_more(
-    one_and_other: tuple[Places, Places],
+    one_and_other: tuple[Folders, Folders],
 ) -> None:
     one, other = one_and_other
     with open_stage(one, other) as stage:
         order = stage.begin("a.png", "b.png")
-        stage.drop("c.png", places=other)
+        stage.drop("c.png", folders=other)
         stage.dispatcher.reload(Routing(CONFIG), [other])
         stage.dispatcher.serve([other.inbox])
         stage.turn(stage.finish(order))
@@ -726,7 +726,7 @@ def test_what_was_begun_for_an_inbox_ends_well_when_it_is_configured_no_more(
 
 
 def test_a_result_without_a_name_waits_for_its_inbox_to_be_configured_again(
-    one_and_other: tuple[Places, Places],
+    one_and_other: tuple[Folders, Folders],
 ) -> None:
     one, other = one_and_other
     with open_stage(one, other) as stage:
@@ -747,22 +747,22 @@ def test_a_result_without_a_name_waits_for_its_inbox_to_be_configured_again(
 
 
 def test_a_source_is_retired_when_its_inbox_is_back(tmp_path: Path) -> None:
-    places = Places(tmp_path / "in", tmp_path / "out", tmp_path / "state")
+    folders = Folders(tmp_path / "in", tmp_path / "out", tmp_path / "state")
     config = CONFIG.model_copy(update={"after": AfterSettings(source="delete")})
-    with open_stage(places, config=config) as stage:
+    with open_stage(folders, config=config) as stage:
         order = stage.begin("a.png")
         said = stage.finish(order)
         stage.journal.publishing(
             stage.job(order.job), said.target, Partial.of(said.partial), stage.now
         )
-        places.inbox.rename(tmp_path / "away")
-        later = Stage(stage.journal, config, places)
+        folders.inbox.rename(tmp_path / "away")
+        later = Stage(stage.journal, config, folders)
         later.dispatcher.recover(200.0)
         later.turn()
         assert stage.job(order.job).state is State.DONE
-        (tmp_path / "away").rename(places.inbox)
+        (tmp_path / "away").rename(folders.inbox)
         assert order.source.exists()
-        ends = later.dispatcher.lifecycle_of(places.inbox)
+        ends = later.dispatcher.lifecycle_of(folders.inbox)
         assert ends is not None
         for _ in ends.retire_all():
             pass

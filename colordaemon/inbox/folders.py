@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Places:
+class Folders:
     """Where the files of one inbox come from and go to; every path is absolute and free of symbolic
     links.
 
@@ -72,7 +72,7 @@ class Places:
         return written + ([(f"{self.label}{archive}", self.archive)] if self.archive else [])
 
 
-def find_places(config: Config) -> tuple[Places, ...]:
+def find_folders(config: Config) -> tuple[Folders, ...]:
     """The folders of a configuration, for each inbox. Raises ConfigError with all that is wrong."""
     if missing := [*_missing(config)]:
         raise ConfigError("\n".join(missing))
@@ -82,7 +82,7 @@ def find_places(config: Config) -> tuple[Places, ...]:
     for number, (entry, outbox) in enumerate(zip(entries, outboxes, strict=True), start=1):
         archive = (entry.archive or config.after.archive) if _moves(config) else None
         found.append(
-            Places(
+            Folders(
                 Path(os.path.realpath(entry.inbox)),
                 Path(outbox),
                 Path(os.path.realpath(config.state_dir)),
@@ -99,22 +99,22 @@ def find_places(config: Config) -> tuple[Places, ...]:
     return tuple(found)
 
 
-def check_places(all_places: Sequence[Places]) -> None:
+def check_folders(all_folders: Sequence[Folders]) -> None:
     """Raises ConfigError where one would feed another, or itself.
 
-    `find_places` has seen to that, but what an inbox is that was missing shows when it comes.
+    `find_folders` has seen to that, but what an inbox is that was missing shows when it comes.
     """
-    if mistakes := [*_mistakes(all_places)]:
+    if mistakes := [*_mistakes(all_folders)]:
         raise ConfigError("\n".join(mistakes))
 
 
-def expect_inbox(places: Places) -> None:
+def expect_inbox(folders: Folders) -> None:
     """Raises ConfigError where there can be no inbox: where something else stands there, or not
     even the first folder of the path exists.
 
     One that is missing otherwise may lie on a disk that is not mounted, and is waited for.
     """
-    name, inbox = f"{places.label}inbox", places.inbox
+    name, inbox = f"{folders.label}inbox", folders.inbox
     for path in (inbox, *inbox.parents):
         try:
             found = path.stat()
@@ -129,17 +129,17 @@ def expect_inbox(places: Places) -> None:
         return
 
 
-def make_places(places: Places) -> None:
+def make_folders(folders: Folders) -> None:
     """Make the folders that belong to an inbox which is there, and try to write to them.
 
     Raises ConfigError: better now than after an hour of work. Raises OSError for a disk that is
     full, read-only or broken, and may be well again later.
     """
-    for name, folder in places.written:
+    for name, folder in folders.written:
         _make(name, folder)
-    if places.archive:
-        name, archive = places.written[-1]
-        _check_moves(name, places.inbox, archive)
+    if folders.archive:
+        name, archive = folders.written[-1]
+        _check_moves(name, folders.inbox, archive)
 
 
 def _check_moves(name: str, inbox: Path, archive: Path) -> None:
@@ -161,7 +161,7 @@ def _check_moves(name: str, inbox: Path, archive: Path) -> None:
 
 
 def make_state(state: Path) -> None:
-    """Make the folder of the journal, and try to write there. Raises what `make_places` does."""
+    """Make the folder of the journal, and try to write there. Raises what `make_folders` does."""
     _make("state_dir", state)
     if is_remote(state):
         raise ConfigError(
@@ -211,8 +211,8 @@ def _missing(config: Config) -> Iterator[str]:
         yield "after.archive: found nothing, expected a folder, since after.source is move"
 
 
-def _mistakes(all_places: Sequence[Places]) -> Iterator[str]:
-    for one, other in combinations(all_places, 2):
+def _mistakes(all_folders: Sequence[Folders]) -> Iterator[str]:
+    for one, other in combinations(all_folders, 2):
         name = f"{other.label}inbox: {other.inbox}"
         if _same(one.inbox, other.inbox):
             yield f"{name} is {one.label}inbox as well; expected another folder"
@@ -220,10 +220,10 @@ def _mistakes(all_places: Sequence[Places]) -> Iterator[str]:
             yield f"{name} lies inside the inbox {one.inbox}"
         elif _inside(one.inbox, other.inbox):
             yield f"{name} holds the inbox {one.inbox}"
-    written = [("state_dir", all_places[0].state)]
-    written += [each for places in all_places for each in places.written]
+    written = [("state_dir", all_folders[0].state)]
+    written += [each for folders in all_folders for each in folders.written]
     for name, folder in written:
-        for inbox in (places.inbox for places in all_places):
+        for inbox in (folders.inbox for folders in all_folders):
             if _same(folder, inbox):
                 yield f"{name}: {folder} is the inbox; expected another folder"
             elif _inside(folder, inbox):

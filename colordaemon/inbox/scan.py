@@ -13,7 +13,7 @@ from fnmatch import translate
 from pathlib import Path
 
 from colordaemon.config import Config
-from colordaemon.inbox.folders import find_places
+from colordaemon.inbox.folders import find_folders
 from colordaemon.inbox.safe_open import anchored
 from colordaemon.inbox.stability import Signature, signature_from
 from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
@@ -167,8 +167,8 @@ class Ignored:
 
 def list_ignored(config: Config) -> Iterator[tuple[str, str]]:
     """Every path in the inboxes that is not taken, and why. Raises ConfigError and OSError."""
-    for places in find_places(config):
+    for folders in find_folders(config):
         found: dict[str, str] = {}
-        for _ in scan(places.inbox, found.__setitem__):
+        for _ in scan(folders.inbox, found.__setitem__):
             pass
         yield from sorted(found.items())

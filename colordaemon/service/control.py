@@ -23,7 +23,7 @@ from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
-from colordaemon.inbox.folders import find_places, locked_state
+from colordaemon.inbox.folders import find_folders, locked_state
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
 from colordaemon.service.records import Records
@@ -344,15 +344,15 @@ def run_command(config: Config, request: Reply) -> Reply:
 
     Raises BadRequest, NoAnswer, and ConfigError if there is neither a daemon nor a journal.
     """
-    places = find_places(config)[0]  # control and journal are the same for all inboxes
-    if (reply := ask(places.control, request)) is not None:
+    folders = find_folders(config)[0]  # control and journal are the same for all inboxes
+    if (reply := ask(folders.control, request)) is not None:
         return reply
-    if not places.journal.exists():
-        raise ConfigError(f"state_dir: there is no journal in {places.state} yet")
+    if not folders.journal.exists():
+        raise ConfigError(f"state_dir: there is no journal in {folders.state} yet")
     if request["verb"] in _READ_ONLY:
-        with Records(places.journal) as records:
+        with Records(folders.journal) as records:
             return _READ_ONLY[request["verb"]](records) | {"daemon": None}
-    with locked_state(places.state), Journal(places.journal) as journal:
+    with locked_state(folders.state), Journal(folders.journal) as journal:
         commands = Commands(journal, time.time)
         reply = commands.run(request)
         while commands.is_busy:

@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from colordaemon.config import Config
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
-from colordaemon.inbox.folders import Places, find_places, locked_state, make_state
+from colordaemon.inbox.folders import Folders, find_folders, locked_state, make_state
 from colordaemon.logs import printable
 from colordaemon.service.control import Commands, Control
 from colordaemon.service.event_loop import EventLoop, Notifier, Signals, Wake
@@ -79,16 +79,16 @@ def _wait_after(trouble: str) -> None:
 
 def _watch(load: Callable[[], Config], make_worker: Callable[[Routing], WorkerProcess]) -> None:
     config = load()
-    all_places = find_places(config)
-    state = all_places[0].state
+    all_folders = find_folders(config)
+    state = all_folders[0].state
     make_state(state)
     with ExitStack() as stack:
         stack.enter_context(locked_state(state))
-        journal = stack.enter_context(Journal(all_places[0].journal))
+        journal = stack.enter_context(Journal(all_folders[0].journal))
         wake = Wake()
         stack.callback(wake.close)
         signals = stack.enter_context(Signals(wake))
-        daemon = Daemon(load, config, all_places, journal, wake, make_worker)
+        daemon = Daemon(load, config, all_folders, journal, wake, make_worker)
         stack.callback(daemon.close)
         daemon.run(signals)
 
@@ -100,22 +100,22 @@ class Daemon:
         self,
         load: Callable[[], Config],
         config: Config,
-        all_places: Sequence[Places],
+        all_folders: Sequence[Folders],
         journal: Journal,
         wake: Wake,
         make_worker: Callable[[Routing], WorkerProcess],
     ) -> None:
-        self._load, self._config, self._places, self._journal = load, config, all_places, journal
+        self._load, self._config, self._folders, self._journal = load, config, all_folders, journal
         self._routing = Routing(config)
         self._event_loop = EventLoop(wake)
         self._notifier = Notifier()
-        self._scheduler = Scheduler(journal, all_places, self._routing, make_worker)
+        self._scheduler = Scheduler(journal, all_folders, self._routing, make_worker)
         self._intake = Intake(journal)
         self._inboxes = Inboxes(journal, self._intake.knows, wake)
         self._hooks = HookRunner(journal, config.after)
         self._pruning = Pruning(journal, config.journal, self._scheduler.lifecycle_of)
         self._commands = Commands(journal, time.time, cancel_running=self._scheduler.cancel)
-        self._control = Control(all_places[0].control, self._event_loop.selector, self._answer)
+        self._control = Control(all_folders[0].control, self._event_loop.selector, self._answer)
         self._is_ready = False
         self._status_at, self._retire_at = 0.0, 0.0
         self._retiring = deque[Iterator[None]]()
@@ -124,7 +124,7 @@ class Daemon:
     def run(self, signals: Signals) -> None:
         """Run until SIGTERM, and until the work in progress is finished or left. Raises
         ConfigError, ModelError and WorkerLost."""
-        self._inboxes.take(self._places, self._routing, time.monotonic())
+        self._inboxes.take(self._folders, self._routing, time.monotonic())
         self._intake.prioritize(self._routing.priority_of)
         self._scheduler.recover(time.time())
         while not self._is_over(signals):
@@ -169,7 +169,7 @@ class Daemon:
             self._retire_at = now + RETIRE_SECONDS
         for inbox in self._inboxes:
             settled = inbox.turn(now)
-            lifecycle = self._scheduler.lifecycle_of(inbox.places.inbox)
+            lifecycle = self._scheduler.lifecycle_of(inbox.folders.inbox)
             assert lifecycle is not None
             if inbox.has_opened():
                 self._clean_up(lifecycle)
@@ -184,7 +184,7 @@ class Daemon:
         """Remove old work files, and deal with sources that were left over, after an inbox
         appeared."""
         needed = {*self._journal.ids(*OPEN)}
-        if count := sweep(lifecycle.places.outbox, self._journal.token, needed):
+        if count := sweep(lifecycle.folders.outbox, self._journal.token, needed):
             log.info("removed %d work files that are no longer needed", count)
         self._retiring.append(lifecycle.retire_all())
 
@@ -283,32 +283,32 @@ class Daemon:
         now = time.monotonic()
         try:
             config = self._load()
-            routing, all_places = Routing(config), find_places(config)
-            self._check_that_places_stay(all_places)
-            self._inboxes.take(all_places, routing, now)
+            routing, all_folders = Routing(config), find_folders(config)
+            self._check_that_folders_stay(all_folders)
+            self._inboxes.take(all_folders, routing, now)
         except ConfigError as error:
             for mistake in str(error).split("\n"):
                 log.error("the old configuration stays: %s", mistake)
             self._inboxes.rescan(now)
         else:
-            self._config, self._places = config, all_places
-            self._scheduler.reload(routing, all_places)
+            self._config, self._folders = config, all_folders
+            self._scheduler.reload(routing, all_folders)
             self._intake.prioritize(routing.priority_of)
             self._hooks.reload(config.after)
             self._pruning.reload(config.journal)
             log.info("took the new configuration")
         self._notifier.ready()
 
-    def _check_that_places_stay(self, all_places: Sequence[Places]) -> None:
+    def _check_that_folders_stay(self, all_folders: Sequence[Folders]) -> None:
         """Inboxes may be added and removed. Unfinished work must find its files where it left
         them."""
-        before = {places.inbox: places for places in self._places}
-        if all_places[0].state != self._places[0].state:
+        before = {folders.inbox: folders for folders in self._folders}
+        if all_folders[0].state != self._folders[0].state:
             raise ConfigError("state_dir changes only with a restart")
-        for places in all_places:
-            if before.get(places.inbox, places) != places:
+        for folders in all_folders:
+            if before.get(folders.inbox, folders) != folders:
                 raise ConfigError(
-                    f"{places.inbox}: its outbox and its archive change only with a restart"
+                    f"{folders.inbox}: its outbox and its archive change only with a restart"
                 )
 
 

@@ -16,7 +16,13 @@ from typing import Any
 
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
-from colordaemon.inbox.folders import Places, check_places, expect_inbox, locked_inbox, make_places
+from colordaemon.inbox.folders import (
+    Folders,
+    check_folders,
+    expect_inbox,
+    locked_inbox,
+    make_folders,
+)
 from colordaemon.inbox.scan import rank_of
 from colordaemon.inbox.stability import Signature
 from colordaemon.inbox.watcher import Known, Settled, Watch
@@ -31,42 +37,42 @@ LOCK_SECONDS = 60.0  # after which another user's lock on an inbox is ignored
 
 
 class Inbox:
-    """One inbox. all_places: the folders of all inboxes, itself included."""
+    """One inbox. all_folders: the folders of all inboxes, itself included."""
 
     def __init__(
         self,
-        places: Places,
+        folders: Folders,
         routing: Routing,
         journal: Journal,
         known: Known,
         wake: Callable[[], None],
     ) -> None:
-        self.places, self._journal = places, journal
-        self.all_places: Sequence[Places] = (places,)
+        self.folders, self._journal = folders, journal
+        self.all_folders: Sequence[Folders] = (folders,)
         self._lock = ExitStack()
         self._refused_at: float | None = None  # since when another program holds the lock
         self._has_opened = False
         self.watch = Watch(
-            places.inbox,
-            routing.config_of(places.inbox).watch,
+            folders.inbox,
+            routing.config_of(folders.inbox).watch,
             known,
             wake,
-            identity=journal.identity_of(places.inbox),
+            identity=journal.identity_of(folders.inbox),
             enter=self._enter,
             leave=self._lock.close,
         )
 
     def start(self, now: float) -> None:
         """Start to watch it. Raises ConfigError, but not for an inbox that may be mounted later."""
-        expect_inbox(self.places)
+        expect_inbox(self.folders)
         self.watch.start(now)
 
     def turn(self, now: float) -> list[Settled]:
         """The files that have settled since the last call."""
         settled = self.watch.turn(now)
         identity = self.watch.identity
-        if identity is not None and identity != self._journal.identity_of(self.places.inbox):
-            self._journal.remember(self.places.inbox, identity)
+        if identity is not None and identity != self._journal.identity_of(self.folders.inbox):
+            self._journal.remember(self.folders.inbox, identity)
         return settled
 
     def has_opened(self) -> bool:
@@ -77,21 +83,21 @@ class Inbox:
     def as_json(self) -> dict[str, Any]:
         """Its entry in the status."""
         return {
-            "inbox": os.fspath(self.places.inbox),
-            "outbox": os.fspath(self.places.outbox),
+            "inbox": os.fspath(self.folders.inbox),
+            "outbox": os.fspath(self.folders.outbox),
             "state": "gone" if self.watch.is_gone else "watched",
             "why": self.watch.trouble,
             "settling": self.watch.settling,
-            "queued": self._journal.queued([self.places.inbox]),
+            "queued": self._journal.queued([self.folders.inbox]),
         }
 
     def _enter(self) -> None:
-        inbox, name = self.places.inbox, f"{self.places.label}inbox"
+        inbox, name = self.folders.inbox, f"{self.folders.label}inbox"
         if (leads := os.path.realpath(inbox)) != str(inbox):
             # The journal would know the files by other paths after the next start.
             raise ConfigError(f"{name}: {inbox} leads to {leads} now; restart to use that")
-        check_places(self.all_places)
-        make_places(self.places)
+        check_folders(self.all_folders)
+        make_folders(self.folders)
         self._take_lock()
         self._has_opened = True
 
@@ -100,7 +106,7 @@ class Inbox:
         now = time.monotonic()
         insists = self._refused_at is not None and now - self._refused_at > LOCK_SECONDS
         try:
-            self._lock.enter_context(locked_inbox(self.places.inbox, insists=insists))
+            self._lock.enter_context(locked_inbox(self.folders.inbox, insists=insists))
         except BlockingIOError:
             self._refused_at = now if self._refused_at is None else self._refused_at
             raise
@@ -120,36 +126,36 @@ class Inboxes:
     def __iter__(self) -> Iterator[Inbox]:
         return iter(self._all)
 
-    def take(self, all_places: Sequence[Places], routing: Routing, now: float) -> None:
+    def take(self, all_folders: Sequence[Folders], routing: Routing, now: float) -> None:
         """Start new inboxes, stop those that are no longer configured, and scan all the others
         again.
 
         Raises ConfigError with all that is wrong with new ones; then nothing has changed.
         """
-        before = {inbox.places: inbox for inbox in self._all}
+        before = {inbox.folders: inbox for inbox in self._all}
         added = [
-            Inbox(places, routing, self._journal, self._known, self._wake)
-            for places in all_places
-            if places not in before
+            Inbox(folders, routing, self._journal, self._known, self._wake)
+            for folders in all_folders
+            if folders not in before
         ]
         for inbox in added:
-            inbox.all_places = all_places
+            inbox.all_folders = all_folders
         _start(added, now)
-        for places, inbox in before.items():
-            if places not in all_places:
+        for folders, inbox in before.items():
+            if folders not in all_folders:
                 inbox.watch.stop()
-        kept = {inbox.places: inbox for inbox in added} | before
-        self._all = [kept[places] for places in all_places]
-        for inbox, places in zip(self._all, all_places, strict=True):
-            if places in before:
-                inbox.places, inbox.all_places = places, all_places  # labels may have changed
-                inbox.watch.reload(routing.config_of(places.inbox).watch)
+        kept = {inbox.folders: inbox for inbox in added} | before
+        self._all = [kept[folders] for folders in all_folders]
+        for inbox, folders in zip(self._all, all_folders, strict=True):
+            if folders in before:
+                inbox.folders, inbox.all_folders = folders, all_folders  # labels may have changed
+                inbox.watch.reload(routing.config_of(folders.inbox).watch)
                 inbox.watch.rescan(now)
 
     def rescan(self, now: float, *which: Path) -> None:
         """Scan these inboxes, or all, at the next turn."""
         for inbox in self._all:
-            if not which or inbox.places.inbox in which:
+            if not which or inbox.folders.inbox in which:
                 inbox.watch.rescan(now)
 
     def stop(self) -> None:
@@ -158,12 +164,12 @@ class Inboxes:
 
     @property
     def present(self) -> list[Path]:
-        return [inbox.places.inbox for inbox in self._all if not inbox.watch.is_gone]
+        return [inbox.folders.inbox for inbox in self._all if not inbox.watch.is_gone]
 
     @property
     def trouble(self) -> str:
         """Which inboxes are missing, for people; empty if none is."""
-        gone = [str(inbox.places.inbox) for inbox in self._all if inbox.watch.is_gone]
+        gone = [str(inbox.folders.inbox) for inbox in self._all if inbox.watch.is_gone]
         return f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone" if gone else ""
 
     @property

@@ -28,7 +28,7 @@ from colordaemon.convert.publish import fitting_name
 from colordaemon.convert.routing import Routing
 from colordaemon.durable import flush_folder
 from colordaemon.errors import ConfigError
-from colordaemon.inbox.folders import Places, find_places, locked_state
+from colordaemon.inbox.folders import Folders, find_folders, locked_state
 from colordaemon.inbox.scan import rank_of, scan
 from colordaemon.inbox.stability import Signature
 from colordaemon.service.job import ENDS, NO_INVENTORY, Found, Job, Partial, State
@@ -76,7 +76,7 @@ def vacuum(config: Config) -> str:
 
 
 def _existing(config: Config) -> Path:
-    path = find_places(config)[0].journal
+    path = find_folders(config)[0].journal
     if not path.exists():
         raise ConfigError(f"state_dir: there is no journal in {path.parent} yet")
     return path
@@ -85,14 +85,14 @@ def _existing(config: Config) -> Path:
 def rebuild(config: Config) -> Rebuilt:
     """Start a new journal with all that can be read of the old one. Raises ConfigError and
     OSError."""
-    all_places, routing = find_places(config), Routing(config)
-    old = all_places[0].journal
+    all_folders, routing = find_folders(config), Routing(config)
+    old = all_folders[0].journal
     new = old.with_name(f"{old.name}.new")
     with locked_state(old.parent):
         _move_journal(new, None)
         with Journal(new) as journal:
             kept = journal.adopt(*_readable(old)) if old.is_file() else 0
-            recognized = sum(_recognize(journal, places, routing) for places in all_places)
+            recognized = sum(_recognize(journal, folders, routing) for folders in all_folders)
         if os.geteuid() == 0:  # run by root, the file must still belong to the daemon
             owner = old.parent.stat()
             os.chown(new, owner.st_uid, owner.st_gid)
@@ -144,14 +144,14 @@ def _row(db: sqlite3.Connection, number: int) -> list[sqlite3.Row]:
         return []
 
 
-def _recognize(journal: Journal, places: Places, routing: Routing) -> int:
+def _recognize(journal: Journal, folders: Folders, routing: Routing) -> int:
     """Add done jobs for sources that have results already; returns how many."""
     count, now = 0, time.time()
-    for path, signature in scan(places.inbox):
+    for path, signature in scan(folders.inbox):
         found = _found(path, signature)
         if not [*journal.unknown([found])]:
             continue
-        for result in _results(path, signature, places, routing):
+        for result in _results(path, signature, folders, routing):
             journal.add([found], now)
             (job, *_) = journal.of_source(path)
             journal.publishing(job, result, Partial.of(result), now)
@@ -168,10 +168,10 @@ def _found(path: Path, signature: Signature) -> Found:
 
 
 def _results(
-    source: Path, signature: Signature, places: Places, routing: Routing
+    source: Path, signature: Signature, folders: Folders, routing: Routing
 ) -> Iterator[Path]:
     """Files in the outbox that have the name and time of a source's result."""
-    folder = (places.outbox / places.relative(source)).parent
+    folder = (folders.outbox / folders.relative(source)).parent
     stem = fitting_name(source.stem, "", routing.config_for(source).output.name)
     called = re.compile(rf"{re.escape(stem)}( \(\d+\))?\.\w+")
     with suppress(FileNotFoundError), os.scandir(folder) as entries:

@@ -13,7 +13,7 @@ from colordaemon import __version__
 from colordaemon.convert.publish import sha256, stands_under_another_name, write_checksum
 from colordaemon.convert.routing import Routing
 from colordaemon.durable import LONGEST_NAME, replace_file
-from colordaemon.inbox.folders import Places
+from colordaemon.inbox.folders import Folders
 from colordaemon.inbox.safe_open import Obstructed, anchored, folder_beneath, look_beneath
 from colordaemon.inbox.stability import quiet_seconds, signature_from
 from colordaemon.logs import printable
@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 class JobLifecycle:
     """State changes of the jobs of one inbox. `wall` is time.time()."""
 
-    def __init__(self, journal: Journal, places: Places, routing: Routing) -> None:
-        self._journal, self.places, self._routing = journal, places, routing
+    def __init__(self, journal: Journal, folders: Folders, routing: Routing) -> None:
+        self._journal, self.folders, self._routing = journal, folders, routing
         self._config = routing.config
 
     def is_still_there(self, job: Job, wall: float) -> bool:
@@ -44,7 +44,7 @@ class JobLifecycle:
 
         If the whole inbox is gone, like a share that is not mounted, the job waits instead.
         """
-        found = look_beneath(self.places.inbox, job.source)
+        found = look_beneath(self.folders.inbox, job.source)
         if found is None and not self.inbox_is_there():
             self.requeue(job, Reason.INBOX, "the inbox is gone", wall, wait_seconds=GONE_SECONDS)
         elif found is None:
@@ -58,7 +58,7 @@ class JobLifecycle:
     def is_quiet(self, job: Job, wall: float) -> bool:
         """Whether nobody is changing a job's source. If for instance its mode was changed after it
         was queued, it has to be unchanged for QUIET_SECONDS again, like a new file."""
-        found = look_beneath(self.places.inbox, job.source)
+        found = look_beneath(self.folders.inbox, job.source)
         if found is None:  # removed since the check before
             self.requeue(job, Reason.TOUCHED, "", wall, wait_seconds=QUIET_SECONDS)
             return False
@@ -84,7 +84,7 @@ class JobLifecycle:
         return True
 
     def inbox_is_there(self) -> bool:
-        return self._journal.is_there(self.places.inbox)
+        return self._journal.is_there(self.folders.inbox)
 
     def finished(self, job: Job, said: Finished, seconds: float, wall: float) -> None:
         """Publish a result, unless its source is no longer what it was made from."""
@@ -93,7 +93,7 @@ class JobLifecycle:
         overwrite = self._may_replace(said.target, job.source)
         partial = Partial.of(said.partial, said.sha256)
         tell = self._tell(job, wall, said.is_whole)
-        top = self.places.outbox
+        top = self.folders.outbox
         target = deliver(partial, said.target, tell, overwrite=overwrite, top=top)
         for remark in said.remarks:
             log.log(level_of(remark), "%s: %s", job.source, remark)
@@ -105,7 +105,7 @@ class JobLifecycle:
         assert job.target is not None and job.partial is not None
         overwrite = self._may_replace(job.target, job.source)
         is_whole = job.retire != "keep"
-        tell, top = self._tell(job, wall, is_whole), self.places.outbox
+        tell, top = self._tell(job, wall, is_whole), self.folders.outbox
         target = resume_delivery(job, tell, overwrite=overwrite, top=top)
         if target is None:
             log.warning(
@@ -122,7 +122,7 @@ class JobLifecycle:
         behind = 0
         while jobs := self._journal.to_retire(behind):
             for job in jobs:
-                if job.source.is_relative_to(self.places.inbox):
+                if job.source.is_relative_to(self.folders.inbox):
                     self._retire(job, job.retire)
                     yield
             behind = jobs[-1].id
@@ -134,7 +134,7 @@ class JobLifecycle:
         level = logging.INFO if state in (State.SKIPPED, State.CANCELLED) else logging.ERROR
         log.log(level, "%s: %s: %s", state, job.source, reason)
         if state is State.FAILED:
-            write_reason(self._reason_path(job), self.places.outbox, job, reason, wall)
+            write_reason(self._reason_path(job), self.folders.outbox, job, reason, wall)
 
     def crashed(self, job: Job, reason: str, wall: float) -> None:
         """The worker died while it worked on a job: try again, or fail it the second time."""
@@ -142,7 +142,7 @@ class JobLifecycle:
             job = self._journal.job(job.id)
             self.clean(job)
             log.error("failed: %s: %s", job.source, job.reason)
-            write_reason(self._reason_path(job), self.places.outbox, job, job.reason, wall)
+            write_reason(self._reason_path(job), self.folders.outbox, job, job.reason, wall)
         else:
             log.warning("%s: the worker died over it (%s); trying once more", job.source, reason)
 
@@ -156,7 +156,7 @@ class JobLifecycle:
             return
         self.clean(job)
         log.error("failed: %s: %s", job.source, job.reason)
-        write_reason(self._reason_path(job), self.places.outbox, job, job.reason, wall)
+        write_reason(self._reason_path(job), self.folders.outbox, job, job.reason, wall)
 
     def retry_later(self, job: Job, reason: str, wall: float) -> None:
         """The machine is at fault: try again later, `jobs.tries` times in all."""
@@ -180,8 +180,8 @@ class JobLifecycle:
 
     def clean(self, job: Job) -> None:
         """Remove the unfinished work of a job."""
-        relative = self.places.relative(job.source)
-        outbox, tag = self.places.outbox, tag_of(self._journal.token, job.id)
+        relative = self.folders.relative(job.source)
+        outbox, tag = self.folders.outbox, tag_of(self._journal.token, job.id)
         remove_work(outbox, (outbox / relative).parent, tag)
 
     def needs(self, job: Job) -> bool:
@@ -190,7 +190,7 @@ class JobLifecycle:
         if job.state is State.DONE and self._routing.config_for(job.source).output.overwrite:
             return True
         try:
-            with folder_beneath(self.places.inbox, job.source.parent) as folder:
+            with folder_beneath(self.folders.inbox, job.source.parent) as folder:
                 found = os.stat(job.source.name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return not self._has_the_disk_of(job)
@@ -203,7 +203,7 @@ class JobLifecycle:
         """Whether the disk of a missing source is mounted: the inbox itself, or another disk that
         is mounted in a folder of the inbox."""
         try:
-            return self.inbox_is_there() and self.places.inbox.stat().st_dev == job.device
+            return self.inbox_is_there() and self.folders.inbox.stat().st_dev == job.device
         except OSError:
             return False
 
@@ -219,7 +219,7 @@ class JobLifecycle:
         is_whole: bool,
     ) -> None:
         if self._config.after.checksum:
-            with anchored(self.places.outbox, target.parent) as here:
+            with anchored(self.folders.outbox, target.parent) as here:
                 named = here / target.name
                 write_checksum(named, digest or sha256(named))
         action = self._config.after.source
@@ -230,14 +230,14 @@ class JobLifecycle:
         self._journal.finish(job, wall, reason=figures, retire=retires, inventory=inventory)
         log.info("done: %s (%s)", target, figures)
         self.clean(job)
-        remove_reason(self._reason_path(job), self.places.outbox)
+        remove_reason(self._reason_path(job), self.folders.outbox)
         if action != "keep":
             self._retire(job, action)
 
     def _retire(self, job: Job, action: str) -> None:
         if not self.inbox_is_there():
             return  # done when the inbox is back
-        if retire(job.source, job.queued, action, self.places.inbox, self.places.archive):
+        if retire(job.source, job.queued, action, self.folders.inbox, self.folders.archive):
             self._journal.retired(job)
 
     def _may_replace(self, target: Path, source: Path) -> bool:
@@ -246,7 +246,7 @@ class JobLifecycle:
         if not overwrite or self._journal.made_by_another(target, source):
             return False
         try:
-            with anchored(self.places.outbox, target.parent) as here:
+            with anchored(self.folders.outbox, target.parent) as here:
                 return not stands_under_another_name(here / target.name)
         except FileNotFoundError:  # a folder that a power failure has taken away
             return True
@@ -257,7 +257,7 @@ class JobLifecycle:
         )
 
     def _reason_path(self, job: Job) -> Path:
-        return reason_path(self.places.failed, self.places.relative(job.source))
+        return reason_path(self.folders.failed, self.folders.relative(job.source))
 
 
 class Unpublished:
@@ -290,7 +290,7 @@ class Unpublished:
         """Publish those whose outboxes can be written. lifecycle_of: None for a file that waits."""
         for job in [*self._jobs.values()]:
             lifecycle = lifecycle_of(job.source) if now >= self._due.get(job.id, now) else None
-            if lifecycle is not None and self._space.can_write(lifecycle.places.outbox, now):
+            if lifecycle is not None and self._space.can_write(lifecycle.folders.outbox, now):
                 self._publish(job, lifecycle, tries, now, wall)
 
     def _publish(
@@ -307,7 +307,7 @@ class Unpublished:
             reason = f"cannot publish {job.target}: {error.strerror}"
             refusals = self._refusals[job.id] = self._refusals.get(job.id, 0) + 1
             if refusals < tries:
-                self._space.wait(lifecycle.places.outbox, reason, now)
+                self._space.wait(lifecycle.folders.outbox, reason, now)
                 return
             lifecycle.set_aside(job, State.FAILED, Reason.PUBLISH, reason, wall)
         self._refusals.pop(job.id, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ModelError
-from colordaemon.inbox.folders import Places
+from colordaemon.inbox.folders import Folders
 from colordaemon.inbox.safe_open import Obstructed
 from colordaemon.service.job import Job, Reason, State
 from colordaemon.service.journal import Journal
@@ -48,7 +48,7 @@ class Scheduler:
     def __init__(
         self,
         journal: Journal,
-        all_places: Sequence[Places],
+        all_folders: Sequence[Folders],
         routing: Routing,
         make_worker: MakeWorker = WorkerProcess,
     ) -> None:
@@ -62,12 +62,14 @@ class Scheduler:
         self._was_ever_ready = False
         self._closing = self._renewing = False
         self._lead = -math.inf  # of wall over now
-        self._configure(routing, all_places)
-        self._serving = {places.inbox for places in all_places}
+        self._configure(routing, all_folders)
+        self._serving = {folders.inbox for folders in all_folders}
 
-    def _configure(self, routing: Routing, all_places: Sequence[Places]) -> None:
+    def _configure(self, routing: Routing, all_folders: Sequence[Folders]) -> None:
         self._routing, self._config = routing, routing.config
-        self._lifecycles = [JobLifecycle(self._journal, places, routing) for places in all_places]
+        self._lifecycles = [
+            JobLifecycle(self._journal, folders, routing) for folders in all_folders
+        ]
 
     def serve(self, inboxes: Iterable[Path]) -> None:
         """Claim jobs of these inboxes only."""
@@ -75,7 +77,7 @@ class Scheduler:
 
     def lifecycle_of(self, source: Path) -> JobLifecycle | None:
         """The lifecycle of its inbox; None if that is no longer in the configuration."""
-        found = (each for each in self._lifecycles if source.is_relative_to(each.places.inbox))
+        found = (each for each in self._lifecycles if source.is_relative_to(each.folders.inbox))
         return next(found, None)
 
     def recover(self, wall: float) -> None:
@@ -152,7 +154,7 @@ class Scheduler:
         if self.pauses.reason(now) is not None:
             return min(care, self.pauses.next_end)
         inboxes = [
-            each.inbox for each in self._served_places if not self.space.waits(each.outbox, now)
+            each.inbox for each in self._served_folders if not self.space.waits(each.outbox, now)
         ]
         due = self._journal.next_due(inboxes)
         return care if due is None else min(care, now + max(0.0, due - wall))
@@ -180,10 +182,10 @@ class Scheduler:
         self.pauses.remove()
         self.space.recheck()
 
-    def reload(self, routing: Routing, all_places: Sequence[Places]) -> None:
+    def reload(self, routing: Routing, all_folders: Sequence[Folders]) -> None:
         """Use another configuration from the next job on; the worker is restarted when it is
         idle."""
-        self._configure(routing, all_places)
+        self._configure(routing, all_folders)
         jobs = self._config.jobs
         self.pauses.failures, self.space.settings = jobs.failures, jobs
         self.pauses.remove("settings")
@@ -249,31 +251,31 @@ class Scheduler:
             job, wall
         ):
             return
-        job, places = self._journal.job(job.id), lifecycle.places
-        folder = (places.outbox / places.relative(job.source)).parent
+        job, folders = self._journal.job(job.id), lifecycle.folders
+        folder = (folders.outbox / folders.relative(job.source)).parent
         tag = tag_of(self._journal.token, job.id)
         self.running.take(job, lifecycle)
         self._supervisor.order_sent(now)
         self.worker.send(
-            Order(job.id, job.source, folder, tag, places.inbox, places.outbox, job.queued)
+            Order(job.id, job.source, folder, tag, folders.inbox, folders.outbox, job.queued)
         )
 
     def _served(self, source: Path) -> JobLifecycle | None:
         """The lifecycle of its inbox; None if that is gone, since its outbox may be gone as
         well."""
         lifecycle = self.lifecycle_of(source)
-        return lifecycle if lifecycle and lifecycle.places.inbox in self._serving else None
+        return lifecycle if lifecycle and lifecycle.folders.inbox in self._serving else None
 
     @property
-    def _served_places(self) -> list[Places]:
-        every = (lifecycle.places for lifecycle in self._lifecycles)
-        return [places for places in every if places.inbox in self._serving]
+    def _served_folders(self) -> list[Folders]:
+        every = (lifecycle.folders for lifecycle in self._lifecycles)
+        return [folders for folders in every if folders.inbox in self._serving]
 
     def _with_room(self, now: float) -> list[Path]:
         """The inboxes that are served and whose outboxes have room."""
-        served = self._served_places
-        room = self.space.with_room((places.outbox for places in served), now)
-        return [places.inbox for places in served if places.outbox in room]
+        served = self._served_folders
+        room = self.space.with_room((folders.outbox for folders in served), now)
+        return [folders.inbox for folders in served if folders.outbox in room]
 
 
 class Outcomes:
@@ -331,7 +333,7 @@ class Outcomes:
         if lifecycle.is_still_there(job, wall):
             return True
         if not lifecycle.inbox_is_there():
-            self.missing_inboxes.add(lifecycle.places.inbox)
+            self.missing_inboxes.add(lifecycle.folders.inbox)
         return False
 
     def _finished(self, said: Finished, now: float, wall: float) -> None:
@@ -345,7 +347,7 @@ class Outcomes:
                 self._unpublished.add([job])
                 if not isinstance(error, Obstructed):
                     reason = f"cannot publish {job.target}: {error.strerror}"
-                    self._space.wait(task.lifecycle.places.outbox, reason, now)
+                    self._space.wait(task.lifecycle.folders.outbox, reason, now)
             elif isinstance(error, Obstructed):
                 reason = f"{error.filename}: {error.strerror}"
                 self._wait_for_folder(job, task.lifecycle, reason, now, wall)
@@ -368,7 +370,7 @@ class Outcomes:
             # Twice as long as the others wait, which may be smaller.
             wait_seconds = 2 * self._space.wait_seconds
             lifecycle.requeue(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)
-            self._space.wait(lifecycle.places.outbox, reason, now)
+            self._space.wait(lifecycle.folders.outbox, reason, now)
         elif said.fault is Fault.ROOM:
             wait_seconds = ROOM_WAITS * self._space.wait_seconds
             lifecycle.requeue(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)

@@ -58,7 +58,7 @@ def _retire(here: Path, source: Path, action: str, inbox: Path, archive: Path | 
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename to the first free name. Both folders are on one file system, which `make_places`
+    """Rename to the first free name. Both folders are on one file system, which `make_folders`
     checks, because copying gigabytes would block the daemon."""
     for number in count(1):
         free = target if number == 1 else numbered(target, number)
