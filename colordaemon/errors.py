@@ -53,7 +53,7 @@ class AlreadyColor(MediaError):
 
 
 class TargetExists(ColordaemonError):
-    """The output file is already there and nobody asked to replace it."""
+    """The output file exists already, and `overwrite` is not set."""
 
 
 class TargetTaken(ColordaemonError):
@@ -61,7 +61,7 @@ class TargetTaken(ColordaemonError):
 
 
 class SourceChanged(ColordaemonError):
-    """The file that was queued is not there any more, or another one stands in its place."""
+    """The queued file was removed or replaced by another."""
 
 
 class WorkerLost(ColordaemonError):

@@ -27,7 +27,7 @@ _ROWS = 256  # hashes compared with a whole band at a time, which bounds memory
 def groups(pictures: Sequence[Statistics]) -> list[list[int]]:
     """Groups of two or more near-duplicates or exact copies, as indices into `pictures`, ascending.
 
-    Neighbors of neighbors belong together: whoever parts a group parts near-duplicates.
+    Neighbors of neighbors belong together: splitting a group would separate near-duplicates.
     """
     leader = list(range(len(pictures)))
 

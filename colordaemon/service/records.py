@@ -61,7 +61,7 @@ def upgrade(db: sqlite3.Connection, name: str = "the journal") -> None:
     if version > VERSION:
         raise JournalVersion(
             f"{name}: version {version}, expected {VERSION}: made by a newer colordaemon; install "
-            "that again, or begin anew with `colordaemon journal rebuild`"
+            "that again, or start a new one with `colordaemon journal rebuild`"
         )
     for step in range(version, VERSION):
         db.executescript(

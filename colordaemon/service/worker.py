@@ -142,7 +142,7 @@ class Worker:
             fault = next(fault for kind, fault in _FAULTS.items() if isinstance(reason, kind))
             self._fail(order, fault, _message_of(reason))
         except SystemExit:  # a photo between two segments of it has broken this process
-            self._fail(order, Fault.STOPPED, "the worker has to start anew")
+            self._fail(order, Fault.STOPPED, "the worker has to be restarted")
             raise
         except Exception as error:
             self._fail_unexpectedly(order, error)

@@ -64,7 +64,7 @@ class Objective:
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
     """Move the parameters once, down the gradient of `loss`; returns its length, on the device.
 
-    Where that is not a finite number, no parameter moves, and nobody waits to find out: the fused
+    Where that is not a finite number, no parameter changes, without waiting for the GPU: the fused
     optimizer looks at `found_inf` on the device.
     """
     optimizer.zero_grad(set_to_none=True)
