@@ -1,11 +1,11 @@
-"""The folders that a daemon works between: which go together, where they are, who holds them.
+"""The folders of a daemon: their rules, their file systems and their locks.
 
-An output inside the input would be taken for new input, for ever: the oldest bug of watch folders.
+An outbox inside an inbox would be an endless loop: every result would be a new source.
 
-One daemon works with a state folder, and one with an inbox, by locks that the kernel lets go of
-with the process. The one that decides is on a file in the state folder that nobody else can open.
-One on an inbox can be taken by whoever may look into it, as backup programs do: it is waited for,
-and named.
+Only one daemon may use a state folder, and only one an inbox. The kernel releases these locks when
+the process ends. The lock on a file in the state folder is decisive, since no other user can open
+that file. A lock on an inbox can be taken by everybody who may read the folder, as backup programs
+do: then the daemon waits for it and names the program.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the files of one inbox come from and go to; every path is absolute and free of symbolic
-    links.
+    """The folders of one inbox; every path is absolute and without symbolic links.
 
     state: of the daemon, the same for all its inboxes. archive: where sources of finished files are
-    moved to, or None. label: what the names of settings begin with, as in "inboxes.2.".
-    shares_outbox: whether another inbox has the same one.
+    moved to, or None. label: the prefix of its settings in messages, as in "inboxes.2.".
+    shares_outbox: whether another inbox has the same outbox.
     """
 
     inbox: Path
@@ -56,8 +55,8 @@ class Folders:
 
     @property
     def failed(self) -> Path:
-        """Where the reasons of failed files go. Results of two inboxes in one outbox get numbers
-        where their names are the same; reasons lie apart instead."""
+        """The folder for the reasons of failed files. Results of two inboxes in one outbox get
+        numbers if their names are the same; the reasons are in separate folders instead."""
         failed = self.outbox / "failed"
         return failed / self.inbox.relative_to("/") if self.shares_outbox else failed
 
@@ -100,19 +99,19 @@ def find_folders(config: Config) -> tuple[Folders, ...]:
 
 
 def check_folders(all_folders: Sequence[Folders]) -> None:
-    """Raises ConfigError where one would feed another, or itself.
+    """Raises ConfigError if results of an inbox would get into it or another inbox.
 
-    `find_folders` has seen to that, but what an inbox is that was missing shows when it comes.
+    `find_folders` checks that too, but only an inbox that exists can be checked for links.
     """
     if mistakes := [*_mistakes(all_folders)]:
         raise ConfigError("\n".join(mistakes))
 
 
 def expect_inbox(folders: Folders) -> None:
-    """Raises ConfigError where there can be no inbox: where something else stands there, or not
-    even the first folder of the path exists.
+    """Raises ConfigError if the inbox cannot exist: it is no folder, or not even the first folder
+    of its path exists.
 
-    One that is missing otherwise may lie on a disk that is not mounted, and is waited for.
+    An inbox that is missing otherwise may be on a disk that is not mounted yet.
     """
     name, inbox = f"{folders.label}inbox", folders.inbox
     for path in (inbox, *inbox.parents):
@@ -130,10 +129,10 @@ def expect_inbox(folders: Folders) -> None:
 
 
 def make_folders(folders: Folders) -> None:
-    """Make the folders that belong to an inbox which is there, and try to write to them.
+    """Make the folders of an inbox that exists, and try to write to them.
 
-    Raises ConfigError: better now than after an hour of work. Raises OSError for a disk that is
-    full, read-only or broken, and may be well again later.
+    Raises ConfigError, before an hour of work is lost. Raises OSError for a disk that is full,
+    read-only or failing, which may pass.
     """
     for name, folder in folders.written:
         _make(name, folder)
@@ -143,7 +142,7 @@ def make_folders(folders: Folders) -> None:
 
 
 def _check_moves(name: str, inbox: Path, archive: Path) -> None:
-    """Move a file on trial: a mount may lie between two folders of one file system."""
+    """Try to move a folder: there may be a mount between two folders of one file system."""
     try:
         with tempfile.TemporaryDirectory(".trial", ".colordaemon-", inbox) as trial:
             moved = archive / Path(trial).name
@@ -233,7 +232,7 @@ def _mistakes(all_folders: Sequence[Folders]) -> Iterator[str]:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    """By name, and by what the folders are: another mount may show the same folder elsewhere."""
+    """Compares names and inodes: another mount may show the same folder elsewhere."""
     return any(_same(parent, folder) for parent in path.parents)
 
 
@@ -244,17 +243,17 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
-# The kernel reports only what this machine does to them, and nothing of what others do.
+# For these the kernel reports only changes by this machine, and none by others.
 _REMOTE = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|ceph|glusterfs|lustre|9p|afs|virtiofs|fuse(\..+)?")
 
 
 def is_remote(path: Path) -> bool:
-    """Whether events of a folder cannot be relied on; a local disk if nothing is known of it."""
+    """Whether events of a folder are incomplete; False if the file system is unknown."""
     return bool(_REMOTE.fullmatch(file_system_of(path)))
 
 
 def file_system_of(path: Path) -> str:
-    """The type of file system, such as ext4; the longest mount point that the path starts with."""
+    """The type of the file system, such as ext4, by the longest mount point of the path."""
     try:
         table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     except OSError:
@@ -267,7 +266,7 @@ def _find(path: str, table: str) -> str:
     for line in table.splitlines():
         fields, _, described = line.partition(" - ")
         point = _unescaped(fields.split(" ")[4])
-        # The last of several mounts on one point is the one that is seen.
+        # Of several mounts on one point the last one counts.
         if len(point) >= len(best) and (path == point or path.startswith(point.rstrip("/") + "/")):
             best, kind = point, described.split(" ")[0]
     return kind
@@ -290,7 +289,7 @@ def locked_state(state: Path) -> Iterator[None]:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     handle = os.open(state / _LOCK_FILE, flags, 0o600)
     try:
-        if os.geteuid() == 0:  # asked by root, it must not be in the daemon's way
+        if os.geteuid() == 0:  # made by root, the daemon must be able to open it later
             owner = state.stat()
             os.fchown(handle, owner.st_uid, owner.st_gid)
         try:
@@ -304,10 +303,10 @@ def locked_state(state: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_inbox(inbox: Path, *, insists: bool = False) -> Iterator[None]:
-    """Hold an inbox, so that no daemon with another state folder works with it. Nothing is written.
+    """Lock an inbox, so that no daemon with another state folder uses it. Nothing is written.
 
-    insists: to go on without the lock where it is another user's, neither root's nor ours: nobody
-    can hold up the work of all others for ever. Raises BlockingIOError that says who holds it.
+    insists: go on without the lock if it belongs to another user than root or ours, so that no user
+    can block the daemon for ever. Raises BlockingIOError that names the holder.
     """
     handle = os.open(inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -327,7 +326,7 @@ def locked_inbox(inbox: Path, *, insists: bool = False) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Holder:
-    """A process that holds a lock. user: -1 of one that is hidden from us, which ours are not."""
+    """A process that holds a lock. user: -1 for a hidden process, which is never one of ours."""
 
     process: int
     user: int
@@ -338,12 +337,12 @@ class _Holder:
 
 
 def _holder(found: os.stat_result, proc: Path = Path("/proc")) -> _Holder | None:
-    """Who holds a folder, as far as the kernel tells us."""
+    """The holder of a lock on a folder, if the kernel shows it."""
     inode = str(found.st_ino)
     with suppress(OSError):
         for line in (proc / "locks").read_text().splitlines():
             # "1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF"; waiting ones begin with "1: ->".
-            # The device is not compared: that of some file systems is another than a look tells.
+            # The device is not compared: on some file systems it differs from that of stat.
             fields = line.split()
             if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode:
                 return _process(proc, int(fields[4]))

@@ -1,6 +1,6 @@
-"""A look at the whole inbox: every file that may be a photo or film.
+"""Scans the inbox for every file that may be a photo or film.
 
-The scan is the truth and events are hints: of 10,000 files created at once, watchdog told of 3,440.
+Scans find everything, events only help: of 10,000 files created at once, watchdog reported 3,440.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from colordaemon.inbox.stability import Signature, signature_from
 from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
 
 TRASH = ".Trash-colordaemon"
-DEEPEST = 100  # folders inside each other; much of what works on paths calls itself for each
+DEEPEST = 100  # folders inside each other; many functions on paths recurse for each
 
-# Files that browsers, rsync, torrent and sync clients have not finished, and folders of systems.
+# Unfinished files of browsers, rsync, torrent and sync clients, and folders of operating systems.
 _IGNORED = (
     ".*", "*~", "~*", "*.part", "*.partial", "*.filepart", "*.crdownload", "*.download",
     "*.opdownload", "*.tmp", "*.temp", "*.!qb", "*.!ut", "*.aria2", "*.unmanic.part", "*.lock",
@@ -32,25 +32,25 @@ _IGNORED_NAME = re.compile("|".join(map(translate, _IGNORED)))
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of this name is somebody's unfinished or private business."""
+    """Whether this is the name of an unfinished, hidden or system file or folder."""
     return _IGNORED_NAME.match(name.lower()) is not None
 
 
 def is_candidate(path: Path, inbox: Path) -> bool:
-    """Whether a path may be a photo or film to color, by the names on the way from the inbox."""
+    """Whether a path may be a photo or film to color, by all names in its path below the inbox."""
     parts = path.relative_to(inbox).parts
     known = path.suffix.lower() in PHOTO_SUFFIXES | FILM_SUFFIXES
     return known and len(parts) <= DEEPEST and not any(map(is_ignored, parts))
 
 
 def is_looked_into(folder: Path, inbox: Path) -> bool:
-    """Whether there may be candidates in a folder, by the names on the way from the inbox."""
+    """Whether a folder is scanned, by all names in its path below the inbox."""
     parts = folder.relative_to(inbox).parts
     return len(parts) < DEEPEST and not any(map(is_ignored, parts))
 
 
 def rank_of(path: Path) -> int:
-    """Photos before films: a minute's work does not wait for a day's."""
+    """0 for photos, 1 for films: the minute of a photo does not wait for the hours of a film."""
     return 0 if path.suffix.lower() in PHOTO_SUFFIXES else 1
 
 
@@ -60,10 +60,10 @@ PassOver = Callable[[str, str], None]
 def scan(
     folder: Path, pass_over: PassOver = lambda path, reason: None, top: Path | None = None
 ) -> Iterator[tuple[Path, Signature]]:
-    """Candidates below a folder; symbolic links are not followed, nor any on the way from `top`.
+    """Candidates below a folder; no symbolic links are followed, also not between `top` and it.
 
-    pass_over: told of every other file, and why it is none; hidden ones are nobody's business.
-    Raises OSError if the folder itself cannot be read; one below it is told, and left out.
+    pass_over: called for every ignored file that is not hidden, with the reason. Raises OSError if
+    the folder itself cannot be read; for one below it `pass_over` is called.
     """
     return (found for found in walk(folder, pass_over, top) if found is not None)
 
@@ -71,7 +71,7 @@ def scan(
 def walk(
     folder: Path, pass_over: PassOver, top: Path | None = None
 ) -> Iterator[tuple[Path, Signature] | None]:
-    """As `scan`, with None for any other entry, so that whoever walks can stop at each."""
+    """Like `scan`, but yields None for every other entry, so that the caller can stop at each."""
     top = top or folder
     folders = [(folder, 1 + len(folder.relative_to(top).parts))]
     while folders:
@@ -92,16 +92,16 @@ def walk(
             if here == folder:
                 raise
             if not isinstance(error, FileNotFoundError):
-                pass_over(str(here), f"it cannot be looked into: {error.strerror}")
+                pass_over(str(here), f"it cannot be read: {error.strerror}")
 
 
 def _look_at(
     entry: os.DirEntry[str], path: str, pass_over: PassOver
 ) -> tuple[Path, Signature] | Path | None:
-    """A candidate, a folder to look into, or neither."""
+    """A candidate, a folder to scan, or None."""
     if is_ignored(entry.name):
         if not entry.name.startswith("."):
-            pass_over(path, "its name is one of unfinished or private files")
+            pass_over(path, "its name is one of unfinished or hidden files")
     elif _is_folder(entry):
         return Path(path)
     elif signature := _candidate(entry):
@@ -114,19 +114,19 @@ def _look_at(
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir(follow_symlinks=False)
-    except OSError:  # file systems that do not say what an entry is have to be asked
+    except OSError:  # some file systems do not store the type, and it has to be read
         return False
 
 
 def _why_not(entry: os.DirEntry[str]) -> str:
-    """Why an entry is no candidate."""
+    """Why an entry is not a candidate."""
     try:
         if entry.is_symlink():
             return "it is a symbolic link, and those are not followed"
         if not entry.is_file(follow_symlinks=False):
-            return "it is no file but a pipe, a socket or a device"
+            return "it is not a file but a pipe, a socket or a device"
     except OSError:
-        return "it cannot be looked at"
+        return "it cannot be read"
     suffix = os.path.splitext(entry.name)[1]  # noqa: PTH122  (a Path costs ten times this)
     return f"its suffix {suffix or '(none)'} is not one of photos or films"
 
@@ -149,7 +149,7 @@ _MOST_LINES = 100  # of one inbox; a folder full of text files must not fill the
 
 
 class Ignored:
-    """Says of each path once why it is not taken."""
+    """Logs once for each ignored path why it is ignored."""
 
     def __init__(self, inbox: Path) -> None:
         self._inbox = inbox
@@ -160,13 +160,15 @@ class Ignored:
             return
         self._said.add(path)
         if len(self._said) > _MOST_LINES:
-            log.info("%s: more is not taken; `colordaemon status --ignored` lists it", self._inbox)
+            log.info(
+                "%s: more files are ignored; `colordaemon status --ignored` lists them", self._inbox
+            )
         else:
             log.info("not taken: %s: %s", path, reason)
 
 
 def list_ignored(config: Config) -> Iterator[tuple[str, str]]:
-    """Every path in the inboxes that is not taken, and why. Raises ConfigError and OSError."""
+    """Every ignored path in the inboxes, and why. Raises ConfigError and OSError."""
     for folders in find_folders(config):
         found: dict[str, str] = {}
         for _ in scan(folders.inbox, found.__setitem__):

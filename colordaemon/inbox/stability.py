@@ -1,8 +1,8 @@
-"""When a file is whole: nothing has happened to it for a while.
+"""Decides when a file is complete: when it has not changed for a while.
 
-The size says little: Samba shows the full size when one percent of a copy is there, and rsync and
-scp stall. So a file has to be quiet, with the same inode, size and times throughout. A copy may
-stall for longer than that; what then looks damaged is given more time, see `quiet_seconds`.
+The size is not enough: Samba shows the full size when one percent of a copy is written, and rsync
+and scp stall. So inode, size and times all have to stay the same. A copy may stall for longer than
+that; a file that then looks damaged gets more time, see `quiet_seconds`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Signature:
-    """All that changes when a file does. ctime tells even of a copy that sets the old mtime.
+    """Everything that changes when a file changes; ctime even for a copy that sets the old mtime.
 
-    inode: 0 where a journal of an older version has not written it down.
+    inode: 0 if the journal of an older version did not record it.
     """
 
     device: int
@@ -33,21 +33,22 @@ class Signature:
     def is_same(self, queued: Signature) -> bool:
         """Whether this is the file that was queued.
 
-        A disk that was mounted anew has another device number, and a share other inodes as well:
-        there size and mtime decide.
+        A disk that was mounted again may have another device number, and a share other inodes as
+        well: then size and mtime decide.
         """
         if (self.size, self.mtime_ns) != (queued.size, queued.mtime_ns):
             return False
         return self.device != queued.device or not queued.inode or self.inode == queued.inode
 
     def is_untouched(self, queued: Signature) -> bool:
-        """Whether nothing has been done to it since, which a new mode or a new link is, too."""
+        """Whether it was not changed since then, not even in its mode or links."""
         known = queued.inode and self.device == queued.device
         return self.is_same(queued) and (not known or self.ctime_ns == queued.ctime_ns)
 
 
 def signature_of(path: Path) -> Signature | None:
-    """None if there is no regular file. Links are not followed, and a FIFO would wait for ever."""
+    """The signature of a regular file, else None. Follows no links and opens nothing: opening a
+    FIFO would block."""
     try:
         found = path.lstat()
     except OSError:
@@ -61,15 +62,15 @@ def signature_from(found: os.stat_result) -> Signature:
 
 
 def _in_64_bits(nanoseconds: int) -> int:
-    """A time as the journal can hold it: SQLite's integers end in the year 2262, and file systems
-    go on. It only has to tell one state of a file from another."""
+    """A time as the journal can store it: SQLite's integers end in the year 2262, those of file
+    systems do not. It only has to differ between two states of a file."""
     return (nanoseconds + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def quiet_seconds(path: Path, wall: float) -> float:
-    """For how long nothing has happened to a file, by its ctime: a copy sets mtime at will.
+    """How long a file has not changed, by its ctime, since programs can set mtime freely.
 
-    wall: Unix seconds. Infinite if the file is gone, or if the clock has been set back.
+    wall: time.time(). Infinite if the file is gone, or if the clock has been set back.
     """
     try:
         seconds = wall - path.lstat().st_ctime
@@ -79,11 +80,11 @@ def quiet_seconds(path: Path, wall: float) -> float:
 
 
 class Verdict(Enum):
-    """What a look at a file that has been quiet says."""
+    """The result of checking a file that has not changed for a while."""
 
     SETTLED = auto()
     WAIT = auto()
-    EMPTY = auto()  # for longer than anybody takes to begin writing
+    EMPTY = auto()  # for so long that nothing is going to be written
     GONE = auto()
 
 
@@ -95,7 +96,7 @@ class _Watched:
 
 
 class StabilityTracker:
-    """Files that are settling. `now` is in seconds of a clock that never jumps."""
+    """Files that are settling. `now` is time.monotonic()."""
 
     def __init__(self, settle_seconds: float, empty_seconds: float) -> None:
         self._settle, self._empty = settle_seconds, empty_seconds
@@ -106,7 +107,7 @@ class StabilityTracker:
         return len(self._files)
 
     def touch(self, path: Path, signature: Signature | None, now: float) -> None:
-        """Something happened to a file: its quiet time begins anew."""
+        """A file has changed: its settle time begins again."""
         known = self._files.get(path)
         if known is None:
             known = self._files[path] = _Watched(signature, now, 0.0)
@@ -114,15 +115,15 @@ class StabilityTracker:
         self._wait(path, known, now)
 
     def notice(self, path: Path, signature: Signature, now: float) -> None:
-        """A scan came upon a file; if nothing has changed, its quiet time goes on."""
+        """A scan has found a file: if it has not changed, its settle time goes on."""
         known = self._files.get(path)
         if known is None or known.signature != signature:
             self.touch(path, signature, now)
 
     def due(self, now: float, most: int = 100) -> list[Path]:
-        """Files that have been quiet long enough to be looked at; `judge` each of them.
+        """Files that have not changed for long enough; call `judge` for each of them.
 
-        most: of them at once, since a look over a share takes a millisecond; the rest stay due.
+        most: at once, since a check over a share takes a millisecond; the rest stay due.
         """
         found = list[Path]()
         while self._due and self._due[0][0] <= now and len(found) < most:
@@ -139,9 +140,10 @@ class StabilityTracker:
     def judge(
         self, path: Path, signature: Signature | None, now: float, *, written: bool = False
     ) -> Verdict:
-        """Whether a quiet file is whole, by another look; whoever is settled or gone is forgotten.
+        """Whether a file is complete, by its current signature. Once settled or gone it is no
+        longer tracked.
 
-        written: somebody has it open for writing.
+        written: a program has it open for writing.
         """
         known = self._files[path]
         if signature is None:
@@ -169,11 +171,11 @@ class StabilityTracker:
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether somebody has the file open for writing, as far as the system tells us.
+    """Whether a program has the file open for writing, if the kernel can tell.
 
-    A read lease is refused then. It is also refused to whoever does not own the file, and on
-    network file systems, so no answer means nothing. The holder of a lease is sent SIGIO when
-    somebody wants to write, which ends a process that does not ignore it; the daemon does.
+    The kernel refuses a read lease then. It also refuses one, with another error, if we do not own
+    the file, and on network file systems; then the answer is False. When a program opens the file
+    for writing, the holder of a lease gets SIGIO, which the daemon ignores.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
