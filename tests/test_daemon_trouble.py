@@ -158,7 +158,7 @@ def test_files_whose_events_the_kernel_drops_are_found_all_the_same(start: Start
         arrive(daemon, f"{number}.png")
     daemon.signal(signal.SIGCONT)
     daemon.wait_for_ends(5)  # a scan that was due anyway may be ahead of the queue
-    daemon.wait(lambda: "events were lost; looking at the whole inbox" in daemon.said())
+    daemon.wait(lambda: "events were lost; scanning the whole inbox" in daemon.said())
     assert daemon.stop() == 0
     assert daemon.results == [f"{number}.color.png" for number in range(5)]
 

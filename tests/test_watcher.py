@@ -218,7 +218,7 @@ def test_polling_finds_files_without_events(opened: Open, caplog: pytest.LogCapt
     caplog.set_level(logging.INFO)
     inbox = opened(SETTINGS.model_copy(update={"poll": "always"}))
     (inbox.path / "a.png").write_bytes(b"1")
-    assert "by looking again and again" in caplog.text
+    assert "by repeated scans" in caplog.text
     assert inbox.wait(1) == ["a.png"]
 
 

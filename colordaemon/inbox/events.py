@@ -1,8 +1,8 @@
-"""Events of the inbox, gathered as hints about which files to look at.
+"""Collects file system events of an inbox as hints which paths to check.
 
-Events are dropped by the kernel when there are too many, and not all that happens makes one: a
-file renamed into the inbox, a hard link and a folder moved in are only "created", and rsync's last
-step only "moved". Nothing is concluded from them but that a path is worth a look.
+The kernel drops events when there are too many, and they are not precise: a file renamed into the
+inbox, a hard link and a folder moved in are only "created", and rsync's last step is only "moved".
+So an event only means that its path should be checked.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from colordaemon.inbox.scan import DEEPEST
 
 log = logging.getLogger(__name__)
 
-# Without this filter every file that we read would tell of its own opening and closing, and every
-# block that is copied of a change; a second look before a file is taken sees changes anyway.
+# Without this filter there would be events for every file that we read, and for every block that is
+# copied. Changes are found anyway, by the check before a file is taken.
 _EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
     FileMovedEvent,
@@ -49,11 +49,11 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirDeletedEvent,
 ]
 _IN_DELETE_SELF = 0x400
-_MOST = 50_000  # paths that wait; with more of them, a scan is cheaper
+_MOST = 50_000  # paths that are kept; with more, a scan is cheaper
 
 
 class Hints:
-    """Paths that something happened to, filled by watchdog's threads and emptied by ours."""
+    """Paths with events, added by watchdog's threads and taken by the main loop."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._lock, self._wake = Lock(), wake
@@ -69,13 +69,13 @@ class Hints:
         self._wake()
 
     def lose(self) -> None:
-        """Some events were dropped; nobody knows which."""
+        """Record that events were lost, without knowing which."""
         with self._lock:
             self._lost = True
         self._wake()
 
     def take(self) -> tuple[dict[Path, bool], bool]:
-        """The paths so far, each with whether it is a folder, and whether others were lost."""
+        """The paths so far, each with whether it is a folder, and whether events were lost."""
         with self._lock:
             paths, lost = self._paths, self._lost
             self._paths, self._lost = {}, False
@@ -89,14 +89,15 @@ class _Handler(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         if isinstance(event, DirDeletedEvent):
             if Path(os.fsdecode(event.src_path)) == self._inbox:
-                self._hints.lose()  # the root itself: this watch is dead
+                self._hints.lose()  # the inbox itself: its watch has ended
             return
         path = event.dest_path if isinstance(event, (FileMovedEvent, DirMovedEvent)) else ""
         self._hints.add(Path(os.fsdecode(path or event.src_path)), is_folder=event.is_directory)
 
 
 class _Overflow(logging.Handler):
-    """watchdog 7 tells nobody but its log when the kernel has dropped events."""
+    """Notices lost events by watchdog's log messages, since watchdog 7 has no other sign of
+    them."""
 
     def __init__(self, hints: Hints) -> None:
         super().__init__(logging.WARNING)
@@ -109,9 +110,9 @@ class _Overflow(logging.Handler):
 class _Folders(InotifyWatchGroup):
     """The watches of an inbox, as deep as scans go.
 
-    watchdog's own goes through all folders within each new one, and calls itself for each level: in
-    a chain of a thousand folders that is half a million events, and then the end of its thread. And
-    where a folder is found twice, which is usual, it warns with a list of all there are.
+    watchdog's own class goes through all folders within each new one, recursively: in a chain of a
+    thousand folders that makes half a million events, and then its thread ends with an error. If it
+    finds a folder twice, which is usual, it warns with a list of all folders.
     """
 
     def _add_all_callbacks(self, path: bytes) -> None:
@@ -128,7 +129,7 @@ class _Folders(InotifyWatchGroup):
             super()._add_callback(path)
 
     def _recursive_simulate(self, src_path: bytes) -> list[InotifyEvent]:
-        return []  # whoever hears of a folder looks at all that is in it
+        return []  # a new folder is scanned anyway
 
 
 class _Emitter(InotifyEmitter):
@@ -143,7 +144,8 @@ class _Emitter(InotifyEmitter):
     def build_and_queue_event(
         self, event: GroupedInotifyEvent, *, full_events: bool = False
     ) -> None:
-        """Of a folder that has come, it tells first of itself and then of all that is in it."""
+        """For a new folder the base class makes events of the folder and then of all that is in
+        it."""
         with suppress(RecursionError):
             super().build_and_queue_event(event, full_events=full_events)
 
@@ -157,8 +159,9 @@ class EventSource:
         self._overflow = _Overflow(hints)
 
     def start(self) -> None:
-        """Raises OSError when the inbox cannot be watched, for instance for want of watches."""
-        # A folder that comes back under another name is warned of with a list of all there are.
+        """Raises OSError if the inbox cannot be watched, for instance because no watches are
+        left."""
+        # For a folder that is renamed watchdog warns with a list of all folders.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         observer = InotifyObserver()
         observer._emitter_class = _Emitter
@@ -168,17 +171,17 @@ class EventSource:
         try:
             observer.start()
         except BaseException:
-            observer.stop()  # its reader has begun already
+            observer.stop()  # its reader thread runs already
             self.stop()
             raise
         self._observer = observer
 
     @property
     def is_alive(self) -> bool:
-        """Whether events still arrive: a watch whose root was deleted ends for good."""
+        """Whether events still arrive: a watch ends when its inbox is deleted."""
         if self._observer is None or not self._observer.is_alive():
             return False
-        # What raises in its reader ends all events.
+        # An exception in the reader thread ends all events.
         reader: Thread | None = getattr(self._observer, "_inotify_fd", None)
         if reader is not None and not reader.is_alive():
             return False
@@ -193,12 +196,12 @@ class EventSource:
 
 
 def is_short_of_watches() -> bool:
-    """Whether the kernel gives this user no watch more. watchdog says nothing of folders that it
-    could not watch for that reason."""
+    """Whether this user has no inotify watches left. watchdog does not report folders that it could
+    not watch for that reason."""
     libc = ctypes.CDLL(None, use_errno=True)
     handle = libc.inotify_init1(os.O_CLOEXEC)
     if handle < 0:
-        return False  # it is instances that are short, and that has nothing to do with folders
+        return False  # no instances are left, which is another limit
     try:
         watch = libc.inotify_add_watch(handle, b"/", _IN_DELETE_SELF)
         return watch < 0 and ctypes.get_errno() == errno.ENOSPC

@@ -1,13 +1,12 @@
-"""Files in folders that others write to, reached step by step from a folder of the configuration.
+"""Opens files in folders that other users can write to, without following their symbolic links.
 
-Whoever may write to an inbox or outbox can put a symbolic link in place of any folder in it,
-between a look at a path and its use, and so lead whoever goes by the whole path to files of others.
-So every folder on the way is opened from the one above it, as a folder and not as a link, and what
-is done to a file is done from the descriptor of the folder that it lies in.
+A user who may write to an inbox or outbox can replace any folder in it by a symbolic link, between
+the check of a path and its use, and so redirect us to files of others. So every folder of a path is
+opened from the one above it, as a folder and not as a link, and a file is only used through the
+descriptor of its folder.
 
-A source that is worked on for hours is opened once, and read by nothing but that descriptor: by its
-name it would be opened again and again, each time another file, a FIFO that blocks for ever or a
-link may stand there.
+A source is opened once and read through that descriptor for hours. If it were opened by name again
+and again, there could be another file, a FIFO that blocks for ever or a link each time.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pathlib import Path, PosixPath
 from colordaemon.errors import MediaError, SourceChanged
 from colordaemon.inbox.stability import Signature, signature_from
 
-PRIVATE = 0o077  # the umask of files that are nobody else's business
+PRIVATE = 0o077  # umask of files that only we may read
 _ANCHORED = re.compile(r"/proc/self/fd/\d+")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -34,9 +33,9 @@ class Obstructed(NotADirectoryError):
 
 @contextmanager
 def folder_beneath(top: Path, folder: Path, *, make: bool = False) -> Iterator[int]:
-    """A folder's descriptor, for as long as it is needed. top: a folder that is to be trusted.
+    """Open a folder; yields its descriptor. top: a folder that is trusted.
 
-    make: whether folders that are missing are made. Raises OSError, and Obstructed for a symbolic
+    make: create missing folders. Raises OSError, and Obstructed for a symbolic
     link or a file below `top`.
     """
     handle, way = os.open(top, _FOLDER), top
@@ -53,14 +52,14 @@ def folder_beneath(top: Path, folder: Path, *, make: bool = False) -> Iterator[i
 
 @contextmanager
 def anchored(top: Path, folder: Path, *, make: bool = False) -> Iterator[Path]:
-    """As `folder_beneath`: a path that leads to this very folder, whatever becomes of its name."""
+    """Like `folder_beneath`, but yields a path that leads to this folder even if it is renamed."""
     with folder_beneath(top, folder, make=make) as handle:
         yield Path(f"/proc/self/fd/{handle}")
 
 
 def flush_beneath(top: Path, folder: Path) -> None:
-    """Flush the names in a folder, and in all above it up to `top`: folders are names too, and any
-    of them may be as new as a file that was put there. Raises what `folder_beneath` does."""
+    """Flush the names in a folder and in all folders above it up to `top`, any of which may be new.
+    Raises what `folder_beneath` does."""
     while True:
         with folder_beneath(top, folder) as handle:
             os.fsync(handle)
@@ -71,7 +70,7 @@ def flush_beneath(top: Path, folder: Path) -> None:
 
 @contextmanager
 def umask(mask: int) -> Iterator[int]:
-    """Another mask for the modes of new files, in the whole process; gives the one before."""
+    """Set the umask of the process within this block; yields the one before."""
     before = os.umask(mask)
     try:
         yield before
@@ -81,7 +80,7 @@ def umask(mask: int) -> Iterator[int]:
 
 @contextmanager
 def errors_by_name() -> Iterator[None]:
-    """Errors of the system tell of files by their names in place of descriptors."""
+    """Replace descriptors by file names in OSErrors."""
     try:
         yield
     except OSError as error:
@@ -92,7 +91,7 @@ def errors_by_name() -> Iterator[None]:
 
 
 def look_beneath(top: Path, path: Path) -> Signature | None:
-    """What is there, as `settle.signature_of`; None if it can only be reached over a link."""
+    """Like `stability.signature_of`; None also if there is a link in the path below `top`."""
     try:
         with folder_beneath(top, path.parent) as folder:
             found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
@@ -125,7 +124,7 @@ def _is_link(above: int, name: str) -> bool:
         return False
 
 
-# Opening a FIFO waits for a writer, and a terminal would become ours, without these.
+# Without these, opening a FIFO would wait for a writer, and a terminal would become ours.
 _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _STRETCH_BYTES = 1 << 22
 _SPARSE_BYTES, _LEAST_SHARE = 64 << 20, 0.01  # from this size on, so much has to be on the disk
@@ -140,9 +139,9 @@ _KINDS = {
 
 
 class OpenedSource(PosixPath):
-    """A path by which a file is named and told of, and that leads to a descriptor of it.
+    """A path that prints as the file's name and opens its descriptor.
 
-    What opens or looks at it asks for its `os.fspath`, and gets the descriptor's.
+    `open` and `stat` call `os.fspath`, which returns the path of the descriptor.
     """
 
     descriptor = -1
@@ -157,13 +156,13 @@ class OpenedSource(PosixPath):
         return str(self) if self.descriptor < 0 else f"/proc/self/fd/{self.descriptor}"
 
     def with_segments(self, *segments: str | os.PathLike[str]) -> Path:
-        """Its folder, for instance, is a path as any other."""
+        """Paths made from it, such as its parent, are ordinary paths."""
         return Path(*segments)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[OpenedSource]:
-    """A file that its owner has named. Raises OSError, and MediaError for what is no file."""
+    """Open a file named by the user. Raises OSError, and MediaError if it is not a regular file."""
     with _kept(os.open(path, _READING), path) as (source, found):
         if not stat.S_ISREG(found.st_mode):
             kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
@@ -174,26 +173,27 @@ def opened(path: Path) -> Iterator[OpenedSource]:
 
 @contextmanager
 def opened_beneath(inbox: Path, path: Path, queued: Signature) -> Iterator[OpenedSource]:
-    """A file of an inbox, if it still is what was queued. Raises OSError and SourceChanged."""
+    """Open a file of an inbox, if it is still what was queued. Raises OSError and SourceChanged."""
     try:
         with folder_beneath(inbox, path.parent) as folder:
             file = os.open(path.name, _READING | os.O_NOFOLLOW, dir_fd=folder)
     except OSError as error:
         if error.errno in _ABSENT:
-            raise SourceChanged(f"{path}: it is not there any more ({error.strerror})") from error
+            raise SourceChanged(f"{path}: it is no longer there ({error.strerror})") from error
         raise
     with _kept(file, path) as (source, found):
         if not stat.S_ISREG(found.st_mode) or not signature_from(found).is_untouched(queued):
-            raise SourceChanged(f"{path}: it is not the file any more that was queued")
+            raise SourceChanged(f"{path}: it is no longer the file that was queued")
         _refuse_hole(path, found)
         yield source
 
 
 def _refuse_hole(path: Path, found: os.stat_result) -> None:
-    """A terabyte that nobody has written costs nothing to make, and days to look through.
+    """Raises MediaError for a file that is almost all hole: a terabyte of it is made at once, and
+    takes days to read.
 
-    Zeros that a file system has packed look the same, but no film is nothing but zeros. Some file
-    systems do not say how much is on the disk. Raises MediaError.
+    Zeros that a file system has compressed look the same, but no film consists of zeros. Some file
+    systems do not say how much is on the disk.
     """
     there = found.st_blocks * 512
     if found.st_size > _SPARSE_BYTES and 0 < there < _LEAST_SHARE * found.st_size:
@@ -203,8 +203,8 @@ def _refuse_hole(path: Path, found: os.stat_result) -> None:
 
 
 def read_through(path: Path, heartbeat: Callable[[], None]) -> None:
-    """Read all that a file holds, but for holes, before it is called damaged: FFmpeg takes what a
-    disk or share cannot read for the file's end. heartbeat: called now and then. Raises OSError."""
+    """Read a whole file, without its holes, before it is called damaged: for FFmpeg a file ends
+    where a disk or share cannot be read. heartbeat: called for every few MiB. Raises OSError."""
     file = os.open(path, _READING)
     try:
         at = 0
@@ -213,7 +213,7 @@ def read_through(path: Path, heartbeat: Callable[[], None]) -> None:
             at += len(os.pread(file, _STRETCH_BYTES, at)) or _STRETCH_BYTES
             heartbeat()
     except OSError as error:
-        if error.errno != errno.ENXIO:  # there is nothing but a hole up to the end
+        if error.errno != errno.ENXIO:  # only a hole is left up to the end
             raise
     finally:
         os.close(file)

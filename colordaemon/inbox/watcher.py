@@ -1,4 +1,4 @@
-"""The inbox as a source of settled files: events hint at them, scans find them."""
+"""Watches an inbox, by events and scans, and returns the files that have settled."""
 
 from __future__ import annotations
 
@@ -28,12 +28,10 @@ from colordaemon.inbox.stability import (
 
 log = logging.getLogger(__name__)
 
-SLICE_SECONDS = (
-    0.1  # of a turn for looking around; over a share a look at a file takes a millisecond
-)
-LOCAL_SECONDS, REMOTE_SECONDS = 5.0, 15.0  # quiet time; clients of a share flush late
+SLICE_SECONDS = 0.1  # of a turn for scanning; on a share, checking a file takes a millisecond
+LOCAL_SECONDS, REMOTE_SECONDS = 5.0, 15.0  # settle time; clients of a share write late
 LOST_SECONDS = 60.0  # between two warnings that events were lost
-MOST_WALKS = 1000  # of single folders that wait; with more, a look at the whole inbox is cheaper
+MOST_WALKS = 1000  # of single folders that wait; with more, a scan of the whole inbox is cheaper
 _NO_WATCHES = "no watches are left"
 Identity = tuple[int, int]  # of a folder: its device and inode
 Known = Callable[[Path, Signature], bool]
@@ -42,19 +40,19 @@ Walk = Iterator[tuple[Path, Signature] | None]
 
 @dataclass(frozen=True)
 class Settled:
-    """A file that is whole. signature: what it was at that moment; its size is 0 for a file that
-    has stayed empty for too long."""
+    """A file that is complete. signature: at that moment; its size is 0 for a file that has stayed
+    empty for too long."""
 
     path: Path
     signature: Signature
 
 
 class Watch:
-    """Watches one inbox, or waits for it. `now` is in seconds of a clock that never jumps.
+    """Watches one inbox, or waits until it exists. `now` is time.monotonic().
 
-    known: whether a file with this signature needs no more looking at. identity: which folder the
-    inbox was. enter: called when it is there and before anything in it is looked at; may raise
-    ConfigError. leave: called when it is gone. clock: tells how long a turn takes.
+    known: whether a file with this signature is in the journal already. identity: which folder the
+    inbox was. enter: called when the inbox exists, before it is read; may raise ConfigError. leave:
+    called when it is gone. clock: measures how long a turn takes.
     """
 
     def __init__(
@@ -76,15 +74,14 @@ class Watch:
         self._ignored = Ignored(inbox)
         self._events: EventSource | None = None
         self._configure(settings)
-        self._lost_at = -math.inf  # when it was said last that events were lost
-        self._deaf = ""  # why there are no events, or not of all folders
+        self._lost_at = -math.inf  # when lost events were logged last
+        self._no_events_reason = ""  # why there are no events, or not for all folders
         self._scan_at = 0.0
-        self._is_outdated = False  # a scan that goes on, so that another is to follow
-        self._walks: deque[tuple[bool, Walk]] = (
-            deque()
-        )  # each with whether it is of the whole inbox
+        self._is_outdated = False  # another scan has to follow the running one
+        # Each with whether it is a scan of the whole inbox.
+        self._walks: deque[tuple[bool, Walk]] = deque()
         self._hinted: dict[Path, bool] = {}
-        self.trouble = ""  # why the inbox is waited for
+        self.trouble = ""  # why the inbox cannot be watched now
         self._is_in = False
 
     def _configure(self, settings: WatchSettings) -> None:
@@ -98,25 +95,25 @@ class Watch:
         self._leases = not remote
 
     def start(self, now: float) -> None:
-        """Listen first and look then, so that nothing falls between the two.
+        """Start events before the first scan, so that no file is missed between the two.
 
-        An inbox that is missing is waited for. Raises ConfigError.
+        A missing inbox is watched as soon as it exists. Raises ConfigError.
         """
         try:
             self._check_root()
         except OSError as error:
-            self._lose_root(now, error.strerror or str(error))
+            self._inbox_gone(now, error.strerror or str(error))
             return
         if not self._polls:
             self._listen()
         kind = file_system_of(self.inbox) or "unknown"
-        how = "by looking again and again" if self._events is None else "by events and scans"
+        how = "by repeated scans" if self._events is None else "by events and scans"
         log.info("watching %s (%s) %s", self.inbox, kind, how)
         self.rescan(now)
 
     def stop(self) -> None:
         self._stop_listening()
-        self._walks.clear()  # they hold folders open, which keeps a disk from being unmounted
+        self._walks.clear()  # they have folders open, which would prevent unmounting
         if self._is_in:
             self._is_in = False
             self._leave()
@@ -127,12 +124,12 @@ class Watch:
             self._events = None
 
     def reload(self, settings: WatchSettings) -> None:
-        """Take other settings; what is settling begins to do so anew at the next scan."""
+        """Use other settings; settling files start to settle again at the next scan."""
         self._stop_listening()
         self._configure(settings)
 
     def rescan(self, now: float) -> None:
-        """Look at the whole inbox at the next turn."""
+        """Scan the whole inbox at the next turn."""
         self._scan_at = now
 
     @property
@@ -145,14 +142,15 @@ class Watch:
 
     @property
     def next_due(self) -> float:
-        """When there is something to do even without an event."""
+        """When the next turn is needed even without an event."""
         if self._walks or self._hinted:
             return -math.inf
         due = self._tracker.next_due
         return self._scan_at if due is None else min(due, self._scan_at)
 
     def turn(self, now: float) -> list[Settled]:
-        """Do what is due, for a while at the most; returns the files that have settled."""
+        """Handle events and scan, for SLICE_SECONDS at most; returns the files that have
+        settled."""
         hinted, lost = self._hints.take()
         if lost:
             self._lose_events(now)
@@ -171,11 +169,11 @@ class Watch:
     def _lose_events(self, now: float) -> None:
         if now >= self._lost_at + LOST_SECONDS:
             self._lost_at = now
-            log.warning("events were lost; looking at the whole inbox %s", self.inbox)
+            log.warning("events were lost; scanning the whole inbox %s", self.inbox)
         self.rescan(now)
 
     def _follow(self, path: Path, is_folder: bool, now: float) -> None:
-        """A hint: the file, or all that came with the folder, begins to settle."""
+        """Handle an event: the file, or all files in the folder, begin to settle."""
         if not path.is_relative_to(self.inbox) or os.path.islink(path):  # noqa: PTH114  (never raises)
             return
         if is_folder and len(self._walks) > MOST_WALKS:
@@ -195,11 +193,11 @@ class Watch:
 
     @contextmanager
     def _of_one_file(self, path: Path) -> Iterator[None]:
-        """What a file's own facts bring about is said once, and keeps nobody from other files."""
+        """Log an error of one file once, so that it does not stop the work on other files."""
         try:
             yield
         except (OSError, ValueError, OverflowError) as error:
-            self._ignored.notice(str(path), f"it cannot be looked at: {error}")
+            self._ignored.notice(str(path), f"it cannot be read: {error}")
 
     def _begin_scan(self, now: float) -> None:
         """Listen first and look then, so that nothing falls between the two."""
@@ -211,22 +209,22 @@ class Watch:
         try:
             self._check_root()
         except (ConfigError, OSError) as error:
-            self._lose_root(now, getattr(error, "strerror", None) or str(error))
+            self._inbox_gone(now, getattr(error, "strerror", None) or str(error))
             return
-        if not self._polls and not self._hears_all():
+        if not self._polls and not self._has_all_events():
             self._listen()
         self._walks.append((True, walk(self.inbox, self._ignored.notice)))
 
     def _walk(self, now: float, until: float) -> None:
-        """Go on looking around; other duties of the daemon wait meanwhile."""
+        """Go on with scans until the time is over."""
         while self._walks:
             is_whole, steps = self._walks[0]
             try:
                 found = next(steps, self)
-            except OSError as error:  # of a folder that is gone, the next scan will say so
+            except OSError as error:  # a folder is gone; the next scan notices it
                 self._walks.popleft()
                 if is_whole:
-                    self._lose_root(now, error.strerror or str(error))
+                    self._inbox_gone(now, error.strerror or str(error))
                 continue
             if is_whole and self.is_gone:
                 log.info("%s is there; watching it", self.inbox)
@@ -241,28 +239,29 @@ class Watch:
                 return
 
     def _end_scan(self, now: float) -> None:
-        if self._events is not None and not self._deaf and is_short_of_watches():
-            self._go_deaf(_NO_WATCHES)
-        often = self._polls or self._deaf or self._events is None
+        if self._events is not None and not self._no_events_reason and is_short_of_watches():
+            self._events_incomplete(_NO_WATCHES)
+        often = self._polls or self._no_events_reason or self._events is None
         seconds = self._settings.poll_seconds if often else self._settings.scan_seconds
         self._scan_at = now if self._is_outdated else min(self._scan_at, now + seconds)
 
     def _check_root(self) -> None:
-        """An empty folder in place of the one we know is an unmounted share, and means nothing."""
+        """Check that the inbox exists and is the same folder. An empty folder in its place is the
+        mount point of an unmounted share; its files are not gone then."""
         found = self.inbox.stat()
         if not S_ISDIR(found.st_mode):
-            raise NotADirectoryError(0, "it is no folder")
+            raise NotADirectoryError(0, "it is not a folder")
         identity = found.st_dev, found.st_ino
         if self.identity not in (None, identity) and not any(self.inbox.iterdir()):
-            raise OSError(0, "another, empty folder stands in its place; is it mounted?")
+            raise OSError(0, "another, empty folder is in its place; is the disk mounted?")
         if self._is_in and self.identity == identity:
             return
         self.stop()
         self._enter()
         self._is_in, self.identity = True, identity
-        self._configure(self._settings)  # what is mounted there may be of another kind
+        self._configure(self._settings)  # it may be on another kind of file system now
 
-    def _lose_root(self, now: float, reason: str) -> None:
+    def _inbox_gone(self, now: float, reason: str) -> None:
         self.stop()
         self._tracker.clear()
         self._hinted.clear()
@@ -271,43 +270,44 @@ class Watch:
             log.warning("%s cannot be watched: %s; waiting for it", self.inbox, reason)
         self.trouble = reason
 
-    def _hears_all(self) -> bool:
-        """Whether events come, of every folder as far as we know."""
+    def _has_all_events(self) -> bool:
+        """Whether events arrive for every folder, as far as we know."""
         if self._events is None or not self._events.is_alive:
             return False
-        return not self._deaf or is_short_of_watches()  # more cannot be had
+        return not self._no_events_reason or is_short_of_watches()  # no more watches are available
 
     def _listen(self) -> None:
-        """Without events, for want of watches for instance, scans still find everything."""
+        """Start events. If that fails, because no watches are left for instance, scans find
+        everything."""
         self._stop_listening()
         events = EventSource(self.inbox, self._hints)
         try:
             events.start()
         except OSError as error:
-            self._go_deaf(error.strerror or str(error))
+            self._events_incomplete(error.strerror or str(error))
             return
         self._events = events
         if is_short_of_watches():
-            self._go_deaf(_NO_WATCHES)
+            self._events_incomplete(_NO_WATCHES)
         else:
-            self._deaf = ""
+            self._no_events_reason = ""
 
-    def _go_deaf(self, reason: str) -> None:
-        if reason != self._deaf:
+    def _events_incomplete(self, reason: str) -> None:
+        if reason != self._no_events_reason:
             log.warning(
-                "no events of %s or of a part of it (%s); looking every %g s instead (is "
+                "no events of %s or of a part of it (%s); scanning every %g s instead (is "
                 "fs.inotify.max_user_watches too low?)",
                 self.inbox,
                 reason,
                 self._settings.poll_seconds,
             )
-        self._deaf = reason
+        self._no_events_reason = reason
 
     def _is_written(self, path: Path) -> bool:
         try:
             with anchored(self.inbox, path.parent) as here:
                 return is_being_written(here / path.name)
-        except OSError:  # gone in this moment
+        except OSError:  # just removed
             return False
 
     def _settled(self, now: float) -> Iterator[Settled]:
