@@ -144,7 +144,10 @@ def test_another_file_of_the_same_size_and_time_is_another(inbox: Path) -> None:
     source = inbox / "sub" / "a.png"
     before = queued(source)
     (inbox.parent / "others" / "a.png").rename(source)
-    with pytest.raises(SourceChanged, match="not the file"), opened_beneath(inbox, source, before):
+    with (
+        pytest.raises(SourceChanged, match="no longer the file"),
+        opened_beneath(inbox, source, before),
+    ):
         pass
     found = look_beneath(inbox, source)
     assert found is not None and not found.is_same(before)
