@@ -19,7 +19,6 @@ from colordaemon.convert.publish import seal
 from colordaemon.convert.routing import Routing
 from colordaemon.inbox.folders import Folders
 from colordaemon.inbox.scan import scan
-from colordaemon.inbox.watcher import Settled
 from colordaemon.service.inboxes import Intake
 from colordaemon.service.job import State
 from colordaemon.service.journal import Journal
@@ -88,11 +87,11 @@ class House:
                 pass
             states = State.QUEUED, State.RUNNING, State.PUBLISHING
             sweep(self.folders.outbox, journal.token, {*journal.ids(*states)})
-            found = [
-                Settled(path, signature)
+            found = {
+                path: signature
                 for path, signature in scan(self.folders.inbox)
                 if not intake.knows(path, signature)
-            ]
+            }
             intake.take(found, ends, now)
             turns = 0
             while turns < 2 or journal.jobs(*states):

@@ -43,10 +43,9 @@ class Inbox:
         """As often as a daemon would within so many seconds."""
         until = self.now + seconds
         while True:
-            for settled in self.watch.turn(self.now):
-                signature = settled.signature
-                self.done.add((settled.path, signature.size, signature.mtime_ns))
-                self.settled.append(settled.path)
+            for path, signature in self.watch.turn(self.now).items():
+                self.done.add((path, signature.size, signature.mtime_ns))
+                self.settled.append(path)
             if self.now >= until:
                 break
             self.now += 0.02
@@ -258,7 +257,7 @@ def test_an_inbox_that_is_missing_at_the_start_is_waited_for(tmp_path: Path) -> 
     )
     watch.start(0.0)
     assert watch.trouble == "No such file or directory"
-    assert watch.turn(0.2) == []
+    assert watch.turn(0.2) == {}
     path.mkdir(parents=True)
     (path / "a.png").write_bytes(b"1")
     watch.turn(0.4)
@@ -266,7 +265,7 @@ def test_an_inbox_that_is_missing_at_the_start_is_waited_for(tmp_path: Path) -> 
     problem.clear()
     watch.turn(0.6)
     assert not watch.is_gone and entered == ["in"]
-    assert [each.path for now in (0.7, 0.8, 1.2) for each in watch.turn(now)] == [path / "a.png"]
+    assert [each for now in (0.7, 0.8, 1.2) for each in watch.turn(now)] == [path / "a.png"]
     (path / "a.png").unlink()
     path.rmdir()
     watch.rescan(2.0)

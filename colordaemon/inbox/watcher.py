@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -36,15 +35,6 @@ _NO_WATCHES = "no watches are left"
 Identity = tuple[int, int]  # of a folder: its device and inode
 Known = Callable[[Path, Signature], bool]
 Walk = Iterator[tuple[Path, Signature] | None]
-
-
-@dataclass(frozen=True)
-class Settled:
-    """A file that is complete. signature: at that moment; its size is 0 for a file that has stayed
-    empty for too long."""
-
-    path: Path
-    signature: Signature
 
 
 class Watch:
@@ -148,9 +138,9 @@ class Watch:
         due = self._tracker.next_due
         return self._scan_at if due is None else min(due, self._scan_at)
 
-    def turn(self, now: float) -> list[Settled]:
-        """Handle events and scan, for SLICE_SECONDS at most; returns the files that have
-        settled."""
+    def turn(self, now: float) -> dict[Path, Signature]:
+        """Handle events and scan, for SLICE_SECONDS at most; returns the files that are complete by
+        now, each as it is; the size of one that has stayed empty for too long is 0."""
         hinted, lost = self._hints.take()
         if lost:
             self._lose_events(now)
@@ -164,7 +154,7 @@ class Watch:
             with self._of_one_file(path):
                 self._follow(path, self._hinted.pop(path), now)
         self._walk(now, until)
-        return [] if self.is_gone else [*self._settled(now)]
+        return {} if self.is_gone else dict(self._settled(now))
 
     def _lose_events(self, now: float) -> None:
         if now >= self._lost_at + LOST_SECONDS:
@@ -310,11 +300,11 @@ class Watch:
         except OSError:  # just removed
             return False
 
-    def _settled(self, now: float) -> Iterator[Settled]:
+    def _settled(self, now: float) -> Iterator[tuple[Path, Signature]]:
         for path in self._tracker.due(now):
             signature = look_beneath(self.inbox, path)
             written = self._leases and signature is not None and self._is_written(path)
             verdict = self._tracker.judge(path, signature, now, written=written)
             if verdict in (Verdict.SETTLED, Verdict.EMPTY):
                 assert signature is not None
-                yield Settled(path, signature)
+                yield path, signature

@@ -201,7 +201,7 @@ class Daemon:
             self._scheduler.pauses.remove("paused")
 
     def _notify_systemd(self, now: float) -> None:
-        if not self._is_ready and self._scheduler.ready_on:
+        if not self._is_ready and self._scheduler.supervisor.ready_on:
             self._is_ready = True  # the first scan of the inboxes was begun before
             self._notifier.ready()
         elif not self._is_ready:
@@ -210,7 +210,7 @@ class Daemon:
             self._status_at = now + STATUS_SECONDS
             self._notifier.status(self._status(now).line)
         # Only after a write to the journal: a daemon that cannot write is not healthy.
-        if self._notifier.is_ping_due(now) and not self._scheduler.is_lost:
+        if self._notifier.is_ping_due(now) and not self._scheduler.supervisor.is_lost:
             self._journal.note("alive", f"{time.time():.0f}")
             self._notifier.ping(now)
 
@@ -218,7 +218,7 @@ class Daemon:
         scheduler, inboxes = self._scheduler, self._inboxes
         reasons = inboxes.trouble, scheduler.pauses.reason(now), scheduler.space.reason(now)
         return DaemonStatus(
-            device=scheduler.ready_on,
+            device=scheduler.supervisor.ready_on,
             queued=self._journal.queued(),
             settling=inboxes.settling,
             running=[(task.job.source.name, str(task.pace)) for task in scheduler.running],
@@ -229,7 +229,7 @@ class Daemon:
     # Waiting
 
     def _wait(self) -> None:
-        self._event_loop.listen_to(self._scheduler.worker)
+        self._event_loop.listen_to(self._scheduler.supervisor.worker)
         now, wall = time.monotonic(), time.time()
         due = min(
             self._inboxes.next_due,

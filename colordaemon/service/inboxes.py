@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from colordaemon.inbox.folders import (
 )
 from colordaemon.inbox.scan import rank_of
 from colordaemon.inbox.stability import Signature
-from colordaemon.inbox.watcher import Known, Settled, Watch
+from colordaemon.inbox.watcher import Known, Watch
 from colordaemon.service.job import Found, Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import JobLifecycle
@@ -67,7 +67,7 @@ class Inbox:
         expect_inbox(self.folders)
         self.watch.start(now)
 
-    def turn(self, now: float) -> list[Settled]:
+    def turn(self, now: float) -> dict[Path, Signature]:
         """The files that have settled since the last call."""
         settled = self.watch.turn(now)
         identity = self.watch.identity
@@ -209,12 +209,12 @@ class Intake:
         found = Found(path, signature.size, signature.mtime_ns)
         return not [*self._journal.unknown([found])]
 
-    def take(self, settled: Sequence[Settled], lifecycle: JobLifecycle, wall: float) -> int:
+    def take(self, settled: Mapping[Path, Signature], lifecycle: JobLifecycle, wall: float) -> int:
         """Queue the settled files of one inbox; returns how many are new."""
         if not settled:
             return 0
         found = []
-        for path, signature in ((each.path, each.signature) for each in settled):
+        for path, signature in settled.items():
             try:
                 found.append(self._found(path, signature, lifecycle, wall))
             except (OSError, ValueError, OverflowError) as error:

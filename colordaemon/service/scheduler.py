@@ -53,7 +53,7 @@ class Scheduler:
         make_worker: MakeWorker = WorkerProcess,
     ) -> None:
         self._journal = journal
-        self._supervisor = Supervisor(make_worker)
+        self.supervisor = Supervisor(make_worker)
         self.pauses = Pauses(routing.config.jobs.failures)
         self.space = OutboxSpace(routing.config.jobs)
         self.running = RunningJobs()
@@ -94,20 +94,6 @@ class Scheduler:
                 "the clock was set back; %d files that waited for a retry are due now", count
             )
 
-    @property
-    def worker(self) -> WorkerProcess | None:
-        return self._supervisor.worker
-
-    @property
-    def ready_on(self) -> str:
-        """The device, once the model is loaded."""
-        return self._supervisor.ready_on
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether a killed worker does not end: only a restart of the machine may help."""
-        return self._supervisor.is_lost
-
     def turn(self, now: float, wall: float) -> None:
         """Handle the worker's messages, restart it if it died or hangs, give it work.
 
@@ -118,38 +104,38 @@ class Scheduler:
         self._lead = wall - now
         if self._unpublished and not self.pauses.reason(now):
             self._unpublished.publish(self._served, self._config.jobs.tries, now, wall)
-        if self._supervisor.worker is None:
+        if self.supervisor.worker is None:
             if (
-                now >= self._supervisor.start_at
+                now >= self.supervisor.start_at
                 and not self._closing
                 and not self.pauses.has("settings")
             ):
-                self._supervisor.start(self._routing, now)
+                self.supervisor.start(self._routing, now)
                 self._renewing = False
             return
-        cause = self._supervisor.cause_of_death()
-        for message in self._supervisor.receive(now):  # its last words too
+        cause = self.supervisor.cause_of_death()
+        for message in self.supervisor.receive(now):  # its last words too
             self._handle(message, now, wall)
         if cause is not None:
             self._outcomes.worker_died(cause, wall)
-            self._supervisor.reap(now)
+            self.supervisor.reap(now)
         elif self._renewing and not self.running:
-            self._supervisor.replace()
+            self.supervisor.replace()
         else:
-            self._supervisor.watch(now, self._config.jobs.hang_seconds, busy=bool(self.running))
+            self.supervisor.watch(now, self._config.jobs.hang_seconds, busy=bool(self.running))
             self._give_work(now, wall)
 
     def next_due(self, now: float, wall: float) -> float:
         """When the next turn is needed, even if there is no message."""
-        if self._supervisor.worker is None:
+        if self.supervisor.worker is None:
             resting = self._closing or self.pauses.has("settings")
-            return math.inf if resting else self._supervisor.start_at
+            return math.inf if resting else self.supervisor.start_at
         if self._renewing and not self.running:
             return now
         hang_seconds, busy = self._config.jobs.hang_seconds, bool(self.running)
-        care = self._supervisor.next_due(now, hang_seconds, busy=busy)
+        care = self.supervisor.next_due(now, hang_seconds, busy=busy)
         care = min(care, self.space.next_end(now))
-        if self.running or not self._supervisor.is_ready:
+        if self.running or not self.supervisor.is_ready:
             return care
         if self.pauses.reason(now) is not None:
             return min(care, self.pauses.next_end)
@@ -161,8 +147,8 @@ class Scheduler:
 
     def stop_work(self) -> None:
         """Stop the running jobs and queue them again; a film keeps its finished segments."""
-        if self.worker is not None and self.running:
-            self.worker.send(Stop())
+        if self.supervisor.worker is not None and self.running:
+            self.supervisor.worker.send(Stop())
 
     def take_missing_inboxes(self) -> set[Path]:
         """Inboxes that seemed to be gone since the last call."""
@@ -197,7 +183,7 @@ class Scheduler:
         self._closing = True
 
     def close(self) -> None:
-        self._supervisor.close()
+        self.supervisor.close()
 
     # Messages of the worker
 
@@ -221,7 +207,7 @@ class Scheduler:
 
     def _give_work(self, now: float, wall: float) -> None:
         film = self.running.film
-        if not self._supervisor.is_ready or self._closing or self._renewing:
+        if not self.supervisor.is_ready or self._closing or self._renewing:
             return
         if (self.running and film is None) or self.pauses.reason(now):
             return
@@ -246,7 +232,7 @@ class Scheduler:
 
     def _order(self, job: Job, now: float, wall: float) -> None:
         lifecycle = self.lifecycle_of(job.source)
-        assert lifecycle is not None and self.worker is not None
+        assert lifecycle is not None and self.supervisor.worker is not None
         if not self._outcomes.is_still_there(job, lifecycle, wall) or not lifecycle.is_quiet(
             job, wall
         ):
@@ -255,8 +241,8 @@ class Scheduler:
         folder = (folders.outbox / folders.relative(job.source)).parent
         tag = tag_of(self._journal.token, job.id)
         self.running.take(job, lifecycle)
-        self._supervisor.order_sent(now)
-        self.worker.send(
+        self.supervisor.order_sent(now)
+        self.supervisor.worker.send(
             Order(job.id, job.source, folder, tag, folders.inbox, folders.outbox, job.queued)
         )
 

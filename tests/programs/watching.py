@@ -15,7 +15,8 @@ from typing import cast
 
 from colordaemon.config_file import load_config
 from colordaemon.convert.routing import Routing
-from colordaemon.inbox.watcher import Settled, Watch
+from colordaemon.inbox.stability import Signature
+from colordaemon.inbox.watcher import Watch
 from colordaemon.logs import set_up_logging
 from colordaemon.service.daemon import watch_forever
 from colordaemon.service.supervisor import WorkerProcess
@@ -26,7 +27,7 @@ def main(config: Path, work: Callable[[], None]) -> None:
     set_up_logging()
     turn = Watch.turn
 
-    def hanging(self: Watch, now: float) -> list[Settled]:
+    def hanging(self: Watch, now: float) -> dict[Path, Signature]:
         hang, hangs = self.inbox / "hang", self.inbox / "hangs"
         if hang.exists():
             hang.rename(hangs)
