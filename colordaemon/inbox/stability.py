@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
+from colordaemon.clock import Monotonic, UnixTime
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -67,7 +69,7 @@ def _in_64_bits(nanoseconds: int) -> int:
     return (nanoseconds + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def quiet_seconds(path: Path, wall: float) -> float:
+def quiet_seconds(path: Path, wall: UnixTime) -> float:
     """How long a file has not changed, by its ctime, since programs can set mtime freely.
 
     wall: time.time(). Infinite if the file is gone, or if the clock has been set back.
@@ -96,7 +98,7 @@ class _Watched:
 
 
 class StabilityTracker:
-    """Files that are settling. `now` is time.monotonic()."""
+    """Files that are settling."""
 
     def __init__(self, settle_seconds: float, empty_seconds: float) -> None:
         self._settle, self._empty = settle_seconds, empty_seconds
@@ -106,7 +108,7 @@ class StabilityTracker:
     def __len__(self) -> int:
         return len(self._files)
 
-    def touch(self, path: Path, signature: Signature | None, now: float) -> None:
+    def touch(self, path: Path, signature: Signature | None, now: Monotonic) -> None:
         """A file has changed: its settle time begins again."""
         known = self._files.get(path)
         if known is None:
@@ -114,13 +116,13 @@ class StabilityTracker:
         known.signature = signature
         self._wait(path, known, now)
 
-    def notice(self, path: Path, signature: Signature, now: float) -> None:
+    def notice(self, path: Path, signature: Signature, now: Monotonic) -> None:
         """A scan has found a file: if it has not changed, its settle time goes on."""
         known = self._files.get(path)
         if known is None or known.signature != signature:
             self.touch(path, signature, now)
 
-    def due(self, now: float, most: int = 100) -> list[Path]:
+    def due(self, now: Monotonic, most: int = 100) -> list[Path]:
         """Files that have not changed for long enough; call `judge` for each of them.
 
         most: at once, since a check over a share takes a millisecond; the rest stay due.
@@ -138,7 +140,7 @@ class StabilityTracker:
         return self._due[0][0] if self._due else None
 
     def judge(
-        self, path: Path, signature: Signature | None, now: float, *, written: bool = False
+        self, path: Path, signature: Signature | None, now: Monotonic, *, written: bool = False
     ) -> Verdict:
         """Whether a file is complete, by its current signature. Once settled or gone it is no
         longer tracked.
@@ -163,7 +165,7 @@ class StabilityTracker:
         self._files.clear()
         self._due.clear()
 
-    def _wait(self, path: Path, known: _Watched, now: float) -> None:
+    def _wait(self, path: Path, known: _Watched, now: Monotonic) -> None:
         due = now + self._settle
         if due != known.due:
             known.due = due

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR
 
+from colordaemon.clock import Monotonic
 from colordaemon.config import WatchSettings
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.events import EventSource, Hints, is_short_of_watches
@@ -38,7 +39,7 @@ Walk = Iterator[tuple[Path, Signature] | None]
 
 
 class Watch:
-    """Watches one inbox, or waits until it exists. `now` is time.monotonic().
+    """Watches one inbox, or waits until it exists.
 
     known: whether a file with this signature is in the journal already. identity: which folder the
     inbox was. enter: called when the inbox exists, before it is read; may raise ConfigError. leave:
@@ -84,7 +85,7 @@ class Watch:
         self._tracker = StabilityTracker(settle, settings.empty_seconds)
         self._leases = not remote
 
-    def start(self, now: float) -> None:
+    def start(self, now: Monotonic) -> None:
         """Start events before the first scan, so that no file is missed between the two.
 
         A missing inbox is watched as soon as it exists. Raises ConfigError.
@@ -118,7 +119,7 @@ class Watch:
         self._stop_listening()
         self._configure(settings)
 
-    def rescan(self, now: float) -> None:
+    def rescan(self, now: Monotonic) -> None:
         """Scan the whole inbox at the next turn."""
         self._scan_at = now
 
@@ -138,7 +139,7 @@ class Watch:
         due = self._tracker.next_due
         return self._scan_at if due is None else min(due, self._scan_at)
 
-    def turn(self, now: float) -> dict[Path, Signature]:
+    def turn(self, now: Monotonic) -> dict[Path, Signature]:
         """Handle events and scan, for SLICE_SECONDS at most; returns the files that are complete by
         now, each as it is; the size of one that has stayed empty for too long is 0."""
         hinted, lost = self._hints.take()
@@ -156,13 +157,13 @@ class Watch:
         self._walk(now, until)
         return {} if self.is_gone else dict(self._settled(now))
 
-    def _lose_events(self, now: float) -> None:
+    def _lose_events(self, now: Monotonic) -> None:
         if now >= self._lost_at + LOST_SECONDS:
             self._lost_at = now
             log.warning("events were lost; scanning the whole inbox %s", self.inbox)
         self.rescan(now)
 
-    def _follow(self, path: Path, is_folder: bool, now: float) -> None:
+    def _follow(self, path: Path, is_folder: bool, now: Monotonic) -> None:
         """Handle an event: the file, or all files in the folder, begin to settle."""
         if not path.is_relative_to(self.inbox) or os.path.islink(path):  # noqa: PTH114  (never raises)
             return
@@ -176,7 +177,7 @@ class Watch:
             if signature and not self._known(path, signature):
                 self._tracker.touch(path, signature, now)
 
-    def _notice(self, path: Path, signature: Signature, now: float) -> None:
+    def _notice(self, path: Path, signature: Signature, now: Monotonic) -> None:
         with self._of_one_file(path):
             if not self._known(path, signature):
                 self._tracker.notice(path, signature, now)
@@ -189,7 +190,7 @@ class Watch:
         except (OSError, ValueError, OverflowError) as error:
             self._ignored.notice(str(path), f"it cannot be read: {error}")
 
-    def _begin_scan(self, now: float) -> None:
+    def _begin_scan(self, now: Monotonic) -> None:
         """Listen first and look then, so that nothing falls between the two."""
         self._scan_at = math.inf
         if any(is_whole for is_whole, _ in self._walks):
@@ -205,7 +206,7 @@ class Watch:
             self._listen()
         self._walks.append((True, walk(self.inbox, self._ignored.notice)))
 
-    def _walk(self, now: float, until: float) -> None:
+    def _walk(self, now: Monotonic, until: float) -> None:
         """Go on with scans until the time is over."""
         while self._walks:
             is_whole, steps = self._walks[0]
@@ -228,7 +229,7 @@ class Watch:
             if self._clock() >= until:
                 return
 
-    def _end_scan(self, now: float) -> None:
+    def _end_scan(self, now: Monotonic) -> None:
         if self._events is not None and not self._no_events_reason and is_short_of_watches():
             self._events_incomplete(_NO_WATCHES)
         often = self._polls or self._no_events_reason or self._events is None
@@ -251,7 +252,7 @@ class Watch:
         self._is_in, self.identity = True, identity
         self._configure(self._settings)  # it may be on another kind of file system now
 
-    def _inbox_gone(self, now: float, reason: str) -> None:
+    def _inbox_gone(self, now: Monotonic, reason: str) -> None:
         self.stop()
         self._tracker.clear()
         self._hinted.clear()
@@ -300,7 +301,7 @@ class Watch:
         except OSError:  # just removed
             return False
 
-    def _settled(self, now: float) -> Iterator[tuple[Path, Signature]]:
+    def _settled(self, now: Monotonic) -> Iterator[tuple[Path, Signature]]:
         for path in self._tracker.due(now):
             signature = look_beneath(self.inbox, path)
             written = self._leases and signature is not None and self._is_written(path)

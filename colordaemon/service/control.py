@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from grp import getgrgid
 from pathlib import Path
 
+from colordaemon.clock import Clock, Monotonic, UnixTime
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import find_folders, locked_state
@@ -87,7 +88,7 @@ class Control:
         """When the next connection times out."""
         return min((caller.until for caller in self._callers.values()), default=float("inf"))
 
-    def turn(self, now: float) -> None:
+    def turn(self, now: Monotonic) -> None:
         """Close connections that have timed out."""
         for connection in [each for each, caller in self._callers.items() if caller.until <= now]:
             self._drop(connection)
@@ -257,7 +258,7 @@ class Commands:
     def __init__(
         self,
         journal: Journal,
-        wall: Callable[[], float],
+        wall: Callable[[], UnixTime],
         *,
         cancel_running: Callable[[int], bool] = lambda number: False,
     ) -> None:
@@ -353,7 +354,7 @@ def run_command(config: Config, request: Reply) -> Reply:
         with Records(folders.journal) as records:
             return _READ_ONLY[request["verb"]](records) | {"daemon": None}
     with locked_state(folders.state), Journal(folders.journal) as journal:
-        commands = Commands(journal, time.time)
+        commands = Commands(journal, Clock().time)
         reply = commands.run(request)
         while commands.is_busy:
             commands.turn()

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 
+from colordaemon.clock import Clock, Monotonic, UnixTime
 from colordaemon.config import Config
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
@@ -73,7 +74,7 @@ def _wait_after(trouble: str) -> None:
     notifier = Notifier()
     notifier.status(f"waiting: {printable(trouble)}")
     notifier.extend_timeout(60)
-    notifier.ping(time.monotonic())
+    notifier.ping(Clock().monotonic())
     time.sleep(DISK_SECONDS)
 
 
@@ -94,7 +95,7 @@ def _watch(load: Callable[[], Config], make_worker: Callable[[Routing], WorkerPr
 
 
 class Daemon:
-    """All parts of one running daemon. `now` is time.monotonic(), `wall` is time.time()."""
+    """All parts of one running daemon."""
 
     def __init__(
         self,
@@ -104,7 +105,9 @@ class Daemon:
         journal: Journal,
         wake: Wake,
         make_worker: Callable[[Routing], WorkerProcess],
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or Clock()
         self._load, self._config, self._folders, self._journal = load, config, all_folders, journal
         self._routing = Routing(config)
         self._event_loop = EventLoop(wake)
@@ -114,7 +117,7 @@ class Daemon:
         self._inboxes = Inboxes(journal, self._intake.knows, wake)
         self._hooks = HookRunner(journal, config.after)
         self._pruning = Pruning(journal, config.journal, self._scheduler.lifecycle_of)
-        self._commands = Commands(journal, time.time, cancel_running=self._scheduler.cancel)
+        self._commands = Commands(journal, self._clock.time, cancel_running=self._scheduler.cancel)
         self._control = Control(all_folders[0].control, self._event_loop.selector, self._answer)
         self._is_ready = False
         self._status_at, self._retire_at = 0.0, 0.0
@@ -124,9 +127,9 @@ class Daemon:
     def run(self, signals: Signals) -> None:
         """Run until SIGTERM, and until the work in progress is finished or left. Raises
         ConfigError, ModelError and WorkerLost."""
-        self._inboxes.take(self._folders, self._routing, time.monotonic())
+        self._inboxes.take(self._folders, self._routing, self._clock.monotonic())
         self._intake.prioritize(self._routing.priority_of)
-        self._scheduler.recover(time.time())
+        self._scheduler.recover(self._clock.time())
         while not self._is_over(signals):
             if signals.reload:
                 signals.reload = False
@@ -141,7 +144,7 @@ class Daemon:
         self._scheduler.close()
         with suppress(sqlite3.Error, OSError):
             for task in self._scheduler.running:
-                task.lifecycle.requeue(task.job, Reason.STOPPED, "", time.time())
+                task.lifecycle.requeue(task.job, Reason.STOPPED, "", self._clock.time())
         self._control.close()
         self._hooks.close()
         self._event_loop.close()
@@ -149,7 +152,7 @@ class Daemon:
     # One turn
 
     def _turn(self) -> None:
-        now, wall = time.monotonic(), time.time()
+        now, wall = self._clock.monotonic(), self._clock.time()
         self._queue_new_files(now, wall)
         self._retire_some()
         self._intake.turn()
@@ -161,7 +164,7 @@ class Daemon:
         self._control.turn(now)
         self._notify_systemd(now)
 
-    def _queue_new_files(self, now: float, wall: float) -> None:
+    def _queue_new_files(self, now: Monotonic, wall: UnixTime) -> None:
         if missing := self._scheduler.take_missing_inboxes():
             self._inboxes.rescan(now, *missing)
         added, is_due = 0, now >= self._retire_at and not self._retiring
@@ -189,8 +192,8 @@ class Daemon:
         self._retiring.append(lifecycle.retire_all())
 
     def _retire_some(self) -> None:
-        until = time.monotonic() + SLICE_SECONDS
-        while self._retiring and time.monotonic() < until:
+        until = self._clock.monotonic() + SLICE_SECONDS
+        while self._retiring and self._clock.monotonic() < until:
             if next(self._retiring[0], self) is self:  # at its end
                 self._retiring.popleft()
 
@@ -200,7 +203,7 @@ class Daemon:
         else:
             self._scheduler.pauses.remove("paused")
 
-    def _notify_systemd(self, now: float) -> None:
+    def _notify_systemd(self, now: Monotonic) -> None:
         if not self._is_ready and self._scheduler.supervisor.ready_on:
             self._is_ready = True  # the first scan of the inboxes was begun before
             self._notifier.ready()
@@ -211,10 +214,10 @@ class Daemon:
             self._notifier.status(self._status(now).line)
         # Only after a write to the journal: a daemon that cannot write is not healthy.
         if self._notifier.is_ping_due(now) and not self._scheduler.supervisor.is_lost:
-            self._journal.note("alive", f"{time.time():.0f}")
+            self._journal.note("alive", f"{self._clock.time():.0f}")
             self._notifier.ping(now)
 
-    def _status(self, now: float) -> DaemonStatus:
+    def _status(self, now: Monotonic) -> DaemonStatus:
         scheduler, inboxes = self._scheduler, self._inboxes
         reasons = inboxes.trouble, scheduler.pauses.reason(now), scheduler.space.reason(now)
         return DaemonStatus(
@@ -230,7 +233,7 @@ class Daemon:
 
     def _wait(self) -> None:
         self._event_loop.listen_to(self._scheduler.supervisor.worker)
-        now, wall = time.monotonic(), time.time()
+        now, wall = self._clock.monotonic(), self._clock.time()
         due = min(
             self._inboxes.next_due,
             self._scheduler.next_due(now, wall),
@@ -254,7 +257,7 @@ class Daemon:
     def _answer(self, request: Reply) -> Reply:
         reply = self._commands.run(request)
         if request["verb"] == "status":
-            status = self._status(time.monotonic())
+            status = self._status(self._clock.monotonic())
             reply["daemon"] = {"ready": self._is_ready} | status.as_json()
         elif request["verb"] == "pause":
             self._scheduler.stop_work()
@@ -266,7 +269,7 @@ class Daemon:
         """Whether to leave the loop. After the first signal no new work is started."""
         if not signals.ends:
             return False
-        now, drain = time.monotonic(), self._drain
+        now, drain = self._clock.monotonic(), self._drain
         if not drain.has_begun:
             self._notifier.stopping()
             self._scheduler.close_down()
@@ -280,7 +283,7 @@ class Daemon:
     def _reload(self) -> None:
         """Read the configuration again. If anything in it is wrong, all of the old one stays."""
         self._notifier.reloading()
-        now = time.monotonic()
+        now = self._clock.monotonic()
         try:
             config = self._load()
             routing, all_folders = Routing(config), find_folders(config)
@@ -318,7 +321,7 @@ ABORT_SECONDS = 10.0  # that a worker has to leave a film after it was told to s
 class Drain:
     """The end of a daemon: work in progress may be finished within a limit, or else it is left.
 
-    The limit counts from `begin`. `now` is time.monotonic().
+    The limit counts from `begin`.
     """
 
     def __init__(self) -> None:
@@ -333,17 +336,17 @@ class Drain:
     def next_due(self) -> float:
         return self._until
 
-    def begin(self, now: float, limit_seconds: float, seconds_left: float) -> None:
+    def begin(self, now: Monotonic, limit_seconds: float, seconds_left: float) -> None:
         """seconds_left: what the work still takes. If that is more than the limit, do not wait."""
         self._until = now if seconds_left > limit_seconds else now + limit_seconds
 
-    def should_ask(self, now: float) -> bool:
+    def should_ask(self, now: Monotonic) -> bool:
         """Whether to tell the worker to stop now. True once, when the limit is over."""
         if self._asked or now < self._until:
             return False
         self._asked, self._until = True, now + ABORT_SECONDS
         return True
 
-    def is_over(self, now: float) -> bool:
+    def is_over(self, now: Monotonic) -> bool:
         """Whether the worker was told to stop and has had its time to do so."""
         return self._asked and now >= self._until

@@ -14,9 +14,10 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
+from colordaemon.clock import Monotonic
 from colordaemon.service.supervisor import WorkerProcess
 
 
@@ -67,12 +68,7 @@ class Signals:
         self._before_fd = signal.set_wakeup_fd(self._wake.write_fileno, warn_on_full_buffer=False)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._before_fd)
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -120,10 +116,7 @@ _SEND_SECONDS = 5.0  # as long as systemd's own sd_notify waits for systemd to r
 
 
 class Notifier:
-    """Sends to systemd: ready, alive, reloading, stopping, and a line of status.
-
-    `now` is time.monotonic().
-    """
+    """Sends to systemd: ready, alive, reloading, stopping, and a line of status."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
@@ -152,10 +145,10 @@ class Notifier:
             self._status = line
             self._send(f"STATUS={line}")
 
-    def is_ping_due(self, now: float) -> bool:
+    def is_ping_due(self, now: Monotonic) -> bool:
         return self.ping_seconds is not None and now - self._pinged >= self.ping_seconds
 
-    def ping(self, now: float) -> None:
+    def ping(self, now: Monotonic) -> None:
         """Tell the watchdog that the daemon is alive. Call it only from the main loop: a thread of
         its own would go on when everything else hangs."""
         self._pinged = now

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.config import AfterSettings
 from colordaemon.logs import printable
 from colordaemon.service.job import Job
@@ -46,7 +47,7 @@ def commands_of(settings: AfterSettings) -> list[Command]:
 
 
 class Hooks:
-    """Runs commands, one after the other. `now` is time.monotonic()."""
+    """Runs commands, one after the other."""
 
     def __init__(self, commands: Sequence[Command], seconds: float) -> None:
         self.commands, self._seconds = commands, seconds
@@ -64,13 +65,13 @@ class Hooks:
     def is_busy(self) -> bool:
         return self._job is not None
 
-    def start(self, job: Job, now: float, commands: Sequence[Command] | None = None) -> None:
+    def start(self, job: Job, now: Monotonic, commands: Sequence[Command] | None = None) -> None:
         """commands: those that are still to run for this job; None for all."""
         self._job, self._left = job, [*(self.commands if commands is None else commands)]
         self.failed = []
         self._next(now)
 
-    def ended(self, now: float) -> Job | None:
+    def ended(self, now: Monotonic) -> Job | None:
         """The job whose commands have all ended; None while one runs. See `failed`."""
         if self._running is not None and not self._has_ended(now):
             return None
@@ -86,7 +87,7 @@ class Hooks:
             self._running.wait()
         self._running = self._job = None
 
-    def _next(self, now: float) -> None:
+    def _next(self, now: Monotonic) -> None:
         """Start the next command; one that cannot be started counts as failed."""
         self._running = None
         while self._left and self._running is None:
@@ -105,7 +106,7 @@ class Hooks:
                 self.failed.append(command)
             self._until = now + self._seconds
 
-    def _has_ended(self, now: float) -> bool:
+    def _has_ended(self, now: Monotonic) -> bool:
         assert self._running is not None and self._job is not None and self._current is not None
         if self._running.poll() is None:
             if now < self._until:
@@ -139,8 +140,7 @@ class HookRunner:
     """Runs the hooks for every job that ended, one job after the other, and again if a hook fails.
 
     The journal knows which jobs still need their hooks, so a restart loses none. It does not know
-    how often they were tried, but how old the jobs are. `now` is time.monotonic(), `wall` is
-    time.time().
+    how often they were tried, but how old the jobs are.
     """
 
     def __init__(self, journal: Journal, settings: AfterSettings) -> None:
@@ -164,7 +164,7 @@ class HookRunner:
     def is_busy(self) -> bool:
         return self._hooks.is_busy
 
-    def turn(self, now: float, wall: float) -> None:
+    def turn(self, now: Monotonic, wall: UnixTime) -> None:
         if not self._hooks:
             return
         if (job := self._hooks.ended(now)) is not None:
@@ -175,7 +175,7 @@ class HookRunner:
     def close(self) -> None:
         self._hooks.close()
 
-    def _ended(self, job: Job, now: float, wall: float) -> None:
+    def _ended(self, job: Job, now: Monotonic, wall: UnixTime) -> None:
         before = self._retries.pop(job.id, None)
         if not self._hooks.failed:
             self._backoff = 0.0
@@ -190,7 +190,7 @@ class HookRunner:
         pause = min(LONGEST_PAUSE, 4 * before.pause) if before else FIRST_PAUSE
         self._retries[job.id] = _Retry(self._hooks.failed, pause, now + pause)
 
-    def _next(self, now: float) -> None:
+    def _next(self, now: Monotonic) -> None:
         """Start the hooks of the job that has waited longest and whose pause is over."""
         for job in self._journal.to_announce(len(self._retries) + 1):
             again = self._retries.get(job.id)

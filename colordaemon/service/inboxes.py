@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import (
@@ -62,12 +63,12 @@ class Inbox:
             leave=self._lock.close,
         )
 
-    def start(self, now: float) -> None:
+    def start(self, now: Monotonic) -> None:
         """Start to watch it. Raises ConfigError, but not for an inbox that may be mounted later."""
         expect_inbox(self.folders)
         self.watch.start(now)
 
-    def turn(self, now: float) -> dict[Path, Signature]:
+    def turn(self, now: Monotonic) -> dict[Path, Signature]:
         """The files that have settled since the last call."""
         settled = self.watch.turn(now)
         identity = self.watch.identity
@@ -114,7 +115,7 @@ class Inbox:
 
 
 class Inboxes:
-    """All inboxes of a daemon. `now` is time.monotonic().
+    """All inboxes of a daemon.
 
     known: see `Watch`. wake: called when there is something to do.
     """
@@ -126,7 +127,7 @@ class Inboxes:
     def __iter__(self) -> Iterator[Inbox]:
         return iter(self._all)
 
-    def take(self, all_folders: Sequence[Folders], routing: Routing, now: float) -> None:
+    def take(self, all_folders: Sequence[Folders], routing: Routing, now: Monotonic) -> None:
         """Start new inboxes, stop those that are no longer configured, and scan all the others
         again.
 
@@ -152,7 +153,7 @@ class Inboxes:
                 inbox.watch.reload(routing.config_of(folders.inbox).watch)
                 inbox.watch.rescan(now)
 
-    def rescan(self, now: float, *which: Path) -> None:
+    def rescan(self, now: Monotonic, *which: Path) -> None:
         """Scan these inboxes, or all, at the next turn."""
         for inbox in self._all:
             if not which or inbox.folders.inbox in which:
@@ -181,7 +182,7 @@ class Inboxes:
         return min(inbox.watch.next_due for inbox in self._all)
 
 
-def _start(inboxes: Sequence[Inbox], now: float) -> None:
+def _start(inboxes: Sequence[Inbox], now: Monotonic) -> None:
     """Start all of them, or none."""
     mistakes = []
     for inbox in inboxes:
@@ -209,7 +210,9 @@ class Intake:
         found = Found(path, signature.size, signature.mtime_ns)
         return not [*self._journal.unknown([found])]
 
-    def take(self, settled: Mapping[Path, Signature], lifecycle: JobLifecycle, wall: float) -> int:
+    def take(
+        self, settled: Mapping[Path, Signature], lifecycle: JobLifecycle, wall: UnixTime
+    ) -> int:
         """Queue the settled files of one inbox; returns how many are new."""
         if not settled:
             return 0
@@ -245,7 +248,7 @@ class Intake:
         return bool(self._to_prioritize)
 
     def _found(
-        self, path: Path, signature: Signature, lifecycle: JobLifecycle, wall: float
+        self, path: Path, signature: Signature, lifecycle: JobLifecycle, wall: UnixTime
     ) -> Found:
         """What to queue for a file. Jobs that wait for an older version of it are cancelled."""
         for job in self._journal.supersede(path, signature.size, signature.mtime_ns, wall):

@@ -33,6 +33,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from colordaemon.clock import UnixTime
 from colordaemon.inbox.watcher import Identity
 from colordaemon.logs import printable
 from colordaemon.media.inventory import Inventory, as_plain
@@ -67,7 +68,7 @@ class Journal(Records):
 
     # New jobs
 
-    def add(self, files: Sequence[Found], now: float) -> int:
+    def add(self, files: Sequence[Found], now: UnixTime) -> int:
         """Queue files; returns how many were new. All in one transaction, but if one row is
         refused, the others are still added."""
         added = 0
@@ -107,7 +108,7 @@ class Journal(Records):
                     adopted += table == "jobs"
         return adopted
 
-    def supersede(self, source: Path, size: int, mtime_ns: int, now: float) -> list[Job]:
+    def supersede(self, source: Path, size: int, mtime_ns: int, now: UnixTime) -> list[Job]:
         """Cancel queued jobs for older versions of this file; returns them."""
         # The + keeps SQLite from using the index of states, which would visit every queued job.
         rows = self._db.execute(
@@ -122,7 +123,7 @@ class Journal(Records):
 
     def claim(
         self,
-        now: float,
+        now: UnixTime,
         inboxes: Sequence[Path] | None = None,
         *,
         most_rank: int = 99,
@@ -153,7 +154,7 @@ class Journal(Records):
         self._set(job, State.RUNNING, attempts=1, crashes=0)
 
     def requeue(
-        self, job: Job, now: float, *, code: Reason, reason: str, not_before: float = 0.0,
+        self, job: Job, now: UnixTime, *, code: Reason, reason: str, not_before: float = 0.0,
         counted: bool = True,
     ) -> None:  # fmt: skip
         """Queue a job again. counted: whether this was an attempt, which a stop on request is
@@ -165,7 +166,7 @@ class Journal(Records):
         )  # fmt: skip
 
     def crashed(
-        self, job: Job, now: float, reason: str, not_before: float = 0.0, *,
+        self, job: Job, now: UnixTime, reason: str, not_before: float = 0.0, *,
         code: Reason = Reason.CRASH, what: str = "the worker died",
     ) -> State:  # fmt: skip
         """The worker died while it worked on a job; the job fails when that happens a second time.
@@ -185,7 +186,7 @@ class Journal(Records):
         return state
 
     def publishing(
-        self, job: Job, target: Path, partial: Partial, now: float, *, is_whole: bool = True
+        self, job: Job, target: Path, partial: Partial, now: UnixTime, *, is_whole: bool = True
     ) -> None:
         """Record which name a file is about to get, so that a later start recognizes it.
 
@@ -196,7 +197,7 @@ class Journal(Records):
         self._set(job, State.PUBLISHING, now, target=os.fsencode(target), retire=retire, **columns)
 
     def finish(
-        self, job: Job, now: float, *, reason: str, retire: str, inventory: Inventory = ()
+        self, job: Job, now: UnixTime, *, reason: str, retire: str, inventory: Inventory = ()
     ) -> None:
         """Done: the target is on the disk. retire: what is left to do with the source, or ''.
 
@@ -207,7 +208,9 @@ class Journal(Records):
             not_before=0.0, inventory=json.dumps(as_plain(inventory)),
         )  # fmt: skip
 
-    def set_aside(self, job: Job, state: State, now: float, *, code: Reason, reason: str) -> None:
+    def set_aside(
+        self, job: Job, state: State, now: UnixTime, *, code: Reason, reason: str
+    ) -> None:
         """Failed, skipped or cancelled."""
         announce = int(state is not State.CANCELLED)
         self._set(job, state, now, code=code, reason=reason, announce=announce)
@@ -222,7 +225,7 @@ class Journal(Records):
         """Run no hooks for jobs that have ended so far."""
         self._db.execute("UPDATE jobs SET announce = 0 WHERE announce")
 
-    def recover(self, now: float) -> list[Job]:
+    def recover(self, now: UnixTime) -> list[Job]:
         """Queue what was running when the daemon died; returns what was being published.
 
         An unfinished start counts as an attempt; after UNFINISHED of them without progress a file
@@ -246,7 +249,7 @@ class Journal(Records):
 
     # Commands of the operator
 
-    def retry(self, now: float, ids: Sequence[int]) -> int:
+    def retry(self, now: UnixTime, ids: Sequence[int]) -> int:
         """Queue failed, skipped and cancelled jobs again, and make queued ones due now. Returns how
         many."""
         query = (
@@ -287,7 +290,7 @@ class Journal(Records):
         self._db.execute("VACUUM")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def cancel(self, ids: Sequence[int], now: float) -> int:
+    def cancel(self, ids: Sequence[int], now: UnixTime) -> int:
         """Cancel queued jobs; returns how many."""
         query = (
             "UPDATE jobs SET state = 'cancelled', code = ?, reason = 'cancelled by command',"
@@ -326,7 +329,7 @@ class Journal(Records):
             self._db.executemany("UPDATE jobs SET priority = ? WHERE id = ?", changed)
         return len(changed)
 
-    def _set(self, job: Job, state: State, now: float | None = None, **values: Any) -> None:
+    def _set(self, job: Job, state: State, now: UnixTime | None = None, **values: Any) -> None:
         if now is not None:
             values["changed"] = now
         if "reason" in values:  # it may hold a file name that is not UTF-8, which SQLite refuses

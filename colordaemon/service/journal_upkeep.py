@@ -23,6 +23,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from colordaemon.clock import Clock, Monotonic, UnixTime
 from colordaemon.config import Config, JournalSettings
 from colordaemon.convert.publish import fitting_name
 from colordaemon.convert.routing import Routing
@@ -146,7 +147,7 @@ def _row(db: sqlite3.Connection, number: int) -> list[sqlite3.Row]:
 
 def _recognize(journal: Journal, folders: Folders, routing: Routing) -> int:
     """Add done jobs for sources that have results already; returns how many."""
-    count, now = 0, time.time()
+    count, now = 0, Clock().time()
     for path, signature in scan(folders.inbox):
         found = _found(path, signature)
         if not [*journal.unknown([found])]:
@@ -197,7 +198,7 @@ class Pruning:
     is colored again; and if results may be replaced, it prevents that one source's result replaces
     that of another. Such a row stays, without its inventory, which is most of its size. A source
     that cannot be checked, because its disk is not mounted for instance, counts as being there.
-    `now` is time.monotonic(), `wall` is time.time().
+
 
     lifecycle_of: of a source; None if its inbox is no longer in the configuration. clock: measures
     a slice.
@@ -219,7 +220,7 @@ class Pruning:
         self._tells = False  # whether hooks are still to run
         self.next_due = 0.0 if settings.keep_days else math.inf
 
-    def turn(self, now: float, wall: float) -> None:
+    def turn(self, now: Monotonic, wall: UnixTime) -> None:
         """Do the next slice, if it is due."""
         if now < self.next_due:
             return
@@ -232,7 +233,7 @@ class Pruning:
         self._behind = self._forgotten = 0
         self.next_due = now + DAY
 
-    def _prune(self, wall: float) -> bool:
+    def _prune(self, wall: UnixTime) -> bool:
         """Check the next jobs; returns whether these were the last."""
         jobs = self._journal.following(self._behind, ROWS)
         last = self._journal.last_id  # is kept, or another file would get its number
@@ -254,7 +255,7 @@ class Pruning:
             self._forgotten += self._journal.forget(to_forget)
         return len(jobs) < ROWS and (not jobs or self._behind == jobs[-1].id)
 
-    def _is_over(self, job: Job, wall: float) -> bool:
+    def _is_over(self, job: Job, wall: UnixTime) -> bool:
         """Whether a job ended long ago and neither a hook nor a source action is left to do."""
         is_due = (job.announce and self._tells) or (job.state is State.DONE and job.retire)
         return job.state in ENDS and not is_due and wall - job.changed > self._seconds

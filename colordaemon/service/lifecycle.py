@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from colordaemon import __version__
+from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.convert.publish import sha256, stands_under_another_name, write_checksum
 from colordaemon.convert.routing import Routing
 from colordaemon.durable import LONGEST_NAME, replace_file
@@ -33,13 +34,13 @@ log = logging.getLogger(__name__)
 
 
 class JobLifecycle:
-    """State changes of the jobs of one inbox. `wall` is time.time()."""
+    """State changes of the jobs of one inbox."""
 
     def __init__(self, journal: Journal, folders: Folders, routing: Routing) -> None:
         self._journal, self.folders, self._routing = journal, folders, routing
         self._config = routing.config
 
-    def is_still_there(self, job: Job, wall: float) -> bool:
+    def is_still_there(self, job: Job, wall: UnixTime) -> bool:
         """Whether a job's source is what was queued; if not, the job is cancelled.
 
         If the whole inbox is gone, like a share that is not mounted, the job waits instead.
@@ -55,7 +56,7 @@ class JobLifecycle:
             return True
         return False
 
-    def is_quiet(self, job: Job, wall: float) -> bool:
+    def is_quiet(self, job: Job, wall: UnixTime) -> bool:
         """Whether nobody is changing a job's source. If for instance its mode was changed after it
         was queued, it has to be unchanged for QUIET_SECONDS again, like a new file."""
         found = look_beneath(self.folders.inbox, job.source)
@@ -71,7 +72,7 @@ class JobLifecycle:
             self._journal.touched(job, found.ctime_ns)
         return True
 
-    def may_be_incomplete(self, job: Job, reason: str, wall: float) -> bool:
+    def may_be_incomplete(self, job: Job, reason: str, wall: UnixTime) -> bool:
         """Whether a file that looks damaged may still be copied. It is tried again after it has not
         changed for longer; if the copy goes on meanwhile, the file settles again as a new one."""
         wait = self._config.jobs.retry_seconds - quiet_seconds(job.source, wall)
@@ -86,7 +87,7 @@ class JobLifecycle:
     def inbox_is_there(self) -> bool:
         return self._journal.is_there(self.folders.inbox)
 
-    def finished(self, job: Job, said: Finished, seconds: float, wall: float) -> None:
+    def finished(self, job: Job, said: Finished, seconds: float, wall: UnixTime) -> None:
         """Publish a result, unless its source is no longer what it was made from."""
         if not self.is_still_there(job, wall):
             return
@@ -100,7 +101,7 @@ class JobLifecycle:
         figures = f"{said.summary}; {seconds:.1f} s, attempt {job.attempts}"
         self._done(job, target, said.sha256, figures, wall, said.inventory, is_whole=said.is_whole)
 
-    def recover(self, job: Job, wall: float) -> None:
+    def recover(self, job: Job, wall: UnixTime) -> None:
         """Go on with a job that was being published when the daemon ended."""
         assert job.target is not None and job.partial is not None
         overwrite = self._may_replace(job.target, job.source)
@@ -127,7 +128,7 @@ class JobLifecycle:
                     yield
             behind = jobs[-1].id
 
-    def set_aside(self, job: Job, state: State, code: Reason, reason: str, wall: float) -> None:
+    def set_aside(self, job: Job, state: State, code: Reason, reason: str, wall: UnixTime) -> None:
         """Failed, skipped or cancelled."""
         self._journal.set_aside(job, state, wall, code=code, reason=reason)
         self.clean(job)
@@ -136,7 +137,7 @@ class JobLifecycle:
         if state is State.FAILED:
             write_reason(self._reason_path(job), self.folders.outbox, job, reason, wall)
 
-    def crashed(self, job: Job, reason: str, wall: float) -> None:
+    def crashed(self, job: Job, reason: str, wall: UnixTime) -> None:
         """The worker died while it worked on a job: try again, or fail it the second time."""
         if self._journal.crashed(job, wall, reason) is State.FAILED:
             job = self._journal.job(job.id)
@@ -146,7 +147,7 @@ class JobLifecycle:
         else:
             log.warning("%s: the worker died over it (%s); trying once more", job.source, reason)
 
-    def failed_unexpectedly(self, job: Job, reason: str, wall: float) -> None:
+    def failed_unexpectedly(self, job: Job, reason: str, wall: UnixTime) -> None:
         """An unexpected error that comes from the file: try again, or fail it the second time."""
         what = "something unforeseen happened"
         self._journal.crashed(job, wall, reason, code=Reason.UNFORESEEN, what=what)
@@ -158,7 +159,7 @@ class JobLifecycle:
         log.error("failed: %s: %s", job.source, job.reason)
         write_reason(self._reason_path(job), self.folders.outbox, job, job.reason, wall)
 
-    def retry_later(self, job: Job, reason: str, wall: float) -> None:
+    def retry_later(self, job: Job, reason: str, wall: UnixTime) -> None:
         """The machine is at fault: try again later, `jobs.tries` times in all."""
         settings = self._config.jobs
         attempts = self._journal.job(job.id).attempts
@@ -171,7 +172,7 @@ class JobLifecycle:
         log.warning("%s: %s; trying again in %g s", job.source, reason, wait)
 
     def requeue(
-        self, job: Job, code: Reason, reason: str, wall: float, *, wait_seconds: float = 0.0
+        self, job: Job, code: Reason, reason: str, wall: UnixTime, *, wait_seconds: float = 0.0
     ) -> None:
         """Queue a job again without counting an attempt; others go first while it waits."""
         self._journal.requeue(
@@ -213,7 +214,7 @@ class JobLifecycle:
         target: Path,
         digest: str,
         figures: str,
-        wall: float,
+        wall: UnixTime,
         inventory: Inventory = (),
         *,
         is_whole: bool,
@@ -251,7 +252,7 @@ class JobLifecycle:
         except FileNotFoundError:  # a folder that a power failure has taken away
             return True
 
-    def _tell(self, job: Job, wall: float, is_whole: bool) -> Tell:
+    def _tell(self, job: Job, wall: UnixTime, is_whole: bool) -> Tell:
         return lambda target, partial: self._journal.publishing(
             job, target, partial, wall, is_whole=is_whole
         )
@@ -263,8 +264,6 @@ class JobLifecycle:
 class Unpublished:
     """Finished files that could not be published yet, because of a crash or a full or missing disk;
     each is tried again until it has its name.
-
-    `now` is time.monotonic(), `wall` is time.time().
     """
 
     def __init__(self, space: OutboxSpace) -> None:
@@ -284,8 +283,8 @@ class Unpublished:
         self,
         lifecycle_of: Callable[[Path], JobLifecycle | None],
         tries: int,
-        now: float,
-        wall: float,
+        now: Monotonic,
+        wall: UnixTime,
     ) -> None:
         """Publish those whose outboxes can be written. lifecycle_of: None for a file that waits."""
         for job in [*self._jobs.values()]:
@@ -294,7 +293,7 @@ class Unpublished:
                 self._publish(job, lifecycle, tries, now, wall)
 
     def _publish(
-        self, job: Job, lifecycle: JobLifecycle, tries: int, now: float, wall: float
+        self, job: Job, lifecycle: JobLifecycle, tries: int, now: Monotonic, wall: UnixTime
     ) -> None:
         try:
             lifecycle.recover(job, wall)
@@ -323,7 +322,7 @@ def reason_path(failed: Path, relative: Path) -> Path:
     return failed / relative.with_name(os.fsdecode(name) + _SUFFIX)
 
 
-def write_reason(path: Path, top: Path, job: Job, reason: str, now: float) -> None:
+def write_reason(path: Path, top: Path, job: Job, reason: str, now: UnixTime) -> None:
     """Write why a source failed. An error here is only logged.
 
     top: the outbox.

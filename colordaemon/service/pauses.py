@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from colordaemon.clock import Monotonic
 from colordaemon.config import JobSettings
 
 BREAK_SECONDS = 3600.0  # after failures in a row; a share that is down is often back by then
@@ -20,7 +21,7 @@ BREAK_SECONDS = 3600.0  # after failures in a row; a share that is down is often
 class Pauses:
     """Reasons for which no work is started, each until a time or until it is removed.
 
-    `now` is time.monotonic().
+
 
     failures: how many different files have to fail in a row through the machine's fault before work
     is paused. A whole archive must not be marked as failed because a disk or a GPU is gone.
@@ -43,7 +44,7 @@ class Pauses:
     def has(self, code: str) -> bool:
         return code in self._until
 
-    def failed(self, job: int, now: float) -> bool:
+    def failed(self, job: int, now: Monotonic) -> bool:
         """Count a file that failed through the machine's fault. Returns whether work is paused
         now."""
         self._failed.add(job)
@@ -57,7 +58,7 @@ class Pauses:
     def succeeded(self) -> None:
         self._failed.clear()
 
-    def reason(self, now: float) -> str | None:
+    def reason(self, now: Monotonic) -> str | None:
         """Why work is paused, for people; None if it is not."""
         self._until = {code: held for code, held in self._until.items() if held[0] > now}
         return next((reason for _, reason in self._until.values()), None)
@@ -73,10 +74,7 @@ SPACE_SECONDS = 30.0  # at most, between two checks of a disk that is full
 
 
 class OutboxSpace:
-    """Which outboxes can take results; those that are full or read-only are checked again later.
-
-    `now` is time.monotonic().
-    """
+    """Which outboxes can take results; those that are full or read-only are checked again later."""
 
     def __init__(self, settings: JobSettings) -> None:
         self.settings = settings
@@ -87,7 +85,7 @@ class OutboxSpace:
     def wait_seconds(self) -> float:
         return min(SPACE_SECONDS, self.settings.retry_seconds)
 
-    def wait(self, outbox: Path, reason: str, now: float) -> None:
+    def wait(self, outbox: Path, reason: str, now: Monotonic) -> None:
         """Start no work for an outbox for `wait_seconds`."""
         if reason != self._told.get(outbox):  # the same every half a minute would fill the log
             log.warning("work waits for space: %s", reason)
@@ -98,32 +96,32 @@ class OutboxSpace:
         """Check all outboxes again at once."""
         self._waits.clear()
 
-    def waits(self, outbox: Path, now: float) -> bool:
+    def waits(self, outbox: Path, now: Monotonic) -> bool:
         return self._waits.get(outbox, (-math.inf, ""))[0] > now
 
-    def with_room(self, outboxes: Iterable[Path], now: float) -> set[Path]:
+    def with_room(self, outboxes: Iterable[Path], now: Monotonic) -> set[Path]:
         """Those of them that have enough free space; checks each."""
         return {outbox for outbox in set(outboxes) if self._has_room(outbox, now)}
 
-    def reason(self, now: float) -> str | None:
+    def reason(self, now: Monotonic) -> str | None:
         """Why an outbox takes no results at the moment, for people; None if all do."""
         return next((reason for until, reason in self._waits.values() if until > now), None)
 
-    def next_end(self, now: float) -> float:
+    def next_end(self, now: Monotonic) -> float:
         """When the next outbox is checked again."""
         return min((until for until, _ in self._waits.values() if until > now), default=math.inf)
 
-    def can_write(self, outbox: Path, now: float) -> bool:
+    def can_write(self, outbox: Path, now: Monotonic) -> bool:
         """Whether results can be written now; a disk with errors becomes read-only."""
         return self._free_mib(outbox, now) is not None
 
-    def _has_room(self, outbox: Path, now: float) -> bool:
+    def _has_room(self, outbox: Path, now: Monotonic) -> bool:
         free, wanted = self._free_mib(outbox, now), self.settings.free_mib
         if free is not None and free < wanted:
             self.wait(outbox, f"{free} MiB free in {outbox}, {wanted} wanted", now)
         return free is not None and free >= wanted
 
-    def _free_mib(self, outbox: Path, now: float) -> int | None:
+    def _free_mib(self, outbox: Path, now: Monotonic) -> int | None:
         """Free space of an outbox; None if it waits or cannot be written to."""
         if self.waits(outbox, now):
             return None

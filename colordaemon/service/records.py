@@ -9,9 +9,9 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from colordaemon.clock import UnixTime
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.watcher import Identity
 from colordaemon.service.job import Found, Job, Reason, State, job_of
@@ -122,12 +122,7 @@ class Records:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         self._db.close()
         self._raise_if_damaged(error)
 
@@ -283,7 +278,7 @@ class Records:
         row = self._db.execute(query, folders).fetchone()
         return None if row[0] is None else float(row[0])
 
-    def has_more_urgent_film(self, priority: int, now: float, inboxes: Sequence[Path]) -> bool:
+    def has_more_urgent_film(self, priority: int, now: UnixTime, inboxes: Sequence[Path]) -> bool:
         """Whether a film of higher priority than this is queued and due.
 
         Only films that have not been tried count: one that fails again and again would stop the

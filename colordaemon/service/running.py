@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from colordaemon.clock import Monotonic
 from colordaemon.service.job import Job
 from colordaemon.service.messages import Progress
 
@@ -19,15 +20,13 @@ Figure = Callable[[Progress], float]
 class Pace:
     """Progress, speed and remaining time of one film. A resumed film does not begin at zero, so
     only what was done since then counts for the speed.
-
-    `now` is time.monotonic().
     """
 
     def __init__(self) -> None:
         self._first: tuple[float, Progress] | None = None
         self._last: tuple[float, Progress] | None = None
 
-    def feed(self, said: Progress, now: float) -> None:
+    def feed(self, said: Progress, now: Monotonic) -> None:
         if said.frames == 0:  # the film was opened
             return
         self._first = self._first or (now, said)
@@ -95,7 +94,7 @@ class RunningJobs:
     def take(self, job: Job, lifecycle: JobLifecycle) -> None:
         self._tasks[job.id] = Task(job, lifecycle)
 
-    def begin(self, number: int, now: float) -> None:
+    def begin(self, number: int, now: Monotonic) -> None:
         self._begun.append(number)
         self._tasks[number].began = now
 

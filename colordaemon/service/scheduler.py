@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ModelError
 from colordaemon.inbox.folders import Folders
@@ -40,10 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Gives the worker one file at a time, and a photo between two segments of a film.
-
-    `now` is time.monotonic(), `wall` is time.time().
-    """
+    """Gives the worker one file at a time, and a photo between two segments of a film."""
 
     def __init__(
         self,
@@ -80,12 +78,12 @@ class Scheduler:
         found = (each for each in self._lifecycles if source.is_relative_to(each.folders.inbox))
         return next(found, None)
 
-    def recover(self, wall: float) -> None:
+    def recover(self, wall: UnixTime) -> None:
         """Queue again what an earlier daemon was working on, and publish what it had finished."""
         self._bring_forward(wall)
         self._unpublished.add(self._journal.recover(wall))
 
-    def _bring_forward(self, wall: float) -> None:
+    def _bring_forward(self, wall: UnixTime) -> None:
         """After the clock was set back, make jobs due whose retry now lies too far in the
         future."""
         longest = max(LONGEST_WAIT, self._config.jobs.retry_seconds)
@@ -94,7 +92,7 @@ class Scheduler:
                 "the clock was set back; %d files that waited for a retry are due now", count
             )
 
-    def turn(self, now: float, wall: float) -> None:
+    def turn(self, now: Monotonic, wall: UnixTime) -> None:
         """Handle the worker's messages, restart it if it died or hangs, give it work.
 
         Raises ModelError and WorkerLost.
@@ -125,7 +123,7 @@ class Scheduler:
             self.supervisor.watch(now, self._config.jobs.hang_seconds, busy=bool(self.running))
             self._give_work(now, wall)
 
-    def next_due(self, now: float, wall: float) -> float:
+    def next_due(self, now: Monotonic, wall: UnixTime) -> float:
         """When the next turn is needed, even if there is no message."""
         if self.supervisor.worker is None:
             resting = self._closing or self.pauses.has("settings")
@@ -187,7 +185,7 @@ class Scheduler:
 
     # Messages of the worker
 
-    def _handle(self, message: FromWorker, now: float, wall: float) -> None:
+    def _handle(self, message: FromWorker, now: Monotonic, wall: UnixTime) -> None:
         match message:
             case Ready(on):
                 log.info("ready on %s", on)
@@ -205,7 +203,7 @@ class Scheduler:
 
     # Orders to the worker
 
-    def _give_work(self, now: float, wall: float) -> None:
+    def _give_work(self, now: Monotonic, wall: UnixTime) -> None:
         film = self.running.film
         if not self.supervisor.is_ready or self._closing or self._renewing:
             return
@@ -230,7 +228,7 @@ class Scheduler:
             self.running[film.id].is_preempted = True
             self.stop_work()
 
-    def _order(self, job: Job, now: float, wall: float) -> None:
+    def _order(self, job: Job, now: Monotonic, wall: UnixTime) -> None:
         lifecycle = self.lifecycle_of(job.source)
         assert lifecycle is not None and self.supervisor.worker is not None
         if not self._outcomes.is_still_there(job, lifecycle, wall) or not lifecycle.is_quiet(
@@ -257,7 +255,7 @@ class Scheduler:
         every = (lifecycle.folders for lifecycle in self._lifecycles)
         return [folders for folders in every if folders.inbox in self._serving]
 
-    def _with_room(self, now: float) -> list[Path]:
+    def _with_room(self, now: Monotonic) -> list[Path]:
         """The inboxes that are served and whose outboxes have room."""
         served = self._served_folders
         room = self.space.with_room((folders.outbox for folders in served), now)
@@ -267,7 +265,7 @@ class Scheduler:
 class Outcomes:
     """Handles the worker's messages about jobs: started, progress, finished, failed; and its death.
 
-    `now` is time.monotonic(), `wall` is time.time().
+
 
     missing_inboxes: inboxes that seem to be gone.
     """
@@ -285,7 +283,7 @@ class Outcomes:
         self.missing_inboxes: set[Path] = set()
         self._obstacles: dict[str, float] = {}  # when each was logged
 
-    def handle(self, message: FromWorker, now: float, wall: float) -> None:
+    def handle(self, message: FromWorker, now: Monotonic, wall: UnixTime) -> None:
         """Handle a message about a job."""
         match message:
             case Started(number):
@@ -299,7 +297,7 @@ class Outcomes:
             case Failed():
                 self._failed(message, now, wall)
 
-    def worker_died(self, cause: str, wall: float) -> None:
+    def worker_died(self, cause: str, wall: UnixTime) -> None:
         """Blame the file that the worker was working on, and no other; queue the others again."""
         blamed = self._running.begun_last
         for task in self._running:
@@ -313,7 +311,7 @@ class Outcomes:
         if blamed is None:
             log.warning("the worker has ended (%s)", cause)
 
-    def is_still_there(self, job: Job, lifecycle: JobLifecycle, wall: float) -> bool:
+    def is_still_there(self, job: Job, lifecycle: JobLifecycle, wall: UnixTime) -> bool:
         """Whether a job's source is still what was queued; if not, the job is cancelled or
         waits."""
         if lifecycle.is_still_there(job, wall):
@@ -322,7 +320,7 @@ class Outcomes:
             self.missing_inboxes.add(lifecycle.folders.inbox)
         return False
 
-    def _finished(self, said: Finished, now: float, wall: float) -> None:
+    def _finished(self, said: Finished, now: Monotonic, wall: UnixTime) -> None:
         task = self._running.leave(said.job)
         self._pauses.succeeded()
         try:
@@ -340,7 +338,7 @@ class Outcomes:
             else:
                 task.lifecycle.retry_later(job, str(error), wall)
 
-    def _failed(self, said: Failed, now: float, wall: float) -> None:
+    def _failed(self, said: Failed, now: Monotonic, wall: UnixTime) -> None:
         task = self._running[said.job]
         job, lifecycle = task.job, task.lifecycle
         reason = said.reason.removeprefix(f"{job.source}: ")
@@ -372,7 +370,7 @@ class Outcomes:
             self._handle_fault(task, said.fault, reason, now, wall)
 
     def _wait_for_folder(
-        self, job: Job, lifecycle: JobLifecycle, reason: str, now: float, wall: float
+        self, job: Job, lifecycle: JobLifecycle, reason: str, now: Monotonic, wall: UnixTime
     ) -> None:
         """Something else stands where its folder in the outbox belongs. That is not the file's
         fault, and other files go on; the log tells the operator what to remove."""
@@ -382,7 +380,9 @@ class Outcomes:
             self._obstacles[reason] = now
             log.warning("a result cannot be written, and its file waits: %s", reason)
 
-    def _handle_fault(self, task: Task, fault: Fault, reason: str, now: float, wall: float) -> None:
+    def _handle_fault(
+        self, task: Task, fault: Fault, reason: str, now: Monotonic, wall: UnixTime
+    ) -> None:
         """A file failed, by its own fault or the machine's: fail it, or try it again."""
         job, lifecycle = task.job, task.lifecycle
         if fault is Fault.UNFORESEEN:
@@ -397,6 +397,6 @@ class Outcomes:
             state = State.SKIPPED if fault is Fault.COLOR else State.FAILED
             lifecycle.set_aside(job, state, Reason(fault), reason, wall)
 
-    def _requeue(self, task: Task, wall: float) -> None:
+    def _requeue(self, task: Task, wall: UnixTime) -> None:
         task.lifecycle.requeue(task.job, Reason.STOPPED, "", wall)
         self._running.leave(task.job.id)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 
+from colordaemon.clock import Monotonic
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import WorkerLost
 from colordaemon.service.messages import FromWorker, Ready, ToWorker
@@ -82,7 +83,7 @@ START_LIMIT = 3  # workers in a row that die before they are ready; then the dae
 
 
 class Supervisor:
-    """Keeps one worker running. `now` is time.monotonic()."""
+    """Keeps one worker running."""
 
     def __init__(self, make_worker: MakeWorker) -> None:
         self._make_worker = make_worker
@@ -102,7 +103,7 @@ class Supervisor:
     def is_ready(self) -> bool:
         return bool(self.ready_on) and self._killed is None
 
-    def start(self, routing: Routing, now: float) -> None:
+    def start(self, routing: Routing, now: Monotonic) -> None:
         self.worker = self._make_worker(routing)
         self._heard_at, self._killed, self.ready_on = now, None, ""
 
@@ -116,7 +117,7 @@ class Supervisor:
         at once."""
         self._end(5.0 if self.ready_on else 0.0)
 
-    def receive(self, now: float) -> Iterator[FromWorker]:
+    def receive(self, now: Monotonic) -> Iterator[FromWorker]:
         """The worker's messages since the last call."""
         for message in self.worker.receive() if self.worker else []:
             self._heard_at = now
@@ -124,7 +125,7 @@ class Supervisor:
                 self.ready_on, self._failed_starts = message.on, 0
             yield message
 
-    def order_sent(self, now: float) -> None:
+    def order_sent(self, now: Monotonic) -> None:
         """An order was sent: the time without a message counts from here."""
         self._heard_at = now
 
@@ -134,7 +135,7 @@ class Supervisor:
             return None
         return self._killed[1] if self._killed else self.worker.cause_of_death()
 
-    def reap(self, now: float) -> None:
+    def reap(self, now: Monotonic) -> None:
         """Clean up after a dead worker and set when the next one may start. Raises WorkerLost after
         START_LIMIT workers in a row that died before they were ready."""
         cause = self.cause_of_death()
@@ -144,7 +145,7 @@ class Supervisor:
         if self._failed_starts >= START_LIMIT:
             raise WorkerLost(f"the worker died {START_LIMIT} times before it was ready: {cause}")
 
-    def watch(self, now: float, hang_seconds: float, *, busy: bool) -> None:
+    def watch(self, now: Monotonic, hang_seconds: float, *, busy: bool) -> None:
         """Kill a worker that has sent no message for too long while it loads its model or works."""
         if self.worker is None:
             return
@@ -155,7 +156,7 @@ class Supervisor:
             log.error("killing the worker: %s", self._killed[1])
             self.worker.kill()
 
-    def next_due(self, now: float, hang_seconds: float, *, busy: bool) -> float:
+    def next_due(self, now: Monotonic, hang_seconds: float, *, busy: bool) -> float:
         """When to call `watch` again."""
         if self._killed is not None:
             return now + 0.2

@@ -6,6 +6,8 @@ import copy
 import io
 import pickle
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,19 +165,15 @@ _COUNTERS = (
 )
 
 
-class averaged_weights:  # noqa: N801  (a context manager, used like a function)
-    """Use the averaged weights in the model within this block."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def __enter__(self) -> None:
-        model = self.run.model
-        self.own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        model.load_state_dict(self.run.averaged.state_dict())
-
-    def __exit__(self, *_: object) -> None:
-        self.run.model.load_state_dict(self.own)
+@contextmanager
+def averaged_weights(run: Run) -> Iterator[None]:
+    """Within the block the model has its averaged weights; after it, its own again."""
+    own = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    run.model.load_state_dict(run.averaged.state_dict())
+    try:
+        yield
+    finally:
+        run.model.load_state_dict(own)
 
 
 def _optimizer(model: ColorNet, settings: TrainSettings) -> torch.optim.Optimizer:

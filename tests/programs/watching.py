@@ -13,6 +13,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import cast
 
+from colordaemon.clock import Monotonic
 from colordaemon.config_file import load_config
 from colordaemon.convert.routing import Routing
 from colordaemon.inbox.stability import Signature
@@ -27,7 +28,7 @@ def main(config: Path, work: Callable[[], None]) -> None:
     set_up_logging()
     turn = Watch.turn
 
-    def hanging(self: Watch, now: float) -> dict[Path, Signature]:
+    def hanging(self: Watch, now: Monotonic) -> dict[Path, Signature]:
         hang, hangs = self.inbox / "hang", self.inbox / "hangs"
         if hang.exists():
             hang.rename(hangs)
