@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from colordaemon.cli import app
+from colordaemon.clock import Clock
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
 from colordaemon.service import control
@@ -286,6 +287,14 @@ def test_the_commands_print_what_is_known_and_say_whether_it_worked(
     assert run("cancel", "77") == (1, "no job 77\n")
     assert run("pause") == (0, "")
     assert "paused by command" in run("status")[1]
+
+
+def test_a_word_that_no_request_has_is_told_and_nothing_done(tmp_path: Path) -> None:
+    with (
+        Journal(tmp_path / "journal") as journal,
+        pytest.raises(BadRequest, match="found path too"),
+    ):
+        Commands(journal, Clock().time).run({"verb": "retry", "path": "a.png"})
 
 
 def test_verbs_that_nobody_knows_are_refused(tmp_path: Path) -> None:

@@ -717,6 +717,14 @@ def test_a_side_too_long_is_refused_with_its_number(tmp_path: Path) -> None:
     assert_refused(source, MediaError, f"expected sides up to {photo_file.MOST_SIDE}")
 
 
+def test_more_pages_than_any_book_has_are_refused_with_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photo_file, "MOST_PAGES", 2)
+    source = pages(tmp_path / "endless.tif", *[image(ramp())] * 3)
+    assert_refused(source, MediaError, "3 pages, expected 2 at most")
+
+
 def test_packed_texts_of_a_png_are_kept_and_not_unpacked(tmp_path: Path) -> None:
     source = save(tmp_path / "bomb.png", ramp())
     data = source.read_bytes()

@@ -35,6 +35,7 @@ logging.getLogger("pyvips").setLevel(logging.ERROR)
 # glass plates stay under 300 megapixels.
 MOST_PIXELS = 500_000_000
 MOST_BYTES = 8 * MOST_PIXELS  # of a file with one picture, were it not packed at all
+MOST_PAGES = 5_000  # of a TIFF: the pages of ten books; each takes the network a tenth of a second
 MOST_SIDE = 300_000  # an enlarged line of colors takes a kilobyte a pixel
 
 _HEAD_BYTES = 64
@@ -167,6 +168,8 @@ class PhotoFile:
             raise MediaError(
                 f"{self.path}: animated WebP of {pages} frames, expected a still picture"
             )
+        if pages > MOST_PAGES:
+            raise MediaError(f"{self.path}: {pages} pages, expected {MOST_PAGES} at most")
         return 1 if self.kind is PhotoFormat.AVIF else pages
 
     @cached_property

@@ -266,6 +266,8 @@ class Commands:
 
     def run(self, request: Reply) -> Reply:
         """Raises BadRequest."""
+        if unknown := sorted({*request} - {"verb", "jobs"}):
+            raise BadRequest(f"expected verb and jobs, found {_shown(', '.join(unknown))} too")
         verb, which = request.get("verb"), request.get("jobs", [])
         if verb == "status":
             return status(self._journal)
