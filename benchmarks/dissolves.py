@@ -22,16 +22,17 @@ import numpy as np
 import torch
 from machine import describe_machine
 
+from colordaemon.config import Smoothing
 from colordaemon.evaluation.film_truth import ColorFrame, color_frames, open_clip
 from colordaemon.evaluation.metrics import delta_e_2000
 from colordaemon.film.shots import CutDetector
-from colordaemon.film.smoothing import Mode, Sample, Smoother
+from colordaemon.film.smoothing import Sample, Smoother
 from colordaemon.media.decode import FilmReader
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 
 BEFORE, AFTER = 30, 24  # frames around a transition
 SPANS = ((0, 6), (6, 12), (12, 24))  # of frames behind its end
-MODES: tuple[Mode, ...] = ("off", "ema", "motion")
+MODES: tuple[Smoothing, ...] = ("off", "ema", "motion")
 
 
 def main() -> None:
@@ -113,7 +114,7 @@ def guesses(grays: list[np.ndarray], colorizer: Colorizer) -> list[Sample]:
     return samples
 
 
-def smoothed(samples: list[Sample], cuts: list[bool], mode: Mode) -> list[np.ndarray]:
+def smoothed(samples: list[Sample], cuts: list[bool], mode: Smoothing) -> list[np.ndarray]:
     smoother, colors = Smoother(mode), []
     for sample, cut in zip(samples, cuts, strict=True):
         colors += smoother.feed(sample, cut)

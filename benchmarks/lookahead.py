@@ -75,12 +75,12 @@ class Remembering:
         self.batch_size, self.device = colorizer.batch_size, colorizer.device
         self.network_size = colorizer.network_size
 
-    def prediction(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def guess(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.asked += [picture.numpy() for picture in gray[:, 0]]
         keys = [picture.numpy().tobytes() for picture in gray]
         new = [number for number, key in enumerate(keys) if key not in self._said]
         if new:
-            ab, sure = self._colorizer.prediction(gray[new])
+            ab, sure = self._colorizer.guess(gray[new])
             self._said |= {keys[n]: (ab[i].cpu(), sure[i].cpu()) for i, n in enumerate(new)}
         ab, sure = zip(*(self._said[key] for key in keys), strict=True)
         return torch.stack(ab), torch.stack(sure)
@@ -133,7 +133,7 @@ def looking(ahead: int) -> Iterator[None]:
 
 
 def in_segments(path: Path, network: Remembering, seconds: float) -> Shown:
-    """ColoredFrame as in production, up to the encoder."""
+    """Colored as in production, up to the encoder."""
     job = plan_film(path, FilmSettings(), force=True)
     task = SegmentTask(0, job.source, job.encoder, Path(), seconds, 100.0)
     network.asked.clear()
@@ -142,7 +142,7 @@ def in_segments(path: Path, network: Remembering, seconds: float) -> Shown:
         while player.next is not None:
             for seen, ab in player.colored(task):  # each time the segment that is next
                 assert ab is not None
-                shown.frames.append(replace(seen, frame=None))
+                shown.frames.append(replace(seen, full=None))
                 shown.colors.append(ab)
             shown.segments += 1
     finally:
@@ -156,7 +156,7 @@ def as_wholes(film: Shown, network: Remembering) -> list[np.ndarray]:
     smoother, colors = Smoother("motion"), []
     with looking(WHOLE):
         for seen, gray in zip(film.frames, film.grays, strict=True):
-            ab, sure = network.prediction(torch.from_numpy(gray)[None, None])
+            ab, sure = network.guess(torch.from_numpy(gray)[None, None])
             sample = Sample(seen.luma, ab[0].numpy(), sure[0, 0].numpy())
             colors += smoother.feed(sample, seen.cut)
         return colors + smoother.finish()

@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from machine import describe_machine
 
+from colordaemon.config import Smoothing
 from colordaemon.film.analysis import analyzed_frames
 from colordaemon.film.shots import Stride
-from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Mode, Sample, Smoother
+from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.probe import FilmInfo, probe_film
 from colordaemon.network.colorizer import Colorizer, open_colorizer
@@ -33,7 +34,7 @@ from colordaemon.network.colorizer import Colorizer, open_colorizer
 DIFFERENT = 48  # frames that the network sees
 WARM = LOOK_AHEAD + TOGETHER  # frames before counting; from here on TOGETHER finish at a time
 COUNTED = 6 * TOGETHER
-MODES: tuple[Mode, ...] = ("off", "ema", "motion")
+MODES: tuple[Smoothing, ...] = ("off", "ema", "motion")
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def there_and_back(samples: list[Sample]) -> list[Sample]:
     return (around * (count // len(around) + 1))[:count]
 
 
-def measure(samples: list[Sample], mode: Mode, repeats: int) -> str:
+def measure(samples: list[Sample], mode: Smoothing, repeats: int) -> str:
     """Milliseconds a frame in the middle of a shot, where as many are finished as are fed."""
     walls, processors = [], []
     for _ in range(repeats):
