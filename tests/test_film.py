@@ -280,7 +280,9 @@ def test_a_color_film_is_left_alone_unless_forced(tmp_path: Path) -> None:
             yield picture
 
     source = make_film(tmp_path / "film.mkv", colorful(), size=(96, 96), pix_fmt="yuv444p")
-    with pytest.raises(AlreadyColor, match=r"film\.mkv: has real color already"):
+    with pytest.raises(
+        AlreadyColor, match=r"film\.mkv: has real color already; `colordaemon once --force`"
+    ):
         color(source)
     assert luma_differences(source, color(source, force=True)) == [0] * 4
 

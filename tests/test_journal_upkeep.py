@@ -62,7 +62,7 @@ def done(journal: Path) -> set[str]:
 
 
 def test_a_journal_that_is_well_says_its_size(config: Config) -> None:
-    assert f"{COUNT} jobs" in check(config)
+    assert f"no damage; {COUNT} jobs" in check(config)
 
 
 @pytest.mark.parametrize("is_garbage", [False, True])
@@ -81,7 +81,7 @@ def test_a_damaged_journal_begins_anew_and_forgets_nothing(
     assert rebuilt.kept < COUNT and rebuilt.kept + rebuilt.recognized == COUNT
     assert rebuilt.old is not None and rebuilt.old.exists()
     assert done(journal) == {f"{number}.png" for number in range(COUNT)}
-    assert f"{COUNT} jobs" in check(config)
+    assert f"no damage; {COUNT} jobs" in check(config)
     with Records(journal) as records:
         assert not records.to_announce()
         assert (records.fact("token") != "abcd") is is_garbage

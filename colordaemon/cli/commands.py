@@ -192,7 +192,7 @@ def evaluate(
         ),
     ],
     model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Another model than the bundled one.")
+        Path | None, typer.Option(metavar="FILE", help="Another model than the built-in one.")
     ] = None,
     against: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A second model, for comparison.")

@@ -110,7 +110,9 @@ def plan_film(
     source = probe_film(path, settings)
     check_memory(source, reading_bytes(source, settings.stride), memory_bytes)
     if not force and source.existing_color is ExistingColor.COLOR:
-        raise AlreadyColor(f"{path}: has real color already; --force replaces it")
+        raise AlreadyColor(
+            f"{path}: has real color already; `colordaemon once --force` replaces it"
+        )
     encoder, remarks = choose_encoder(source, settings)
     wanted = reading_bytes(source, settings.stride) + encoder.memory_bytes
     check_memory(source, wanted, memory_bytes)

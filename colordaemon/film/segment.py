@@ -181,7 +181,8 @@ def _check_own_color(source: FilmInfo) -> None:
     if source.tags.strange_matrix:
         raise MediaError(
             f"{source.path}: has shots in color, and its color matrix is "
-            f"{source.tags.strange_matrix}, expected one of Y'CbCr; --force colors them anew"
+            f"{source.tags.strange_matrix}, expected one of Y'CbCr; "
+            "`colordaemon once --force` colors them anew"
         )
 
 

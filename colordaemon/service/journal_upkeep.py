@@ -60,7 +60,7 @@ def check(config: Config) -> str:
         rows, size = sum(records.counts().values()), path.stat().st_size
         free, can_shrink = records.free_bytes, records.can_shrink
     each = f", {size / rows:.0f} bytes each" if rows else ""
-    said = f"{path}: well; {rows} jobs, {size} bytes{each}, {free} of them free"
+    said = f"{path}: no damage; {rows} jobs, {size} bytes{each}, {free} of them free"
     return (
         said if can_shrink else f"{said}; `colordaemon journal vacuum` gives them back to the disk"
     )
