@@ -226,7 +226,6 @@ class Daemon:
             settling=inboxes.settling,
             running=[(task.job.source.name, str(task.pace)) for task in scheduler.running],
             waiting="; ".join(filter(None, reasons)) or None,
-            inboxes=[inbox.as_json() for inbox in inboxes],
         )
 
     # Waiting
@@ -258,7 +257,8 @@ class Daemon:
         reply = self._commands.run(request)
         if request["verb"] == "status":
             status = self._status(self._clock.monotonic())
-            reply["daemon"] = {"ready": self._is_ready} | status.as_json()
+            inboxes = [inbox.as_json() for inbox in self._inboxes]
+            reply["daemon"] = {"ready": self._is_ready} | status.as_json(inboxes)
         elif request["verb"] == "pause":
             self._scheduler.stop_work()
         elif request["verb"] == "resume":

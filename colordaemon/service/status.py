@@ -24,7 +24,6 @@ class DaemonStatus:
 
     device: what colors, empty while the model is loaded. running: the names of the files that are
     worked on, each with its progress as text. waiting: why work, or a part of it, waits.
-    inboxes: each as JSON, see `Inbox.as_json`.
     """
 
     device: str
@@ -32,7 +31,6 @@ class DaemonStatus:
     settling: int
     running: Sequence[tuple[str, str]]
     waiting: str | None
-    inboxes: Sequence[Reply]
 
     @property
     def line(self) -> str:
@@ -44,15 +42,16 @@ class DaemonStatus:
             parts.append(f"waiting: {printable(self.waiting)}")
         return ", ".join(parts)
 
-    def as_json(self) -> Reply:
-        """orphaned: jobs that wait for an inbox which is no longer in the configuration."""
+    def as_json(self, inboxes: Sequence[Reply]) -> Reply:
+        """inboxes: each as `Inbox.as_json`. orphaned: jobs that wait for an inbox which is no
+        longer in the configuration."""
         return {
             "on": self.device,
             "settling": self.settling,
             "waiting": self.waiting,
             "status": self.line,
-            "inboxes": [*self.inboxes],
-            "orphaned": self.queued - sum(inbox["queued"] for inbox in self.inboxes),
+            "inboxes": [*inboxes],
+            "orphaned": self.queued - sum(inbox["queued"] for inbox in inboxes),
         }
 
 
