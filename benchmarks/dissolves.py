@@ -23,7 +23,7 @@ import torch
 from machine import describe_machine
 
 from colordaemon.config import Smoothing
-from colordaemon.evaluation.film_truth import ColorFrame, color_frames, open_clip
+from colordaemon.evaluation.films import ColorFrame, color_frames, open_clip
 from colordaemon.evaluation.metrics import delta_e_2000
 from colordaemon.film.shots import CutDetector
 from colordaemon.film.smoothing import Sample, Smoother

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from machine import describe_machine
 
-from colordaemon.evaluation.film_truth import ColorFrame, color_frames, open_clip
+from colordaemon.evaluation.films import ColorFrame, color_frames, open_clip
 from colordaemon.evaluation.metrics import delta_e_2000
 from colordaemon.film.propagation import ColorPropagator
 from colordaemon.film.shots import Stride, StrideSetting

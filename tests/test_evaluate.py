@@ -23,8 +23,14 @@ from colordaemon.color import gray_to_lightness
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
 from colordaemon.evaluation import command
 from colordaemon.evaluation.metrics import chroma, squared_error
-from colordaemon.evaluation.pictures import Evaluation, choose_pictures, evaluate_pictures
-from colordaemon.evaluation.predictions import SavedPredictions, gray_view, predict_each
+from colordaemon.evaluation.pictures import (
+    Evaluation,
+    SavedPredictions,
+    choose_pictures,
+    evaluate_pictures,
+    gray_view,
+    predict_each,
+)
 from colordaemon.evaluation.scores import Row, RowSum, chroma_factor, read_pixels, truth_of
 from colordaemon.evaluation.tables import show
 from colordaemon.network.checkpoint import save_model

@@ -23,11 +23,18 @@ from rich.console import Console
 from colordaemon.color import rgb_to_lab
 from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError
-from colordaemon.evaluation import film_tables
-from colordaemon.evaluation.film_command import evaluate_films
+from colordaemon.evaluation.command import evaluate_films
 from colordaemon.evaluation.film_strip import EvenSample, Strip, paint
-from colordaemon.evaluation.film_truth import ColorFrame, color_frames, open_clip, true_lab
-from colordaemon.evaluation.films import FilmTable, evaluate_film
+from colordaemon.evaluation.films import (
+    COLUMNS,
+    ColorFrame,
+    FilmTable,
+    color_frames,
+    evaluate_film,
+    open_clip,
+    show_films,
+    true_lab,
+)
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.orientation import Orientation
 from colordaemon.media.probe import probe_film
@@ -171,13 +178,13 @@ def test_a_film_of_one_shot_has_no_score_after_a_cut(tmp_path: Path) -> None:
     table = table_of(path)
     assert all(row.after_cut is None for row in table.rows)
     console = Console(record=True, file=sys.stderr)
-    film_tables.show([table], console)
+    show_films([table], console)
     lines = console.export_text().splitlines()
     assert not [line for line in lines if line.startswith("mean of")]
     assert lines[0].strip() == f"{path}: 4 frames, 1 shot"
     for row in table.rows:
         (line,) = [line for line in lines if line.startswith(row.name)]
-        assert len(line[len(row.name) :].split()) == len(film_tables.COLUMNS) == 8
+        assert len(line[len(row.name) :].split()) == len(COLUMNS) == 8
         assert line[len(row.name) :].split()[5] == "–"
 
 

@@ -14,18 +14,19 @@ import pytest
 import torch
 
 from colordaemon.color import lightness_to_gray
-from colordaemon.evaluation.film_motion import Passage, PassageFinder, passage_along
 from colordaemon.evaluation.film_scores import (
     DivergenceSum,
     FilmRow,
     FilmRowSum,
+    Passage,
+    PassageFinder,
     Scene,
     divergence,
     histograms,
     mean_rows,
+    passage_along,
 )
-from colordaemon.evaluation.film_truth import ColorFrame
-from colordaemon.evaluation.films import Colors, FilmEvaluation, FilmTable
+from colordaemon.evaluation.films import ColorFrame, Colors, FilmEvaluation, FilmTable
 from colordaemon.evaluation.metrics import delta_e_2000
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample
 

@@ -252,8 +252,8 @@ def evaluate(
             },
         )
         if films:
-            from colordaemon.evaluation import film_tables
-            from colordaemon.evaluation.film_command import evaluate_films
+            from colordaemon.evaluation.command import evaluate_films
+            from colordaemon.evaluation.films import show_films
 
             tables = evaluate_films(
                 paths,
@@ -264,7 +264,7 @@ def evaluate(
                 output=output,
                 stop=stop,
             )
-            film_tables.show(tables, Console())
+            show_films(tables, Console())
             return
         from colordaemon.evaluation.command import evaluate_folder
         from colordaemon.evaluation.tables import show

@@ -15,8 +15,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from colordaemon.color import Matrix, PixelCode, chroma_planes, decode_ycbcr, ycbcr_to_rgb
-from colordaemon.evaluation.film_truth import ColorFrame
-from colordaemon.evaluation.films import Colors
+from colordaemon.evaluation.films import ColorFrame, Colors
 from colordaemon.evaluation.pictures import GRAY, TRUTH
 from colordaemon.evaluation.sheets import write_png, write_text
 from colordaemon.media.decode import MATRIX_709

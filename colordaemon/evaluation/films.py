@@ -1,8 +1,13 @@
-"""Evaluates all smoothing modes on a film, from one pass of the network over it.
+"""Evaluates all smoothing modes on a film in color, from one pass of the network over it.
 
 Guesses are handed to every smoother as they come, and a frame is scored as soon as the slowest of
 them is done with it. So nothing is kept but what smoothing itself looks ahead, some 100 frames, and
 memory does not grow with the film.
+
+The gray that the network gets and the true color come from one decoding. The truth is the frame's
+own chroma, area-shrunk to the size of the gray and turned to Lab there, then area-averaged to the
+grid that a network's ab has, half as large. So lightness is that of the very gray which is colored,
+and nothing is compared at a size that smoothing never saw.
 """
 
 from __future__ import annotations
@@ -10,29 +15,118 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from threading import Event
 from typing import get_args
 
+import cv2
 import numpy as np
 import torch
+from rich.console import Console
+from torch import Tensor
+from torch.nn import functional
 
+from colordaemon.color import rgb_to_lab, ycbcr_to_rgb
 from colordaemon.config import Smoothing
-from colordaemon.errors import Interrupted
-from colordaemon.evaluation.film_motion import PassageFinder
-from colordaemon.evaluation.film_scores import FilmRow, FilmRowSum, Scene
-from colordaemon.evaluation.film_truth import ColorFrame, color_frames
+from colordaemon.errors import DataError, Interrupted, MediaError
+from colordaemon.evaluation.film_scores import FilmRow, FilmRowSum, PassageFinder, Scene, mean_rows
 from colordaemon.evaluation.pictures import GRAY, REPORT_SECONDS, TRUTH, one_thread
+from colordaemon.evaluation.tables import or_dash, show_tables
+from colordaemon.film.analysis import analyzed_frames
+from colordaemon.film.shots import Stride
 from colordaemon.film.smoothing import Sample, Smoother
-from colordaemon.media.decode import FilmReader
-from colordaemon.media.probe import FilmInfo
+from colordaemon.media.decode import FilmReader, Frame
+from colordaemon.media.pixels import layout_of, plane_array
+from colordaemon.media.probe import FilmInfo, probe_film
+from colordaemon.media.tint import ExistingColor
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
 MODES: tuple[Smoothing, ...] = get_args(Smoothing)
+COLUMNS: tuple[tuple[str, Callable[[FilmRow], str]], ...] = (
+    ("warp\nab", lambda row: or_dash(row.warp_error, ".2f")),
+    ("CDC\n/1000", lambda row: or_dash(_times(row.cdc, 1000), ".2f")),
+    ("chroma\n% off", lambda row: or_dash(_times(row.chroma_of_off, 100), ".0f")),
+    ("% of\ntruth", lambda row: or_dash(_times(row.chroma_of_truth, 100), ".0f")),
+    ("ΔE\n2000", lambda row: f"{row.delta_e:.2f}"),
+    ("ΔE\ncut", lambda row: or_dash(row.after_cut, ".2f")),
+    ("ghost\nab", lambda row: or_dash(row.ghosting, ".2f")),
+    ("ms a\nframe", lambda row: or_dash(row.smoothing_ms, ".1f")),
+)
+
+
+@dataclass(frozen=True)
+class ColorFrame:
+    """A frame, upright. gray: (2h, 2w) float32 0..1. luma: (h, w) uint8. lab: (3, h, w) float32,
+    the truth. cut: it begins a shot, in the eyes of the detector that production uses.
+    """
+
+    pts: int
+    gray: np.ndarray
+    luma: np.ndarray
+    lab: Tensor
+    cut: bool
+
+
+def open_clip(path: Path) -> FilmInfo:
+    """What a film is. Raises DataError if it is missing, MediaError if it is no film or has no
+    color to compare with."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    info = probe_film(path)
+    if info.code.transfer is not Transfer.SDR:
+        raise MediaError(
+            f"{path}: is {info.code.transfer.value} film, expected SDR to compare with"
+        )
+    found = info.existing_color
+    if found is not ExistingColor.COLOR:
+        what = "is black and white" if found is ExistingColor.NONE else "is tinted in one color"
+        raise MediaError(f"{path}: {what}, so there is nothing to compare with")
+    return info
+
+
+def color_frames(
+    reader: FilmReader, colorizer: Colorizer, seconds: float | None
+) -> Iterator[ColorFrame]:
+    """The frames that begin within the first `seconds` of a film; None: all."""
+    info = reader.info
+    start: int | None = None
+    for seen in analyzed_frames(reader, colorizer, Stride(1), holds=True):
+        start = seen.pts if start is None else start
+        if seconds is not None and float((seen.pts - start) * info.time_base) >= seconds:
+            return
+        assert seen.full is not None and seen.gray is not None  # held, and with a stride of one
+        lab = true_lab(seen.full, seen.gray, info)
+        yield ColorFrame(seen.pts, seen.gray, seen.luma, lab, seen.cut)
+
+
+def true_lab(frame: Frame, gray: np.ndarray, info: FilmInfo) -> Tensor:
+    """Lab (3, h, w) of a frame whose luma, as the network sees it, is `gray` (2h, 2w)."""
+    size = info.orientation.as_stored(gray).shape[::-1]  # width, height as it lies
+    code = info.code
+    planes = [gray]
+    for plane in _chroma(frame):
+        # Area is for shrinking; chroma of a small film may have to grow.
+        shrinks = plane.shape[1] >= size[0] and plane.shape[0] >= size[1]
+        way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        small = cv2.resize(plane.astype(np.float32), size, interpolation=way)
+        planes.append(info.orientation.upright((small - code.neutral) / code.chroma_span))
+    rgb = ycbcr_to_rgb(torch.from_numpy(np.stack(planes)), code.matrix).clamp(0, 1)
+    lab: Tensor = functional.avg_pool2d(rgb_to_lab(rgb, code.matrix), 2)
+    return lab
+
+
+def _chroma(frame: Frame) -> list[np.ndarray]:
+    """The chroma planes (H', W'), Cb then Cr, in the film's own codes."""
+    picture = frame.picture
+    if len(picture.planes) == 2:  # nv12 and its like, where Cb and Cr take turns
+        picture = picture.reformat(format=layout_of(picture.format.name).planar)
+    return [plane_array(plane, frame.depth).copy() for plane in picture.planes[1:3]]
 
 
 @dataclass(frozen=True)
@@ -164,3 +258,27 @@ def _guess(batch: list[ColorFrame], colorizer: Colorizer) -> list[Sample]:
     gray = torch.from_numpy(np.stack([frame.gray for frame in batch])).unsqueeze(1)
     ab, sure = (part.cpu().numpy() for part in colorizer.guess(gray))  # waits for the GPU
     return [Sample(frame.luma, ab[n], sure[n, 0]) for n, frame in enumerate(batch)]
+
+
+def show_films(tables: Sequence[FilmTable], console: Console) -> None:
+    """Print every film's table, and that of the mean of several: drawn on a terminal, as plain
+    lines into a file or pipe."""
+    titled = [
+        (
+            f"{table.clip}: {_count(table.frames, 'frame')}, {_count(len(table.cuts), 'shot')}",
+            table.rows,
+        )
+        for table in tables
+    ]
+    if len(tables) > 1:
+        title = f"mean of {len(tables)} films, which weigh the same"
+        titled.append((title, mean_rows([table.rows for table in tables])))
+    show_tables(titled, COLUMNS, console)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from colordaemon.color import lab_to_rgb
 from colordaemon.durable import replace_file
-from colordaemon.evaluation.predictions import gray_view
+from colordaemon.evaluation.pictures import gray_view
 from colordaemon.evaluation.scores import read_pixels, truth_of
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.pictures.dataset import Picture
