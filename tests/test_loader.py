@@ -13,8 +13,7 @@ from pictures import colorful
 from torch import Tensor
 
 from colordaemon.config import TrainSettings
-from colordaemon.pictures.loader import HasPixels, center_crops, stream
-from colordaemon.pictures.schedule import Schedule
+from colordaemon.pictures.loader import HasPixels, Schedule, center_crops, stream
 
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")

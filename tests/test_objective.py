@@ -8,8 +8,7 @@ from torch import Generator, Tensor, nn
 
 from colordaemon.config import TrainSettings
 from colordaemon.network.model import ColorNet, Heads
-from colordaemon.training.losses import TrueColor, l2
-from colordaemon.training.objective import CONSISTENCY_FROM, PERCEPTUAL_FROM, Objective
+from colordaemon.training.losses import CONSISTENCY_FROM, PERCEPTUAL_FROM, Objective, TrueColor, l2
 
 EARLY, LATE = CONSISTENCY_FROM - 0.01, CONSISTENCY_FROM
 

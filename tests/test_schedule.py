@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import DataError
-from colordaemon.pictures.schedule import Schedule, rounded, shares
+from colordaemon.pictures.loader import Schedule, rounded, shares
 
 
 def make_schedule(sources: list[str], world: int = 1, **changes: Any) -> Schedule:

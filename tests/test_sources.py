@@ -11,9 +11,9 @@ from pictures import colorful, fill, write
 
 from colordaemon.errors import DataError
 from colordaemon.evaluation.pictures import choose_pictures
-from colordaemon.pictures import sources
+from colordaemon.pictures import dataset
 from colordaemon.pictures.collection import Collection, collect
-from colordaemon.pictures.sources import read_sources
+from colordaemon.pictures.dataset import read_sources
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_table_that_is_none_is_named(
 def test_a_table_that_unpacks_to_gigabytes_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(dataset, "_MOST_TABLE_BYTES", 1 << 20)
     (tmp_path / "sources.csv.gz").write_bytes(gzip.compress(b"file,source\n" + bytes(1 << 20)))
     with pytest.raises(DataError, match="more than 1 MiB"):
         read_sources(tmp_path)

@@ -9,7 +9,7 @@ import torch
 from pictures import colorful, encode
 
 from colordaemon.color import rgb_to_lab
-from colordaemon.pictures.decode import decode_picture
+from colordaemon.pictures.dataset import decode_picture
 from colordaemon.pictures.statistics import (
     THUMBNAIL,
     colorfulness,

@@ -32,17 +32,15 @@ from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.network.vgg import balance
 from colordaemon.pictures.collection import collect
 from colordaemon.pictures.dataset import find_pictures
-from colordaemon.pictures.loader import center_crops
-from colordaemon.pictures.schedule import Schedule
+from colordaemon.pictures.loader import Schedule, center_crops
 from colordaemon.training import initialize as starting
-from colordaemon.training import trainer, validator
+from colordaemon.training import train as training
+from colordaemon.training import validator
 from colordaemon.training.initialize import make_objective, set_training_mode, starting_model
-from colordaemon.training.losses import l2
+from colordaemon.training.losses import Objective, l2, train_step
 from colordaemon.training.metrics_log import overfitting
-from colordaemon.training.objective import Objective, train_step
 from colordaemon.training.state import Run, averaged_weights
-from colordaemon.training.train import train
-from colordaemon.training.trainer import learning_rate_share
+from colordaemon.training.train import learning_rate_share, train
 from colordaemon.training.validate import Measured, Validation, validate
 
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads files.
@@ -92,7 +90,7 @@ def run(tiny_model: ColorNet, settings: TrainSettings) -> Run:
 
 @pytest.fixture
 def _short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "WARM_UP_STEPS", 5)
+    monkeypatch.setattr(training, "WARM_UP_STEPS", 5)
 
 
 def examples(count: int = 4) -> tuple[Tensor, Tensor]:
@@ -152,7 +150,7 @@ def finished(
     """The folder of a run that has had time to learn."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "WARM_UP_STEPS", 5)
+        patch.setattr(training, "WARM_UP_STEPS", 5)
         settings = make_settings(start, epochs=8, learning_rate=0.005)
         assert train(pictures_folder, folder, settings, CPU) == folder / "model.safetensors"
     yield folder
@@ -317,7 +315,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(
         bad = float("nan") if steps == BATCHES + 3 else 1.0
         return train_step(model, optimizer, loss * bad)
 
-    monkeypatch.setattr(trainer, "train_step", break_down)
+    monkeypatch.setattr(training, "train_step", break_down)
     with pytest.raises(ModelError, match=f"training step {BATCHES + 3}: .* nan") as caught:
         train(pictures_folder, tmp_path / "run", settings, CPU)
     training_side = collect(pictures_folder, held_out=0.25, side=64).training

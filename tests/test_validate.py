@@ -18,8 +18,17 @@ from colordaemon.network.model import ColorNet, Decoding, Heads, ModelSpec, cert
 from colordaemon.pictures.loader import Crops, HasPixels, center_crops, to_gray_and_ab
 from colordaemon.training import validate as validation
 from colordaemon.training.losses import l2
-from colordaemon.training.tuning import EXPONENTS, GAINS, MOST_BLOTS, TOLERANCE, Tuning
-from colordaemon.training.validate import Measured, Validation, reporting_half, validate
+from colordaemon.training.validate import (
+    EXPONENTS,
+    GAINS,
+    MOST_BLOTS,
+    TOLERANCE,
+    Measured,
+    Tuning,
+    Validation,
+    reporting_half,
+    validate,
+)
 
 CPU = torch.device("cpu")
 BLUE, BROWN = (5.0, -40.0), (20.0, 30.0)

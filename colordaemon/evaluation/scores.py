@@ -25,8 +25,7 @@ from colordaemon.evaluation.metrics import (
     psnr,
     squared_error,
 )
-from colordaemon.pictures.dataset import Picture
-from colordaemon.pictures.decode import decode_picture
+from colordaemon.pictures.dataset import Picture, decode_picture
 
 GRID_SIDE = 256  # short side, pixels
 VIEW_SIDE = 512  # short side of what a network is given: more than it looks at in best quality

@@ -13,11 +13,9 @@ from threading import Event
 import numpy as np
 
 from colordaemon.errors import DataError
-from colordaemon.pictures import duplicates
 from colordaemon.pictures.cache import CachedPicture, CachedPixels, cache_folder_of
-from colordaemon.pictures.dataset import Picture, find_pictures, is_held_out, sources_of
-from colordaemon.pictures.sources import UNKNOWN
-from colordaemon.pictures.statistics import Statistics
+from colordaemon.pictures.dataset import UNKNOWN, Picture, find_pictures, is_held_out, sources_of
+from colordaemon.pictures.statistics import Statistics, duplicate_groups
 from colordaemon.pictures.survey import survey
 
 log = logging.getLogger(__name__)
@@ -196,7 +194,7 @@ def collect(
     entries = survey(pictures, side, cache, stop or Event())
     dropped, colorful = _sort_out(pictures, entries)
     statistics = [entries[index].statistics for index in colorful]
-    groups = [[colorful[member] for member in group] for group in duplicates.groups(statistics)]
+    groups = [[colorful[member] for member in group] for group in duplicate_groups(statistics)]
     foreign = [source in held_out_sources for source in sources]
     own = [
         other or is_held_out(picture.name, held_out)

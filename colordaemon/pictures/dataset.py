@@ -6,14 +6,24 @@
 The split hashes a picture's own name (label/file), so that adding pictures, moving them between
 shards or training on a subset leaves every other picture on its side. Files that are no pictures
 are ignored, aloud.
+
+A table, `sources.csv` or `sources.csv.gz` beside the labels, may say where pictures come from, in
+the columns `file` (label/name, as in the folder or its shards) and `source`. Pictures of one source
+resemble each other in what the split by name cannot see (camera, light, taste), so a collection
+that knows its sources can be balanced by them, and can be judged on sources that it has never
+trained on.
 """
 
 from __future__ import annotations
 
+import csv
 import errno
+import gzip
 import hashlib
+import io
 import logging
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,16 +32,18 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+import cv2
 import numpy as np
 
 from colordaemon.errors import DataError
-from colordaemon.pictures.decode import decode_picture
-from colordaemon.pictures.sources import UNKNOWN, is_table, read_sources
 from colordaemon.suffixes import TRAINING_SUFFIXES
 
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 1 << 29  # of a picture; a zip of some KB may say that one unpacks to gigabytes
+UNKNOWN = ""  # the source of every picture that the table does not name
+_TABLES = ("sources.csv", "sources.csv.gz")
+_MOST_TABLE_BYTES = 1 << 28  # a row of some 50 bytes for each of five million pictures
 
 
 @dataclass(frozen=True)
@@ -126,7 +138,7 @@ def _is_hidden(name: str) -> bool:
 
 def _warn_of_others(folder: Path, files: Sequence[Picture]) -> None:
     """Log the files that training ignores."""
-    ignored = [f.name for f in files if not (_is_picture(f.name) or is_table(f.name))]
+    ignored = [f.name for f in files if not (_is_picture(f.name) or _is_table(f.name))]
     outside = [file.name for file in files if not file.label and _is_picture(file.name)]
     for names, what in ((ignored, "not a picture"), (outside, "not in a label's folder")):
         if names:
@@ -222,3 +234,80 @@ def _data(picture: Picture) -> bytes | None:
 
 def _can_decode(data: bytes | None) -> bool:
     return data is not None and decode_picture(data) is not None
+
+
+def decode_picture(data: bytes, side: int | None = None) -> np.ndarray | None:
+    """An encoded picture to (H, W, 3) uint8 sRGB; None if it cannot be read.
+
+    side: the short side shrinks to so many pixels, averaging; smaller pictures stay as they are.
+    """
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _reading_mode(data, side))
+    except cv2.error:  # an empty file, or more pixels than OpenCV allows
+        return None
+    if pixels is None:
+        return None
+    height, width = pixels.shape[:2]
+    if side is not None and min(height, width) > side:
+        scale = side / min(height, width)
+        size = max(side, round(width * scale)), max(side, round(height * scale))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _reading_mode(data: bytes, side: int | None) -> int:
+    """Read a large JPEG at 1/2, 1/4 or 1/8, several times faster, where that leaves enough of it.
+
+    JPEG alone: its decoder averages blocks. Of other formats OpenCV decodes everything and then
+    skips pixels, which saves nothing and leaves moiré.
+    """
+    short = _jpeg_short_side(data) if side else 0
+    for factor, mode in (
+        (8, cv2.IMREAD_REDUCED_COLOR_8),
+        (4, cv2.IMREAD_REDUCED_COLOR_4),
+        (2, cv2.IMREAD_REDUCED_COLOR_2),
+    ):
+        if side and short >= factor * side:
+            return mode
+    return cv2.IMREAD_COLOR
+
+
+def _jpeg_short_side(data: bytes) -> int:
+    """The shorter side in pixels as a JPEG's frame header says; 0 for anything else."""
+    place = 2
+    while data[:2] == b"\xff\xd8" and place + 9 <= len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # those are tables
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return int(min(height, width))
+        place += 2 + length
+    return 0
+
+
+def read_sources(folder: Path) -> dict[str, str]:
+    """The source of each picture by its name; empty without a table. Raises DataError."""
+    path = next((folder / name for name in _TABLES if (folder / name).is_file()), None)
+    if path is None:
+        return {}
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(_MOST_TABLE_BYTES + 1)
+        if len(data) > _MOST_TABLE_BYTES:
+            raise OSError(f"more than {_MOST_TABLE_BYTES >> 20} MiB")
+        text = data.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: expected a table of file and source, found {error}") from error
+    rows = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
+    try:
+        if not {"file", "source"} <= set(rows.fieldnames or ()):
+            found = ", ".join(rows.fieldnames or ()) or "nothing"
+            raise DataError(f"{path}: expected the columns file and source, found {found}")
+        return {row["file"].strip(): row["source"].strip() or UNKNOWN for row in rows}
+    except csv.Error as error:
+        line = rows.line_num
+        raise DataError(f"{path}:{line}: expected a row of file and source ({error})") from error
+
+
+def _is_table(name: str) -> bool:
+    """Whether a file beside the labels is such a table."""
+    return name in _TABLES

@@ -21,8 +21,7 @@ import numpy as np
 
 from colordaemon.errors import Interrupted
 from colordaemon.pictures.cache import Cache, CachedPicture, locked
-from colordaemon.pictures.dataset import Picture
-from colordaemon.pictures.decode import decode_picture
+from colordaemon.pictures.dataset import Picture, decode_picture
 from colordaemon.pictures.statistics import Statistics, measure
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,14 @@ from colordaemon.network.checkpoint import BUNDLED, load_model, read_notes
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 from colordaemon.network.vgg import balance, load_vgg
 from colordaemon.pictures.loader import Crops, HasPixels, to_gray_and_ab
-from colordaemon.training.losses import BIN_SHARES, Perceptual, make_loss, occupied_bins, soft_bins
-from colordaemon.training.objective import Objective
+from colordaemon.training.losses import (
+    BIN_SHARES,
+    Objective,
+    Perceptual,
+    make_loss,
+    occupied_bins,
+    soft_bins,
+)
 
 log = logging.getLogger(__name__)
 
