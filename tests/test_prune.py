@@ -67,8 +67,8 @@ class House:
         """One look through the whole journal; returns whose jobs are left."""
         self.now += DAY
         self.pruning.turn(self.now, wall)
-        while self.pruning.next_due < self.now + DAY:
-            self.now = self.pruning.next_due
+        while self.pruning.due_at < self.now + DAY:
+            self.now = self.pruning.due_at
             self.pruning.turn(self.now, wall)
         return [job.source.name for job in self.journal.following(0, 10_000)]
 
@@ -189,7 +189,7 @@ def test_a_turn_looks_at_a_few_jobs_only(
         for number in range(8):
             house.end(f"{number}.png").source.unlink()
         left = []
-        while house.pruning.next_due <= house.now:
+        while house.pruning.due_at <= house.now:
             house.pruning.turn(house.now, LATE)
             left.append(sum(house.journal.counts().values()))
             house.now += PAUSE_SECONDS

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -297,16 +298,19 @@ def test_a_large_inbox_is_looked_at_a_little_in_each_turn(tmp_path: Path) -> Non
     watch = Watch(tmp_path, settings, known, clock=lambda: next(clock))
     watch.start(0.0)
     turns = 0
-    while watch.next_due <= 0.0:
+    while not turns or watch.is_busy:
         before = len(seen)
         watch.turn(0.0)
         turns += 1
         assert len(seen) - before <= 10
     assert len(seen) == 40 and turns >= 4
-    assert watch.next_due == SETTINGS.poll_seconds
+    watch.rescan(1.0)
     watch.turn(1.0)
     watch.rescan(1.0)  # while a look goes on: another one is to follow
-    while watch.next_due <= 1.0:
+    while watch.is_busy:
+        watch.turn(1.0)
+    watch.turn(1.0)
+    while watch.is_busy:
         watch.turn(1.0)
     assert len(seen) == 120
 
@@ -328,19 +332,36 @@ def open_folders() -> set[Path]:
     return {Path(os.path.realpath(handle)) for handle in Path("/proc/self/fd").iterdir()}
 
 
+def scans_counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A list that grows by a folder whenever a walk through it begins."""
+    begun = list[Path]()
+
+    def walk(folder: Path, *rest: object) -> object:
+        begun.append(folder)
+        return real_walk(folder, *rest)
+
+    real_walk: Any = watching.walk
+    monkeypatch.setattr(watching, "walk", walk)
+    return begun
+
+
 def test_folders_without_events_are_looked_at_often_and_told_of_once(
     opened: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(watching, "is_short_of_watches", lambda: True)
-    inbox = opened()
-    now = inbox.now
-    for seconds in range(5):
-        inbox.watch.turn(now + seconds)
-    assert inbox.watch.next_due == pytest.approx(now + 4 + SETTINGS.poll_seconds)
+    scans = scans_counted(monkeypatch)
+    inbox = opened(SETTINGS.model_copy(update={"poll_seconds": 10.0}))
+    before, now = len(scans), inbox.now
+    for second in range(100):
+        inbox.watch.turn(now + second)
+    assert 9 <= len(scans) - before <= 11
     assert caplog.text.count("fs.inotify.max_user_watches") == 1
     monkeypatch.setattr(watching, "is_short_of_watches", lambda: False)
-    inbox.watch.turn(now + 10)
-    assert inbox.watch.next_due > now + SETTINGS.scan_seconds
+    inbox.watch.turn(now + 110)
+    before = len(scans)
+    for second in range(110, int(SETTINGS.scan_seconds)):
+        inbox.watch.turn(now + second)
+    assert len(scans) == before
 
 
 def test_what_cannot_be_listened_to_is_looked_at_without_a_spin(
@@ -350,10 +371,12 @@ def test_what_cannot_be_listened_to_is_looked_at_without_a_spin(
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
     monkeypatch.setattr(watching.EventSource, "start", refuse)
-    watch = Watch(tmp_path, SETTINGS, lambda *_: True)
+    scans = scans_counted(monkeypatch)
+    settings = SETTINGS.model_copy(update={"poll_seconds": 10.0})
+    watch = Watch(tmp_path, settings, lambda *_: True)
     watch.start(0.0)
-    for now in (0.0, 1.0, 2.0):
-        watch.turn(now)
-        assert watch.next_due == pytest.approx(now + SETTINGS.poll_seconds)
+    for quarter in range(400):
+        watch.turn(quarter / 4)
+    assert 9 <= len(scans) <= 11
     assert caplog.text.count("inotify instance limit reached") == 1
     watch.stop()

@@ -135,10 +135,6 @@ class StabilityTracker:
                 found.append(path)
         return found
 
-    @property
-    def next_due(self) -> float | None:
-        return self._due[0][0] if self._due else None
-
     def judge(
         self, path: Path, signature: Signature | None, now: Monotonic, *, written: bool = False
     ) -> Verdict:

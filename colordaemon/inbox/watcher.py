@@ -132,12 +132,9 @@ class Watch:
         return len(self._tracker)
 
     @property
-    def next_due(self) -> float:
-        """When the next turn is needed even without an event."""
-        if self._walks or self._hinted:
-            return -math.inf
-        due = self._tracker.next_due
-        return self._scan_at if due is None else min(due, self._scan_at)
+    def is_busy(self) -> bool:
+        """Whether a scan goes on or events are still to be handled."""
+        return bool(self._walks or self._hinted)
 
     def turn(self, now: Monotonic) -> dict[Path, Signature]:
         """Handle events and scan, for SLICE_SECONDS at most; returns the files that are complete by

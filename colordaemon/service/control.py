@@ -83,11 +83,6 @@ class Control:
         self._server.setblocking(False)
         selector.register(self._server, selectors.EVENT_READ, self._accept)
 
-    @property
-    def next_due(self) -> float:
-        """When the next connection times out."""
-        return min((caller.until for caller in self._callers.values()), default=float("inf"))
-
     def turn(self, now: Monotonic) -> None:
         """Close connections that have timed out."""
         for connection in [each for each, caller in self._callers.items() if caller.until <= now]:

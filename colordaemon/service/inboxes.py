@@ -178,8 +178,9 @@ class Inboxes:
         return sum(inbox.watch.settling for inbox in self._all)
 
     @property
-    def next_due(self) -> float:
-        return min(inbox.watch.next_due for inbox in self._all)
+    def is_busy(self) -> bool:
+        """Whether a scan goes on or events are still to be handled."""
+        return any(inbox.watch.is_busy for inbox in self._all)
 
 
 def _start(inboxes: Sequence[Inbox], now: Monotonic) -> None:

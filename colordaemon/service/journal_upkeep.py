@@ -218,20 +218,20 @@ class Pruning:
         self._seconds = (settings.keep_days or math.inf) * DAY
         self._behind = self._forgotten = 0
         self._tells = False  # whether hooks are still to run
-        self.next_due = 0.0 if settings.keep_days else math.inf
+        self.due_at = 0.0 if settings.keep_days else math.inf
 
     def turn(self, now: Monotonic, wall: UnixTime) -> None:
         """Do the next slice, if it is due."""
-        if now < self.next_due:
+        if now < self.due_at:
             return
         is_through = self._prune(wall)
         if self._journal.shrink(PAGES) or not is_through:
-            self.next_due = now + PAUSE_SECONDS
+            self.due_at = now + PAUSE_SECONDS
             return
         if self._forgotten:
             log.info("deleted %d jobs that ended long ago from the journal", self._forgotten)
         self._behind = self._forgotten = 0
-        self.next_due = now + DAY
+        self.due_at = now + DAY
 
     def _prune(self, wall: UnixTime) -> bool:
         """Check the next jobs; returns whether these were the last."""

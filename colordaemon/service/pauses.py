@@ -63,10 +63,6 @@ class Pauses:
         self._until = {code: held for code, held in self._until.items() if held[0] > now}
         return next((reason for _, reason in self._until.values()), None)
 
-    @property
-    def next_end(self) -> float:
-        return min((until for until, _ in self._until.values()), default=math.inf)
-
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +102,6 @@ class OutboxSpace:
     def reason(self, now: Monotonic) -> str | None:
         """Why an outbox takes no results at the moment, for people; None if all do."""
         return next((reason for until, reason in self._waits.values() if until > now), None)
-
-    def next_end(self, now: Monotonic) -> float:
-        """When the next outbox is checked again."""
-        return min((until for until, _ in self._waits.values() if until > now), default=math.inf)
 
     def can_write(self, outbox: Path, now: Monotonic) -> bool:
         """Whether results can be written now; a disk with errors becomes read-only."""

@@ -271,13 +271,6 @@ class Records:
         found = {State(state): count for state, count in rows}
         return {state: found.get(state, 0) for state in State}
 
-    def next_due(self, inboxes: Sequence[Path] | None = None) -> float | None:
-        """When the first queued job is due, in Unix seconds. inboxes: None for all."""
-        where, folders = below(inboxes)
-        query = f"SELECT min(not_before) FROM jobs WHERE state = 'queued' AND {where}"  # noqa: S608
-        row = self._db.execute(query, folders).fetchone()
-        return None if row[0] is None else float(row[0])
-
     def has_more_urgent_film(self, priority: int, now: UnixTime, inboxes: Sequence[Path]) -> bool:
         """Whether a film of higher priority than this is queued and due.
 

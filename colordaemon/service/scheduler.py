@@ -123,26 +123,6 @@ class Scheduler:
             self.supervisor.watch(now, self._config.jobs.hang_seconds, busy=bool(self.running))
             self._give_work(now, wall)
 
-    def next_due(self, now: Monotonic, wall: UnixTime) -> float:
-        """When the next turn is needed, even if there is no message."""
-        if self.supervisor.worker is None:
-            resting = self._closing or self.pauses.has("settings")
-            return math.inf if resting else self.supervisor.start_at
-        if self._renewing and not self.running:
-            return now
-        hang_seconds, busy = self._config.jobs.hang_seconds, bool(self.running)
-        care = self.supervisor.next_due(now, hang_seconds, busy=busy)
-        care = min(care, self.space.next_end(now))
-        if self.running or not self.supervisor.is_ready:
-            return care
-        if self.pauses.reason(now) is not None:
-            return min(care, self.pauses.next_end)
-        inboxes = [
-            each.inbox for each in self._served_folders if not self.space.waits(each.outbox, now)
-        ]
-        due = self._journal.next_due(inboxes)
-        return care if due is None else min(care, now + max(0.0, due - wall))
-
     def stop_work(self) -> None:
         """Stop the running jobs and queue them again; a film keeps its finished segments."""
         if self.supervisor.worker is not None and self.running:

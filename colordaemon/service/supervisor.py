@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import subprocess
@@ -155,12 +154,6 @@ class Supervisor:
             self._killed = now, f"no sign of life for {hang_seconds:g} s"
             log.error("killing the worker: %s", self._killed[1])
             self.worker.kill()
-
-    def next_due(self, now: Monotonic, hang_seconds: float, *, busy: bool) -> float:
-        """When to call `watch` again."""
-        if self._killed is not None:
-            return now + 0.2
-        return self._heard_at + hang_seconds if busy or not self.ready_on else math.inf
 
     def _end(self, seconds: float) -> None:
         if self.worker is not None:
