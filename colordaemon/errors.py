@@ -9,6 +9,7 @@
     ├── TargetExists     the operator moves a file or asks to overwrite it
     ├── TargetTaken      the operator gives two sources different folders or names
     ├── SourceChanged    nobody: the queued file was removed or replaced; scans find the new one
+    ├── GuideChanged     nobody: a reference or hints changed meanwhile; the file is colored anew
     ├── WorkerLost       the machine: no worker process can be kept alive
     └── Interrupted      a stop was asked for; the work may be done again
 
@@ -62,6 +63,10 @@ class TargetTaken(ColordaemonError):
 
 class SourceChanged(ColordaemonError):
     """The queued file was removed or replaced by another."""
+
+
+class GuideChanged(ColordaemonError):
+    """A picture that guides the colors of a file was changed or removed since work on it began."""
 
 
 class WorkerLost(ColordaemonError):

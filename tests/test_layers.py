@@ -9,8 +9,9 @@ PACKAGE = Path(__file__).parents[1] / "colordaemon"
 # From the ground up; what stands in one layer does not know the others there.
 LAYERS = (
     ("clock", "errors", "config", "suffixes", "memory", "transfer", "durable", "logs", "__init__"),
-    ("color", "work_context"),
+    ("color", "work_context", "sidecar_names"),
     ("config_file", "network", "media", "inbox"),
+    ("guide",),
     ("pictures", "film"),
     ("convert", "evaluation"),
     ("install", "service", "training"),

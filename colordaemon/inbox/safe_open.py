@@ -164,10 +164,21 @@ class OpenedSource(PosixPath):
 def opened(path: Path) -> Iterator[OpenedSource]:
     """Open a file named by the user. Raises OSError, and MediaError if it is not a regular file."""
     with _kept(os.open(path, _READING), path) as (source, found):
-        if not stat.S_ISREG(found.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-            raise MediaError(f"{path}: found {kind}, expected a film or photo")
-        _refuse_hole(path, found)
+        _check_file(path, found, "a film or photo")
+        yield source
+
+
+@contextmanager
+def opened_picture(path: Path, top: Path | None) -> Iterator[OpenedSource]:
+    """Open a picture that guides colors. top: a folder below which no symbolic link is followed;
+    None: it was named by the user. Raises OSError, and MediaError if it is not a regular file."""
+    if top is None:
+        file = os.open(path, _READING)
+    else:
+        with folder_beneath(top, path.parent) as folder:
+            file = os.open(path.name, _READING | os.O_NOFOLLOW, dir_fd=folder)
+    with _kept(file, path) as (source, found):
+        _check_file(path, found, "a picture")
         yield source
 
 
@@ -186,6 +197,13 @@ def opened_beneath(inbox: Path, path: Path, queued: Signature) -> Iterator[Opene
             raise SourceChanged(f"{path}: it is no longer the file that was queued")
         _refuse_hole(path, found)
         yield source
+
+
+def _check_file(path: Path, found: os.stat_result, expected: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise MediaError(f"{path}: found {kind}, expected {expected}")
+    _refuse_hole(path, found)
 
 
 def _refuse_hole(path: Path, found: os.stat_result) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -28,9 +27,17 @@ from colordaemon.config import PhotoSettings
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.media.inventory import Inventory, Note
 from colordaemon.media.metadata import Metadata
-from colordaemon.media.photo_file import Page, PhotoFile, is_lossless_webp, photo_format, reading
+from colordaemon.media.photo_file import Page, PhotoFile, is_lossless_webp, photo_format
 from colordaemon.media.photo_holdings import take_stock
-from colordaemon.media.photo_pixels import Codes, Kept, colored_pixels, gray_of, preview
+from colordaemon.media.photo_pixels import (
+    UPRIGHT,
+    Codes,
+    Kept,
+    colored_pixels,
+    gray_of,
+    preview,
+    upright,
+)
 from colordaemon.media.photo_write import (
     PhotoWriter,
     Sheet,
@@ -48,24 +55,11 @@ from colordaemon.media.tint import (
     is_colored_sheet,
 )
 
-_Read = TypeVar("_Read")
 PredictAb = Callable[[Tensor], Tensor]
 
 _THUMBNAIL_SIDE = 256
 _MARKS_SIDE = 1024  # a pen is a few pixels wide then
 _DEEP = (PhotoFormat.PNG, PhotoFormat.TIFF, PhotoFormat.AVIF, PhotoFormat.HEIC)
-# Quarter turns counterclockwise, after mirroring left and right or not, that bring a stored picture
-# of each EXIF orientation upright.
-_UPRIGHT = {
-    1: (0, False),
-    2: (0, True),
-    3: (2, False),
-    4: (2, True),
-    5: (1, True),
-    6: (3, False),
-    7: (3, True),
-    8: (1, False),
-}
 
 
 @dataclass(frozen=True)
@@ -184,19 +178,6 @@ def _already_color(path: Path) -> AlreadyColor:
     )
 
 
-def _patiently(file: PhotoFile, read: Callable[[], _Read]) -> _Read:
-    """Read pixels, and where they are damaged once more in every more patient way."""
-    while True:
-        try:
-            with reading(file.path):
-                return read()
-        except AlreadyColor:
-            raise
-        except MediaError:
-            if not file.trust_less():
-                raise
-
-
 def _target(stored: PhotoFormat, settings: PhotoSettings) -> PhotoFormat:
     if settings.format != "keep":
         return PhotoFormat.named(settings.format)
@@ -223,7 +204,7 @@ def _look_at(
     heartbeat: Callable[[], None] = lambda: None,
 ) -> _Look:
     """Judge a page. Raises MediaError."""
-    return _patiently(file, lambda: _look_once(file, target, index, force, heartbeat))
+    return file.read_patiently(lambda: _look_once(file, target, index, force, heartbeat))
 
 
 def _look_once(
@@ -334,7 +315,7 @@ class _Job:
 
     def _sheet(self, index: int, found: _Look) -> Sheet:
         """A page as it will be written."""
-        return _patiently(self._file, lambda: self._read_sheet(index, found))
+        return self._file.read_patiently(lambda: self._read_sheet(index, found))
 
     def _read_sheet(self, index: int, found: _Look) -> Sheet:
         page, said = self._file.open_page(index), found.said
@@ -356,8 +337,7 @@ class _Job:
         """The page with its metadata, as far as the target format can hold them."""
         orientation = said.orientation
         if self._target is not self._file.kind:
-            turns, mirrored = _UPRIGHT[orientation]
-            pixels = np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
+            pixels = upright(pixels, orientation)
             orientation = 1
         has_alpha = pixels.shape[2] == 4
         if self._target is PhotoFormat.WEBP and has_alpha and pixels[..., 3].min() == 255:
@@ -365,7 +345,7 @@ class _Job:
         return colored_sheet(page, pixels, said, orientation, self._maker)
 
     def _predict(self, gray: Tensor, orientation: int) -> Tensor:
-        turns, mirrored = _UPRIGHT[orientation]
+        turns, mirrored = UPRIGHT[orientation]
         upright = torch.rot90(gray.flip(-1) if mirrored else gray, turns, (-2, -1))
         ab = self._predict_ab(upright.contiguous()).detach().to("cpu", torch.float32)
         ab = torch.rot90(ab, -turns, (-2, -1))

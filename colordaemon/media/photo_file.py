@@ -9,18 +9,19 @@ from __future__ import annotations
 import logging
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from mmap import mmap
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import pyvips
 
-from colordaemon.errors import MediaError
+from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.media import heif, jpeg, packing, png, tiff
 from colordaemon.media.heif_items import items_of
 from colordaemon.media.icc import Coding, coding_of_cicp, coding_of_gamma, profile
@@ -30,6 +31,8 @@ from colordaemon.media.stills import READ, PhotoFormat, moving_name, other_name,
 
 # libvips warns, from threads of its own and without a file name, of what it also raises.
 logging.getLogger("pyvips").setLevel(logging.ERROR)
+
+T = TypeVar("T")
 
 # A bound against decompression bombs: 65 KB of PNG can hold 60000 x 60000 pixels. Scans of large
 # glass plates stay under 300 megapixels.
@@ -155,6 +158,18 @@ class PhotoFile:
         }
         self.remarks = (said[self._ways[0]],)
         return True
+
+    def read_patiently(self, read: Callable[[], T]) -> T:
+        """Read pixels, and where they are damaged once more in every more patient way."""
+        while True:
+            try:
+                with reading(self.path):
+                    return read()
+            except AlreadyColor:
+                raise
+            except MediaError:
+                if not self.trust_less():
+                    raise
 
     @cached_property
     def pages(self) -> int:

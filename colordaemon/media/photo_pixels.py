@@ -28,16 +28,40 @@ _PREVIEW_LENGTH = 4096  # long side; the network sees no more of a panorama
 _BAND_PIXELS = 1 << 19  # some dozens of float32 planes of this size are 100 MB
 _BAND_ROWS = 4096  # of a picture that is narrow and tall
 
+# Quarter turns counterclockwise, after mirroring left and right or not, that bring a stored picture
+# of each EXIF orientation upright.
+UPRIGHT = {
+    1: (0, False),
+    2: (0, True),
+    3: (2, False),
+    4: (2, True),
+    5: (1, True),
+    6: (3, False),
+    7: (3, True),
+    8: (1, False),
+}
+
 
 def preview(page: Page, heartbeat: Callable[[], None]) -> tuple[Tensor, NDArray[np.float32] | None]:
     """The picture small: color (1, 1 or 3, h, w) 0..1, and alpha (h, w) 0..1 if it has any."""
-    width, height = page.image.width, page.image.height
-    factor = max(1, min(width, height) // _PREVIEW_SIDE, max(width, height) // _PREVIEW_LENGTH)
-    across, down = min(factor, width), min(factor, height)
-    small = page.pixels.shrink(across, down) if factor > 1 else page.pixels
+    across, down = shrinking(page)
+    small = page.pixels.shrink(across, down) if max(across, down) > 1 else page.pixels
     pixels = _pixels(told_of(small, heartbeat).write_to_memory(), small)
     color, extras = _split(pixels, page)
     return color, _opacity(extras[..., 0], page) if page.has_alpha else None
+
+
+def shrinking(page: Page) -> tuple[int, int]:
+    """By how much a page is shrunk, across and down, before the network looks at it."""
+    width, height = page.image.width, page.image.height
+    factor = max(1, min(width, height) // _PREVIEW_SIDE, max(width, height) // _PREVIEW_LENGTH)
+    return min(factor, width), min(factor, height)
+
+
+def upright(pixels: Codes, orientation: int) -> Codes:
+    """Stored pixels (H, W, C) of an EXIF orientation as a viewer sees them; a view."""
+    turns, mirrored = UPRIGHT[orientation]
+    return np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
 
 
 def told_of(image: pyvips.Image, heartbeat: Callable[[], None]) -> pyvips.Image:

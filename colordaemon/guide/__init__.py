@@ -1,0 +1,1 @@
+"""What people know about colors: reference pictures and dabs of color for a film or photo."""

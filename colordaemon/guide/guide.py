@@ -1,0 +1,75 @@
+"""The pictures that guide the colors of one film or photo, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from colordaemon.errors import MediaError
+from colordaemon.sidecar_names import Role, time_text
+
+
+@dataclass(frozen=True)
+class GuidePicture:
+    """A picture that guides colors.
+
+    sha256: of the file's bytes. start, end: in seconds; a reference is used from start on and up to
+    end, exclusive (None: from the beginning, to the end), and hints are for the frame that is shown
+    at start (None: the first). top: a folder that other users can write to, below which the path
+    leads through no symbolic link; None: the file was named by the user or the operator.
+    """
+
+    path: Path
+    role: Role
+    sha256: str
+    start: float | None = None
+    end: float | None = None
+    top: Path | None = None
+
+
+@dataclass(frozen=True)
+class Guide:
+    """All pictures that guide the colors of one film or photo; false if there are none."""
+
+    pictures: tuple[GuidePicture, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.pictures)
+
+    @property
+    def references(self) -> tuple[GuidePicture, ...]:
+        return self._of("reference")
+
+    @property
+    def hints(self) -> tuple[GuidePicture, ...]:
+        return self._of("hints")
+
+    @property
+    def candidates(self) -> tuple[GuidePicture, ...]:
+        return self._of("candidate")
+
+    @property
+    def identity(self) -> str:
+        """Everything about it that affects colors, and no paths; empty without pictures."""
+        return "; ".join(
+            f"{each.role} {each.sha256} {each.start}..{each.end}" for each in self.pictures
+        )
+
+    def check_times(self, source: Path, seconds: float | None) -> None:
+        """Raises MediaError for a picture whose time is at or beyond the end of a film.
+
+        seconds: how long the film is; None: it is a photo, which has no times.
+        """
+        for picture in self.pictures:
+            if seconds is None and (picture.start, picture.end) != (None, None):
+                raise MediaError(
+                    f"{picture.path}: found a time, expected none, since {source.name} is a photo"
+                )
+            if seconds is not None and picture.start is not None and picture.start >= seconds:
+                raise MediaError(
+                    f"{picture.path}: found the time {time_text(picture.start)}, expected one"
+                    f" before the end of {source.name} at {time_text(seconds)}"
+                )
+
+    def _of(self, role: Role) -> tuple[GuidePicture, ...]:
+        return tuple(each for each in self.pictures if each.role == role)

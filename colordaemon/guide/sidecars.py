@@ -1,0 +1,231 @@
+"""Finds the pictures that guide the colors of a file, by their names and places.
+
+Of references the first of these counts that there is, and no later one: pictures named like the
+file, a folder named like it, the folder for all files beside it, the setting `references`. What is
+named on the command line takes the place of all of them. `sidecar_names` has the names.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from colordaemon.errors import ConfigError, GuideChanged, MediaError
+from colordaemon.guide.guide import Guide, GuidePicture
+from colordaemon.guide.pictures import digest_of
+from colordaemon.inbox.safe_open import Obstructed, anchored, opened_picture
+from colordaemon.inbox.scan import is_ignored
+from colordaemon.sidecar_names import (
+    Role,
+    SidecarName,
+    parse_range,
+    parse_time,
+    range_in,
+    sidecar_file,
+    sidecar_folder,
+)
+from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
+
+MOST_PICTURES = 100  # of one file; each takes the network as long as a frame, and 8 MB
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """A picture that guides a file. when: what is said of its time. top: a folder below which no
+    symbolic link is followed; None: it was named by the user or the operator."""
+
+    path: Path
+    role: Role
+    when: str | None = None
+    top: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """A file or folder beside a source, whose name says that it is a sidecar of it."""
+
+    path: Path
+    name: SidecarName
+    is_folder: bool
+
+
+def find_guide(
+    source: Path,
+    *,
+    top: Path | None = None,
+    configured: Path | None = None,
+    named: Sequence[Sidecar] = (),
+) -> Guide:
+    """The guide of a file, as its pictures are now.
+
+    top, configured: see `find_sidecars`. named: pictures from the command line, which take the
+    place of all others of their role. Raises MediaError for a picture that cannot be opened or
+    whose time is none, GuideChanged if one is removed meanwhile, and OSError.
+    """
+    roles = {each.role for each in named}
+    found = find_sidecars(source, top=top, configured=configured)
+    used = (*named, *(each for each in found if each.role not in roles))
+    guide = Guide(tuple(map(_picture, used)))
+    frames: dict[float | None, Path] = {}
+    for hints in guide.hints:
+        if (other := frames.setdefault(hints.start, hints.path)) is not hints.path:
+            raise MediaError(f"{hints.path}: found hints for the frame that {other.name} is for")
+    return guide
+
+
+def find_sidecars(
+    source: Path, *, top: Path | None = None, configured: Path | None = None
+) -> list[Sidecar]:
+    """The pictures that guide a file, none of them opened yet.
+
+    top: the inbox that it lies in; then no symbolic link below it is followed. configured: a
+    picture or a folder of pictures from the settings. Raises MediaError and OSError.
+    """
+    beside = list(_beside(source, top))
+    hints = [_sidecar(each, top) for each in _closest(source, beside, "hints")]
+    references = [_sidecar(each, top) for each in _closest(source, beside, "reference")]
+    for folder in sorted((each for each in beside if each.is_folder), key=_distance(source)):
+        references = references or pictures_in(folder.path, top)
+    if not references and configured is not None:
+        references = pictures_at(configured)
+    return references + hints
+
+
+def own_sidecars(source: Path, *, top: Path | None = None) -> list[Path]:
+    """The files and folders that guide a file and no other one beside it. Raises OSError."""
+    own = [each for each in _beside(source, top) if each.name.base]
+    if not own:
+        return []
+    with _listing(source.parent, top) as entries:
+        names = [entry.name for entry in entries if _may_be_source(entry.name)]
+    is_alone = sum(Path(name).stem == source.stem for name in names) == 1
+    return [each.path for each in own if is_alone or each.name.base == source.name]
+
+
+def pictures_at(path: Path) -> list[Sidecar]:
+    """The references that a setting names: a picture, or all in a folder. Raises OSError."""
+    return (
+        pictures_in(path, None)
+        if path.is_dir()
+        else [Sidecar(path, "reference", range_in(path.name))]
+    )
+
+
+def pictures_in(folder: Path, top: Path | None) -> list[Sidecar]:
+    """The references in a folder, without those in folders inside it. Raises MediaError for one
+    with too many, and OSError."""
+    with _listing(folder, top) as entries:
+        names = sorted(
+            entry.name
+            for entry in entries
+            if Path(entry.name).suffix.lower() in PHOTO_SUFFIXES
+            and not is_ignored(entry.name)
+            and not entry.is_dir(follow_symlinks=False)
+        )
+    if len(names) > MOST_PICTURES:
+        raise MediaError(f"{folder}: found {len(names)} pictures, expected {MOST_PICTURES} at most")
+    return [Sidecar(folder / name, "reference", range_in(name), top) for name in names]
+
+
+def named_picture(text: str, role: Role) -> Sidecar:
+    """A picture as the command line names it: FILE, or FILE@START..END of a reference, FILE@TIME of
+    hints; else the time in the file's name counts. Raises ConfigError."""
+    path, when = Path(text), None
+    if not path.exists() and "@" in text:
+        before, _, when = text.rpartition("@")
+        path = Path(before)
+    elif (name := sidecar_file(path.name)) is not None and name.role == role:
+        when = name.when
+    elif role == "reference":
+        when = range_in(path.name)
+    if not path.is_file():
+        raise ConfigError(f"{text}: there is no such file, expected a picture")
+    picture = Sidecar(path, role, when)
+    try:
+        _times(picture)
+    except MediaError as error:
+        raise ConfigError(str(error)) from None
+    return picture
+
+
+def _beside(source: Path, top: Path | None) -> Iterator[_Beside]:
+    """What stands beside a file and serves it."""
+    with _listing(source.parent, top) as entries:
+        for entry in entries:
+            name = sidecar_file(entry.name)
+            is_folder = name is None
+            name = name or sidecar_folder(entry.name)
+            if name is None or not name.serves(source) or is_folder != _is_folder(entry):
+                continue
+            yield _Beside(source.parent / entry.name, name, is_folder)
+
+
+@contextmanager
+def _listing(folder: Path, top: Path | None) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """The entries of a folder. Raises OSError, and MediaError for a link below `top`."""
+    try:
+        with ExitStack() as stack:
+            here = folder if top is None else stack.enter_context(anchored(top, folder))
+            yield stack.enter_context(os.scandir(here))
+    except Obstructed as error:
+        raise MediaError(f"{error.filename}: {error.strerror}") from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Links count as well, so that they are opened and refused instead of passed over."""
+    return entry.is_dir()
+
+
+def _closest(source: Path, beside: Sequence[_Beside], role: Role) -> list[_Beside]:
+    """Files of a role; film.mp4.reference.jpg stands above film.reference.jpg, which is for
+    film.avi as well."""
+    files = [each for each in beside if each.name.role == role and not each.is_folder]
+    full = [each for each in files if each.name.base == source.name]
+    return sorted(full or files, key=lambda each: each.path)
+
+
+def _distance(source: Path) -> Callable[[_Beside], int]:
+    """The place of a folder in the order in which they count."""
+    return lambda folder: [source.name, source.stem, ""].index(folder.name.base)
+
+
+def _sidecar(beside: _Beside, top: Path | None) -> Sidecar:
+    return Sidecar(beside.path, beside.name.role, beside.name.when, top)
+
+
+def _picture(found: Sidecar) -> GuidePicture:
+    """A picture with its times and its hash."""
+    start, end = _times(found)
+    try:
+        with opened_picture(found.path, found.top) as file:
+            digest = digest_of(file)
+    except FileNotFoundError:
+        raise GuideChanged(f"{found.path}: was removed just now") from None
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise MediaError(f"{found.path}: cannot be read: {reason}; expected a picture") from None
+    return GuidePicture(found.path, found.role, digest, start, end, found.top)
+
+
+_REFUSED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
+
+
+def _times(found: Sidecar) -> tuple[float | None, float | None]:
+    """Start and end of a picture in seconds. Raises MediaError."""
+    if found.when is None:
+        return None, None
+    try:
+        return (parse_time(found.when), None) if found.role == "hints" else parse_range(found.when)
+    except ValueError as error:
+        raise MediaError(f"{found.path}: {error}") from None
+
+
+def _may_be_source(name: str) -> bool:
+    suffix = Path(name).suffix.lower()
+    return suffix in PHOTO_SUFFIXES | FILM_SUFFIXES and sidecar_file(name) is None

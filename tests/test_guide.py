@@ -1,0 +1,393 @@
+"""What guides the colors of a file: names, places, and pictures that do not fit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from colordaemon.errors import ConfigError, GuideChanged, MediaError
+from colordaemon.guide import pictures as guide_pictures
+from colordaemon.guide.guide import Guide, GuidePicture
+from colordaemon.guide.pictures import check_unchanged, read_hints, read_reference
+from colordaemon.guide.sidecars import find_guide, named_picture, own_sidecars
+from colordaemon.sidecar_names import (
+    Role,
+    parse_range,
+    parse_time,
+    sidecar_file,
+    sidecar_folder,
+    time_text,
+)
+from tests.photos import HEIGHT, WIDTH, ramp, save
+
+SUNSET = np.array([[[90, 120, 210]], [[210, 120, 60]]])
+
+
+def meadow(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A picture in color (H, W, 3): the same tones in blue above and in orange below."""
+    light = np.linspace(0.4, 1.0, width)[None, :, None]
+    halves = np.repeat(SUNSET, (height // 2, height - height // 2), axis=0)
+    return np.round(halves * light).astype(np.uint8)
+
+
+def dabs(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A red dab on transparent ground (H, W, 4)."""
+    pixels = np.zeros((height, width, 4), np.uint8)
+    pixels[height // 4 : height // 2, width // 4 : width // 2] = 200, 30, 40, 255
+    return pixels
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def found(source: Path, **options: object) -> list[str]:
+    """The pictures that guide a file, relative to its folder."""
+    guide = find_guide(source, **options)  # type: ignore[arg-type]
+    return [os.path.relpath(each.path, source.parent) for each in guide.pictures]
+
+
+def picture(path: Path, role: Role = "reference") -> GuidePicture:
+    (only,) = find_guide(
+        path.with_name("none.mp4"), named=[named_picture(str(path), role)]
+    ).pictures
+    return only
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "role", "when"),
+    [
+        ("film.reference.jpg", "film", "reference", None),
+        ("film.reference.2.png", "film", "reference", None),
+        ("film.mp4.Reference.JPG", "film.mp4", "reference", None),
+        ("a.b.reference@00-10-00..00-12-30.jpg", "a.b", "reference", "00-10-00..00-12-30"),
+        ("film.reference.2@..7.5.heic", "film", "reference", "..7.5"),
+        ("film.hints.png", "film", "hints", None),
+        ("film.hints@00-01-23.400.webp", "film", "hints", "00-01-23.400"),
+        ("film.hints.jpg", "film", "hints", None),
+        ("film.reference@soon.jpg", "film", "reference", "soon"),
+    ],
+)
+def test_names_of_sidecars_are_understood(
+    name: str, base: str, role: Role, when: str | None
+) -> None:
+    said = sidecar_file(name)
+    assert said is not None and (said.base, said.role, said.when) == (base, role, when)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["reference.jpg", ".reference.jpg", "film.reference.mp4", "film.references.jpg",
+     "my reference.jpg", "film.reference.x.jpg", "film.hints"],
+)  # fmt: skip
+def test_other_names_are_not_taken_for_sidecars(name: str) -> None:
+    assert sidecar_file(name) is None
+
+
+def test_folders_of_references_are_known_by_their_names() -> None:
+    names = {name: sidecar_folder(name) for name in ("references", "film.References", "reference")}
+    assert {name: said and said.base for name, said in names.items()} == {
+        "references": "", "film.References": "film", "reference": None,
+    }  # fmt: skip
+
+
+def test_times_are_read_and_written() -> None:
+    assert parse_time("00-01-23.400") == parse_time("1:23.4") == parse_time("83.4") == 83.4
+    assert parse_time("01-00-00") == 3600
+    assert parse_range("00-10-00..00-12-30") == (600, 750)
+    assert parse_range("..90") == (None, 90) and parse_range("90..") == (90, None)
+    assert time_text(83.4) == "00-01-23.400" and time_text(36000.0004) == "10-00-00.000"
+    assert parse_time(time_text(59.9996)) == 60
+
+
+@pytest.mark.parametrize(
+    "text", ["", "..", "1-2-3-4..", "0-75..2-00", "00-12-30..00-10-00", "5..5"]
+)
+def test_ranges_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        parse_range(text)
+
+
+def test_own_pictures_come_before_own_folder_shared_folder_and_setting(tmp_path: Path) -> None:
+    film = tmp_path / "a" / "film.mp4"
+    coat = tmp_path / "coat.jpg"
+    touch(tmp_path, "coat.jpg", "a/other.references/x.png", "a/sub/film.reference.png")
+    assert found(film) == []
+    assert found(film, configured=coat) == ["../coat.jpg"]
+    touch(film.parent, "references/2.png", "references/1.jpg", "references/notes.txt")
+    assert found(film, configured=coat) == ["references/1.jpg", "references/2.png"]
+    touch(film.parent, "film.references/3.tif")
+    assert found(film, configured=coat) == ["film.references/3.tif"]
+    touch(film.parent, "film.reference.jpg", "film.reference.2.png")
+    assert found(film, configured=coat) == ["film.reference.2.png", "film.reference.jpg"]
+
+
+def test_the_setting_may_name_a_folder(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "in/film.mp4", "coats/red@1-00..2-00.jpg", "coats/blue.png", "coats/.hidden.png"
+    )
+    guide = find_guide(tmp_path / "in" / "film.mp4", configured=tmp_path / "coats")
+    assert [(each.path.name, each.start, each.end) for each in guide.references] == [
+        ("blue.png", None, None), ("red@1-00..2-00.jpg", 60, 120),
+    ]  # fmt: skip
+
+
+def test_full_names_come_before_those_that_two_files_share(tmp_path: Path) -> None:
+    touch(tmp_path, "film.mp4", "film.avi", "film.reference.jpg", "film.mp4.reference.png")
+    assert found(tmp_path / "film.mp4") == ["film.mp4.reference.png"]
+    assert found(tmp_path / "film.avi") == ["film.reference.jpg"]
+
+
+def test_hints_and_references_are_found_each_with_its_times(tmp_path: Path) -> None:
+    touch(tmp_path, "film.reference@00-10-00..00-12-30.jpg", "film.hints.png")
+    touch(tmp_path, "film.hints@00-01-23.400.webp")
+    guide = find_guide(tmp_path / "film.mp4")
+    assert [(each.start, each.end) for each in guide.references] == [(600, 750)]
+    assert {each.start for each in guide.hints} == {None, 83.4}
+
+
+def test_photos_have_sidecars_as_films_have(tmp_path: Path) -> None:
+    touch(tmp_path, "photo.jpg", "photo.reference.png", "photo.hints.png")
+    assert found(tmp_path / "photo.jpg") == ["photo.reference.png", "photo.hints.png"]
+
+
+def test_named_pictures_take_the_place_of_those_of_their_role(tmp_path: Path) -> None:
+    touch(tmp_path, "film.reference.jpg", "film.hints.png", "coat.png")
+    named = [named_picture(f"{tmp_path}/coat.png@00:10:00..00:12:30", "reference")]
+    guide = find_guide(tmp_path / "film.mp4", named=named)
+    assert [each.path.name for each in guide.pictures] == ["coat.png", "film.hints.png"]
+    assert (guide.references[0].start, guide.references[0].end) == (600, 750)
+
+
+def test_the_time_of_a_named_picture_may_be_in_its_name(tmp_path: Path) -> None:
+    touch(tmp_path, "film.hints@00-00-02.png", "coat@1..2.jpg", "me@home.png")
+    assert picture(tmp_path / "film.hints@00-00-02.png", "hints").start == 2
+    assert picture(tmp_path / "coat@1..2.jpg").end == 2
+    assert picture(tmp_path / "me@home.png").start is None
+    with_own = named_picture(f"{tmp_path}/coat@1..2.jpg@3..4", "reference")
+    assert with_own.path.name == "coat@1..2.jpg" and with_own.when == "3..4"
+
+
+@pytest.mark.parametrize(
+    ("text", "role", "told"),
+    [
+        ("nothing.png", "reference", "no such file"),
+        ("coat.png@9..3", "reference", "comes after the start"),
+        ("coat.png@9", "reference", "expected a range"),
+        ("coat.png@1..2", "hints", "expected a time"),
+    ],
+)
+def test_options_that_name_no_picture_or_time_are_refused(
+    tmp_path: Path, text: str, role: Role, told: str
+) -> None:
+    touch(tmp_path, "coat.png")
+    with pytest.raises(ConfigError, match=told) as error:
+        named_picture(f"{tmp_path}/{text}", role)
+    assert text in str(error.value) or "coat.png" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("film.reference@soon.jpg", "expected a range"),
+        ("film.reference@00-12-30..00-10-00.jpg", "comes after the start"),
+        ("film.reference@5.jpg", "expected a range"),
+        ("film.hints@5..6.png", "expected a time"),
+    ],
+)
+def test_names_with_times_that_are_none_are_refused(tmp_path: Path, name: str, told: str) -> None:
+    touch(tmp_path, name)
+    with pytest.raises(MediaError, match=told) as error:
+        find_guide(tmp_path / "film.mp4")
+    assert name in str(error.value)
+
+
+def test_two_hints_for_one_frame_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "film.hints.png", "film.hints.webp")
+    with pytest.raises(MediaError, match=r"film\.hints\.webp: found hints for the frame that film"):
+        find_guide(tmp_path / "film.mp4")
+
+
+def test_a_folder_with_thousands_of_references_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("colordaemon.guide.sidecars.MOST_PICTURES", 2)
+    touch(tmp_path, *(f"references/{number}.png" for number in range(3)))
+    with pytest.raises(MediaError, match="references: found 3 pictures, expected 2 at most"):
+        find_guide(tmp_path / "film.mp4")
+
+
+def test_links_in_an_inbox_are_refused_and_elsewhere_followed(tmp_path: Path) -> None:
+    inbox, outside = tmp_path / "in", tmp_path / "outside"
+    touch(outside, "secret.png", "folder/secret.png")
+    inbox.mkdir()
+    (inbox / "film.reference.png").symlink_to(outside / "secret.png")
+    (inbox / "photo.references").symlink_to(outside / "folder")
+    for name, told in (("film.mp4", "film.reference.png"), ("photo.jpg", "photo.references")):
+        with pytest.raises(MediaError, match="symbolic link") as error:
+            find_guide(inbox / name, top=inbox)
+        assert told in str(error.value)
+        assert len(found(inbox / name)) == 1
+
+
+def test_a_pipe_in_place_of_a_reference_blocks_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "film.reference.png")
+    for top in (None, tmp_path):
+        with pytest.raises(MediaError, match=r"film\.reference\.png: found a pipe"):
+            find_guide(tmp_path / "film.mp4", top=top)
+
+
+def test_what_belongs_to_one_file_alone_is_known(tmp_path: Path) -> None:
+    touch(tmp_path, "film.mp4", "film.srt", "film.reference.jpg", "film.references/1.png")
+    touch(tmp_path, "references/1.png", "other.hints.png")
+    own = {path.name for path in own_sidecars(tmp_path / "film.mp4", top=tmp_path)}
+    assert own == {"film.reference.jpg", "film.references"}
+    touch(tmp_path, "film.avi", "film.mp4.hints.png")
+    own = {path.name for path in own_sidecars(tmp_path / "film.mp4", top=tmp_path)}
+    assert own == {"film.mp4.hints.png"}
+
+
+def test_the_identity_knows_contents_and_times_and_no_paths(tmp_path: Path) -> None:
+    touch(tmp_path, "film.reference.png")
+    first = find_guide(tmp_path / "film.mp4")
+    (tmp_path / "film.reference.png").rename(tmp_path / "movie.reference.png")
+    assert find_guide(tmp_path / "movie.mp4").identity == first.identity != ""
+    (tmp_path / "movie.reference.png").rename(tmp_path / "movie.reference@1..2.png")
+    timed = find_guide(tmp_path / "movie.mp4")
+    assert timed.identity != first.identity
+    (tmp_path / "movie.reference@1..2.png").write_bytes(b"another")
+    assert find_guide(tmp_path / "movie.mp4").identity != timed.identity
+    assert Guide().identity == "" and not Guide()
+
+
+def test_times_beyond_the_film_are_refused_and_any_time_of_a_photo(tmp_path: Path) -> None:
+    touch(tmp_path, "film.reference@8..20.jpg", "film.hints@9.5.png")
+    film = tmp_path / "film.mp4"
+    guide = find_guide(film)
+    guide.check_times(film, 10.0)
+    with pytest.raises(MediaError, match=r"film\.hints@9\.5\.png: .* 00-00-09\.000"):
+        guide.check_times(film, 9.0)
+    with pytest.raises(MediaError, match=r"film\.reference@8"):
+        guide.check_times(film, 8.0)
+    with pytest.raises(MediaError, match="is a photo"):
+        guide.check_times(tmp_path / "film.jpg", None)
+
+
+def test_a_reference_is_read_with_its_transparency(tmp_path: Path) -> None:
+    pixels = np.dstack((meadow(), np.full((HEIGHT, WIDTH), 255, np.uint8)))
+    pixels[:10, :, 3] = 0
+    rgb, opaque = read_reference(picture(save(tmp_path / "film.reference.png", pixels)))
+    assert np.array_equal(rgb[10:], pixels[10:, :, :3]) and rgb.dtype == np.uint8
+    assert not opaque[:10].any() and opaque[10:].all()
+
+
+def test_a_deep_reference_that_lies_on_its_side_is_read_upright(tmp_path: Path) -> None:
+    deep = meadow().astype(np.uint16) * 257
+    path = save(tmp_path / "film.reference.tif", np.rot90(deep), orientation=6)
+    rgb, opaque = read_reference(picture(path))
+    assert opaque.all() and rgb.shape == (HEIGHT, WIDTH, 3)
+    assert np.abs(rgb.astype(int) - meadow()).max() <= 1
+
+
+def test_a_huge_reference_is_shrunk(tmp_path: Path) -> None:
+    path = save(tmp_path / "film.reference.jpg", meadow(2100, 2500))
+    rgb, _ = read_reference(picture(path))
+    assert rgb.shape == (1050, 1250, 3)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "told"),
+    [
+        (ramp(), "found gray"),
+        (np.dstack([ramp()] * 3), "found gray"),
+        (np.round(ramp()[..., None] * (1.0, 0.85, 0.6)).astype(np.uint8), "found a single tint"),
+        (np.full((HEIGHT, WIDTH, 3), (180, 20, 30), np.uint8), "found a single tint"),
+        (np.dstack((meadow(), np.zeros((HEIGHT, WIDTH), np.uint8))), "found no opaque pixel"),
+    ],
+)
+def test_references_without_colors_are_refused(
+    tmp_path: Path, pixels: np.ndarray, told: str
+) -> None:
+    path = save(tmp_path / "film.reference.png", pixels)
+    with pytest.raises(
+        MediaError, match=f"film.reference.png: {told}, expected a picture in color"
+    ):
+        read_reference(picture(path))
+
+
+def test_references_that_are_no_pictures_are_refused(tmp_path: Path) -> None:
+    whole = save(tmp_path / "whole.png", meadow()).read_bytes()
+    for contents in (b"", b"hello", whole[: len(whole) // 2]):
+        path = tmp_path / "film.reference.png"
+        path.write_bytes(contents)
+        with pytest.raises(MediaError, match=r"film\.reference\.png: .*expected"):
+            read_reference(picture(path))
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "film.reference.png", meadow())
+    monkeypatch.setattr("colordaemon.media.photo_file.MOST_PIXELS", 1000)
+    with pytest.raises(
+        MediaError, match=r"film\.reference\.png: 64 x 48 pixels, expected 1000 at most"
+    ):
+        read_reference(picture(path))
+    monkeypatch.setattr(guide_pictures, "MOST_BYTES", 100)
+    with pytest.raises(MediaError, match=r"bytes, expected 100 at most"):
+        picture(path)
+
+
+def test_hints_keep_their_own_size(tmp_path: Path) -> None:
+    path = save(tmp_path / "film.hints.png", dabs())
+    hints = read_hints(picture(path, "hints"), 2 * HEIGHT, 2 * WIDTH)
+    assert np.array_equal(hints[..., 3], dabs()[..., 3])
+    assert np.array_equal(hints[hints[..., 3] > 0], dabs()[dabs()[..., 3] > 0])
+
+
+def test_large_hints_shrink_without_taking_color_from_the_ground(tmp_path: Path) -> None:
+    path = save(tmp_path / "film.hints.webp", dabs(2104, 2504))
+    hints = read_hints(picture(path, "hints"), 2104, 2504)
+    assert hints.shape == (1052, 1252, 4)
+    seen = hints[hints[..., 3] >= 128]
+    assert len(seen) and np.abs(seen[:, :3].astype(int) - (200, 30, 40)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "told"),
+    [
+        ("film.hints.png", dabs()[..., :3], "a picture without transparency"),
+        ("film.hints.jpg", dabs()[..., :3], "a picture without transparency"),
+        ("film.hints.png", dabs() | np.uint8([0, 0, 0, 255]), "an opaque picture"),
+        ("film.hints.png", dabs() * np.uint8([1, 1, 1, 0]), "no dabs"),
+        ("film.hints.png", dabs(HEIGHT, WIDTH + 1), "65 x 48 pixels, expected the shape"),
+    ],
+)
+def test_hints_that_do_not_fit_are_refused(
+    tmp_path: Path, name: str, pixels: np.ndarray, told: str
+) -> None:
+    path = save(tmp_path / name, pixels)
+    with pytest.raises(MediaError, match=f"{name}: found {told}"):
+        read_hints(picture(path, "hints"), HEIGHT, WIDTH)
+
+
+def test_a_picture_that_changes_or_goes_is_never_read_as_the_one_before(tmp_path: Path) -> None:
+    path = save(tmp_path / "film.reference.png", meadow())
+    guide = find_guide(tmp_path / "film.mp4")
+    check_unchanged(guide)
+    save(path, meadow()[::-1])
+    for read in (lambda: read_reference(guide.references[0]), lambda: check_unchanged(guide)):
+        with pytest.raises(GuideChanged, match="was changed"):
+            read()
+    path.write_bytes(b"half a picture")  # an error of the new one says nothing of the old one
+    with pytest.raises(GuideChanged, match="was changed"):
+        read_reference(guide.references[0])
+    path.unlink()
+    with pytest.raises(GuideChanged, match="was removed"):
+        check_unchanged(guide)
