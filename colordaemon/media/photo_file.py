@@ -22,11 +22,11 @@ import numpy as np
 import pyvips
 
 from colordaemon.errors import AlreadyColor, MediaError
-from colordaemon.media import heif, jpeg, packing, png, tiff
-from colordaemon.media.heif_items import items_of
+from colordaemon.media import heif, jpeg, png, tiff
+from colordaemon.media.heif import items_of
 from colordaemon.media.icc import Coding, coding_of_cicp, coding_of_gamma, profile
-from colordaemon.media.lean import lean_copy
 from colordaemon.media.metadata import Metadata, finished, mapped, read_metadata
+from colordaemon.media.repair import check_compression, lean_copy, needs_packing, packed_anew
 from colordaemon.media.stills import READ, PhotoFormat, moving_name, other_name, photo_kind
 
 # libvips warns, from threads of its own and without a file name, of what it also raises.
@@ -208,7 +208,7 @@ class PhotoFile:
         return image
 
     @cached_property
-    def _heic(self) -> heif.Found:
+    def _heic(self) -> heif.HeicPicture:
         return heif.read(self.path)
 
     @cached_property
@@ -252,10 +252,10 @@ class PhotoFile:
             return
         tags = self.tags(page)
         try:
-            packing.check_compression(tags)
-            if packing.needs_packing(tags):
+            check_compression(tags)
+            if needs_packing(tags):
                 with mapped(self.path) as data:
-                    self._repaired[page] = packing.packed_anew(data, page)
+                    self._repaired[page] = packed_anew(data, page)
         except MediaError as error:
             raise MediaError(f"{self.path}: {error}") from None
 

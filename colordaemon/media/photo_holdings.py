@@ -13,7 +13,7 @@ from mmap import mmap
 
 from colordaemon.errors import MediaError
 from colordaemon.media import exif, jpeg, png, tiff, webp
-from colordaemon.media.heif_items import items_of
+from colordaemon.media.heif import items_of
 from colordaemon.media.inventory import OLD, Entry, Fate, Inventory, Kind
 from colordaemon.media.metadata import (
     SIGNATURE_LOST,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from colordaemon.errors import MediaError
 from colordaemon.media import exif, heif, jpeg, png, tiff, webp
-from colordaemon.media.heif_items import items_in, with_content
+from colordaemon.media.heif import items_in, with_content
 from colordaemon.media.metadata import Metadata, exif_block, mapped, page_tags
 from colordaemon.media.photo_file import Page, PhotoFile, reading
 from colordaemon.media.photo_pixels import told_of
