@@ -13,9 +13,8 @@ from films import ARCHIVE, EXACT, SIZE, color, decode, luma_differences, luma_of
 
 from colordaemon.config import FilmSettings
 from colordaemon.film.colorize import plan_film
-from colordaemon.media.alpha import alpha_of
 from colordaemon.media.inventory import remarks
-from colordaemon.media.pixels import layout_of, plane_array
+from colordaemon.media.pixels import alpha_of, layout_of, plane_array
 
 PRORES = FilmSettings(codec="prores")
 

@@ -14,13 +14,11 @@ from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
 from colordaemon.film.colorize import plan_film
 from colordaemon.media import encode
-from colordaemon.media.beside import light_found, side_entries
-from colordaemon.media.captions import with_messages
-from colordaemon.media.frames import all_side_data
-from colordaemon.media.hdr10plus import t35_of
+from colordaemon.media.captions import t35_of, with_messages
+from colordaemon.media.holdings import light_found, side_entries
 from colordaemon.media.inventory import Entry
-from colordaemon.media.light import light_of
 from colordaemon.media.probe import probe_film
+from colordaemon.media.side_data import all_side_data, light_of
 from colordaemon.media.tint import ExistingColor
 
 DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"

@@ -12,7 +12,7 @@ from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
 from colordaemon.film.colorize import plan_film
 from colordaemon.media.captions import with_messages
-from colordaemon.media.frames import messages_of
+from colordaemon.media.side_data import messages_of
 
 Told = list[tuple[tuple[str, bytes], ...]]
 

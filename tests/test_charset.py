@@ -8,7 +8,7 @@ import av
 import pytest
 from films import color, make_film
 
-from colordaemon.media.charset import FALLBACK
+from colordaemon.media.tags import FALLBACK
 
 JAPANESE = ["東京物語", "おばあちゃんの家 1953年", "テスト", "運動会（昭和32年）"]
 WESTERN = [

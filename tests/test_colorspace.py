@@ -17,8 +17,9 @@ from colordaemon.color import Matrix, PixelCode, Siting, chroma_planes
 from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.colorize import plan_film
-from colordaemon.media.parameters import parameters_of
-from colordaemon.media.probe import film_stream, open_film, probe_film
+from colordaemon.media.demux import open_film
+from colordaemon.media.originals import parameters_of
+from colordaemon.media.probe import film_stream, probe_film
 from colordaemon.media.tint import ExistingColor
 from colordaemon.transfer import Transfer
 

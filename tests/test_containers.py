@@ -25,11 +25,11 @@ from colordaemon.config import FilmSettings
 from colordaemon.film.colorize import plan_film
 from colordaemon.media import boxes, ebml, provenance, userdata
 from colordaemon.media.boxes import Box
+from colordaemon.media.demux import open_film
 from colordaemon.media.ebml import Element
-from colordaemon.media.faststart import move_samples, plays_early
+from colordaemon.media.finish import move_samples, plays_early
 from colordaemon.media.inventory import remarks
 from colordaemon.media.originals import original_of
-from colordaemon.media.probe import open_film
 from colordaemon.media.tags import is_result
 
 WIDE = (256, 128)  # DNxHR begins there

@@ -27,9 +27,8 @@ from films import (
 
 from colordaemon.color import Matrix, Siting
 from colordaemon.errors import MediaError
-from colordaemon.media.damage import Damage
-from colordaemon.media.decode import FilmReader, Frame
-from colordaemon.media.order import in_order
+from colordaemon.media.decode import FilmReader, Frame, in_order
+from colordaemon.media.demux import Damage
 from colordaemon.media.pixels import layout_of
 from colordaemon.media.probe import probe_film
 from colordaemon.media.tint import ExistingColor

@@ -36,8 +36,8 @@ from colordaemon.evaluation.films import (
     true_lab,
 )
 from colordaemon.media.decode import FilmReader
-from colordaemon.media.orientation import Orientation
 from colordaemon.media.probe import probe_film
+from colordaemon.media.side_data import Orientation
 
 COUNTERCLOCKWISE = Orientation((0, -65536, 0, 65536, 0, 0, 0, 64 << 16, 1 << 30))
 # Any colors will do that are not too near to gray or to the limits of sRGB.

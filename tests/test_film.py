@@ -39,7 +39,7 @@ from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, Interrupted
 from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.media.decode import Frame
-from colordaemon.media.orientation import Orientation
+from colordaemon.media.side_data import Orientation
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
 

@@ -31,7 +31,7 @@ from colordaemon import __version__
 from colordaemon.config import PhotoSettings
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.media import exif, jpeg, png, provenance, tiff, webp
-from colordaemon.media.heif_items import items_in, with_content
+from colordaemon.media.heif import items_in, with_content
 from colordaemon.media.photo import PhotoReport, color_photo, plan_photo
 from colordaemon.media.provenance import Maker
 

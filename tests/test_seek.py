@@ -32,8 +32,8 @@ from colordaemon.errors import MediaError
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
 from colordaemon.media import decode as decoding
 from colordaemon.media.decode import FilmReader
+from colordaemon.media.demux import EntryPoint
 from colordaemon.media.probe import probe_film
-from colordaemon.media.seek import Entry
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
 
@@ -215,7 +215,7 @@ def test_times_that_are_wrong_behind_a_search_are_noticed(tmp_path: Path) -> Non
     noticed = 0
     for number in range(2 * SHOT, FRAMES, SHOT):  # the second shot is too near the beginning
         before, (pts, _, damage) = whole[number - 1 : number + 1]
-        with FilmReader(info, entry=Entry(pts, *before[:2], pts, damage)) as reader:
+        with FilmReader(info, entry=EntryPoint(pts, *before[:2], pts, damage)) as reader:
             assert reader.sought
             try:
                 found = [(frame.pts, frame.luma_crc(), replace(reader.damage)) for frame in reader]

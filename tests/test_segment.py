@@ -38,7 +38,7 @@ from colordaemon.film.join import join, verify
 from colordaemon.film.pipeline import frames_ahead
 from colordaemon.film.plan import FilmPlan, SegmentTask
 from colordaemon.film.segment import SegmentWorker, frame_chroma, run_segment, start_worker
-from colordaemon.media.damage import Damage
+from colordaemon.media.demux import Damage
 from colordaemon.media.probe import probe_film
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet

@@ -24,11 +24,12 @@ from films import (
 from colordaemon.config import FilmSettings
 from colordaemon.film.colorize import plan_film
 from colordaemon.media import boxes, ebml
+from colordaemon.media.demux import open_film
 from colordaemon.media.inventory import Entry
-from colordaemon.media.orientation import Orientation
 from colordaemon.media.originals import original_of
-from colordaemon.media.probe import open_film, probe_film
+from colordaemon.media.probe import probe_film
 from colordaemon.media.shape import Crop, Shape, shape_of
+from colordaemon.media.side_data import Orientation
 
 CROP = (Fraction(6), Fraction(2), Fraction(4), Fraction(0))
 WIDTH, HEIGHT = SIZE

@@ -17,7 +17,7 @@ from colordaemon.convert.convert import convert
 from colordaemon.convert.models import Model, ModelCache
 from colordaemon.errors import MediaError
 from colordaemon.media import jpeg, tiff
-from colordaemon.media.heif_items import items_in, with_content
+from colordaemon.media.heif import items_in, with_content
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
 from colordaemon.media.stills import PhotoFormat, photo_kind
 from colordaemon.network.colorizer import Colorizer

@@ -17,10 +17,10 @@ from colordaemon.durable import partial_for
 from colordaemon.errors import AlreadyColor, MediaError, TargetExists
 from colordaemon.film.colorize import FilmJob, color_film, plan_film
 from colordaemon.inbox.safe_open import PRIVATE, errors_by_name, opened, umask
+from colordaemon.media.demux import open_film
 from colordaemon.media.inventory import Inventory, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
 from colordaemon.media.photo_file import picture_name
-from colordaemon.media.probe import open_film
 from colordaemon.media.stills import READ
 from colordaemon.media.tags import is_result
 from colordaemon.memory import limit_bytes

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from colordaemon.film.shots import CutDetector, Stride
-from colordaemon.media.damage import Damage
 from colordaemon.media.decode import FilmReader, Frame
-from colordaemon.media.samples import frame_color
+from colordaemon.media.demux import Damage
+from colordaemon.media.probe import frame_color
 from colordaemon.media.tint import ExistingColor
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.transfer import Transfer, shown_gray

@@ -20,13 +20,13 @@ from colordaemon.film.memory import check_memory, reading_bytes
 from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.shots import StrideSetting
-from colordaemon.media.beside import light_found, side_data, side_entries
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.colorspace import color_holdings
-from colordaemon.media.holdings import as_found, transparency
+from colordaemon.media.demux import open_film
+from colordaemon.media.holdings import as_found, light_found, side_data, side_entries, transparency
 from colordaemon.media.inventory import Inventory, Note, grave_losses
 from colordaemon.media.mux import film_of
-from colordaemon.media.probe import FilmInfo, open_film, probe_film
+from colordaemon.media.probe import FilmInfo, probe_film
 from colordaemon.media.provenance import Maker
 from colordaemon.media.target import Target, choose_target
 from colordaemon.media.tint import ExistingColor

@@ -22,13 +22,11 @@ from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
 from colordaemon.film.plan import FilmPlan, SegmentResult
-from colordaemon.media.beside import name_of
 from colordaemon.media.captions import messages_in
-from colordaemon.media.damage import Damage
+from colordaemon.media.demux import Damage, from_keyframe, open_film, tick
+from colordaemon.media.holdings import name_of
 from colordaemon.media.mux import FilmMuxer, film_of
-from colordaemon.media.probe import open_film, tick
 from colordaemon.media.provenance import Maker
-from colordaemon.media.seek import from_keyframe
 from colordaemon.media.target import MXF, TRANSPORT, Target
 
 _LATEST = 1 << 62  # ticks; beyond, times that are moved by some others would not fit into 64 bits

@@ -27,7 +27,7 @@ import av
 from colordaemon import __version__
 from colordaemon.durable import flush_file, flush_folder, replace_file
 from colordaemon.film.plan import ResumePoint, SegmentResult
-from colordaemon.media.damage import Damage
+from colordaemon.media.demux import Damage
 
 _READ_BYTES = 1 << 20
 

@@ -8,8 +8,7 @@ from colordaemon.color import WHOLE_PIXELS
 from colordaemon.errors import MediaError
 from colordaemon.film.pipeline import HELD_BYTES, frames_ahead, held_bytes
 from colordaemon.film.shots import StrideSetting
-from colordaemon.media.decode import decoder_threads
-from colordaemon.media.order import REORDER_FRAMES
+from colordaemon.media.decode import REORDER_FRAMES, decoder_threads
 from colordaemon.media.probe import FilmInfo
 
 _GROUND_BYTES = 760 << 20  # libraries, the network at work, small pictures of the frames that wait

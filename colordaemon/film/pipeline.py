@@ -24,8 +24,8 @@ from colordaemon.film.prefetch import prefetch
 from colordaemon.film.propagation import ColorPropagator
 from colordaemon.film.shots import LONGEST_STILL, Stride, StrideSetting
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
-from colordaemon.media.damage import Damage
 from colordaemon.media.decode import FilmReader, Frame
+from colordaemon.media.demux import Damage
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
 

@@ -21,9 +21,8 @@ from colordaemon.config import Smoothing
 from colordaemon.film.analysis import AnalyzedFrame
 from colordaemon.film.shots import StrideSetting
 from colordaemon.media.codec import EncoderSettings
-from colordaemon.media.damage import Damage
+from colordaemon.media.demux import Damage, EntryPoint
 from colordaemon.media.probe import FilmInfo
-from colordaemon.media.seek import Entry
 
 SHORTEST_SECONDS = 2.0  # a cut within this time of a segment's start does not end it
 
@@ -47,17 +46,17 @@ class ResumePoint:
     before_pts: int | None
     before_crc: int | None
 
-    def entry(self, damage: Damage) -> Entry | None:
+    def entry(self, damage: Damage) -> EntryPoint | None:
         """Where to seek to; None: to the film's beginning. damage: counted before that."""
         if self.before_pts is None or self.before_crc is None:
             return None
-        return Entry(self.shot_pts, self.before_pts, self.before_crc, self.pts, damage)
+        return EntryPoint(self.shot_pts, self.before_pts, self.before_crc, self.pts, damage)
 
 
 class Shot:
     """Fed one frame at a time, keeps where the shot began and a CRC of its frames."""
 
-    def __init__(self, entry: Entry | None = None) -> None:
+    def __init__(self, entry: EntryPoint | None = None) -> None:
         """entry: where reading began, if not at the film's beginning."""
         self._before = (entry.before_pts, entry.before_crc) if entry else (None, None)
         self._pts: int | None = None  # of the frame that began it

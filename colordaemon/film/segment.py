@@ -22,9 +22,9 @@ from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film.pipeline import FilmPipeline, frames_ahead
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.prefetch import prefetch
-from colordaemon.media.beside import side_entries
 from colordaemon.media.decode import Frame
 from colordaemon.media.encode import SegmentWriter, own_chroma
+from colordaemon.media.holdings import side_entries
 from colordaemon.media.inventory import grave_losses
 from colordaemon.media.pixels import at_depth
 from colordaemon.media.probe import FilmInfo

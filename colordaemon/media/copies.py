@@ -29,12 +29,12 @@ from av.packet import Packet
 from av.stream import Stream
 
 from colordaemon.errors import MediaError
-from colordaemon.media import boxes, ebml, transport
-from colordaemon.media.originals import Original
+from colordaemon.media import boxes, ebml
+from colordaemon.media.originals import TELETEXT, Original, transport_names
 
 MATROSKA = "matroska"
 # A subtitle codec that each container takes; its stream is then told what it really is.
-_TAKEN = {MATROSKA: "subrip", "mov": "mov_text", "mp4": "bin_data", "mpegts": transport.TELETEXT}
+_TAKEN = {MATROSKA: "subrip", "mov": "mov_text", "mp4": "bin_data", "mpegts": TELETEXT}
 _TEXT = frozenset(("mov_text", "text", "subrip", "webvtt"))
 # What decoded samples are written as; nothing is rounded.
 _PCM = {"s16": "pcm_s16le", "s32": "pcm_s32le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}
@@ -74,7 +74,7 @@ def descriptions_of(source: InputContainer, path: Path, original: Original) -> D
     tracks = {index: track for index, track in original.tracks.items() if index in foreign}
     names = {index: name for index, track in tracks.items() if (name := _codec_in(track))}
     if foreign and source.format.name == "mpegts":
-        known = transport.stream_names(path)
+        known = transport_names(path)
         names = {s.index: known[s.id] for s in source.streams if s.id in known}
     return Descriptions(names, tracks)
 
@@ -113,7 +113,7 @@ def ways_of(stream: Stream, format_name: str, source: Descriptions) -> Iterator[
         yield Way.TEMPLATE
     if stream.type == "audio" and stream.codec_context and format_name == MATROSKA:
         yield Way.BARE
-    if format_name == "mpegts" and source.names.get(stream.index) == transport.TELETEXT:
+    if format_name == "mpegts" and source.names.get(stream.index) == TELETEXT:
         yield Way.BARE
     description = source.tracks.get(stream.index)
     if isinstance(description, boxes.Box) and in_mp4:

@@ -6,9 +6,11 @@ Time is `pts × time_base`, never a frame counter times a rate.
 from __future__ import annotations
 
 import errno
+import heapq
 import os
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -22,24 +24,32 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
-from colordaemon.media.alpha import alpha_of, decoder_of
 from colordaemon.media.captions import Messages
-from colordaemon.media.clock import Clock
 from colordaemon.media.colorspace import matrix_tag, transfer_of, untagged
-from colordaemon.media.damage import Damage, Marks
+from colordaemon.media.demux import (
+    JUMPING_CLOCKS,
+    Damage,
+    DamageMarks,
+    EntryPoint,
+    SteadyClock,
+    all_packets,
+    begin_before,
+    from_keyframe,
+    open_film,
+    tick,
+)
 from colordaemon.media.ending import ends_whole, lacks_bytes
 from colordaemon.media.fields import FieldOrder, FieldReader
-from colordaemon.media.frames import messages_of, names_beside
-from colordaemon.media.order import in_order
-from colordaemon.media.pixels import plane_array
-from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, open_film, tick
-from colordaemon.media.seek import Entry, begin_before, from_keyframe
+from colordaemon.media.pixels import alpha_of, decoder_of, plane_array
+from colordaemon.media.probe import FilmInfo
+from colordaemon.media.side_data import messages_of, names_beside
 
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
 _MOST_EMPTY_BYTES = 8  # a length of no bytes
 _DECODING_BYTES = 80 << 20  # pictures that are decoded at once
 _MOST_THREADS = 16  # the bound of FFmpeg
 MATRIX_709, RANGE_FULL = 1, 2  # FFmpeg's numbers
+REORDER_FRAMES = 4  # pts may come this many frames early; more B-frames than AVI files ever have
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class FilmReader:
     """
 
     def __init__(
-        self, info: FilmInfo, *, damaged_percent: float = 2.0, entry: Entry | None = None
+        self, info: FilmInfo, *, damaged_percent: float = 2.0, entry: EntryPoint | None = None
     ) -> None:
         self.info = info
         self.damage = Damage()
@@ -114,8 +124,8 @@ class FilmReader:
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = decoder_threads(self.info)
         self._stream, self._decoder = stream, decoder_of(stream)
-        self._marks = Marks()
-        self._clock = Clock() if self.info.container in JUMPING_CLOCKS else None
+        self._marks = DamageMarks()
+        self._clock = SteadyClock() if self.info.container in JUMPING_CLOCKS else None
 
     def close(self) -> None:
         self._container.close()
@@ -139,7 +149,7 @@ class FilmReader:
             beside = names_beside(picture)
             yield Frame(planar, self._layout.depth, pts, duration, messages, order, alpha, beside)
 
-    def _from_entry(self, frames: Iterator[Frame], entry: Entry) -> Iterator[Frame]:
+    def _from_entry(self, frames: Iterator[Frame], entry: EntryPoint) -> Iterator[Frame]:
         before, frame = None, next(frames, None)
         while frame is not None and frame.pts < entry.first_pts:
             before, frame = frame, next(frames, None)
@@ -313,3 +323,40 @@ def _without_range(width: int, height: int, pix_fmt: str) -> tuple[int, int, str
 
 def _describe(width: int, height: int, pix_fmt: str) -> str:
     return f"{width}x{height} {pix_fmt}"
+
+
+def in_order(
+    pictures: Iterable[VideoFrame], first: int, step: int, on_retimed: Callable[[], None]
+) -> Iterator[tuple[VideoFrame, int]]:
+    """Pair pictures, which come in the order they are shown, with their pts in rising order.
+
+    AVI with B-frames needs it: its pictures come in the order they are shown, but their times in
+    the order in which they were decoded.
+
+    first: when the film begins, if its first frame does not say. step: between frames whose time is
+    missing. on_retimed: called for each that had none of its own or one out of order.
+    """
+    waiting: deque[VideoFrame] = deque()
+    times: list[int] = []
+    last: int | None = None
+    newest: int | None = None
+    for picture in pictures:
+        pts = picture.pts if picture.pts is not None else picture.dts
+        if pts is None:
+            pts = first if newest is None else newest + step
+        if picture.pts is None or (newest is not None and pts <= newest):
+            on_retimed()
+        newest = pts if newest is None else max(newest, pts)
+        waiting.append(picture)
+        heapq.heappush(times, pts)
+        if len(waiting) > REORDER_FRAMES:
+            last = _after(last, heapq.heappop(times))
+            yield waiting.popleft(), last
+    while waiting:
+        last = _after(last, heapq.heappop(times))
+        yield waiting.popleft(), last
+
+
+def _after(last: int | None, pts: int) -> int:
+    """pts, or the next tick where two frames claim the same time: encoders want it to rise."""
+    return pts if last is None or pts > last else last + 1

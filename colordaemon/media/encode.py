@@ -12,13 +12,12 @@ import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from colordaemon.media.alpha import alpha_at_depth
 from colordaemon.media.captions import CARRIED_IN, Messages, with_messages
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.colorspace import untagged
 from colordaemon.media.decode import Frame
 from colordaemon.media.fields import FrameMarker
-from colordaemon.media.pixels import at_depth, plane_array
+from colordaemon.media.pixels import alpha_at_depth, at_depth, plane_array
 
 
 class SegmentWriter:

@@ -22,14 +22,12 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from colordaemon.errors import MediaError
-from colordaemon.media.clock import Clock
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.copies import Converter, descriptions_of
-from colordaemon.media.damage import Damage
-from colordaemon.media.finish_matroska import MatroskaFinish
-from colordaemon.media.finish_mp4 import finish_mp4
+from colordaemon.media.demux import JUMPING_CLOCKS, Damage, SteadyClock, all_packets, tick
+from colordaemon.media.finish import MatroskaFinish, finish_mp4
 from colordaemon.media.originals import original_of
-from colordaemon.media.probe import JUMPING_CLOCKS, FilmInfo, all_packets, tick
+from colordaemon.media.probe import FilmInfo
 from colordaemon.media.provenance import Maker
 from colordaemon.media.tags import tags_of_result
 from colordaemon.media.target import MATROSKA, TRANSPORT, Target, declare_streams
@@ -125,7 +123,7 @@ class FilmMuxer:
             other = next(others, None)
 
     def _copied_packets(self) -> Iterator[Packet[Stream]]:
-        clock = Clock() if self._info.container in JUMPING_CLOCKS else None
+        clock = SteadyClock() if self._info.container in JUMPING_CLOCKS else None
         for packet in all_packets(self._source, self._info.path, self._count_left_out):
             if clock:
                 clock.steady(packet)

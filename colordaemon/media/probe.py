@@ -1,57 +1,52 @@
-"""Probes a film file without trusting it: streams, geometry, timing, color tags.
+"""Probes a film file without trusting it: streams, geometry, timing, color tags, and some frames.
 
-A file is opened by absolute path with the file protocol alone and a list of allowed containers:
-text that calls itself .mp4 can otherwise be a playlist that reads any file of the machine.
+Frames are sampled all over the film. To search and decode them is most of the work of planning a
+film, so everything that is asked of its pictures (fields, aspect, orientation, color, side data) is
+asked of the same ones.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import av.error
+import numpy as np
 from av.container import InputContainer
-from av.packet import Packet
-from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from colordaemon.color import PixelCode
 from colordaemon.config import FilmSettings
 from colordaemon.errors import MediaError
-from colordaemon.media.alpha import decoder_of
 from colordaemon.media.boxes import holds_only_stills
-from colordaemon.media.charset import FALLBACK
-from colordaemon.media.colorspace import ColorTags, code_of, tags_of, transfer_of
-from colordaemon.media.fields import FieldOrder, fields_are_pictures, film_order
-from colordaemon.media.frames import stereo_mode_of, timecode_of
-from colordaemon.media.light import Light, light_of
-from colordaemon.media.orientation import Orientation
-from colordaemon.media.parameters import parameters_of
-from colordaemon.media.pixels import Layout, layout_of
-from colordaemon.media.samples import Samples, take_samples
-from colordaemon.media.tint import ExistingColor
-
-# Containers of films; nothing here opens another file or the network.
-_CONTAINERS = (
-    "3dostr,asf,av1,avi,dv,dvd,flic,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,webm,mov,mp4,"
-    "m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,rm,roq,swf,vc1,wtv,yuv4mpegpipe"
+from colordaemon.media.colorspace import ColorTags, code_of, tags_of, transfer_of, untagged
+from colordaemon.media.demux import FLOATING_CLOCKS, all_packets, fraction, open_film, tick
+from colordaemon.media.fields import FieldOrder, FieldReader, fields_are_pictures, film_order
+from colordaemon.media.originals import parameters_of
+from colordaemon.media.pixels import Layout, decoder_of, layout_of, planar_name, plane_array
+from colordaemon.media.side_data import (
+    Light,
+    Orientation,
+    light_of,
+    names_beside,
+    names_beside_packet,
+    stereo_mode_of,
+    timecode_of,
 )
-# Containers whose clock starts anywhere: the whole film is shifted to start at zero.
-FLOATING_CLOCKS = frozenset({"mpeg", "mpegts", "wtv"})
-# Containers that are joined end to end, so that the clock jumps.
-JUMPING_CLOCKS = frozenset({"mpeg", "mpegts"})
+from colordaemon.media.tint import ExistingColor, existing_color
+from colordaemon.transfer import Transfer
+
 # Containers that say how long the film is in a header, so that a truncated file shows.
 _DECLARING = frozenset({"mov", "matroska", "avi", "asf", "flv", "mxf", "nut"})
 
 MOST_PIXELS = 15360 * 8640  # 16K; a few hundred KB can hold a film of any size
-
-UNREADABLE_IN_A_ROW = 64  # attempts; a demuxer that gets no further would be asked forever
+_PLACES = 12
+_MORE_EVERY, _MORE_FRAMES = 2, 3  # captions need not come with every frame
 
 
 @dataclass(frozen=True)
@@ -107,47 +102,6 @@ class FilmInfo:
         return code_of(self.tags, self.layout, self.codec, self.height)
 
 
-def open_film(path: Path) -> InputContainer:
-    """Open a film for reading. Raises MediaError, or OSError when the file cannot be reached."""
-    if path.is_dir():
-        raise MediaError(f"{path}: found a folder, expected a film or photo")
-    with path.open("rb") as file:  # tells missing and unreadable apart from damaged
-        if not file.read(1):
-            raise MediaError(f"{path}: the file is empty")
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-    try:
-        name = os.path.abspath(path)  # noqa: PTH100  (may be a descriptor)
-        return av.open(name, options=options, metadata_errors=FALLBACK)
-    except av.error.FFmpegError as error:
-        reason = "no film container that colordaemon opens"
-        if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):
-            reason = str(error.strerror)
-        raise MediaError(f"{path}: found {reason}, expected a film or photo") from error
-
-
-def all_packets(
-    container: InputContainer, path: Path, on_error: Callable[[av.error.FFmpegError], None]
-) -> Iterator[Packet[Stream]]:
-    """The packets of all streams, then a flushing one for each; goes on behind a bad stretch.
-
-    on_error is told of every one of those. Raises MediaError where nothing can be read any more.
-    """
-    in_a_row = 0
-    while True:
-        try:
-            for packet in container.demux():
-                in_a_row = 0
-                yield packet
-            return
-        except av.error.FFmpegError as error:
-            in_a_row += 1
-            if in_a_row > UNREADABLE_IN_A_ROW:
-                raise MediaError(
-                    f"{path}: nothing can be read behind a bad stretch ({error.strerror})"
-                ) from error
-            on_error(error)
-
-
 def film_stream(container: InputContainer, path: Path) -> VideoStream:
     """The stream to color: the best video stream that is not cover art. Raises MediaError."""
     cover = av.stream.Disposition.attached_pic
@@ -160,12 +114,6 @@ def film_stream(container: InputContainer, path: Path) -> VideoStream:
         raise MediaError(f"{path}: its video is in a codec that FFmpeg does not know")
     best = container.streams.best("video")
     return best if best in known else known[0]
-
-
-def tick(stream: Stream) -> Fraction:
-    """Seconds per count of a stream's clock."""
-    assert stream.time_base is not None  # every stream that was opened for reading has one
-    return _fraction(stream.time_base)
 
 
 def probe_film(path: Path, settings: FilmSettings | None = None) -> FilmInfo:
@@ -231,7 +179,7 @@ def probe_film(path: Path, settings: FilmSettings | None = None) -> FilmInfo:
 
 def _aspects(stream: VideoStream, samples: Samples) -> tuple[Fraction, ...]:
     """Of pixels, the usual one first. What only the container says is said of the whole film."""
-    declared = _fraction(stream.sample_aspect_ratio or 1)
+    declared = fraction(stream.sample_aspect_ratio or 1)
     said = Counter(found for found in samples.aspects if found)
     return tuple(found for found, _ in said.most_common()) if declared in said else (declared,)
 
@@ -240,7 +188,7 @@ def _rate(stream: VideoStream) -> Fraction:
     # Where FFmpeg takes DV apart itself (raw, AVI of type 1), it says its tick as the average.
     average = None if stream.codec_context.name == "dvvideo" else stream.average_rate
     rate = average or stream.guessed_rate or stream.base_rate
-    return _fraction(rate) if rate else Fraction(25)
+    return fraction(rate) if rate else Fraction(25)
 
 
 def _check_pixels(path: Path, width: int, height: int) -> None:
@@ -262,6 +210,97 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     raise MediaError(f"{path}: the video stream ({stream.codec_context.name}) has no whole frame")
 
 
-def _fraction(rational: Fraction | int) -> Fraction:
-    """PyAV's own rationals (from version 19) and Python's become Python's."""
-    return Fraction(rational.numerator, rational.denominator)
+@dataclass
+class Samples:
+    """Of each picture: its field order and the aspect of its pixels, if it says one; of some, their
+    color. orientations: all that there are. beside: FFmpeg's names of what comes beside pixels."""
+
+    orders: list[FieldOrder] = field(default_factory=list)
+    aspects: list[Fraction | None] = field(default_factory=list)
+    colors: list[ExistingColor] = field(default_factory=list)
+    orientations: set[Orientation] = field(default_factory=set)
+    beside: set[str] = field(default_factory=set)
+
+    @property
+    def color(self) -> ExistingColor:
+        """Which color the film has. Real color in three quarters of the samples makes a color film.
+        Fewer, and it is a reel of both kinds, whose shots are judged one by one."""
+        if self.colors.count(ExistingColor.COLOR) * 4 >= 3 * max(1, len(self.colors)):
+            return ExistingColor.COLOR
+        if self.colors.count(ExistingColor.TINT) * 2 > len(self.colors):
+            return ExistingColor.TINT
+        return ExistingColor.NONE
+
+
+def take_samples(
+    container: InputContainer, stream: VideoStream, first: VideoFrame, transfer: Transfer
+) -> Samples:
+    """Look at pictures all over a film, whose first one has just been read; where it cannot be
+    searched, at its next ones."""
+    samples, fields = Samples(), FieldReader(stream.codec_context.name)
+
+    def add(picture: VideoFrame, *, judges: bool) -> None:
+        aspect = stream.codec_context.sample_aspect_ratio
+        samples.orders.append(fields.order(picture))
+        samples.aspects.append(aspect and Fraction(aspect.numerator, aspect.denominator))
+        samples.orientations.add(Orientation.of(picture))
+        samples.beside |= names_beside(picture)
+        if judges:
+            samples.colors.append(frame_color(picture, transfer))
+
+    total = _length(container, stream)
+    add(first, judges=not total)
+    start = stream.start_time or 0
+    for place in range(_PLACES):
+        wanted = 1 if place % _MORE_EVERY else _MORE_FRAMES
+        try:
+            if total:
+                container.seek(start + total * place // _PLACES, stream=stream)
+            for number, picture in enumerate(_next(container, stream, wanted, samples.beside)):
+                if number:
+                    samples.beside |= names_beside(picture)
+                else:
+                    add(picture, judges=True)
+        except av.error.FFmpegError:
+            continue
+    return samples
+
+
+def _length(container: InputContainer, stream: VideoStream) -> int:
+    """Ticks of the stream's clock; 0 where nothing says so."""
+    if stream.duration or not container.duration or not stream.time_base:
+        return stream.duration or 0
+    return int(Fraction(container.duration, av.time_base) / stream.time_base)
+
+
+def _next(
+    container: InputContainer, stream: VideoStream, wanted: int, beside: set[str]
+) -> Iterator[VideoFrame]:
+    """So many of the next frames at least, if they come; the names of what their packets say beside
+    them are added to `beside`."""
+    for packet in container.demux(stream):
+        beside |= names_beside_packet(packet)
+        for picture in packet.decode():
+            assert isinstance(picture, VideoFrame)
+            wanted -= 1
+            yield picture
+        if wanted <= 0:
+            return
+
+
+# How much weaker the chroma codes of a color are than in SDR: medians over hues, L 30 to 75 and
+# chroma 10 and 25.
+_CHROMA_GAINS = {Transfer.SDR: 1.0, Transfer.PQ: 3.7, Transfer.HLG: 1.6}
+
+
+def frame_color(frame: VideoFrame, transfer: Transfer) -> ExistingColor:
+    """Which color a decoded picture has already."""
+    shrink = max(1.0, max(frame.width, frame.height) / 256)
+    width, height = max(2, int(frame.width / shrink)), max(2, int(frame.height / shrink))
+    # Weak codes would drown in the rounding to 8 bits.
+    depth = 8 if transfer is Transfer.SDR else 16
+    pix_fmt = planar_name((1, 1), depth)
+    small = untagged(frame).reformat(width=width, height=height, format=pix_fmt)
+    planes = np.stack([plane_array(plane, depth) for plane in small.planes])
+    samples = planes.astype(np.float32) / (1 << depth - 8)
+    return existing_color(samples[0], (samples[1:] - 128.0) * _CHROMA_GAINS[transfer])

@@ -28,10 +28,9 @@ from colordaemon.media.ebml import (
 )
 from colordaemon.media.fields import FieldOrder
 from colordaemon.media.inventory import Entry, Inventory
-from colordaemon.media.light import NO_LIGHT, Light
-from colordaemon.media.orientation import Orientation
 from colordaemon.media.originals import Original
 from colordaemon.media.probe import FilmInfo
+from colordaemon.media.side_data import NO_LIGHT, Light, Orientation
 
 Crop = tuple[Fraction, Fraction, Fraction, Fraction]  # pixels at left, top, right and bottom
 NO_CROP: Crop = (Fraction(0),) * 4

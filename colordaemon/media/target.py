@@ -26,12 +26,13 @@ from colordaemon.media.copies import (
     stream_name,
     ways_of,
 )
+from colordaemon.media.demux import open_film
 from colordaemon.media.holdings import is_timecode, take_stock
 from colordaemon.media.inventory import Inventory, Note, grave_losses
-from colordaemon.media.light import LIGHT_CODECS, NO_LIGHT
 from colordaemon.media.originals import original_of
-from colordaemon.media.probe import FilmInfo, open_film
+from colordaemon.media.probe import FilmInfo
 from colordaemon.media.shape import Shape, changes_of, shape_of
+from colordaemon.media.side_data import LIGHT_CODECS, NO_LIGHT
 from colordaemon.media.tags import find_tag, is_stale
 
 MATROSKA, TRANSPORT, MXF = "matroska", "mpegts", "mxf"
