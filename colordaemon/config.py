@@ -206,6 +206,7 @@ class Config(Settings):
     state_dir: Path | None = None
     model: ModelSettings = ModelSettings()
     models: dict[str, Path] = {}  # folder or glob: model file
+    references: dict[str, Path] = {}  # folder or glob: a picture in color, or a folder of them
     presets: dict[str, Path] = {}  # folder or glob: another file of settings
     priorities: dict[str, Priority] = {}  # folder or glob: replaces that of the inbox
     film: FilmSettings = FilmSettings()

@@ -154,7 +154,12 @@ def _section_of(place: tuple[str, ...]) -> type[Settings]:
 
 def _schema_of(place: tuple[str, ...], section: type[Settings]) -> dict[str, Any]:
     """What is allowed at a place inside a section."""
-    if place[0] in ("models", "presets", "priorities"):  # their keys are the user's own
+    if place[0] in (
+        "models",
+        "references",
+        "presets",
+        "priorities",
+    ):  # their keys are the user's own
         section, steps = Config, place
     else:
         steps = place[2:] if place[0] == "inboxes" else place[1:]

@@ -170,13 +170,15 @@ def _shared(all_folders: Sequence[Folders]) -> list[Path]:
 
 
 def _read(configs: Sequence[Config], config_file: Path, program: Path) -> Iterator[Path]:
-    """The files that the daemon reads besides its folders: itself, settings, models, hooks."""
+    """The files that the daemon reads besides its folders: itself, settings, models, references,
+    hooks."""
     yield from (program, *_interpreter(program), config_file)
     for config in configs:
         yield from config.presets.values()
         yield from (entry.preset for entry in config.all_inboxes if entry.preset)
         for each in Routing(config).configs:
             yield from (path for path in (each.model.file, *each.models.values()) if path)
+            yield from each.references.values()
         if config.after.hook:
             yield Path(shlex.split(config.after.hook)[0])
 

@@ -16,6 +16,7 @@ never colored themselves, whether the film is there or not: it may still be on i
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -51,10 +52,8 @@ class SidecarName:
 
 def sidecar_file(name: str) -> SidecarName | None:
     """What the name of a file says; None if it is not that of a sidecar."""
-    path = PurePath(name)
-    if path.suffix.lower() not in PHOTO_SUFFIXES:
-        return None
-    found = _FILE.fullmatch(path.stem)
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122  (a scan asks for every file)
+    found = _FILE.fullmatch(stem) if suffix.lower() in PHOTO_SUFFIXES else None
     if found is None:
         return None
     role: Role = "hints" if found["role"].lower() == "hints" else "reference"
@@ -62,7 +61,7 @@ def sidecar_file(name: str) -> SidecarName | None:
 
 
 def sidecar_folder(name: str) -> SidecarName | None:
-    """What the name of a folder says; None if it is not that of a folder of sidecars."""
+    """What the name of a folder says; None if it is not that of a folder of references."""
     if name.lower() == SHARED_FOLDER:
         return SidecarName("", "reference")
     found = _FOLDER.fullmatch(name)

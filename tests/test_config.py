@@ -25,7 +25,7 @@ SECTIONS: dict[str, type[Settings]] = {
     name: type(section) for name, section in Config() if isinstance(section, Settings)
 }
 PLACES = ("inbox", "outbox", "state_dir")  # with `inboxes`, the only settings outside sections
-OPEN = ("models", "presets", "priorities")  # their keys are the user's own
+OPEN = ("models", "references", "presets", "priorities")  # their keys are the user's own
 
 
 @pytest.fixture

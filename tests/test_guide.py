@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from colordaemon.errors import ConfigError, GuideChanged, MediaError
-from colordaemon.guide import pictures as guide_pictures
 from colordaemon.guide.guide import Guide, GuidePicture
 from colordaemon.guide.pictures import check_unchanged, read_hints, read_reference
 from colordaemon.guide.sidecars import find_guide, named_picture, own_sidecars
@@ -339,7 +338,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
         MediaError, match=r"film\.reference\.png: 64 x 48 pixels, expected 1000 at most"
     ):
         read_reference(picture(path))
-    monkeypatch.setattr(guide_pictures, "MOST_BYTES", 100)
+    monkeypatch.setattr("colordaemon.guide.sidecars.MOST_BYTES", 100)
     with pytest.raises(MediaError, match=r"bytes, expected 100 at most"):
         picture(path)
 

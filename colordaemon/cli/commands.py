@@ -57,6 +57,20 @@ def once(
         Literal["sdr", "pq", "hlg"] | None,
         typer.Option(help="Transfer curve of films, in place of their tags."),
     ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE[@START..END]",
+            help="Picture in color that colors follow, for a film or a part of it; repeatable.",
+        ),
+    ] = None,
+    hints: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE[@TIME]",
+            help="Dabs of color on transparent ground, for the frame at a time or the first.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Write nothing; list what would be kept, changed or lost."),
@@ -102,12 +116,17 @@ def once(
             settings = settings.model_copy(update={"models": {}})
         from colordaemon.cli.progress import BarProgress, LineProgress
         from colordaemon.convert.once import color_files, plan_files  # torch takes seconds
+        from colordaemon.guide.sidecars import named_picture
 
+        named = [named_picture(each, "reference") for each in reference or ()]
+        named += [named_picture(each, "hints") for each in hints or ()]
         if dry_run:
-            tally = plan_files(files, settings, _say, force=force, should_stop=stop.is_set)
+            tally = plan_files(
+                files, settings, _say, named=named, force=force, should_stop=stop.is_set
+            )
         else:
             progress = BarProgress(console, stop) if console.is_terminal else LineProgress(stop)
-            tally = color_files(files, settings, progress, force=force)
+            tally = color_files(files, settings, progress, named=named, force=force)
         if tally.interrupted:
             raise typer.Exit(INTERRUPTED)
         if tally.failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,9 +13,12 @@ from tempfile import TemporaryDirectory
 from colordaemon.config import Config, PhotoSettings
 from colordaemon.convert.models import Model
 from colordaemon.convert.publish import RESULT, publish, seal, target_for
+from colordaemon.convert.routing import first_fitting
 from colordaemon.durable import partial_for
 from colordaemon.errors import AlreadyColor, MediaError, TargetExists
 from colordaemon.film.colorize import FilmJob, color_film, plan_film
+from colordaemon.guide.guide import NO_GUIDE, Guide
+from colordaemon.guide.sidecars import Sidecar, find_guide
 from colordaemon.inbox.safe_open import PRIVATE, errors_by_name, opened, umask
 from colordaemon.media.demux import open_film
 from colordaemon.media.inventory import Inventory, remarks
@@ -56,6 +59,7 @@ class PreparedPhoto:
     settings: PhotoSettings
     force: bool
     suffix: str
+    guide: Guide = NO_GUIDE
 
     def plan(self) -> tuple[Inventory, tuple[str, ...]]:
         """What would happen to everything that it holds, and remarks. Raises MediaError,
@@ -130,13 +134,17 @@ class PreparedFilm:
 Prepared = PreparedPhoto | PreparedFilm
 
 
-def prepare(source: Path, config: Config, *, force: bool = False) -> Prepared:
+def prepare(
+    source: Path, config: Config, *, guide: Guide = NO_GUIDE, force: bool = False
+) -> Prepared:
     """Read what a file is, and decide everything that can be decided without the network.
 
-    force: color files that have color already. Raises MediaError, AlreadyColor, OSError.
+    guide: the pictures that guide its colors. force: color files that have color already. Raises
+    MediaError, AlreadyColor, OSError.
     """
     if is_photo(source):
-        return PreparedPhoto(source, config.photo, force, output_suffix(source, config.photo))
+        suffix = output_suffix(source, config.photo)
+        return PreparedPhoto(source, config.photo, force, suffix, guide)
     if name := picture_name(source):  # FFmpeg may open it as a film of one frame
         raise MediaError(f"{source}: found {name}, expected a {READ} picture or a film")
     if not force:
@@ -156,20 +164,23 @@ class Planned:
     skipped: str = ""
 
 
-def plan(source: Path, config: Config, *, force: bool = False) -> Planned:
+def plan(
+    source: Path, config: Config, *, named: Sequence[Sidecar] = (), force: bool = False
+) -> Planned:
     """What `convert` would do with a file, without running the network.
 
-    Raises MediaError, TargetExists, OSError.
+    Raises MediaError, TargetExists, GuideChanged, OSError.
     """
     with opened(source) as file:
+        guide = guide_for(source, config, named=named)
         try:
-            return _plan(file, config, force)
+            return _plan(file, config, guide, force)
         except AlreadyColor as reason:
-            return replace(_plan(file, config, force=True), skipped=str(reason))
+            return replace(_plan(file, config, guide, force=True), skipped=str(reason))
 
 
-def _plan(file: Path, config: Config, force: bool) -> Planned:
-    prepared = prepare(file, config, force=force)
+def _plan(file: Path, config: Config, guide: Guide, force: bool) -> Planned:
+    prepared = prepare(file, config, guide=guide, force=force)
     inventory, told = prepared.plan()
     return Planned(target_for(file, prepared.suffix, config.output, {}), inventory, told)
 
@@ -181,15 +192,19 @@ def convert(
     context: WorkContext,
     made: Mapping[Path, Path],
     *,
+    named: Sequence[Sidecar] = (),
     force: bool = False,
 ) -> tuple[Path, Colored]:
     """Color a file and publish it; returns where the result is, and what was done.
 
     made: results of this call, which are never replaced, and their sources; see `target_for`.
-    Raises MediaError, AlreadyColor, TargetExists, TargetTaken, OSError, and Interrupted on request.
+    named: pictures that guide its colors, from the command line; see `find_guide`.
+    Raises MediaError, AlreadyColor, TargetExists, TargetTaken, GuideChanged, OSError, and
+    Interrupted on request.
     """
     with opened(source) as file, umask(PRIVATE) as folder_umask, errors_by_name():
-        prepared = prepare(file, config, force=force)
+        guide = guide_for(source, config, named=named)
+        prepared = prepare(file, config, guide=guide, force=force)
         target = target_for(file, prepared.suffix, config.output, made)
         with umask(folder_umask):  # for folders; files are private until they are finished
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -205,6 +220,14 @@ def convert(
             except TargetExists as reason:
                 raise TargetExists(f"{source}: {reason}") from None
     return target, colored
+
+
+def guide_for(
+    source: Path, config: Config, *, top: Path | None = None, named: Sequence[Sidecar] = ()
+) -> Guide:
+    """The pictures that guide the colors of a file, as they are now; see `find_guide`."""
+    configured = first_fitting(source, config.references, None)
+    return find_guide(source, top=top, configured=configured, named=named)
 
 
 def _refuse_our_own(source: Path) -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.convert.convert import convert, plan
 from colordaemon.convert.models import Models
+from colordaemon.convert.routing import check_references
 from colordaemon.errors import (
     AlreadyColor,
     ColordaemonError,
     ConfigError,
+    GuideChanged,
     Interrupted,
     ModelError,
     TargetExists,
 )
+from colordaemon.guide.sidecars import Sidecar
 from colordaemon.media.inventory import level_of
+from colordaemon.sidecar_names import sidecar_file
 from colordaemon.work_context import WorkContext
 
 log = logging.getLogger(__name__)
@@ -40,18 +44,28 @@ def color_files(
     config: Config,
     context: WorkContext,
     *,
+    named: Sequence[Sidecar] = (),
     force: bool = False,
 ) -> Tally:
     """Color files and log a line about each.
 
-    Raises ModelError and ConfigError, because they affect all files.
+    named: pictures that guide the colors of all of them, in place of those beside each. Raises
+    ModelError and ConfigError, because they affect all files.
     """
     made: dict[Path, Path] = {}
     models = Models(config)
+    check_references(config)
 
     def color_one(source: Path) -> None:
         model = models.model_for(source)
-        target, done = convert(source, config, model, context, made, force=force)
+        while True:
+            try:
+                target, done = convert(
+                    source, config, model, context, made, named=named, force=force
+                )
+                break
+            except GuideChanged as reason:
+                log.warning("%s: begins anew: %s", source, reason)
         for remark in done.remarks:
             log.log(level_of(remark), "%s: %s", source, remark)
         log.info("done: %s (%s)", target, done.summary)
@@ -65,6 +79,7 @@ def plan_files(
     config: Config,
     say: Callable[[str], None],
     *,
+    named: Sequence[Sidecar] = (),
     force: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Tally:
@@ -72,9 +87,10 @@ def plan_files(
 
     Raises ConfigError.
     """
+    check_references(config)
 
     def plan_one(source: Path) -> None:
-        planned = plan(source, config, force=force)
+        planned = plan(source, config, named=named, force=force)
         say(f"{source} -> {planned.target}{' with --force' if planned.skipped else ''}")
         for entry in planned.inventory:
             how = f" ({entry.how})" if entry.how else ""
@@ -93,6 +109,10 @@ def _each(
     """Call `act` for every file and log errors."""
     tally = Tally()
     for source in dict.fromkeys(sources):  # without repetitions
+        if guided := _guided_by(source, sources):
+            log.info("skipped: %s: by its name it guides the colors of %s", source, guided)
+            tally.skipped.append(source)
+            continue
         if should_stop():
             tally.interrupted = True
             break
@@ -112,6 +132,15 @@ def _each(
         else:
             tally.done.append(source)
     return tally
+
+
+def _guided_by(source: Path, sources: Iterable[Path]) -> Path | None:
+    """Another of the named files that this one is a sidecar of, as in `once *`."""
+    name = sidecar_file(source.name)
+    if name is None:
+        return None
+    fits = (each for each in sources if each.parent == source.parent and name.serves(each))
+    return next(fits, None)
 
 
 def _log_failure(source: Path, error: Exception) -> None:

@@ -16,7 +16,7 @@ from colordaemon.errors import ConfigError
 
 # Sections that may differ from file to file, and from inbox to inbox; the others are the same for
 # the whole daemon.
-_OF_FILES = ("model", "models", "film", "photo", "output")
+_OF_FILES = ("model", "models", "references", "film", "photo", "output")
 _OF_INBOXES = (*_OF_FILES, "watch")
 
 T = TypeVar("T")
@@ -50,6 +50,8 @@ class Routing:
             }
             path = Path(os.path.realpath(entry.inbox))
             self._inboxes.append(_Inbox(path, entry.priority, base, of_files))
+        for each in self.configs:
+            check_references(each)
 
     @property
     def configs(self) -> list[Config]:
@@ -86,6 +88,14 @@ class Routing:
 def first_fitting(source: PurePath, choices: Mapping[str, T], otherwise: T) -> T:
     """The value of the first folder or pattern that matches a file."""
     return next((own for pattern, own in choices.items() if fits(source, pattern)), otherwise)
+
+
+def check_references(config: Config) -> None:
+    """Raises ConfigError at once if a picture or folder that `references` names is missing, not
+    hours later when the first file for it arrives."""
+    for pattern, path in config.references.items():
+        if not path.exists():
+            raise ConfigError(f"references: {pattern}: no picture or folder {path}")
 
 
 def fits(source: PurePath, pattern: str) -> bool:

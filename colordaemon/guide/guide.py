@@ -73,3 +73,6 @@ class Guide:
 
     def _of(self, role: Role) -> tuple[GuidePicture, ...]:
         return tuple(each for each in self.pictures if each.role == role)
+
+
+NO_GUIDE = Guide()

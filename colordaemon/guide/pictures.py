@@ -7,7 +7,6 @@ no film is ever made with two guides.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from colordaemon.color import Matrix, rgb_to_ycbcr
 from colordaemon.errors import GuideChanged, MediaError
 from colordaemon.guide.guide import Guide, GuidePicture
+from colordaemon.guide.sidecars import digest_of
 from colordaemon.inbox.safe_open import OpenedSource, opened_picture
 from colordaemon.media.photo_file import Page, PhotoFile
 from colordaemon.media.photo_pixels import shrinking, upright
@@ -28,7 +28,6 @@ from colordaemon.media.tint import ExistingColor, existing_color, is_colored_she
 
 Codes = NDArray[np.uint8]
 
-MOST_BYTES = 1 << 30  # of a file: 16 bits of RGB at 178 megapixels
 _OPAQUE = 128  # alpha from which on a pixel counts
 _OFF_ASPECT = 0.01
 _THUMBNAIL_SIDE = 256
@@ -82,14 +81,6 @@ def check_unchanged(guide: Guide) -> None:
     for picture in guide.pictures:
         with _unchanged(picture):
             pass
-
-
-def digest_of(file: OpenedSource) -> str:
-    """The sha256 of a picture's file. Raises MediaError for one that is too large."""
-    if (size := file.stat().st_size) > MOST_BYTES:
-        raise MediaError(f"{file}: found {size} bytes, expected {MOST_BYTES} at most")
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @contextmanager

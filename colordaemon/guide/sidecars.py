@@ -8,6 +8,7 @@ named on the command line takes the place of all of them. `sidecar_names` has th
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,8 +17,7 @@ from pathlib import Path
 
 from colordaemon.errors import ConfigError, GuideChanged, MediaError
 from colordaemon.guide.guide import Guide, GuidePicture
-from colordaemon.guide.pictures import digest_of
-from colordaemon.inbox.safe_open import Obstructed, anchored, opened_picture
+from colordaemon.inbox.safe_open import Obstructed, OpenedSource, anchored, opened_picture
 from colordaemon.inbox.scan import is_ignored
 from colordaemon.sidecar_names import (
     Role,
@@ -30,18 +30,21 @@ from colordaemon.sidecar_names import (
 )
 from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
 
+MOST_BYTES = 1 << 30  # of a picture's file: 16 bits of RGB at 178 megapixels
 MOST_PICTURES = 100  # of one file; each takes the network as long as a frame, and 8 MB
 
 
 @dataclass(frozen=True)
 class Sidecar:
     """A picture that guides a file. when: what is said of its time. top: a folder below which no
-    symbolic link is followed; None: it was named by the user or the operator."""
+    symbolic link is followed; None: it was named by the user or the operator. was_listed: whether
+    it was found in a folder, and not named."""
 
     path: Path
     role: Role
     when: str | None = None
     top: Path | None = None
+    was_listed: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def pictures_at(path: Path) -> list[Sidecar]:
     return (
         pictures_in(path, None)
         if path.is_dir()
-        else [Sidecar(path, "reference", range_in(path.name))]
+        else [Sidecar(path, "reference", range_in(path.name), was_listed=False)]
     )
 
 
@@ -144,7 +147,7 @@ def named_picture(text: str, role: Role) -> Sidecar:
         when = range_in(path.name)
     if not path.is_file():
         raise ConfigError(f"{text}: there is no such file, expected a picture")
-    picture = Sidecar(path, role, when)
+    picture = Sidecar(path, role, when, was_listed=False)
     try:
         _times(picture)
     except MediaError as error:
@@ -203,9 +206,9 @@ def _picture(found: Sidecar) -> GuidePicture:
     try:
         with opened_picture(found.path, found.top) as file:
             digest = digest_of(file)
-    except FileNotFoundError:
-        raise GuideChanged(f"{found.path}: was removed just now") from None
     except OSError as error:
+        if error.errno == errno.ENOENT and found.was_listed:
+            raise GuideChanged(f"{found.path}: was removed just now") from None
         if error.errno not in _REFUSED:
             raise
         reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
@@ -213,7 +216,15 @@ def _picture(found: Sidecar) -> GuidePicture:
     return GuidePicture(found.path, found.role, digest, start, end, found.top)
 
 
-_REFUSED = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
+def digest_of(file: OpenedSource) -> str:
+    """The sha256 of a picture's file. Raises MediaError for one that is too large, and OSError."""
+    if (size := file.stat().st_size) > MOST_BYTES:
+        raise MediaError(f"{file}: found {size} bytes, expected {MOST_BYTES} at most")
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+_REFUSED = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
 
 
 def _times(found: Sidecar) -> tuple[float | None, float | None]:

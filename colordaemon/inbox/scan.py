@@ -16,6 +16,7 @@ from colordaemon.config import Config
 from colordaemon.inbox.folders import find_folders
 from colordaemon.inbox.safe_open import anchored
 from colordaemon.inbox.stability import Signature, signature_from
+from colordaemon.sidecar_names import sidecar_file, sidecar_folder
 from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
 
 TRASH = ".Trash-colordaemon"
@@ -40,13 +41,15 @@ def is_candidate(path: Path, inbox: Path) -> bool:
     """Whether a path may be a photo or film to color, by all names in its path below the inbox."""
     parts = path.relative_to(inbox).parts
     known = path.suffix.lower() in PHOTO_SUFFIXES | FILM_SUFFIXES
-    return known and len(parts) <= DEEPEST and not any(map(is_ignored, parts))
+    guides = sidecar_file(path.name) is not None or any(map(sidecar_folder, parts[:-1]))
+    return known and not guides and len(parts) <= DEEPEST and not any(map(is_ignored, parts))
 
 
 def is_looked_into(folder: Path, inbox: Path) -> bool:
     """Whether a folder is scanned, by all names in its path below the inbox."""
     parts = folder.relative_to(inbox).parts
-    return len(parts) < DEEPEST and not any(map(is_ignored, parts))
+    guides = any(map(sidecar_folder, parts))
+    return not guides and len(parts) < DEEPEST and not any(map(is_ignored, parts))
 
 
 def rank_of(path: Path) -> int:
@@ -95,6 +98,9 @@ def walk(
                 pass_over(str(here), f"it cannot be read: {error.strerror}")
 
 
+_OF_GUIDES = "by its name it guides the colors of files beside it"
+
+
 def _look_at(
     entry: os.DirEntry[str], path: str, pass_over: PassOver
 ) -> tuple[Path, Signature] | Path | None:
@@ -103,7 +109,11 @@ def _look_at(
         if not entry.name.startswith("."):
             pass_over(path, "its name is one of unfinished or hidden files")
     elif _is_folder(entry):
-        return Path(path)
+        if sidecar_folder(entry.name) is None:
+            return Path(path)
+        pass_over(path, _OF_GUIDES)
+    elif sidecar_file(entry.name) is not None:
+        pass_over(path, _OF_GUIDES)
     elif signature := _candidate(entry):
         return Path(path), signature
     else:

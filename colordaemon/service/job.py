@@ -46,6 +46,7 @@ class Reason(StrEnum):
     # Queued again
     INBOX = "inbox"  # the inbox is gone
     TOUCHED = "touched"  # the source was changed in mode or links, so it has to settle again
+    GUIDE = "guide"  # its references or hints have changed, or may still be copied
     HALF = "half"  # it looks damaged and may still be copied
     LOST = "lost"  # the result, before it was published
     SPACE = "space"  # there was no room for the result

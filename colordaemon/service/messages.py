@@ -112,6 +112,7 @@ class Fault(StrEnum):
     WAY = "way"  # lets it wait, since its folder in the outbox is obstructed; others go on
     SETTINGS = "settings"  # lets all work wait for the operator
     CHANGED = "changed"  # cancels it: it is not the file that was queued
+    GUIDE = "guide"  # queues it again: its references or hints were changed or removed meanwhile
     MACHINE = "machine"  # tries it again later; after many in a row all work waits
     FILE = "file"  # tries it again later; the machine works
     UNFORESEEN = "unforeseen"  # tries it again at once, and fails it the second time

@@ -367,6 +367,9 @@ class Outcomes:
         job, lifecycle = task.job, task.lifecycle
         if fault is Fault.UNFORESEEN:
             lifecycle.failed_unexpectedly(job, reason, wall)
+        elif fault is Fault.GUIDE:
+            lifecycle.requeue(job, Reason.GUIDE, reason, wall)
+            log.info("%s: begins anew: %s", job.source, reason)
         elif fault in (Fault.MACHINE, Fault.FILE, Fault.CHANGED):  # and back again by now
             lifecycle.retry_later(job, reason, wall)
             if fault is Fault.MACHINE and self._pauses.failed(job.id, now):

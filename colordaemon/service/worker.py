@@ -25,7 +25,7 @@ from pathlib import Path
 import av.error
 import torch
 
-from colordaemon.convert.convert import NoRoom, prepare
+from colordaemon.convert.convert import NoRoom, guide_for, prepare
 from colordaemon.convert.models import ModelCache, Models
 from colordaemon.convert.publish import RESULT, fitting_name, seal, sha256
 from colordaemon.convert.routing import Routing
@@ -34,6 +34,7 @@ from colordaemon.errors import (
     OF_DISKS,
     AlreadyColor,
     ConfigError,
+    GuideChanged,
     Interrupted,
     MediaError,
     ModelError,
@@ -85,6 +86,7 @@ _FAULTS: dict[type[Exception], Fault] = {
     AlreadyColor: Fault.COLOR,
     MediaError: Fault.MEDIA,
     SourceChanged: Fault.CHANGED,
+    GuideChanged: Fault.GUIDE,
     ConfigError: Fault.SETTINGS,
     ModelError: Fault.SETTINGS,
     Interrupted: Fault.STOPPED,
@@ -207,7 +209,8 @@ class Worker:
         self, order: Order, source: OpenedSource, context: _OrderContext, stack: ExitStack
     ) -> Finished:
         config = self._routing.config_for(order.source)
-        prepared = prepare(source, config)
+        guide = guide_for(order.source, config, top=order.inbox)
+        prepared = prepare(source, config, guide=guide)
         name = fitting_name(source.stem, prepared.suffix, config.output.name)
         check_length(order.source, order.folder / name, order.folder / order.tag)
         with _way(order):  # as late as this, so that a file that fails leaves no empty folder
