@@ -6,6 +6,7 @@ import errno
 import resource
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -15,12 +16,13 @@ from programs import greedy
 
 from colordaemon import color, memory
 from colordaemon.color import Matrix, PixelCode, chroma_planes
-from colordaemon.config import FilmSettings
+from colordaemon.config import Codec, FilmSettings
 from colordaemon.errors import MediaError
 from colordaemon.film.colorize import plan_film
 from colordaemon.media import probe
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.decode import decoder_threads
+from colordaemon.media.encoders import ENCODERS
 from colordaemon.media.probe import FilmInfo, probe_film
 from colordaemon.service.worker import _is_out_of_memory
 
@@ -52,6 +54,14 @@ def test_a_film_of_absurd_size_is_refused_before_a_picture_is_decoded(
     monkeypatch.setattr(probe, "_first_frame", lambda *_: pytest.fail("decoded"))
     with pytest.raises(MediaError, match="64 x 48 pixels, expected 3071 at most"):
         probe_film(film)
+
+
+def test_every_codec_has_an_encoder_of_known_cost(info: FilmInfo) -> None:
+    assert set(ENCODERS) == set(get_args(Codec))
+    for codec in get_args(Codec):
+        encoder = encoder_of(info, 1920, 1080, codec=codec)
+        assert encoder.codec == codec
+        assert encoder.memory_bytes > 1920 * 1080
 
 
 def test_encoders_keep_their_own_look_ahead_up_to_4k(info: FilmInfo) -> None:

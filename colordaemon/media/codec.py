@@ -9,7 +9,6 @@ before the segment.
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -20,12 +19,12 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from colordaemon.color import PixelCode
-from colordaemon.config import FilmSettings
+from colordaemon.config import Codec, FilmSettings
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.media.colorspace import ColorTags, written_code, written_tags
+from colordaemon.media.encoders import ENCODERS, WIDE_PIXELS
 from colordaemon.media.fields import FieldOrder
 from colordaemon.media.inventory import Note
-from colordaemon.media.lookahead import WIDE_PIXELS, bounded, encoder_bytes
 from colordaemon.media.pixels import layout_of, planar_name, with_alpha
 from colordaemon.media.probe import FilmInfo
 
@@ -36,42 +35,14 @@ _USUAL = FilmSettings().codec  # used if no codec was asked for
 _WITH_ALPHA = frozenset(("prores", "ffv1"))  # no decoder reads that of x265
 # AVFieldOrder
 _FIELD_ORDERS: dict[FieldOrder, int] = {"progressive": 1, "top first": 2, "bottom first": 3}
-
-
-@dataclass(frozen=True)
-class _Encoder:
-    """An FFmpeg encoder and how we run it. quality: the option that `crf` sets, or None."""
-
-    name: str
-    options: dict[str, str]
-    quality: str | None = None
-    preset: str | None = None
-    segment_format: str = "nut"  # keeps pts; but NUT holds neither ProRes nor DNxHR
-
-
-_ENCODERS = {
-    "h264": _Encoder("libx264", {"crf": "17", "preset": "medium"}, "crf", "preset"),
-    "hevc": _Encoder(
-        "libx265",
-        {"crf": "18", "preset": "medium", "x265-params": "open-gop=0:log-level=error"},
-        "crf",
-        "preset",
-    ),
-    "av1": _Encoder("libsvtav1", {"crf": "22", "preset": "6"}, "crf", "preset"),
-    "prores": _Encoder("prores_ks", {"profile": "hq", "vendor": "apl0"}, segment_format="mov"),
-    "dnxhr": _Encoder("dnxhd", {"profile": "dnxhr_hqx"}, segment_format="mov"),
-    "ffv1": _Encoder("ffv1", {"level": "3", "g": "1", "slicecrc": "1"}),
-}
-os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 greets on stderr otherwise
-
 # x265 can only say that a whole picture is a single field.
 _WITHOUT_FIELDS = frozenset(("hevc",))
 # These keep fields, but only the container says so.
 _SILENT_ON_FIELDS = frozenset(("av1", "dnxhr"))
 
 # Where a codec cannot hold the film's samples unchanged, these are tried in turn.
-_FALLBACKS = ("hevc", "ffv1")
-_INTERLACED_FALLBACKS = ("h264", "ffv1")
+_FALLBACKS: tuple[Codec, ...] = ("hevc", "ffv1")
+_INTERLACED_FALLBACKS: tuple[Codec, ...] = ("h264", "ffv1")
 _SAME_SCALE = {"h264", "hevc"}  # these share the meaning of crf and the names of presets
 
 
@@ -84,7 +55,7 @@ class EncoderSettings:
     rounded to the bits that ProRes is encoded from.
     """
 
-    codec: str
+    codec: Codec
     pix_fmt: str
     source_depth: int
     width: int
@@ -103,14 +74,14 @@ class EncoderSettings:
 
     @property
     def segment_format(self) -> str:
-        return _ENCODERS[self.codec].segment_format
+        return ENCODERS[self.codec].segment_format
 
     @property
     def memory_bytes(self) -> int:
         """About how much memory the encoder takes."""
         layout = layout_of(self.pix_fmt)
         samples = layout.samples(self.width, self.height)
-        return encoder_bytes(self.codec, dict(self.options), samples, layout.depth)
+        return ENCODERS[self.codec].memory_bytes(dict(self.options), samples, layout.depth)
 
     @property
     def reorders(self) -> bool:
@@ -133,7 +104,7 @@ class EncoderSettings:
         """Declare the film stream in a container, with these settings."""
         siting = {"chroma_sample_location": str(self.tags.siting)}
         stream = container.add_stream(
-            _ENCODERS[self.codec].name, rate=self.rate, options=siting | dict(self.options)
+            ENCODERS[self.codec].name, rate=self.rate, options=siting | dict(self.options)
         )
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
@@ -159,7 +130,7 @@ def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSetti
     Raises ConfigError for options that the encoder does not know (FFmpeg itself ignores those) or
     does not start with.
     """
-    _check_options(_ENCODERS[settings.codec].name, settings.encoder_options)
+    _check_options(ENCODERS[settings.codec].name, settings.encoder_options)
     remarks: list[str] = []
     interlaced = info.field_order != "progressive"
     kind = "interlaced " if interlaced else ""
@@ -187,7 +158,7 @@ def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSetti
     raise MediaError(f"{info.path}: no encoder holds {picture}")
 
 
-def _applicable(settings: FilmSettings, codec: str) -> FilmSettings:
+def _applicable(settings: FilmSettings, codec: Codec) -> FilmSettings:
     """What of the user's wishes for one codec means the same to another."""
     if codec == settings.codec:
         return settings
@@ -197,7 +168,7 @@ def _applicable(settings: FilmSettings, codec: str) -> FilmSettings:
     return settings.model_copy(update=foreign)
 
 
-def _pin(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> EncoderSettings:
+def _pin(info: FilmInfo, codec: Codec, pix_fmt: str, settings: FilmSettings) -> EncoderSettings:
     layout = layout_of(pix_fmt)
     code = written_code(info.code, layout, codec)
     stretch = info.orientation.stretch
@@ -218,8 +189,8 @@ def _pin(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> En
     )
 
 
-def _options(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -> dict[str, str]:
-    encoder = _ENCODERS[codec]
+def _options(info: FilmInfo, codec: Codec, pix_fmt: str, settings: FilmSettings) -> dict[str, str]:
+    encoder = ENCODERS[codec]
     options = dict(encoder.options)
     if settings.crf is not None and encoder.quality:
         options[encoder.quality] = str(settings.crf)
@@ -242,7 +213,7 @@ def _options(info: FilmInfo, codec: str, pix_fmt: str, settings: FilmSettings) -
         options[name] = f"{value}:{ours}" if ours else value
     if info.width * info.height > WIDE_PIXELS:
         layout = layout_of(pix_fmt)
-        return bounded(codec, options, layout.samples(info.width, info.height), layout.depth)
+        return encoder.bounded(options, layout.samples(info.width, info.height), layout.depth)
     return options
 
 
@@ -257,14 +228,14 @@ def _refusal(encoder: EncoderSettings) -> str | None:
     return None
 
 
-def _format_for(info: FilmInfo, codec: str) -> str | None:
+def _format_for(info: FilmInfo, codec: Codec) -> str | None:
     """The encoder's pixel format nearest above the film's chroma layout and depth, if any."""
     interlaced = info.field_order != "progressive"
     if codec == "h264" and info.layout.depth > 8 and not interlaced:
         return None  # few players know 10-bit H.264; but those of broadcasters do, with fields
     if interlaced and codec in _WITHOUT_FIELDS:
         return None
-    encoder = av.Codec(_ENCODERS[codec].name, "w")
+    encoder = av.Codec(ENCODERS[codec].name, "w")
     known = {pixels.name for pixels in encoder.video_formats or ()}
     layout = info.layout
     # Gray gets 4:2:0; layouts that only old tape formats know get the next finer one. A coarser one
