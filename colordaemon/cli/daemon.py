@@ -145,7 +145,7 @@ def retry(
     ] = None,
     config: Settings = SYSTEM_CONFIG,
 ) -> None:
-    """Queue failed, skipped or cancelled files again."""
+    """Queue failed, skipped or cancelled files again, and those that are done if you name them."""
     _tell(config, "retry", jobs or [])
 
 

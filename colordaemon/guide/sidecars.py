@@ -10,15 +10,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from colordaemon.errors import ConfigError, GuideChanged, MediaError
 from colordaemon.guide.guide import Guide, GuidePicture
 from colordaemon.inbox.safe_open import Obstructed, OpenedSource, anchored, opened_picture
 from colordaemon.inbox.scan import is_ignored
+from colordaemon.inbox.stability import Signature, signature_from
 from colordaemon.sidecar_names import (
     Role,
     SidecarName,
@@ -30,6 +33,7 @@ from colordaemon.sidecar_names import (
 )
 from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
 
+_TICK_SECONDS = 3.0  # file systems' clocks are as coarse as 2; what changed since may change again
 MOST_BYTES = 1 << 30  # of a picture's file: 16 bits of RGB at 178 megapixels
 MOST_PICTURES = 100  # of one file; each takes the network as long as a frame, and 8 MB
 
@@ -88,7 +92,7 @@ def find_sidecars(
     top: the inbox that it lies in; then no symbolic link below it is followed. configured: a
     picture or a folder of pictures from the settings. Raises MediaError and OSError.
     """
-    beside = list(_beside(source, top))
+    beside = _beside(source, top)
     hints = [_sidecar(each, top) for each in _closest(source, beside, "hints")]
     references = [_sidecar(each, top) for each in _closest(source, beside, "reference")]
     for folder in sorted((each for each in beside if each.is_folder), key=_distance(source)):
@@ -99,7 +103,8 @@ def find_sidecars(
 
 
 def own_sidecars(source: Path, *, top: Path | None = None) -> list[Path]:
-    """The files and folders that guide a file and no other one beside it. Raises OSError."""
+    """The files and folders that guide a file and no other one beside it. Raises OSError, and
+    MediaError for a link below `top`."""
     own = [each for each in _beside(source, top) if each.name.base]
     if not own:
         return []
@@ -155,16 +160,34 @@ def named_picture(text: str, role: Role) -> Sidecar:
     return picture
 
 
-def _beside(source: Path, top: Path | None) -> Iterator[_Beside]:
-    """What stands beside a file and serves it."""
-    with _listing(source.parent, top) as entries:
+def _beside(source: Path, top: Path | None) -> list[_Beside]:
+    """What stands beside a file and serves it. Raises OSError, and MediaError for a link."""
+    folder = source.parent
+    found = folder.stat()
+    is_settled = time.time() - found.st_mtime > _TICK_SECONDS
+    look = _sidecars_in if is_settled else _sidecars_in.__wrapped__
+    all_there = look(folder, top, (found.st_dev, found.st_ino, found.st_mtime_ns))
+    bases = dict.fromkeys((source.name, source.stem, ""))
+    return [each for base in bases for each in all_there.get(base, ())]
+
+
+@lru_cache(maxsize=16)
+def _sidecars_in(
+    folder: Path, top: Path | None, state: tuple[int, int, int]
+) -> dict[str, list[_Beside]]:
+    """The sidecars in a folder, by their bases. state: part of the cache key; changes whenever a
+    name in the folder does. Ten thousand photos in one folder ask for the same."""
+    del state
+    found: dict[str, list[_Beside]] = {}
+    with _listing(folder, top) as entries:
         for entry in entries:
             name = sidecar_file(entry.name)
             is_folder = name is None
             name = name or sidecar_folder(entry.name)
-            if name is None or not name.serves(source) or is_folder != _is_folder(entry):
-                continue
-            yield _Beside(source.parent / entry.name, name, is_folder)
+            if name is not None and is_folder == _is_folder(entry):
+                beside = _Beside(folder / entry.name, name, is_folder)
+                found.setdefault(name.base, []).append(beside)
+    return found
 
 
 @contextmanager
@@ -220,6 +243,15 @@ def digest_of(file: OpenedSource) -> str:
     """The sha256 of a picture's file. Raises MediaError for one that is too large, and OSError."""
     if (size := file.stat().st_size) > MOST_BYTES:
         raise MediaError(f"{file}: found {size} bytes, expected {MOST_BYTES} at most")
+    signature = signature_from(file.stat())
+    is_settled = time.time() - signature.ctime_ns / 1e9 > _TICK_SECONDS
+    return (_digest if is_settled else _digest.__wrapped__)(file, signature)
+
+
+@lru_cache(maxsize=1024)
+def _digest(file: OpenedSource, signature: Signature) -> str:
+    """signature: part of the cache key. Many files may share their references."""
+    del signature
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

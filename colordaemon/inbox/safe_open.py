@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PosixPath
 
 from colordaemon.errors import MediaError, SourceChanged
-from colordaemon.inbox.stability import Signature, signature_from
+from colordaemon.inbox.stability import Signature, is_being_written, signature_from
 
 PRIVATE = 0o077  # umask of files that only we may read
 _ANCHORED = re.compile(r"/proc/self/fd/\d+")
@@ -98,6 +98,15 @@ def look_beneath(top: Path, path: Path) -> Signature | None:
     except OSError:
         return None
     return signature_from(found) if stat.S_ISREG(found.st_mode) else None
+
+
+def is_written_beneath(top: Path, path: Path) -> bool:
+    """Like `stability.is_being_written`; False also if there is a link in the path below `top`."""
+    try:
+        with anchored(top, path.parent) as here:
+            return is_being_written(here / path.name)
+    except OSError:  # just removed
+        return False
 
 
 def _step(above: int, name: str, way: Path, make: bool) -> int:

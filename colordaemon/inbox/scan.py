@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from fnmatch import translate
 from pathlib import Path
 
@@ -50,6 +50,18 @@ def is_looked_into(folder: Path, inbox: Path) -> bool:
     parts = folder.relative_to(inbox).parts
     guides = any(map(sidecar_folder, parts))
     return not guides and len(parts) < DEEPEST and not any(map(is_ignored, parts))
+
+
+def sidecar_of(path: Path, inbox: Path) -> Path | None:
+    """The file or folder that guides the colors of others, if a path is one or lies in one; None
+    also for names that are ignored."""
+    parts = path.relative_to(inbox).parts
+    if len(parts) > DEEPEST or any(map(is_ignored, parts)):
+        return None
+    for depth, name in enumerate(parts, start=1):
+        if sidecar_folder(name) is not None:
+            return inbox.joinpath(*parts[:depth])
+    return path if sidecar_file(path.name) is not None else None
 
 
 def rank_of(path: Path) -> int:
@@ -98,7 +110,7 @@ def walk(
                 pass_over(str(here), f"it cannot be read: {error.strerror}")
 
 
-_OF_GUIDES = "by its name it guides the colors of files beside it"
+GUIDES = "by its name it guides the colors of files beside it"
 
 
 def _look_at(
@@ -111,9 +123,9 @@ def _look_at(
     elif _is_folder(entry):
         if sidecar_folder(entry.name) is None:
             return Path(path)
-        pass_over(path, _OF_GUIDES)
+        pass_over(path, GUIDES)
     elif sidecar_file(entry.name) is not None:
-        pass_over(path, _OF_GUIDES)
+        pass_over(path, GUIDES)
     elif signature := _candidate(entry):
         return Path(path), signature
     else:
@@ -181,6 +193,15 @@ def list_ignored(config: Config) -> Iterator[tuple[str, str]]:
     """Every ignored path in the inboxes, and why. Raises ConfigError and OSError."""
     for folders in find_folders(config):
         found: dict[str, str] = {}
-        for _ in scan(folders.inbox, found.__setitem__):
-            pass
-        yield from sorted(found.items())
+        sources = {path for path, _ in scan(folders.inbox, found.__setitem__)}
+        served = sources | {path.with_suffix("") for path in sources}
+        for path, reason in sorted(found.items()):
+            if reason is GUIDES and not _serves_any(Path(path), served):
+                reason = f"{reason}, and there is none; rename it to have it colored"
+            yield path, reason
+
+
+def _serves_any(sidecar: Path, served: Container[Path]) -> bool:
+    """Whether a file or folder has a file to guide. served: sources, with and without suffixes."""
+    name = sidecar_file(sidecar.name) or sidecar_folder(sidecar.name)
+    return name is not None and (not name.base or sidecar.with_name(name.base) in served)

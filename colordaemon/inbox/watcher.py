@@ -17,13 +17,19 @@ from colordaemon.config import WatchSettings
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.events import EventSource, Hints, is_short_of_watches
 from colordaemon.inbox.folders import file_system_of, is_remote
-from colordaemon.inbox.safe_open import anchored, look_beneath
-from colordaemon.inbox.scan import Ignored, is_candidate, is_looked_into, walk
+from colordaemon.inbox.safe_open import is_written_beneath, look_beneath
+from colordaemon.inbox.scan import (
+    GUIDES,
+    Ignored,
+    is_candidate,
+    is_looked_into,
+    sidecar_of,
+    walk,
+)
 from colordaemon.inbox.stability import (
     Signature,
     StabilityTracker,
     Verdict,
-    is_being_written,
 )
 
 log = logging.getLogger(__name__)
@@ -38,12 +44,20 @@ Known = Callable[[Path, Signature], bool]
 Walk = Iterator[tuple[Path, Signature] | None]
 
 
+def settle_seconds(settings: WatchSettings, inbox: Path) -> float:
+    """For how long a file must not change before it is taken."""
+    if settings.settle_seconds is not None:
+        return settings.settle_seconds
+    return REMOTE_SECONDS if is_remote(inbox) else LOCAL_SECONDS
+
+
 class Watch:
     """Watches one inbox, or waits until it exists.
 
     known: whether a file with this signature is in the journal already. identity: which folder the
     inbox was. enter: called when the inbox exists, before it is read; may raise ConfigError. leave:
-    called when it is gone. clock: measures how long a turn takes.
+    called when it is gone. guides: called for every file or folder that guides the colors of
+    others, whenever events or scans find it. clock: measures how long a turn takes.
     """
 
     def __init__(
@@ -56,11 +70,13 @@ class Watch:
         identity: Identity | None = None,
         enter: Callable[[], None] = lambda: None,
         leave: Callable[[], None] = lambda: None,
+        guides: Callable[[Path], None] = lambda path: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.inbox, self._known = inbox, known
         self.identity = identity
         self._enter, self._leave, self._clock = enter, leave, clock
+        self._guides = guides
         self._hints = Hints(wake)
         self._ignored = Ignored(inbox)
         self._events: EventSource | None = None
@@ -79,10 +95,9 @@ class Watch:
         remote = is_remote(self.inbox)
         self._settings = settings
         self._polls = settings.poll == "always" or (settings.poll == "auto" and remote)
-        settle = settings.settle_seconds
-        if settle is None:
-            settle = REMOTE_SECONDS if remote else LOCAL_SECONDS
-        self._tracker = StabilityTracker(settle, settings.empty_seconds)
+        self._tracker = StabilityTracker(
+            settle_seconds(settings, self.inbox), settings.empty_seconds
+        )
         self._leases = not remote
 
     def start(self, now: Monotonic) -> None:
@@ -168,11 +183,18 @@ class Watch:
             self._walks = deque(each for each in self._walks if each[0])
             self.rescan(now)
         elif is_folder and is_looked_into(path, self.inbox):
-            self._walks.append((False, walk(path, self._ignored.notice, self.inbox)))
+            self._walks.append((False, walk(path, self._pass_over, self.inbox)))
+        elif guiding := sidecar_of(path, self.inbox):
+            self._guides(guiding)
         elif is_candidate(path, self.inbox):
             signature = look_beneath(self.inbox, path)
             if signature and not self._known(path, signature):
                 self._tracker.touch(path, signature, now)
+
+    def _pass_over(self, path: str, reason: str) -> None:
+        if reason is GUIDES:
+            self._guides(Path(path))
+        self._ignored.notice(path, reason)
 
     def _notice(self, path: Path, signature: Signature, now: Monotonic) -> None:
         with self._of_one_file(path):
@@ -201,7 +223,7 @@ class Watch:
             return
         if not self._polls and not self._has_all_events():
             self._listen()
-        self._walks.append((True, walk(self.inbox, self._ignored.notice)))
+        self._walks.append((True, walk(self.inbox, self._pass_over)))
 
     def _walk(self, now: Monotonic, until: float) -> None:
         """Go on with scans until the time is over."""
@@ -291,17 +313,12 @@ class Watch:
             )
         self._no_events_reason = reason
 
-    def _is_written(self, path: Path) -> bool:
-        try:
-            with anchored(self.inbox, path.parent) as here:
-                return is_being_written(here / path.name)
-        except OSError:  # just removed
-            return False
-
     def _settled(self, now: Monotonic) -> Iterator[tuple[Path, Signature]]:
         for path in self._tracker.due(now):
             signature = look_beneath(self.inbox, path)
-            written = self._leases and signature is not None and self._is_written(path)
+            written = (
+                self._leases and signature is not None and is_written_beneath(self.inbox, path)
+            )
             verdict = self._tracker.judge(path, signature, now, written=written)
             if verdict in (Verdict.SETTLED, Verdict.EMPTY):
                 assert signature is not None

@@ -294,8 +294,11 @@ class Commands:
         return self._journal.fact(_RETRIED) != ""
 
     def _retry(self, ids: Sequence[int]) -> int:
-        """Retry these jobs, or without any all that failed."""
+        """Retry these jobs, or without any all that failed. A job that is done is colored again if
+        its source is still there."""
         if ids:
+            jobs = (self._journal.job(number) for number in ids)
+            ids = [job.id for job in jobs if job.state is not State.DONE or _is_there(job.source)]
             return self._journal.retry(self._wall(), ids)
         count = self._journal.counts()[State.FAILED]
         self._journal.note(_RETRIED, "0")
@@ -329,6 +332,10 @@ class Commands:
             raise BadRequest(f"no job {_shown(one)}") from None
         except (IndexError, ValueError):  # ValueError: no file can have this name
             raise BadRequest(f"no job for {_shown(one)}") from None
+
+
+def _is_there(source: Path) -> bool:
+    return os.path.lexists(source)
 
 
 def _shown(value: object) -> str:

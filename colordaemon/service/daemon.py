@@ -174,7 +174,7 @@ class Daemon:
         if is_due:
             self._retire_at = now + RETIRE_SECONDS
         for inbox in self._inboxes:
-            settled = inbox.turn(now)
+            settled = inbox.turn(now, wall)
             lifecycle = self._scheduler.lifecycle_of(inbox.folders.inbox)
             assert lifecycle is not None
             if inbox.has_opened():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from colordaemon.clock import Monotonic, UnixTime
+from colordaemon.config import WatchSettings
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import (
@@ -26,9 +27,10 @@ from colordaemon.inbox.folders import (
 )
 from colordaemon.inbox.scan import rank_of
 from colordaemon.inbox.stability import Signature
-from colordaemon.inbox.watcher import Known, Watch
+from colordaemon.inbox.watcher import Known, Watch, settle_seconds
 from colordaemon.service.job import Found, Reason, State
 from colordaemon.service.journal import Journal
+from colordaemon.service.late_sidecars import LateSidecars
 from colordaemon.service.lifecycle import JobLifecycle
 
 log = logging.getLogger(__name__)
@@ -53,14 +55,18 @@ class Inbox:
         self._lock = ExitStack()
         self._refused_at: float | None = None  # since when another program holds the lock
         self._has_opened = False
+        settings = routing.config_of(folders.inbox).watch
+        settle = settle_seconds(settings, folders.inbox)
+        self._late = LateSidecars(journal, folders.inbox, settle)
         self.watch = Watch(
             folders.inbox,
-            routing.config_of(folders.inbox).watch,
+            settings,
             known,
             wake,
             identity=journal.identity_of(folders.inbox),
             enter=self._enter,
             leave=self._lock.close,
+            guides=self._late.notice,
         )
 
     def start(self, now: Monotonic) -> None:
@@ -68,13 +74,20 @@ class Inbox:
         expect_inbox(self.folders)
         self.watch.start(now)
 
-    def turn(self, now: Monotonic) -> dict[Path, Signature]:
+    def turn(self, now: Monotonic, wall: UnixTime) -> dict[Path, Signature]:
         """The files that have settled since the last call."""
         settled = self.watch.turn(now)
+        self._late.turn(wall)
         identity = self.watch.identity
         if identity is not None and identity != self._journal.identity_of(self.folders.inbox):
             self._journal.remember(self.folders.inbox, identity)
         return settled
+
+    def reload(self, settings: WatchSettings, now: Monotonic) -> None:
+        """Use other settings, and scan it again."""
+        self._late.settle_seconds = settle_seconds(settings, self.folders.inbox)
+        self.watch.reload(settings)
+        self.watch.rescan(now)
 
     def has_opened(self) -> bool:
         """Whether it has appeared, or reappeared, since the last call."""
@@ -89,6 +102,7 @@ class Inbox:
             "state": "gone" if self.watch.is_gone else "watched",
             "why": self.watch.trouble,
             "settling": self.watch.settling,
+            "late": self._late.as_json(),
             "queued": self._journal.queued([self.folders.inbox]),
         }
 
@@ -150,8 +164,7 @@ class Inboxes:
         for inbox, folders in zip(self._all, all_folders, strict=True):
             if folders in before:
                 inbox.folders, inbox.all_folders = folders, all_folders  # labels may have changed
-                inbox.watch.reload(routing.config_of(folders.inbox).watch)
-                inbox.watch.rescan(now)
+                inbox.reload(routing.config_of(folders.inbox).watch, now)
 
     def rescan(self, now: Monotonic, *which: Path) -> None:
         """Scan these inboxes, or all, at the next turn."""

@@ -138,10 +138,11 @@ class Journal(Records):
         where, folders = below(inboxes)
         # The + keeps SQLite from using the index of times, and then sorting all that is due.
         row = self._db.execute(
-            "UPDATE jobs SET state = 'running', attempts = attempts + 1, changed = ? WHERE id ="  # noqa: S608
+            "UPDATE jobs SET state = 'running', attempts = attempts + 1, changed = ?, claimed = ?"  # noqa: S608
+            " WHERE id ="
             " (SELECT id FROM jobs WHERE state = 'queued' AND +not_before <= ? AND rank <= ?"
             f" AND priority >= ? AND {where} ORDER BY priority DESC, rank, id LIMIT 1) RETURNING *",
-            (now, now, most_rank, least_priority, *folders),
+            (now, now, now, most_rank, least_priority, *folders),
         ).fetchone()
         return job_of(row) if row else None
 
@@ -250,11 +251,12 @@ class Journal(Records):
     # Commands of the operator
 
     def retry(self, now: UnixTime, ids: Sequence[int]) -> int:
-        """Queue failed, skipped and cancelled jobs again, and make queued ones due now. Returns how
-        many."""
+        """Queue failed, skipped, cancelled and done jobs again, and make queued ones due now.
+        Returns how many."""
         query = (
             "UPDATE jobs SET state = 'queued', attempts = 0, crashes = 0, not_before = 0,"
-            " changed = ? WHERE id = ? AND state IN ('failed', 'skipped', 'cancelled', 'queued')"
+            " changed = ? WHERE id = ?"
+            " AND state IN ('failed', 'skipped', 'cancelled', 'queued', 'done')"
         )
         with self._transaction():
             return sum(self._db.execute(query, (now, number)).rowcount for number in ids)

@@ -14,9 +14,18 @@ from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.convert.publish import sha256, stands_under_another_name, write_checksum
 from colordaemon.convert.routing import Routing
 from colordaemon.durable import LONGEST_NAME, replace_file
+from colordaemon.errors import MediaError
+from colordaemon.guide.sidecars import find_sidecars
 from colordaemon.inbox.folders import Folders
-from colordaemon.inbox.safe_open import Obstructed, anchored, folder_beneath, look_beneath
+from colordaemon.inbox.safe_open import (
+    Obstructed,
+    anchored,
+    folder_beneath,
+    is_written_beneath,
+    look_beneath,
+)
 from colordaemon.inbox.stability import quiet_seconds, signature_from
+from colordaemon.inbox.watcher import settle_seconds
 from colordaemon.logs import printable
 from colordaemon.media.inventory import Inventory, level_of
 from colordaemon.service.job import Job, Partial, Reason, State
@@ -28,6 +37,7 @@ from colordaemon.service.source_action import retire
 
 LONGEST_WAIT = 3600.0  # seconds between two tries
 QUIET_SECONDS = 5.0  # since a file was last touched, before it is opened
+_LEAST_WAIT = 1.0  # seconds for a picture that a program has open for writing
 GONE_SECONDS = 10.0  # between two checks of a file whose inbox is gone
 _SUFFIX = ".error.txt"
 log = logging.getLogger(__name__)
@@ -72,10 +82,36 @@ class JobLifecycle:
             self._journal.touched(job, found.ctime_ns)
         return True
 
+    def guide_is_quiet(self, job: Job, wall: UnixTime) -> bool:
+        """Whether nobody is changing the pictures beside a source that guide its colors. They have
+        to settle like any file, and the job waits for them."""
+        settle = settle_seconds(
+            self._routing.config_of(self.folders.inbox).watch, self.folders.inbox
+        )
+        for path in self._sidecars(job):
+            quiet = quiet_seconds(path, wall)
+            if quiet < settle or is_written_beneath(self.folders.inbox, path):
+                reason = f"{path.name} may still be copied; waiting until it is left alone"
+                wait = max(settle - quiet, _LEAST_WAIT)
+                self.requeue(job, Reason.GUIDE, reason, wall, wait_seconds=wait)
+                return False
+        return True
+
+    def _sidecars(self, job: Job) -> list[Path]:
+        """The pictures beside a source that guide its colors; none if they cannot be listed, which
+        the worker will say."""
+        try:
+            found = find_sidecars(job.source, top=self.folders.inbox)
+        except (OSError, MediaError):
+            return []
+        return [each.path for each in found]
+
     def may_be_incomplete(self, job: Job, reason: str, wall: UnixTime) -> bool:
-        """Whether a file that looks damaged may still be copied. It is tried again after it has not
-        changed for longer; if the copy goes on meanwhile, the file settles again as a new one."""
-        wait = self._config.jobs.retry_seconds - quiet_seconds(job.source, wall)
+        """Whether a file that looks damaged, or a picture beside it that guides its colors, may
+        still be copied. It is tried again after they have not changed for longer; if the copy goes
+        on meanwhile, the file settles again as a new one."""
+        quiet = min(quiet_seconds(path, wall) for path in (job.source, *self._sidecars(job)))
+        wait = self._config.jobs.retry_seconds - quiet
         if wait <= 0:
             return False
         log.info(
@@ -91,11 +127,13 @@ class JobLifecycle:
         """Publish a result, unless its source is no longer what it was made from."""
         if not self.is_still_there(job, wall):
             return
-        overwrite = self._may_replace(said.target, job.source)
+        wanted, overwrite = said.target, self._may_replace(said.target, job.source)
+        if (earlier := self._earlier_result(job, wanted)) is not None:
+            wanted, overwrite = earlier, True
         partial = Partial.of(said.partial, said.sha256)
         tell = self._tell(job, wall, said.is_whole)
         top = self.folders.outbox
-        target = deliver(partial, said.target, tell, overwrite=overwrite, top=top)
+        target = deliver(partial, wanted, tell, overwrite=overwrite, top=top)
         for remark in said.remarks:
             log.log(level_of(remark), "%s: %s", job.source, remark)
         figures = f"{said.summary}; {seconds:.1f} s, attempt {job.attempts}"
@@ -251,6 +289,18 @@ class JobLifecycle:
                 return not stands_under_another_name(here / target.name)
         except FileNotFoundError:  # a folder that a power failure has taken away
             return True
+
+    def _earlier_result(self, job: Job, wanted: Path) -> Path | None:
+        """Where the result of an earlier run of this job is, if it is as we left it: a job that was
+        done and is retried replaces it, and nothing that others have put or changed there."""
+        target, partial = job.target, job.partial
+        if target is None or partial is None or target.suffix != wanted.suffix:
+            return None
+        try:
+            with anchored(self.folders.outbox, target.parent) as here:
+                return target if partial.is_at(here / target.name) else None
+        except OSError:
+            return None
 
     def _tell(self, job: Job, wall: UnixTime, is_whole: bool) -> Tell:
         return lambda target, partial: self._journal.publishing(

@@ -16,7 +16,7 @@ from colordaemon.errors import ConfigError
 from colordaemon.inbox.watcher import Identity
 from colordaemon.service.job import Found, Job, Reason, State, job_of
 
-VERSION = 5
+VERSION = 6
 _SCHEMA = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY,
@@ -240,6 +240,20 @@ class Records:
         )
         return [job_of(row) for row in rows]
 
+    def begun_before(self, folder: Path, base: str, wall: float, limit: int = 100) -> list[Job]:
+        """Jobs whose work began before this time, of files right in a folder: those that have this
+        name or stem (empty: any). Not those that are still to be done, or were given up."""
+        start = os.fsencode(folder / base) if base else os.fsencode(folder) + b"/"
+        end = start + b"/" if base else os.fsencode(folder) + b"0"  # 0 follows /, and / follows .
+        rows = self._db.execute(
+            "SELECT * FROM jobs WHERE source >= ? AND source < ? AND claimed > 0 AND claimed < ?"
+            " AND +state NOT IN ('queued', 'cancelled')"
+            " AND instr(substr(source, ?), x'2f') = 0 ORDER BY +id DESC LIMIT ?",
+            (start, end, wall, len(os.fsencode(folder)) + 2, limit),
+        )
+        found = (job_of(row) for row in rows)
+        return [job for job in found if not base or base in (job.source.name, job.source.stem)]
+
     def made_by_another(self, target: Path, source: Path) -> bool:
         """Whether a name belongs to the result of another source, or will as soon as it is
         published."""
@@ -324,6 +338,9 @@ UPGRADES: dict[int, str] = {
     # Frequent queries must not become slower with every file that was ever done.
     4: "CREATE INDEX unretired ON jobs (id) WHERE retire != '';"
     " CREATE INDEX results ON jobs (target) WHERE target IS NOT NULL;",
+    # What guides the colors of a file is looked for then. Unknown of older jobs: at the latest.
+    5: "ALTER TABLE jobs ADD COLUMN claimed REAL NOT NULL DEFAULT 0;"
+    " UPDATE jobs SET claimed = changed;",
 }
 
 

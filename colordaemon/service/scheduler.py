@@ -211,9 +211,9 @@ class Scheduler:
     def _order(self, job: Job, now: Monotonic, wall: UnixTime) -> None:
         lifecycle = self.lifecycle_of(job.source)
         assert lifecycle is not None and self.supervisor.worker is not None
-        if not self._outcomes.is_still_there(job, lifecycle, wall) or not lifecycle.is_quiet(
-            job, wall
-        ):
+        if not self._outcomes.is_still_there(job, lifecycle, wall):
+            return
+        if not lifecycle.is_quiet(job, wall) or not lifecycle.guide_is_quiet(job, wall):
             return
         job, folders = self._journal.job(job.id), lifecycle.folders
         folder = (folders.outbox / folders.relative(job.source)).parent

@@ -1,5 +1,8 @@
 """What happens to a source once its result is safe: kept, moved, put into the trash, or deleted.
 
+Pictures that guide the colors of this source alone go along with it, before it, so that none is
+left behind after a crash. If a source is deleted, they stay: somebody may have painted them.
+
 Only sources of finished jobs are touched, and only if they still are the files that were colored. A
 failure here is logged and tried again later; the result stays. Folders are opened first and then
 used by their descriptors, so that no symbolic link in the inbox leads to the files of others.
@@ -14,6 +17,8 @@ from pathlib import Path
 
 from colordaemon.convert.publish import numbered
 from colordaemon.durable import flush_folder, rename_new
+from colordaemon.errors import MediaError
+from colordaemon.guide.sidecars import own_sidecars
 from colordaemon.inbox.safe_open import anchored, flush_beneath, look_beneath
 from colordaemon.inbox.scan import TRASH
 from colordaemon.inbox.stability import Signature
@@ -33,10 +38,13 @@ def retire(source: Path, queued: Signature, action: str, inbox: Path, archive: P
         log.warning("%s: has changed since it was colored; left where it is", source)
         return True
     try:
+        own = [] if action == "delete" else own_sidecars(source, top=inbox)
         with anchored(inbox, source.parent) as here:
-            _retire(here, source, action, inbox, archive)
-    except OSError as error:
-        log.warning("%s: could not %s the source: %s", source, action, error.strerror or error)
+            for path in (*own, source):
+                _retire(here, path, action, inbox, archive)
+    except (OSError, MediaError) as error:
+        reason = getattr(error, "strerror", None) or error
+        log.warning("%s: could not %s the source: %s", source, action, reason)
         return False
     return True
 

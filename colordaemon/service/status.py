@@ -101,6 +101,8 @@ def show_inboxes(inboxes: Sequence[Reply], console: Console) -> None:
         cells = (inbox[key] for key in ("inbox", "state", "queued", "settling", "outbox", "why"))
         table.add_row(*(Text(printable(str(cell))) for cell in cells))
     console.print(table)
+    for late in (late for inbox in inboxes for late in inbox["late"]):
+        console.print(Text(printable(f"{late['path']} {late['why']}")))
 
 
 def show_jobs(jobs: Sequence[Reply], console: Console) -> None:
