@@ -234,7 +234,7 @@ def chroma_planes(luma: Tensor, ab: Tensor, code: PixelCode) -> Tensor:
     of `code.subsampling`, rounded up for odd sizes. ab is enlarged bicubically: every guided filter
     that we tried was 3.7 to 10 dB worse on an accurate map.
     """
-    vertical, wide = _enlarging(ab, luma.shape[-2:], code)
+    vertical, wide = enlarging(ab, luma.shape[-2:], code)
     rows, down = len(vertical), code.subsampling[1]
     step, pixels = rows, luma.shape[-2] * luma.shape[-1]
     if pixels > WHOLE_PIXELS:
@@ -257,16 +257,14 @@ def _painted(luma: Tensor, ab: Tensor, code: PixelCode) -> Tensor:
     return (cbcr * code.chroma_span + code.neutral).round_().to(luma.dtype)
 
 
-def resample_ab(ab: Tensor, size: tuple[int, int] | torch.Size, code: PixelCode) -> Tensor:
-    """Enlarge ab (N, 2, h, w) to the chroma grid of a luma plane of `size`, siting included."""
-    vertical, wide = _enlarging(ab, size, code)
-    return vertical @ wide
-
-
-def _enlarging(
+def enlarging(
     ab: Tensor, size: tuple[int, int] | torch.Size, code: PixelCode
 ) -> tuple[Tensor, Tensor]:
-    """The matrix (H', h) that enlarges columns, and ab (N, 2, h, W') with its lines enlarged."""
+    """Enlarge ab (N, 2, h, w) to the chroma grid of a luma plane of `size`, siting included.
+
+    The product of what is returned: the matrix (H', h) that enlarges columns, and ab (N, 2, h, W')
+    with its lines enlarged. It is left to the caller, who may want some lines at a time.
+    """
     height, width = size
     (rows, columns), (across, down) = code.chroma_size(height, width), code.subsampling
     shift_x, shift_y = code.siting.value

@@ -20,12 +20,12 @@ from colordaemon.color import (
     chroma_planes,
     decode_luma,
     decode_ycbcr,
+    enlarging,
     fit_to_gamut,
     gray_to_lightness,
     lab_to_rgb,
     lightness_to_gray,
     linear_to_srgb,
-    resample_ab,
     rgb_to_lab,
     rgb_to_ycbcr,
     srgb_to_linear,
@@ -443,6 +443,12 @@ def test_pictures_of_a_batch_do_not_see_each_other() -> None:
     assert torch.equal(chroma_planes(luma, ab, code), torch.cat(alone))
 
 
+def enlarged(ab: Tensor, size: tuple[int, int], code: PixelCode) -> Tensor:
+    """ab (N, 2, h, w) at every chroma sample of a luma plane of this size."""
+    vertical, wide = enlarging(ab, size, code)
+    return vertical @ wide
+
+
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 def test_centered_siting_is_the_bicubic_interpolation_of_torch(
     subsampling: tuple[int, int],
@@ -452,7 +458,7 @@ def test_centered_siting_is_the_bicubic_interpolation_of_torch(
     expected = functional.interpolate(
         ab, code.chroma_size(32, 48), mode="bicubic", align_corners=False
     )
-    torch.testing.assert_close(resample_ab(ab, (32, 48), code), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(enlarged(ab, (32, 48), code), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("siting", Siting)
@@ -467,7 +473,7 @@ def test_color_is_sampled_where_the_siting_says(
     )
     ab = torch.stack((across_axis, down_axis)).unsqueeze(0)
     code = PixelCode(Matrix.BT709, subsampling=subsampling, siting=siting)
-    sampled = resample_ab(ab, (height, width), code)
+    sampled = enlarged(ab, (height, width), code)
     for channel, axis, step, shift in (
         (0, -1, subsampling[0], siting.value[0]),
         (1, -2, subsampling[1], siting.value[1]),
@@ -483,13 +489,13 @@ def test_an_odd_picture_keeps_its_samples_in_place() -> None:
     """The last chroma sample of an odd line covers one pixel; the others must not move for it."""
     ab = torch.arange(0.5, 47).expand(1, 2, 31, 47)
     code = PixelCode(Matrix.BT709, siting=Siting.CENTER)
-    line = resample_ab(ab, (31, 47), code)[0, 0, 5]
+    line = enlarged(ab, (31, 47), code)[0, 0, 5]
     torch.testing.assert_close(line[2:-2], torch.arange(2, 22) * 2.0 + 1, atol=1e-3, rtol=0)
 
 
 def test_uniform_color_stays_uniform_at_any_size() -> None:
     ab = torch.tensor([20.0, -30.0]).view(1, 2, 1, 1).expand(1, 2, 5, 7)
-    resampled = resample_ab(ab, (101, 77), PixelCode(Matrix.BT709))
+    resampled = enlarged(ab, (101, 77), PixelCode(Matrix.BT709))
     torch.testing.assert_close(resampled, ab[..., :1, :1].expand_as(resampled), atol=1e-4, rtol=0)
 
 
