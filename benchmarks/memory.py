@@ -42,7 +42,7 @@ def measure(path: Path, codec: str) -> None:
     """Color a film here; prints what was planned and what it took."""
     from colordaemon.config import FilmSettings
     from colordaemon.film.colorize import color_film, plan_film
-    from colordaemon.film.memory import reading_bytes
+    from colordaemon.film.pipeline import reading_bytes
     from colordaemon.network.colorizer import open_colorizer
 
     settings = FilmSettings(codec=codec)  # type: ignore[arg-type]

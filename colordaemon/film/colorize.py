@@ -16,7 +16,7 @@ from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.join import join, verify
 from colordaemon.film.manifest import Manifest, identity_of, segment_name
-from colordaemon.film.memory import check_memory, reading_bytes
+from colordaemon.film.pipeline import check_memory, reading_bytes
 from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.shots import StrideSetting
