@@ -23,6 +23,7 @@ from torch import nn
 
 from colordaemon.network.checkpoint import save_model
 from colordaemon.network.model import ColorNet, ModelSpec
+from colordaemon.network.places import Axes
 
 try:
     from hypothesis import settings
@@ -125,6 +126,7 @@ def tiny_model(tiny_spec: ModelSpec) -> ColorNet:
                 assert layer.running_mean is not None and layer.running_var is not None
                 layer.running_mean.normal_(0.0, 0.2, generator=generator)
                 layer.running_var.uniform_(0.5, 1.5, generator=generator)
+    model.axes = Axes(tuple((torch.zeros(n), torch.eye(n)) for n in tiny_spec.compared_widths))
     return model.eval()
 
 

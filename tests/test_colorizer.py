@@ -15,7 +15,7 @@ from colordaemon.errors import ModelError
 from colordaemon.network import device
 from colordaemon.network.checkpoint import BUNDLED
 from colordaemon.network.colorizer import Colorizer, open_colorizer
-from colordaemon.network.model import ColorNet
+from colordaemon.network.model import ColorNet, Look
 
 
 def picture(height: int = 120, width: int = 160) -> Tensor:
@@ -61,14 +61,14 @@ def test_batches_shrink_when_memory_runs_out(
     colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32, batch_size=8)
     gray = torch.cat([picture(64, 64) for _ in range(7)])
     expected = colorizer.predict_ab(gray)
-    guess, room = ColorNet.guess, 2
+    look, room = ColorNet.look, 2
 
-    def small(model: ColorNet, luma: Tensor) -> tuple[Tensor, Tensor]:
+    def small(model: ColorNet, luma: Tensor) -> Look:
         if len(luma) > room:
             raise torch.OutOfMemoryError
-        return guess(model, luma)
+        return look(model, luma)
 
-    monkeypatch.setattr(ColorNet, "guess", small)
+    monkeypatch.setattr(ColorNet, "look", small)
     torch.testing.assert_close(colorizer.predict_ab(gray), expected, atol=1e-3, rtol=0)
     assert colorizer.batch_size == 2
     assert caplog.text.count("out of GPU memory") == 2

@@ -35,7 +35,7 @@ from colordaemon.evaluation.scores import Row, RowSum, chroma_factor, read_pixel
 from colordaemon.evaluation.tables import show
 from colordaemon.network.checkpoint import save_model
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.network.model import ColorNet
+from colordaemon.network.model import ColorNet, Look
 from colordaemon.pictures.dataset import Picture, find_pictures, split
 
 CPU = torch.device("cpu")
@@ -48,9 +48,9 @@ class Painter(Colorizer):
         super().__init__(model, CPU, torch.float32)
         self.paint = paint
 
-    def _guess(self, gray: Tensor) -> tuple[Tensor, Tensor]:
+    def _look(self, gray: Tensor) -> Look:
         ab = torch.nn.functional.avg_pool2d(self.paint(gray_to_lightness(gray)), 2)
-        return ab, torch.ones_like(ab[:, :1])
+        return Look(ab, torch.ones_like(ab[:, :1]), ())
 
 
 def by_brightness(gain: float) -> Callable[[Tensor], Tensor]:

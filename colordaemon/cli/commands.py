@@ -166,6 +166,13 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the pictures.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this many minutes.")] = None,
+    fit_axes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Train nothing: give this model file what it needs to use references.",
+        ),
+    ] = None,
     device: Device = None,
     config: ConfigFile = None,
 ) -> None:
@@ -187,9 +194,13 @@ def train(
             model={"device": device},
         )
         from colordaemon.network.device import choose_device
+        from colordaemon.training.train import fit_axes_of, train_each
         from colordaemon.training.train import train as train_one
-        from colordaemon.training.train import train_each
 
+        if fit_axes is not None:
+            on = choose_device(settings.model.device)
+            fit_axes_of(fit_axes, folder, settings.train, on, stop=stop)
+            return
         run_training = train_each if each else train_one
         run_training(
             folder,

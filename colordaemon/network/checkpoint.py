@@ -20,14 +20,16 @@ from torch import Tensor
 from colordaemon.durable import replace_file
 from colordaemon.errors import ModelError
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
+from colordaemon.network.places import Axes
 
 FORMAT = "colordaemon"
 # 1 knew one head only; such files are read as models without bins. 2 had no exponent and one share
-# of the bins for all places.
+# of the bins for all places. Axes may be missing in any: they are fitted when training ends.
 VERSION = 3
 BUNDLED = Path(__file__).parent / "default.safetensors"
 
 _SCALE = ".scale"  # suffix of the tensor that holds an int8 kernel's scales
+_AXES = "axes."  # prefix of the tensors by which pictures are compared
 
 
 def save_model(path: Path, model: ColorNet, notes: dict[str, Any]) -> None:
@@ -46,6 +48,8 @@ def save_model(path: Path, model: ColorNet, notes: dict[str, Any]) -> None:
             tensors[name] = tensor  # may be smaller than float16 can hold
         elif tensor.is_floating_point():
             tensors[name] = tensor.half()
+    if model.axes is not None:
+        tensors |= _axes_tensors(model.axes)
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -56,17 +60,29 @@ def save_model(path: Path, model: ColorNet, notes: dict[str, Any]) -> None:
     replace_file(path, save(tensors, metadata))
 
 
+def save_axes(path: Path, axes: Axes) -> None:
+    """Put axes into a model file, in place of its own if it has any; all else stays as it is.
+    Raises ModelError."""
+    metadata, tensors = read_tensors(path)
+    spec, _ = _description(path, metadata)
+    _check_axes(path, axes, spec)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_AXES)}
+    # Not the version of the file: a model of one head stays one.
+    replace_file(path, save(kept | _axes_tensors(axes), metadata))
+
+
 def load_model(path: Path) -> ColorNet:
     """Rebuild a network from its file, in float32 and evaluation mode. Raises ModelError."""
     metadata, tensors = read_tensors(path)
     spec, decoding = _description(path, metadata)
+    axes = _read_axes(path, tensors, spec)
     state = {
         name: _unpacked(path, name, tensor, tensors.get(name + _SCALE))
         for name, tensor in tensors.items()
-        if not name.endswith(_SCALE)
+        if not name.endswith(_SCALE) and not name.startswith(_AXES)
     }
     _check_weights(path, state, spec)
-    model = ColorNet(spec, decoding)
+    model = ColorNet(spec, decoding, axes)
     model.load_state_dict(state, strict=False)
     return model.eval()
 
@@ -79,6 +95,43 @@ def _unpacked(path: Path, name: str, tensor: Tensor, scale: Tensor | None) -> Te
             f"{path}: {name} of shape {[*tensor.shape]} has scales of shape {[*scale.shape]}"
         )
     return tensor.float() * scale
+
+
+def _axes_tensors(axes: Axes) -> dict[str, Tensor]:
+    """Axes as a file holds them."""
+    layers = enumerate(axes.layers)
+    return {
+        f"{_AXES}{number}.{name}": tensor.detach().cpu().half().contiguous()
+        for number, layer in layers
+        for name, tensor in zip(("mean", "axes"), layer, strict=True)
+    }
+
+
+def _read_axes(path: Path, tensors: dict[str, Tensor], spec: ModelSpec) -> Axes | None:
+    """The axes of a file, None if it has none. Raises ModelError."""
+    found = {name: tensor.float() for name, tensor in tensors.items() if name.startswith(_AXES)}
+    if not found:
+        return None
+    numbers = range(len(found) // 2)
+    try:
+        pairs = [(found[f"{_AXES}{n}.mean"], found[f"{_AXES}{n}.axes"]) for n in numbers]
+    except KeyError as error:
+        raise ModelError(f"{path}: axes without {error}, found {sorted(found)[:3]}") from None
+    axes = Axes(tuple(pairs))
+    _check_axes(path, axes, spec)
+    return axes
+
+
+def _check_axes(path: Path, axes: Axes, spec: ModelSpec) -> None:
+    """Raises ModelError for axes of another network."""
+    expected = spec.compared_widths
+    found = [[*mean.shape, *rows.shape[1:]] for mean, rows in axes.layers]
+    if found != [[width, width] for width in expected]:
+        raise ModelError(
+            f"{path}: axes do not fit the spec (found widths {found}, expected {[*expected]})"
+        )
+    if not all(tensor.isfinite().all() for layer in axes.layers for tensor in layer):
+        raise ModelError(f"{path}: axes hold values that are no finite numbers")
 
 
 def _check_weights(path: Path, state: dict[str, Tensor], spec: ModelSpec) -> None:

@@ -7,6 +7,7 @@ at any resolution. Only the network runs in half precision; ab comes out in floa
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from colordaemon.color import AB_LIMIT
 from colordaemon.errors import ModelError
 from colordaemon.network.checkpoint import BUNDLED, load_model
 from colordaemon.network.device import DTYPES, choose_device, choose_dtype
-from colordaemon.network.model import ColorNet, fold_norms
+from colordaemon.network.model import ColorNet, Look, fold_norms
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Colorizer:
         self._multiple = model.spec.multiple
         self._model = fold_norms(model).to(device=device, dtype=dtype)
         self._model.to(memory_format=torch.channels_last)
+        self._axes = model.axes and model.axes.to(device, dtype)
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
@@ -78,24 +80,49 @@ class Colorizer:
 
         Raises ModelError for colors that are no finite numbers.
         """
-        done: list[tuple[Tensor, Tensor]] = []
+        said = [(look.ab, look.sure) for look in self.looks(gray)]
+        ab, sure = (torch.cat(parts) for parts in zip(*said, strict=True))
+        self.check(ab)  # waits for the GPU, as all callers do next
+        return ab, sure
+
+    def check(self, ab: Tensor) -> None:
+        """Raises ModelError for colors that are no finite numbers."""
+        if not ab.isfinite().all():
+            raise ModelError(f"the model says colors that are no finite numbers, on {self}")
+
+    def looks(self, gray: Tensor) -> Iterator[Look]:
+        """As `guess`, batch by batch and unchecked, with the features behind it; those are not
+        cropped: below and to the right they cover the padding too."""
         count = 0
         while count < len(gray):
             try:
-                done.append(self._guess(gray[count : count + self.batch_size]))
-                count += len(done[-1][0])
+                look = self._look(gray[count : count + self.batch_size])
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
                 self.batch_size = max(1, self.batch_size // 2)
                 torch.cuda.empty_cache()
                 log.warning("out of GPU memory: going on with batches of %d", self.batch_size)
-        ab, sure = (torch.cat(parts) for parts in zip(*done, strict=True))
-        if not ab.isfinite().all():  # waits for the GPU, as all callers do next
-            raise ModelError(f"the model says colors that are no finite numbers, on {self}")
-        return ab, sure
+                continue
+            count += len(look.ab)
+            yield look
 
-    def _guess(self, gray: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def compares(self) -> bool:
+        """Whether the model can compare pictures: old ones cannot."""
+        return self._axes is not None
+
+    def describe(self, features: Sequence[Tensor], height: int, width: int) -> Tensor:
+        """See `Axes.describe`. Raises ModelError for a model without axes."""
+        if self._axes is None:
+            raise ModelError(
+                "the model has no axes, which references and hints need, expected one of a later"
+                " training; `colordaemon train DIR --fit-axes MODEL` adds them to a model file"
+            )
+        return self._axes.describe(features, height, width)
+
+    @torch.inference_mode()
+    def _look(self, gray: Tensor) -> Look:
         gray = gray.to(self.device, non_blocking=True)
         gray = gray.float() / 255 if gray.dtype == torch.uint8 else gray.float()
         height, width = self.network_size(*gray.shape[-2:])
@@ -107,9 +134,9 @@ class Colorizer:
         # Reflection keeps texture going; it cannot reach further than the picture itself.
         mode = "reflect" if down < height and right < width else "replicate"
         padded = functional.pad(gray, (0, right, 0, down), mode=mode).to(self.dtype)
-        said = self._model.guess(padded.contiguous(memory_format=torch.channels_last))
-        ab, sure = (part[..., : height // 2, : width // 2] for part in said)
-        return (ab * self.saturation).clamp(-AB_LIMIT, AB_LIMIT), sure
+        said = self._model.look(padded.contiguous(memory_format=torch.channels_last))
+        ab, sure = (part[..., : height // 2, : width // 2] for part in said[:2])
+        return Look((ab * self.saturation).clamp(-AB_LIMIT, AB_LIMIT), sure, said.features)
 
 
 def open_colorizer(

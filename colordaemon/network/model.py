@@ -24,6 +24,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from colordaemon.color import AB_LIMIT
+from colordaemon.network.places import Axes
 
 # Subtracted from the input, so that zero padding looks like mid gray, as VGG learned.
 MID_GRAY = 0.45
@@ -84,6 +85,11 @@ class ModelSpec:
         """Input sides have to be multiples of this many pixels."""
         return int(2 ** len(self.encoder))
 
+    @property
+    def compared_widths(self) -> tuple[int, ...]:
+        """Channels of each of the features in a `Look`."""
+        return (*(stage[-1] for stage in self.encoder[2:]), self.decoder[-2])
+
 
 def _is_count(value: object, most: int) -> bool:
     return type(value) is int and 1 <= value <= most
@@ -138,16 +144,35 @@ class Heads(NamedTuple):
     scores: Tensor | None
 
 
+class Look(NamedTuple):
+    """What the network says and what it saw.
+
+    ab: (N, 2, h/2, w/2) float32 Lab units within ±110. sure: (N, 1, h/2, w/2) float32 in 0..1, how
+    sure it is. features: activations (N, C, ...) of any range at a quarter of the size and below,
+    the encoder's in order and then the decoder's at a quarter.
+    """
+
+    ab: Tensor
+    sure: Tensor
+    features: tuple[Tensor, ...]
+
+
 class ColorNet(nn.Module):
     """Guess Lab ab from gray: (N, 1, h, w) gamma-coded in 0..1, h and w multiples of
-    `spec.multiple`, to `Heads`."""
+    `spec.multiple`, to `Heads`.
+
+    axes: what its features are compared along; None for a model that cannot compare pictures.
+    """
 
     bins: Tensor
 
-    def __init__(self, spec: ModelSpec, decoding: Decoding | None = None) -> None:
+    def __init__(
+        self, spec: ModelSpec, decoding: Decoding | None = None, axes: Axes | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.decoding = decoding or Decoding()
+        self.axes = axes
         self.encoder = Encoder(spec.encoder)
         taps = [stage[-1] for stage in spec.encoder]
         self.decoder = Decoder(taps, spec.decoder, len(spec.bins))
@@ -155,18 +180,20 @@ class ColorNet(nn.Module):
         self.register_buffer("bins", centers, persistent=False)  # the spec holds them
 
     def forward(self, gray: Tensor) -> Heads:
-        heads: Heads = self.decoder(self.encoder(gray - MID_GRAY))
+        heads: Heads = self.decoder(self.encoder(gray - MID_GRAY))[0]
         return heads
 
     def predict(self, gray: Tensor) -> Tensor:
         """(N, 1, h, w) gray to (N, 2, h/2, w/2) ab in Lab units and float32, within ±110."""
-        return self.guess(gray)[0]
+        return self.look(gray).ab
 
-    def guess(self, gray: Tensor) -> tuple[Tensor, Tensor]:
-        """As `predict`, and how sure that is, (N, 1, h/2, w/2) float32 in 0..1."""
-        heads: Heads = self(gray)
+    def look(self, gray: Tensor) -> Look:
+        """As `predict`, with how sure that is and the features behind it."""
+        taps: list[Tensor] = self.encoder(gray - MID_GRAY)
+        heads, quarter = self.decoder(taps)
         sure = certainty(heads)
-        return decode(heads, sure, self.bins, self.decoding), sure
+        ab = decode(heads, sure, self.bins, self.decoding)
+        return Look(ab, sure, (*taps[2:], quarter))
 
 
 def decode(heads: Heads, sure: Tensor, bins: Tensor, decoding: Decoding) -> Tensor:
@@ -235,7 +262,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the encoder's activations to the heads."""
+    """From the encoder's activations to the heads, and its own activation at a quarter of the
+    size."""
 
     def __init__(self, taps: list[int], widths: tuple[int, ...], bins: int) -> None:
         super().__init__()
@@ -254,12 +282,13 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.classifier = nn.Conv2d(widths[-2], bins, kernel_size=1) if bins else None
 
-    def forward(self, taps: list[Tensor]) -> Heads:
+    def forward(self, taps: list[Tensor]) -> tuple[Heads, Tensor]:
         content = self.content(taps[-1].mean(dim=(2, 3)))
         x = quarter = self.bottom(taps[-1]) + content[:, :, None, None]
         for climb, skip in zip(self.climbs, reversed(taps[1:-1]), strict=True):
             quarter, x = x, climb(x, skip)
-        return Heads(self.head(x), self.classifier(quarter) if self.classifier else None)
+        scores = self.classifier(quarter) if self.classifier else None
+        return Heads(self.head(x), scores), quarter
 
 
 class Climb(nn.Module):

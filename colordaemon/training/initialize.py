@@ -35,6 +35,7 @@ def starting_model(settings: TrainSettings, pictures: Sequence[HasPixels]) -> Co
         name = settings.start or f"bundled with colordaemon ({BUNDLED})"
         log.info("starting from the model %s", name)
         model = load_model(settings.start or BUNDLED)
+        model.axes = None  # they belong to these weights, which will change
     else:
         model = ColorNet(ModelSpec())
         if settings.encoder != "scratch":

@@ -27,10 +27,14 @@ from torch import Tensor
 from colordaemon.config import TrainSettings
 from colordaemon.durable import replace_file
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
+from colordaemon.network.checkpoint import load_model, save_axes
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.device import choose_dtype
 from colordaemon.network.model import certainty, decode
 from colordaemon.pictures.collection import CollectedPicture, Collection, collect
 from colordaemon.pictures.dataset import find_pictures
 from colordaemon.pictures.loader import Schedule, stream, to_gray_and_ab
+from colordaemon.training.axes import fit_axes
 from colordaemon.training.distributed import Team, join_team
 from colordaemon.training.initialize import (
     make_objective,
@@ -97,6 +101,23 @@ def train(
             validator.close_run(command, stop)
         team.wait()
     return run_folder / MODEL
+
+
+def fit_axes_of(
+    file: Path,
+    folder: Path,
+    settings: TrainSettings,
+    device: torch.device,
+    *,
+    stop: Event | None = None,
+) -> None:
+    """Give a model file the axes that comparing pictures takes, fitted on the training pictures of
+    a folder; nothing else of it changes. Raises DataError, ModelError and Interrupted."""
+    model = load_model(file)  # before the pictures are looked through
+    collection = collect_for(settings, folder, stop)
+    colorizer = Colorizer(model, device, choose_dtype("auto", device))
+    save_axes(file, fit_axes(colorizer, collection.training))
+    log.info("%s: has axes now, so it can use references and hints", file)
 
 
 def _open_run(
