@@ -75,14 +75,13 @@ def load_model(path: Path) -> ColorNet:
     """Rebuild a network from its file, in float32 and evaluation mode. Raises ModelError."""
     metadata, tensors = read_tensors(path)
     spec, decoding = _description(path, metadata)
-    axes = _read_axes(path, tensors, spec)
     state = {
         name: _unpacked(path, name, tensor, tensors.get(name + _SCALE))
         for name, tensor in tensors.items()
         if not name.endswith(_SCALE) and not name.startswith(_AXES)
     }
     _check_weights(path, state, spec)
-    model = ColorNet(spec, decoding, axes)
+    model = ColorNet(spec, decoding, _read_axes(path, tensors, spec))
     model.load_state_dict(state, strict=False)
     return model.eval()
 
