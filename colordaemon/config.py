@@ -73,6 +73,7 @@ class PhotoSettings(Settings):
     format: Literal["keep", "jpeg", "png", "tiff", "webp", "bmp", "avif", "heic"] = "keep"
     quality: int = Field(default=95, ge=1, le=100)  # of JPEG, WebP, AVIF and HEIC
     accept_damaged: bool = False  # color what can be read of a damaged photo
+    candidates: bool = False  # also for photos; measured, they make their colors less true
 
 
 class OutputSettings(Settings):
@@ -207,6 +208,7 @@ class Config(Settings):
     model: ModelSettings = ModelSettings()
     models: dict[str, Path] = {}  # folder or glob: model file
     references: dict[str, Path] = {}  # folder or glob: a picture in color, or a folder of them
+    candidates: dict[str, Path] = {}  # folder or glob: a folder of pictures in color
     presets: dict[str, Path] = {}  # folder or glob: another file of settings
     priorities: dict[str, Priority] = {}  # folder or glob: replaces that of the inbox
     film: FilmSettings = FilmSettings()

@@ -40,6 +40,8 @@ def load_config(path: Path) -> Config:
     return config
 
 
+# Sections whose keys are the user's own: folders and patterns.
+OPEN = ("models", "references", "candidates", "presets", "priorities")
 _Places = dict[tuple[str, ...], tuple[yaml.Node, yaml.Node]]  # (section, key): key and value
 _Mistake = tuple[yaml.Mark, str]
 _NULL, *_OTHER_TAGS = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "map", "seq", "str"))
@@ -154,12 +156,7 @@ def _section_of(place: tuple[str, ...]) -> type[Settings]:
 
 def _schema_of(place: tuple[str, ...], section: type[Settings]) -> dict[str, Any]:
     """What is allowed at a place inside a section."""
-    if place[0] in (
-        "models",
-        "references",
-        "presets",
-        "priorities",
-    ):  # their keys are the user's own
+    if place[0] in OPEN:
         section, steps = Config, place
     else:
         steps = place[2:] if place[0] == "inboxes" else place[1:]

@@ -178,7 +178,7 @@ def _read(configs: Sequence[Config], config_file: Path, program: Path) -> Iterat
         yield from (entry.preset for entry in config.all_inboxes if entry.preset)
         for each in Routing(config).configs:
             yield from (path for path in (each.model.file, *each.models.values()) if path)
-            yield from each.references.values()
+            yield from (*each.references.values(), *each.candidates.values())
         if config.after.hook:
             yield Path(shlex.split(config.after.hook)[0])
 

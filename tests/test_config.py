@@ -17,7 +17,7 @@ from colordaemon.config import (
     Settings,
     TrainSettings,
 )
-from colordaemon.config_file import load_config
+from colordaemon.config_file import OPEN, load_config
 from colordaemon.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[1] / "config.yaml"
@@ -25,7 +25,6 @@ SECTIONS: dict[str, type[Settings]] = {
     name: type(section) for name, section in Config() if isinstance(section, Settings)
 }
 PLACES = ("inbox", "outbox", "state_dir")  # with `inboxes`, the only settings outside sections
-OPEN = ("models", "references", "presets", "priorities")  # their keys are the user's own
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_each_inbox_may_have_a_preset_and_those_of_folders_stand_above_it(tmp_pa
 @pytest.mark.parametrize(
     ("preset", "told"),
     [
-        ("inbox: other\n", "inbox: expected only model, models, references, film, photo"),
+        ("inbox: other\n", "inbox: expected only model, models, references, candidates, film"),
         ("watch: {settle_seconds: 3}\n", "watch: expected only"),
         ("output: {folder: elsewhere}\n", "watch writes to outbox"),
         ("film: {crff: 3}\n", "did you mean 'crf'"),

@@ -71,6 +71,15 @@ def once(
             help="Dabs of color on transparent ground, for the frame at a time or the first.",
         ),
     ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Pictures in color of which each shot or photo takes those that resemble it.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Write nothing; list what would be kept, changed or lost."),
@@ -116,10 +125,11 @@ def once(
             settings = settings.model_copy(update={"models": {}})
         from colordaemon.cli.progress import BarProgress, LineProgress
         from colordaemon.convert.once import color_files, plan_files  # torch takes seconds
-        from colordaemon.guide.sidecars import named_picture
+        from colordaemon.guide.sidecars import named_picture, pictures_in
 
         named = [named_picture(each, "reference") for each in reference or ()]
         named += [named_picture(each, "hints") for each in hints or ()]
+        named += pictures_in(candidates, None, "candidate") if candidates else []
         if dry_run:
             tally = plan_files(
                 files, settings, _say, named=named, force=force, should_stop=stop.is_set

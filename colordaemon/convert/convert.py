@@ -19,7 +19,7 @@ from colordaemon.errors import AlreadyColor, MediaError, TargetExists
 from colordaemon.film.colorize import FilmJob, color_film, plan_film
 from colordaemon.guide.guide import NO_GUIDE, Guide
 from colordaemon.guide.sidecars import Sidecar, find_guide
-from colordaemon.inbox.safe_open import PRIVATE, errors_by_name, opened, umask
+from colordaemon.inbox.safe_open import PRIVATE, OpenedSource, errors_by_name, opened, umask
 from colordaemon.media.demux import open_film
 from colordaemon.media.inventory import Inventory, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
@@ -172,7 +172,7 @@ def plan(
     Raises MediaError, TargetExists, GuideChanged, OSError.
     """
     with opened(source) as file:
-        guide = guide_for(source, config, named=named)
+        guide = guide_for(file, config, named=named)
         try:
             return _plan(file, config, guide, force)
         except AlreadyColor as reason:
@@ -203,7 +203,7 @@ def convert(
     Interrupted on request.
     """
     with opened(source) as file, umask(PRIVATE) as folder_umask, errors_by_name():
-        guide = guide_for(source, config, named=named)
+        guide = guide_for(file, config, named=named)
         prepared = prepare(file, config, guide=guide, force=force)
         target = target_for(file, prepared.suffix, config.output, made)
         with umask(folder_umask):  # for folders; files are private until they are finished
@@ -223,11 +223,14 @@ def convert(
 
 
 def guide_for(
-    source: Path, config: Config, *, top: Path | None = None, named: Sequence[Sidecar] = ()
+    file: OpenedSource, config: Config, *, top: Path | None = None, named: Sequence[Sidecar] = ()
 ) -> Guide:
     """The pictures that guide the colors of a file, as they are now; see `find_guide`."""
-    configured = first_fitting(source, config.references, None)
-    return find_guide(source, top=top, configured=configured, named=named)
+    configured = first_fitting(file, config.references, None)
+    candidates = first_fitting(file, config.candidates, None)
+    if candidates is not None and not config.photo.candidates and is_photo(file):
+        candidates = None
+    return find_guide(file, top=top, configured=configured, candidates=candidates, named=named)
 
 
 def _refuse_our_own(source: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from colordaemon.config import Config
 from colordaemon.convert.convert import convert, plan
 from colordaemon.convert.models import Models
-from colordaemon.convert.routing import check_references
+from colordaemon.convert.routing import check_guides
 from colordaemon.errors import (
     AlreadyColor,
     ColordaemonError,
@@ -54,7 +54,7 @@ def color_files(
     """
     made: dict[Path, Path] = {}
     models = Models(config)
-    check_references(config)
+    check_guides(config)
 
     def color_one(source: Path) -> None:
         model = models.model_for(source)
@@ -87,7 +87,7 @@ def plan_files(
 
     Raises ConfigError.
     """
-    check_references(config)
+    check_guides(config)
 
     def plan_one(source: Path) -> None:
         planned = plan(source, config, named=named, force=force)

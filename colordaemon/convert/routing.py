@@ -16,7 +16,7 @@ from colordaemon.errors import ConfigError
 
 # Sections that may differ from file to file, and from inbox to inbox; the others are the same for
 # the whole daemon.
-_OF_FILES = ("model", "models", "references", "film", "photo", "output")
+_OF_FILES = ("model", "models", "references", "candidates", "film", "photo", "output")
 _OF_INBOXES = (*_OF_FILES, "watch")
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class Routing:
             path = Path(os.path.realpath(entry.inbox))
             self._inboxes.append(_Inbox(path, entry.priority, base, of_files))
         for each in self.configs:
-            check_references(each)
+            check_guides(each)
 
     @property
     def configs(self) -> list[Config]:
@@ -90,12 +90,15 @@ def first_fitting(source: PurePath, choices: Mapping[str, T], otherwise: T) -> T
     return next((own for pattern, own in choices.items() if fits(source, pattern)), otherwise)
 
 
-def check_references(config: Config) -> None:
-    """Raises ConfigError at once if a picture or folder that `references` names is missing, not
-    hours later when the first file for it arrives."""
+def check_guides(config: Config) -> None:
+    """Raises ConfigError at once if a picture or folder that `references` or `candidates` names is
+    missing, not hours later when the first file for it arrives."""
     for pattern, path in config.references.items():
         if not path.exists():
             raise ConfigError(f"references: {pattern}: no picture or folder {path}")
+    for pattern, path in config.candidates.items():
+        if not path.is_dir():
+            raise ConfigError(f"candidates: {pattern}: no folder {path}")
 
 
 def fits(source: PurePath, pattern: str) -> bool:

@@ -65,16 +65,20 @@ def find_guide(
     *,
     top: Path | None = None,
     configured: Path | None = None,
+    candidates: Path | None = None,
     named: Sequence[Sidecar] = (),
 ) -> Guide:
     """The guide of a file, as its pictures are now.
 
-    top, configured: see `find_sidecars`. named: pictures from the command line, which take the
-    place of all others of their role. Raises MediaError for a picture that cannot be opened or
-    whose time is none, GuideChanged if one is removed meanwhile, and OSError.
+    top, configured: see `find_sidecars`. candidates: a folder from the settings. named: pictures
+    from the command line, which take the place of all others of their role. Raises MediaError for
+    a picture that cannot be opened or whose time is none, GuideChanged if one is removed meanwhile,
+    and OSError.
     """
     roles = {each.role for each in named}
     found = find_sidecars(source, top=top, configured=configured)
+    if candidates is not None:
+        found += pictures_in(candidates, None, "candidate")
     used = (*named, *(each for each in found if each.role not in roles))
     guide = Guide(tuple(map(_picture, used)))
     frames: dict[float | None, Path] = {}
@@ -123,9 +127,9 @@ def pictures_at(path: Path) -> list[Sidecar]:
     )
 
 
-def pictures_in(folder: Path, top: Path | None) -> list[Sidecar]:
-    """The references in a folder, without those in folders inside it. Raises MediaError for one
-    with too many, and OSError."""
+def pictures_in(folder: Path, top: Path | None, role: Role = "reference") -> list[Sidecar]:
+    """The pictures in a folder, without those in folders inside it. Raises MediaError for one with
+    too many, and OSError."""
     with _listing(folder, top) as entries:
         names = sorted(
             entry.name
@@ -136,7 +140,8 @@ def pictures_in(folder: Path, top: Path | None) -> list[Sidecar]:
         )
     if len(names) > MOST_PICTURES:
         raise MediaError(f"{folder}: found {len(names)} pictures, expected {MOST_PICTURES} at most")
-    return [Sidecar(folder / name, "reference", range_in(name), top) for name in names]
+    times = range_in if role == "reference" else lambda name: None
+    return [Sidecar(folder / name, role, times(name), top) for name in names]
 
 
 def named_picture(text: str, role: Role) -> Sidecar:

@@ -209,7 +209,7 @@ class Worker:
         self, order: Order, source: OpenedSource, context: _OrderContext, stack: ExitStack
     ) -> Finished:
         config = self._routing.config_for(order.source)
-        guide = guide_for(order.source, config, top=order.inbox)
+        guide = guide_for(source, config, top=order.inbox)
         prepared = prepare(source, config, guide=guide)
         name = fitting_name(source.stem, prepared.suffix, config.output.name)
         check_length(order.source, order.folder / name, order.folder / order.tag)
