@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photos import HEIGHT, WIDTH, ramp, save
 
 from colordaemon.errors import ConfigError, GuideChanged, MediaError
 from colordaemon.guide.guide import Guide, GuidePicture
@@ -20,7 +21,6 @@ from colordaemon.sidecar_names import (
     sidecar_folder,
     time_text,
 )
-from tests.photos import HEIGHT, WIDTH, ramp, save
 
 SUNSET = np.array([[[90, 120, 210]], [[210, 120, 60]]])
 

@@ -19,7 +19,7 @@ from colordaemon.inbox.folders import Folders
 from colordaemon.inbox.safe_open import Obstructed
 from colordaemon.inbox.scan import rank_of
 from colordaemon.inbox.stability import signature_of
-from colordaemon.service.job import Found, Job, Partial, State
+from colordaemon.service.job import Found, Job, Partial, Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import (
     Failed,
@@ -227,6 +227,14 @@ def test_an_idle_worker_may_be_silent(stage: Stage) -> None:
     stage.turn()
     stage.turn(seconds=10_000)
     assert not stage.puppet.dead
+
+
+def test_a_file_whose_guide_has_changed_begins_anew_and_uncounted(stage: Stage) -> None:
+    order = stage.begin("film.mp4")
+    stage.turn(Failed(order.job, Fault.GUIDE, "film.hints.png: was changed since work began"))
+    job = stage.job(order.job)
+    assert (job.code, job.attempts, job.announce) == (Reason.GUIDE, 1, False)
+    assert job.state is State.RUNNING and stage.names_ordered() == ["film.mp4"] * 2
 
 
 @pytest.mark.logs_errors
