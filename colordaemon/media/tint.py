@@ -40,10 +40,15 @@ _RIM_SHARE = 0.08
 _KNOTS = 32
 
 
-def existing_color(luma: NDArray[np.generic], chroma: NDArray[np.generic]) -> ExistingColor:
+def existing_color(
+    luma: NDArray[np.generic],
+    chroma: NDArray[np.generic],
+    foreign_codes: float = _FOREIGN_CODES,
+) -> ExistingColor:
     """Judge a thumbnail of up to about 256 px.
 
     luma: (h, w) in 8-bit codes. chroma: (2, h, w), Cb and Cr in 8-bit codes around 0.
+    foreign_codes: how far off the curve chroma has to be for real color.
     """
     height, width = luma.shape
     rim_y, rim_x = int(height * _RIM_SHARE), int(width * _RIM_SHARE)
@@ -53,7 +58,7 @@ def existing_color(luma: NDArray[np.generic], chroma: NDArray[np.generic]) -> Ex
     planes = [_blur(plane[inner].astype(np.float32), 0.8) for plane in chroma]
     curves = _fit(tone, planes)
     foreign = np.hypot(*map(_off_curve, planes, curves))
-    if np.mean(foreign > _FOREIGN_CODES) > _FOREIGN_SHARE:
+    if np.mean(foreign > foreign_codes) > _FOREIGN_SHARE:
         return ExistingColor.COLOR
     tinted = np.sqrt(np.mean([curve * curve for curve in curves]) * 2) > _TINT_CODES
     return ExistingColor.TINT if tinted else ExistingColor.NONE
