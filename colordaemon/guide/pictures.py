@@ -31,7 +31,7 @@ Codes = NDArray[np.uint8]
 _OPAQUE = 128  # alpha from which on a pixel counts
 _OFF_ASPECT = 0.01
 _THUMBNAIL_SIDE = 256
-# Less than the 6 codes by which sources are judged, since a reference was chosen by somebody: of 600
+# Less than the 6 codes by which sources are judged, since somebody has chosen a reference: of 600
 # color photos 2.0 % are refused (5.0 % with 6), of 600 in sepia with noise, as JPEG of quality 60,
 # 0.3 % pass, and none in gray.
 _FOREIGN_CODES = 4.0
