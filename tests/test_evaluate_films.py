@@ -27,17 +27,21 @@ from colordaemon.evaluation.command import evaluate_films
 from colordaemon.evaluation.film_strip import EvenSample, Strip, paint
 from colordaemon.evaluation.films import (
     COLUMNS,
+    GUIDED,
+    MODES,
     ColorFrame,
     FilmTable,
     color_frames,
     evaluate_film,
     open_clip,
     show_films,
-    true_lab,
+    true_rgb,
 )
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.probe import probe_film
 from colordaemon.media.side_data import Orientation
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.model import ColorNet
 
 COUNTERCLOCKWISE = Orientation((0, -65536, 0, 65536, 0, 0, 0, 64 << 16, 1 << 30))
 # Any colors will do that are not too near to gray or to the limits of sRGB.
@@ -116,8 +120,8 @@ def test_the_truth_turns_with_the_picture(tmp_path: Path) -> None:
     with FilmReader(info) as reader:
         frame = next(iter(reader))
         gray = np.full((32, 42), 0.5, np.float32)
-        lying = true_lab(frame, gray, info)
-        upright = true_lab(frame, np.rot90(gray), replace(info, orientation=COUNTERCLOCKWISE))
+        lying = true_rgb(frame, gray, info)
+        upright = true_rgb(frame, np.rot90(gray), replace(info, orientation=COUNTERCLOCKWISE))
     torch.testing.assert_close(upright, torch.rot90(lying, 1, (1, 2)), atol=1e-4, rtol=0)
 
 
@@ -188,6 +192,30 @@ def test_a_film_of_one_shot_has_no_score_after_a_cut(tmp_path: Path) -> None:
         assert line[len(row.name) :].split()[5] == "–"
 
 
+@pytest.mark.parametrize(("reference", "given"), [("first", [0]), ("shot", [0, 4, 8])])
+def test_a_film_is_colored_with_references_beside_without(
+    tmp_path: Path, tiny_model: ColorNet, reference: str, given: list[int]
+) -> None:
+    path = color_film(tmp_path / "film.mp4", 9, shot_frames=4)
+    colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32, batch_size=3)
+    seen: list[tuple[ColorFrame, dict[str, np.ndarray]]] = []
+    table = table_of(
+        path, colorizer, reference=reference, on_frame=lambda *frame: seen.append(frame)
+    )
+    plain = table_of(path, colorizer)
+    rows = {row.name: row for row in table.rows}
+    assert [*rows] == ["left gray", *MODES, *GUIDED, "truth"]
+    assert [number for number, (frame, _) in enumerate(seen) if frame.given] == given
+    assert [*plain.rows[1:4]] != [*table.rows[1:4]]  # frames that are given do not count
+    # What it is like without references does not change by them.
+    assert [rows[name].warp_error for name in MODES] == [r.warp_error for r in plain.rows[1:4]]
+    # The miniature hardly tells places apart, so a frame is only a little like itself.
+    for number in given:
+        colors = seen[number][1]
+        truth, off, guided = (colors[name] for name in ("truth", "off", "guided, off"))
+        assert np.abs(guided - truth).mean() < np.abs(off - truth).mean()
+
+
 def test_a_stop_ends_a_screening_and_leaves_no_half_film(tmp_path: Path, model: Path) -> None:
     path, stop = color_film(tmp_path / "film.mp4"), Event()
     stop.set()
@@ -231,6 +259,15 @@ def test_a_strip_has_the_times_of_its_film_and_four_panels(tmp_path: Path) -> No
     assert sheet is not None and sheet.shape == (28 + 5 * round(320 * 32 / 42), 4 * 320, 3)
 
 
+def test_a_strip_shows_references_beside_automatic_colors(tmp_path: Path, model: Path) -> None:
+    path = color_film(tmp_path / "film.mp4", 3)
+    evaluate_films([path], settings(model), reference="first", output=tmp_path / "out")
+    picture = decode(tmp_path / "out" / "film.strip.mp4")[0].to_ndarray(format="rgb24")
+    gray, motion, guided, truth = np.split(picture.astype(int), 4, axis=1)
+    assert np.ptp(gray, axis=2).mean() < 4
+    assert np.abs(guided - truth).mean() < np.abs(motion - truth).mean()
+
+
 @pytest.mark.parametrize("count", [1, 7, 8, 16, 17, 100, 1000])
 def test_a_sample_of_unknown_many_is_spread_evenly(count: int) -> None:
     sample = EvenSample(8)
@@ -261,7 +298,8 @@ def test_the_command_prints_a_table_and_leaves_json_strip_and_sheet(
         "scores.json", "one.strip.mp4", "one.png", "[2].strip.mp4", "[2].png"
     }  # fmt: skip
     written = json.loads((out / "scores.json").read_text())
-    assert (written["model"], written["seconds"]) == (str(model), 0.4)
+    said = written["model"], written["seconds"], written["reference"]
+    assert said == (str(model), 0.4, None)
     first = written["clips"][0]
     assert (first["clip"], first["frames"], len(first["cuts"])) == (str(clips[0]), 10, 2)
     assert first["rows"][1]["name"] == "off" and first["rows"][1]["after_cut"] > 0
@@ -272,7 +310,9 @@ def test_the_command_prints_a_table_and_leaves_json_strip_and_sheet(
     assert set(written["versions"]) == {"colordaemon", "python", "torch"}
 
 
-@pytest.mark.parametrize("case", ["missing", "gray", "text", "mixed", "subset", "seconds"])
+@pytest.mark.parametrize(
+    "case", ["missing", "gray", "text", "mixed", "subset", "seconds", "reference"]
+)
 def test_errors_are_one_line_and_have_the_codes_of_the_other_commands(
     tmp_path: Path, case: str
 ) -> None:
@@ -285,6 +325,7 @@ def test_errors_are_one_line_and_have_the_codes_of_the_other_commands(
         "mixed": ((Path(), "x"), 2, "expected one folder of pictures"),
         "subset": ((film, "--subset", "face"), 2, "--subset does not go with films"),
         "seconds": ((tmp_path, "--seconds", 1), 2, "--seconds does not go with pictures"),
+        "reference": ((tmp_path, "--reference", "shot"), 2, "--reference does not go with pict"),
     }[case]
     result = run("evaluate", *arguments, "--device", "cpu")
     assert result.returncode == code, result.stderr

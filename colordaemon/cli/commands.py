@@ -253,6 +253,12 @@ def evaluate(
         float | None,
         typer.Option(min=0.001, metavar="N", help="Use this many seconds of each film."),
     ] = None,
+    reference: Annotated[
+        Literal["first", "shot"] | None,
+        typer.Option(
+            help="Color films also with a reference: the first frame, or that of each shot."
+        ),
+    ] = None,
     quality: Annotated[
         Literal["draft", "standard", "best"] | None,
         typer.Option(help="How much of the picture the network sees."),
@@ -280,7 +286,8 @@ def evaluate(
         "--source": source or None,
         "--held-out": held_out or None,
     }
-    _refuse({"--seconds": seconds} if not films else for_pictures, "films" if films else "pictures")
+    for_films = {"--seconds": seconds, "--reference": reference}
+    _refuse(for_pictures if films else for_films, "films" if films else "pictures")
     with exit_codes(), stop_on_signals() as stop:
         settings = override(
             load(config),
@@ -299,6 +306,7 @@ def evaluate(
                 paths,
                 settings.model,
                 seconds=seconds,
+                reference=reference,
                 damaged_percent=settings.film.damaged_percent,
                 json_file=json,
                 output=output,

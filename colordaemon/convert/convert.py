@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from colordaemon.config import Config, PhotoSettings
 from colordaemon.convert.models import Model
@@ -27,7 +28,11 @@ from colordaemon.media.photo_file import picture_name
 from colordaemon.media.stills import READ
 from colordaemon.media.tags import is_result
 from colordaemon.memory import limit_bytes
+from colordaemon.network.colorizer import Colorizer
 from colordaemon.work_context import WorkContext
+
+if TYPE_CHECKING:
+    from colordaemon.convert.photo_guide import PhotoPainter
 
 _LONGEST_STEM = 60  # letters of the source's name in the name of the work folder
 
@@ -53,7 +58,7 @@ class Colored:
 
 @dataclass(frozen=True)
 class PreparedPhoto:
-    """A photo that is ready to be colored. suffix: of the result."""
+    """A photo that is ready to be colored. suffix: of the result. guide: of its colors."""
 
     source: Path
     settings: PhotoSettings
@@ -67,24 +72,34 @@ class PreparedPhoto:
         return plan_photo(self.source, self.settings, force=self.force)
 
     def run(self, partial: Path, model: Model, context: WorkContext, work: Path | None) -> Colored:
-        """Color it into `partial`. Raises MediaError, AlreadyColor, OSError."""
+        """Color it into `partial`. Raises MediaError, AlreadyColor, GuideChanged, OSError."""
+        painter = self._painter(model)
         report = color_photo(
             self.source,
             partial,
-            lambda gray: model.load().predict_ab(gray),
+            painter.predict_ab if painter else lambda gray: model.load().predict_ab(gray),
             self.settings,
             force=self.force,
             maker=model.maker(),
             heartbeat=context.heartbeat,
         )
         pages = f", {report.pages} pages" if report.pages > 1 else ""
+        told = (painter.remark,) if painter and painter.remark else ()
         return Colored(
             f"{report.width}x{report.height}, {report.depth} bit{pages}",
-            report.warnings,
+            (*report.warnings, *told),
             report.inventory,
             report.is_whole,
             is_damaged=not report.is_whole,
         )
+
+    def _painter(self, model: Model) -> PhotoPainter | None:
+        """None where there is no guide: then the model is loaded when the first page needs it."""
+        if not self.guide:
+            return None
+        from colordaemon.convert.photo_guide import PhotoPainter  # only guides need any of it
+
+        return PhotoPainter(self.guide, self.source, _loaded(model, self.guide))
 
 
 @dataclass(frozen=True)
@@ -105,11 +120,11 @@ class PreparedFilm:
         """Color it into `partial`.
 
         work: a folder for finished segments, kept after an interruption; None: they are lost.
-        Raises MediaError, OSError, NoRoom, and Interrupted on request.
+        Raises MediaError, GuideChanged, OSError, NoRoom, and Interrupted on request.
         """
         info = self.job.source
         _check_space(info.path, partial.parent, work)
-        colorizer = model.load()
+        colorizer = _loaded(model, self.job.guide)
         context.begin(info.path, info.duration_seconds or info.container_seconds)
         try:
             report = color_film(
@@ -143,6 +158,10 @@ def prepare(
     MediaError, AlreadyColor, OSError.
     """
     if is_photo(source):
+        if guide:
+            from colordaemon.convert.photo_guide import check_guide  # only guides need any of it
+
+            check_guide(guide, source)
         suffix = output_suffix(source, config.photo)
         return PreparedPhoto(source, config.photo, force, suffix, guide)
     if name := picture_name(source):  # FFmpeg may open it as a film of one frame
@@ -150,7 +169,8 @@ def prepare(
     if not force:
         _refuse_our_own(source)
     memory_bytes = limit_bytes(config.jobs.memory_mib)
-    return PreparedFilm(plan_film(source, config.film, force=force, memory_bytes=memory_bytes))
+    job = plan_film(source, config.film, guide=guide, force=force, memory_bytes=memory_bytes)
+    return PreparedFilm(job)
 
 
 @dataclass(frozen=True)
@@ -238,6 +258,18 @@ def _refuse_our_own(source: Path) -> None:
     with open_film(source) as container:
         if is_result(container, source):
             raise AlreadyColor(f"{source}: is a result of colordaemon; expected a source")
+
+
+def _loaded(model: Model, guide: Guide) -> Colorizer:
+    """The model at work. Raises MediaError if there is a guide that it cannot use."""
+    colorizer = model.load()
+    if guide and not colorizer.compares:
+        raise MediaError(
+            f"{guide.pictures[0].path}: found {model.settings.file or 'the built-in model'}, which"
+            " has no axes to compare pictures along, expected a model of a later training;"
+            " `colordaemon train DIR --fit-axes MODEL` adds them to its file"
+        )
+    return colorizer
 
 
 def _check_space(source: Path, folder: Path, work: Path | None) -> None:

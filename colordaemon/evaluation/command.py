@@ -12,8 +12,8 @@ from threading import Event
 from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError
 from colordaemon.evaluation.film_scores import mean_rows
-from colordaemon.evaluation.film_strip import Strip
-from colordaemon.evaluation.films import FilmTable, evaluate_film, open_clip
+from colordaemon.evaluation.film_strip import GUIDED_PANELS, PANELS, Strip
+from colordaemon.evaluation.films import FilmTable, ReferenceFrames, evaluate_film, open_clip
 from colordaemon.evaluation.pictures import Evaluation, choose_pictures, evaluate_pictures
 from colordaemon.evaluation.sheets import draw_contact_sheet
 from colordaemon.evaluation.tables import save_json, write_json
@@ -107,6 +107,7 @@ def evaluate_films(
     settings: ModelSettings,
     *,
     seconds: float | None = None,
+    reference: ReferenceFrames | None = None,
     damaged_percent: float = 2.0,
     json_file: Path | None = None,
     output: Path | None = None,
@@ -114,7 +115,8 @@ def evaluate_films(
 ) -> list[FilmTable]:
     """Evaluate the model of `settings` with every smoothing mode on films in color.
 
-    seconds: how much of each film. json_file: gets every number. output: a folder that gets, for
+    seconds: how much of each film. reference: frames that are given in color; every film is then
+    colored with them and without. json_file: gets every number. output: a folder that gets, for
     each film, another with the ways side by side, and a contact sheet. Every film is looked at
     before the first is colored. Raises ConfigError, DataError, MediaError, ModelError and
     Interrupted.
@@ -127,7 +129,7 @@ def evaluate_films(
     colorizer = open_model(settings.file, settings)
     log.info("%d films, %s", len(infos), colorizer)
     tables = [
-        _evaluate(info, colorizer, seconds, damaged_percent, output, stop or Event())
+        _evaluate(info, colorizer, seconds, reference, damaged_percent, output, stop or Event())
         for info in infos
     ]
     if json_file:
@@ -136,6 +138,7 @@ def evaluate_films(
             "device": str(colorizer),
             "quality": settings.quality,
             "seconds": seconds,
+            "reference": reference,
             "clips": [asdict(table) for table in tables],
             "mean": [asdict(row) for row in mean_rows([table.rows for table in tables])],
         }
@@ -147,16 +150,19 @@ def _evaluate(
     info: FilmInfo,
     colorizer: Colorizer,
     seconds: float | None,
+    reference: ReferenceFrames | None,
     damaged_percent: float,
     output: Path | None,
     stop: Event,
 ) -> FilmTable:
     with ExitStack() as files:
-        strip = files.enter_context(Strip(output, info)) if output else None
+        panels = GUIDED_PANELS if reference else PANELS
+        strip = files.enter_context(Strip(output, info, panels)) if output else None
         return evaluate_film(
             info,
             colorizer,
             seconds=seconds,
+            reference=reference,
             damaged_percent=damaged_percent,
             on_frame=strip.add if strip else lambda frame, colors: None,
             stop=stop,

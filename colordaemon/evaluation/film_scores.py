@@ -164,12 +164,14 @@ def _relative_entropy(shares: np.ndarray, of: np.ndarray) -> np.ndarray:
 class Scene:
     """What a frame is compared with: its true Lab (3, h, w), and the way to the frame before it.
 
-    passage: None where the frame begins a shot. cut: whether it does.
+    passage: None where the frame begins a shot. cut: whether it does. given: it is a reference of
+    itself, so its error is that of no frame.
     """
 
     lab: Tensor
     passage: Passage | None
     cut: bool
+    given: bool = False
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,8 @@ class FilmRowSum:
     def _judge_color(self, ab: Tensor, scene: Scene) -> None:
         lab = torch.cat((scene.lab[:1], ab))
         difference = float(delta_e_2000(lab, scene.lab).mean())
-        self.delta_e.add(difference)
+        if not scene.given:
+            self.delta_e.add(difference)
         if self._since_cut is not None and self._since_cut < AFTER_CUT:
             self.after_cut.add(difference)
             self._since_cut += 1

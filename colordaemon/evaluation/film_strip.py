@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,7 @@ from colordaemon.media.decode import MATRIX_709
 from colordaemon.media.probe import FilmInfo
 
 PANELS = (GRAY, "off", "motion", TRUTH)
+GUIDED_PANELS = (GRAY, "motion", "guided, motion", TRUTH)
 LINES = 8  # frames on a contact sheet
 CELL = 320  # pixels, the width of a panel there
 _HEADING = 28
@@ -31,13 +33,13 @@ _RANGE_LIMITED = 1  # FFmpeg's number
 
 
 class Strip:
-    """Draws gray | off | motion | truth of every frame into STEM.strip.mp4, of some into STEM.png.
+    """Draws `panels` side by side of every frame into STEM.strip.mp4, of some into STEM.png.
 
     The film has the source's own times, and its name only once it is whole.
     """
 
-    def __init__(self, folder: Path, info: FilmInfo) -> None:
-        self._info = info
+    def __init__(self, folder: Path, info: FilmInfo, panels: Sequence[str] = PANELS) -> None:
+        self._info, self._panels = info, panels
         self.film = folder / f"{info.path.stem}.strip.mp4"
         self.sheet = folder / f"{info.path.stem}.png"
         self._partial = self.film.with_name(f".{self.film.name}.partial")
@@ -63,12 +65,12 @@ class Strip:
                 self._container.close()
             if kind is None:
                 self._partial.replace(self.film)
-                write_png(self.sheet, _sheet(self._kept.chosen()))
+                write_png(self.sheet, _sheet(self._panels, self._kept.chosen()))
         finally:
             self._partial.unlink(missing_ok=True)
 
     def add(self, frame: ColorFrame, colors: Colors) -> None:
-        panels = [paint(frame.gray, colors[name]) for name in PANELS]
+        panels = [paint(frame.gray, colors[name]) for name in self._panels]
         picture = VideoFrame.from_ndarray(np.hstack(panels), "rgb24")
         picture = self._reformatter.reformat(
             picture, format="yuv420p", dst_colorspace=MATRIX_709, dst_color_range=_RANGE_LIMITED
@@ -127,10 +129,10 @@ def paint(gray: np.ndarray, ab: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _sheet(lines: list[Line]) -> np.ndarray:
+def _sheet(names: Sequence[str], lines: list[Line]) -> np.ndarray:
     """A line for each frame under a heading, (h, w, 3) uint8 sRGB."""
-    heading = np.full((_HEADING, len(PANELS) * CELL, 3), _WHITE, np.uint8)
-    for number, name in enumerate(PANELS):
+    heading = np.full((_HEADING, len(names) * CELL, 3), _WHITE, np.uint8)
+    for number, name in enumerate(names):
         write_text(heading, name, number * CELL + 5, 19)
     drawn = [heading]
     for seconds, panels in lines:

@@ -16,11 +16,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 from pathlib import Path
 from threading import Event
-from typing import get_args
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -43,11 +43,15 @@ from colordaemon.media.pixels import layout_of, plane_array
 from colordaemon.media.probe import FilmInfo, probe_film
 from colordaemon.media.tint import ExistingColor
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.match import make_reference
+from colordaemon.network.painter import Painter
 from colordaemon.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
 MODES: tuple[Smoothing, ...] = get_args(Smoothing)
+GUIDED: tuple[str, ...] = tuple(f"guided, {mode}" for mode in MODES)
+ReferenceFrames = Literal["first", "shot"]  # the film's first, or that of each shot
 COLUMNS: tuple[tuple[str, Callable[[FilmRow], str]], ...] = (
     ("warp\nab", lambda row: or_dash(row.warp_error, ".2f")),
     ("CDC\n/1000", lambda row: or_dash(_times(row.cdc, 1000), ".2f")),
@@ -63,7 +67,8 @@ COLUMNS: tuple[tuple[str, Callable[[FilmRow], str]], ...] = (
 @dataclass(frozen=True)
 class ColorFrame:
     """A frame, upright. gray: (2h, 2w) float32 0..1. luma: (h, w) uint8. lab: (3, h, w) float32,
-    the truth. cut: it begins a shot, in the eyes of the detector that production uses.
+    the truth. cut: it begins a shot, in the eyes of the detector that production uses. rgb: the
+    truth of such a frame, (2h, 2w, 3) uint8 sRGB. given: it is a reference in this evaluation.
     """
 
     pts: int
@@ -71,6 +76,8 @@ class ColorFrame:
     luma: np.ndarray
     lab: Tensor
     cut: bool
+    rgb: np.ndarray | None = None
+    given: bool = False
 
 
 def open_clip(path: Path) -> FilmInfo:
@@ -101,12 +108,14 @@ def color_frames(
         if seconds is not None and float((seen.pts - start) * info.time_base) >= seconds:
             return
         assert seen.full is not None and seen.gray is not None  # held, and with a stride of one
-        lab = true_lab(seen.full, seen.gray, info)
-        yield ColorFrame(seen.pts, seen.gray, seen.luma, lab, seen.cut)
+        rgb = true_rgb(seen.full, seen.gray, info)
+        lab = functional.avg_pool2d(rgb_to_lab(rgb, info.code.matrix), 2)
+        pixels = (rgb * 255).round().byte().permute(1, 2, 0).numpy() if seen.cut else None
+        yield ColorFrame(seen.pts, seen.gray, seen.luma, lab, seen.cut, pixels)
 
 
-def true_lab(frame: Frame, gray: np.ndarray, info: FilmInfo) -> Tensor:
-    """Lab (3, h, w) of a frame whose luma, as the network sees it, is `gray` (2h, 2w)."""
+def true_rgb(frame: Frame, gray: np.ndarray, info: FilmInfo) -> Tensor:
+    """sRGB (3, 2h, 2w) 0..1 of a frame whose luma, as the network sees it, is `gray` (2h, 2w)."""
     size = info.orientation.as_stored(gray).shape[::-1]  # width, height as it lies
     code = info.code
     planes = [gray]
@@ -116,9 +125,7 @@ def true_lab(frame: Frame, gray: np.ndarray, info: FilmInfo) -> Tensor:
         way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         small = cv2.resize(plane.astype(np.float32), size, interpolation=way)
         planes.append(info.orientation.upright((small - code.neutral) / code.chroma_span))
-    rgb = ycbcr_to_rgb(torch.from_numpy(np.stack(planes)), code.matrix).clamp(0, 1)
-    lab: Tensor = functional.avg_pool2d(rgb_to_lab(rgb, code.matrix), 2)
-    return lab
+    return ycbcr_to_rgb(torch.from_numpy(np.stack(planes)), code.matrix).clamp(0, 1)
 
 
 def _chroma(frame: Frame) -> list[np.ndarray]:
@@ -169,21 +176,30 @@ class _Way:
 class FilmEvaluation:
     """Fed a film's frames with the network's guesses; scores each as soon as it can."""
 
-    def __init__(self, on_frame: OnFrame = lambda frame, colors: None) -> None:
+    def __init__(
+        self, on_frame: OnFrame = lambda frame, colors: None, guided: bool = False
+    ) -> None:
+        """guided: every frame comes with a second guess, one with references."""
         self.on_frame = on_frame
         self.frames = 0
         self.cuts: list[int] = []
-        self._ways: dict[str, _Way] = {mode: _Way(mode) for mode in MODES}
-        self._rows = {name: FilmRowSum(name) for name in (GRAY, *MODES, TRUTH)}
+        self._guesses = [
+            dict(zip(names, map(_Way, MODES), strict=True)) for names in (MODES, GUIDED)
+        ]
+        del self._guesses[1 + guided :]
+        self._ways = {name: way for ways in self._guesses for name, way in ways.items()}
+        self._rows = {name: FilmRowSum(name) for name in (GRAY, *self._ways, TRUTH)}
         self._waiting: deque[tuple[ColorFrame, Scene]] = deque()
         self._finder = PassageFinder()
         self._size = 0, 0
 
-    def feed(self, frame: ColorFrame, sample: Sample) -> None:
-        scene = Scene(frame.lab, self._finder.next(frame.gray, frame.cut), frame.cut)
-        self._waiting.append((frame, scene))
-        for way in self._ways.values():
-            way.feed(sample, frame.cut)
+    def feed(self, frame: ColorFrame, *samples: Sample) -> None:
+        """samples: the guesses for it."""
+        passage = self._finder.next(frame.gray, frame.cut)
+        self._waiting.append((frame, Scene(frame.lab, passage, frame.cut, frame.given)))
+        for ways, sample in zip(self._guesses, samples, strict=True):
+            for way in ways.values():
+                way.feed(sample, frame.cut)
         self._score()
 
     def finish(self, clip: str) -> FilmTable:
@@ -204,7 +220,7 @@ class FilmEvaluation:
             frame, scene = self._waiting.popleft()
             truth = scene.lab[1:].numpy()
             colors: Colors = {GRAY: np.zeros_like(truth)}
-            colors |= {mode: way.finished.popleft() for mode, way in self._ways.items()}
+            colors |= {name: way.finished.popleft() for name, way in self._ways.items()}
             colors[TRUTH] = truth
             for name, row in self._rows.items():
                 row.add(colors[name], scene)
@@ -219,25 +235,32 @@ def evaluate_film(
     colorizer: Colorizer,
     *,
     seconds: float | None = None,
+    reference: ReferenceFrames | None = None,
     damaged_percent: float = 2.0,
     on_frame: OnFrame = lambda frame, colors: None,
     stop: Event | None = None,
 ) -> FilmTable:
     """Color a film without its color in every way and compare.
 
-    seconds: how much of it, None for all. on_frame: given every frame, in order, with what became
-    of it. Raises MediaError, and Interrupted once `stop` is set.
+    seconds: how much of it, None for all. reference: color it in every way once more, with the
+    truth of such frames as references; ΔE is that of all others. on_frame: given every frame, in
+    order, with what became of it. Raises MediaError, and Interrupted once `stop` is set.
     """
-    screening, said, colored = FilmEvaluation(on_frame), time.monotonic(), 0
+    screening = FilmEvaluation(on_frame, guided=reference is not None)
+    guided = _Guided(colorizer, reference) if reference else None
+    said, colored = time.monotonic(), 0
     with FilmReader(info, damaged_percent=damaged_percent) as reader:
         for batch in _batches(color_frames(reader, colorizer, seconds), colorizer.batch_size):
             if stop is not None and stop.is_set():
                 raise Interrupted(f"{info.path}: stopped after {colored} frames")
-            samples = _guess(batch, colorizer)
+            samples = [_guess(batch, colorizer)]
+            if guided:
+                batch = guided.marked(batch)
+                samples.append(guided.guess(batch))
             colored += len(batch)
             with one_thread():
-                for frame, sample in zip(batch, samples, strict=True):
-                    screening.feed(frame, sample)
+                for frame, *said_of_it in zip(batch, *samples, strict=True):
+                    screening.feed(frame, *said_of_it)
             if time.monotonic() - said > REPORT_SECONDS:
                 said = time.monotonic()
                 log.info("%s: %d frames colored", info.path, colored)
@@ -254,7 +277,39 @@ def _batches(frames: Iterator[ColorFrame], size: int) -> Iterator[list[ColorFram
         yield batch
 
 
-def _guess(batch: list[ColorFrame], colorizer: Colorizer) -> list[Sample]:
+class _Guided:
+    """Guesses frames, which come in order, with the last frame that is a reference."""
+
+    def __init__(self, colorizer: Colorizer, reference: ReferenceFrames) -> None:
+        self._colorizer, self._each_shot = colorizer, reference == "shot"
+        self._painter: Painter | None = None
+        self._has_begun = False
+
+    def marked(self, batch: list[ColorFrame]) -> list[ColorFrame]:
+        """The same frames, those that are references marked as given."""
+        first = not self._has_begun
+        self._has_begun = True
+        return [
+            replace(frame, given=frame.cut and (self._each_shot or (first and number == 0)))
+            for number, frame in enumerate(batch)
+        ]
+
+    def guess(self, batch: list[ColorFrame]) -> list[Sample]:
+        """batch: as `marked` returns it."""
+        starts = [number for number, frame in enumerate(batch) if frame.given]
+        samples: list[Sample] = []
+        for start, end in pairwise(sorted({0, *starts, len(batch)})):
+            part = batch[start:end]
+            if part[0].given:
+                assert part[0].rgb is not None  # it begins a shot
+                reference = make_reference(self._colorizer, part[0].rgb)
+                self._painter = Painter(self._colorizer, [reference])
+            assert self._painter is not None  # the film's first frame is a reference
+            samples += _guess(part, self._painter)
+        return samples
+
+
+def _guess(batch: list[ColorFrame], colorizer: Colorizer | Painter) -> list[Sample]:
     gray = torch.from_numpy(np.stack([frame.gray for frame in batch])).unsqueeze(1)
     ab, sure = (part.cpu().numpy() for part in colorizer.guess(gray))  # waits for the GPU
     return [Sample(frame.luma, ab[n], sure[n, 0]) for n, frame in enumerate(batch)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -11,7 +11,7 @@ import numpy as np
 from colordaemon.film.shots import CutDetector, Stride
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.demux import Damage
-from colordaemon.media.probe import frame_color
+from colordaemon.media.probe import FilmInfo, frame_color
 from colordaemon.media.tint import ExistingColor
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.transfer import Transfer, shown_gray
@@ -49,6 +49,30 @@ class AnalyzedFrame:
     before: tuple[int, int] | None = None
 
 
+class NetworkView:
+    """A film's frames at the size of the network."""
+
+    def __init__(self, info: FilmInfo, colorizer: Colorizer) -> None:
+        shape = (info.height, info.width * float(info.sample_aspect))
+        self._height, self._width = colorizer.network_size(*shape)
+        self._orientation, self._black = info.orientation, info.code.black
+        self._span, transfer = info.code.luma_span, info.code.transfer
+        self._shown: np.ndarray | None = None
+        if transfer is not Transfer.SDR:
+            self._shown = shown_gray(info.code.depth, self._black, self._span, transfer)
+
+    def of(self, frame: Frame) -> np.ndarray:
+        """Its gray, upright, (2h, 2w) float32 0..1, with all its grain; see `calmed`."""
+        size = self._width, self._height
+        small = cv2.resize(frame.luma, size, interpolation=cv2.INTER_AREA)
+        if self._shown is None:
+            gray = (small.astype(np.float32) - self._black) / self._span
+        else:
+            gray = self._shown[small]
+        upright: np.ndarray = self._orientation.upright(gray).clip(0.0, 1.0)
+        return upright
+
+
 def analyzed_frames(
     reader: FilmReader, colorizer: Colorizer, stride: Stride, holds: bool, judges: bool = False
 ) -> Iterator[AnalyzedFrame]:
@@ -56,19 +80,12 @@ def analyzed_frames(
 
     holds: keep the full frames. judges: check for real color.
     """
-    info, detector = reader.info, CutDetector()
-    shape = (info.height, info.width * float(info.sample_aspect))
-    height, width = colorizer.network_size(*shape)
-    black, span, transfer = info.code.black, info.code.luma_span, info.code.transfer
-    shown = None
-    if transfer is not Transfer.SDR:
-        shown = shown_gray(info.code.depth, black, span, transfer)
+    detector, view = CutDetector(), NetworkView(reader.info, colorizer)
+    transfer = reader.info.code.transfer
     number = 0  # within its shot
     last: Frame | None = None
     for frame in reader:
-        small = cv2.resize(frame.luma, (width, height), interpolation=cv2.INTER_AREA)
-        gray = (small.astype(np.float32) - black) / span if shown is None else shown[small]
-        gray = info.orientation.upright(gray).clip(0.0, 1.0)
+        gray = view.of(frame)
         codes = gray * 255
         cut = detector.is_cut(codes)
         number = 0 if cut else number + 1
@@ -113,6 +130,11 @@ def _verdict(frames: list[AnalyzedFrame]) -> bool:
 
 def _told(frames: list[AnalyzedFrame], verdict: bool) -> Iterator[AnalyzedFrame]:
     return (replace(frame, in_color=verdict) for frame in frames)
+
+
+def gray_of(frames: Sequence[AnalyzedFrame]) -> np.ndarray:
+    """The gray (N, 1, 2h, 2w) of frames that have some."""
+    return np.stack([frame.gray for frame in frames if frame.gray is not None])[:, None]
 
 
 def grain_of(gray: np.ndarray) -> float:

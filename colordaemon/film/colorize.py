@@ -16,10 +16,11 @@ from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.film.join import join, verify
 from colordaemon.film.manifest import Manifest, identity_of, segment_name
-from colordaemon.film.pipeline import check_memory, reading_bytes
+from colordaemon.film.pipeline import check_memory, guide_bytes, reading_bytes
 from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.shots import StrideSetting
+from colordaemon.guide.guide import NO_GUIDE, Guide
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.colorspace import color_holdings
 from colordaemon.media.demux import open_film
@@ -41,7 +42,7 @@ class FilmJob:
 
     inventory: what the source holds, and what happens to it. remarks: other differences from the
     source or the settings, for people. keep_color: shots that have real color already are left
-    unchanged.
+    unchanged. guide: pictures that guide its colors.
     """
 
     source: FilmInfo
@@ -51,6 +52,7 @@ class FilmJob:
     inventory: Inventory
     remarks: tuple[str, ...]
     keep_color: bool = True
+    guide: Guide = NO_GUIDE
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class FilmReport:
     color. damaged: video packets that did not decode. retimed: frames whose time was missing or out
     of order. jumps: of the film's clock, after which all times were shifted. overdeclared: seconds
     in its header beyond its real end. left_out: packets of other streams, too damaged to be copied.
-    misshown: frames whose field order differs from what the result says.
+    misshown: frames whose field order differs from what the result says. unlike: says that
+    reference pictures have little in common with the film; empty if they have, or there are none.
     inventory: what the source holds, and what happened to it. Unlike that of the job it includes
     everything that came with frames, and marks as lost what is not found in the finished film.
     """
@@ -77,6 +80,7 @@ class FilmReport:
     left_out: int
     kept: int
     misshown: int
+    unlike: str
     inventory: Inventory
 
     def remarks(self) -> list[str]:
@@ -91,19 +95,26 @@ class FilmReport:
             Note(f"its header declares {self.overdeclared:.1f} s more than there are; nothing is"
                  " missing at its end"): round(self.overdeclared),
             f"{self.left_out} damaged packets of sound or subtitles are left out": self.left_out,
+            self.unlike: len(self.unlike),
         }  # fmt: skip
         return [words for words, count in told.items() if count]
 
 
 def plan_film(
-    path: Path, settings: FilmSettings, *, force: bool = False, memory_bytes: int | None = None
+    path: Path,
+    settings: FilmSettings,
+    *,
+    guide: Guide = NO_GUIDE,
+    force: bool = False,
+    memory_bytes: int | None = None,
 ) -> FilmJob:
     """Probe a film and choose encoder and container.
 
+    guide: pictures that guide its colors.
     memory_bytes: how much the film may use; None: the default of this machine.
     Raises MediaError for a file that is no film, would lose its sound or subtitles or needs too
-    much memory, AlreadyColor for one with real color unless `force`, ConfigError for encoder
-    options that do not exist.
+    much memory, and for pictures that cannot guide it, AlreadyColor for a film with real color
+    unless `force`, ConfigError for encoder options that do not exist.
     """
     if memory_bytes is None:
         memory_bytes = limit_bytes(None)
@@ -114,7 +125,7 @@ def plan_film(
             f"{path}: has real color already; `colordaemon once --force` replaces it"
         )
     encoder, remarks = choose_encoder(source, settings)
-    wanted = reading_bytes(source, settings.stride) + encoder.memory_bytes
+    wanted = reading_bytes(source, settings.stride) + encoder.memory_bytes + guide_bytes(guide)
     check_memory(source, wanted, memory_bytes)
     target = choose_target(source, encoder)
     release_free_heaps()  # both have opened encoders
@@ -128,7 +139,11 @@ def plan_film(
     if not settings.accept_loss and (lost := grave_losses(inventory)):
         reasons = "; ".join(map(str, lost))
         raise MediaError(f"{path}: {reasons}; --accept-loss colors it without")
-    return FilmJob(source, encoder, target, settings, inventory, told, keep_color=not force)
+    if guide:
+        from colordaemon.film.guide import check_guide  # only films with a guide need any of it
+
+        check_guide(guide, source)
+    return FilmJob(source, encoder, target, settings, inventory, told, not force, guide)
 
 
 def color_film(
@@ -147,17 +162,24 @@ def color_film(
     same job and folder goes on after the last of them, if it is made by the same model as well.
     None: a folder beside `partial`, which is removed.
     maker: who made the colors, for the metadata; None: the built-in model.
-    Raises MediaError, OSError, and Interrupted when a stop is asked for.
+    Raises MediaError, GuideChanged, OSError, and Interrupted when a stop is asked for.
     """
     context = context or WorkContext()
     worker = SegmentWorker(colorizer, context)
     stride = stride_for(job.settings, colorizer.device)
+    # The guide counts by what its pictures hold, wherever these lie.
+    identity = identity_of(
+        replace(job, guide=NO_GUIDE), job.guide.identity, stride, str(colorizer), made_by
+    )
     try:
+        # Whatever is wrong with a guide is said before anything is written.
+        worker.painter_for(job.source, job.guide, job.settings.damaged_percent)
         with _work_folder(work, partial) as folder:
-            manifest = Manifest(folder, identity_of(job, stride, str(colorizer), made_by))
+            manifest = Manifest(folder, identity)
             done = manifest.load(context.heartbeat)
 
             def keep(result: SegmentResult) -> None:
+                _check_unchanged(job.guide)
                 manifest.add(result)
                 context.segment_done(result.index + 1)
 
@@ -191,8 +213,17 @@ def color_film(
         left_out=others.damaged,
         kept=sum(segment.kept for segment in plan.segments),
         misshown=sum(segment.misshown for segment in plan.segments),
+        unlike=job.guide.remark(plan.likeness, "film"),
         inventory=inventory,
     )
+
+
+def _check_unchanged(guide: Guide) -> None:
+    """Raises GuideChanged if a picture is no longer what it was when work on the film began."""
+    if guide:
+        from colordaemon.guide.pictures import check_unchanged  # only guides need any of it
+
+        check_unchanged(guide)
 
 
 def _as_found(job: FilmJob, plan: FilmPlan, finished: Path) -> Inventory:
@@ -241,6 +272,7 @@ def run_segments(
         stride=stride,
         accept_loss=job.settings.accept_loss,
         keep_color=job.keep_color and not job.source.layout.is_gray,
+        guide=job.guide,
     )
     while (task := _following(first, plan)) is not None:
         plan.add(executor.submit(run_segment, task).result())

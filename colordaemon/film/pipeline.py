@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,10 +27,14 @@ from colordaemon.film.prefetch import prefetch
 from colordaemon.film.propagation import ColorPropagator
 from colordaemon.film.shots import LONGEST_STILL, Stride, StrideSetting
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
+from colordaemon.guide.guide import Guide
 from colordaemon.media.decode import REORDER_FRAMES, FilmReader, Frame, decoder_threads
 from colordaemon.media.demux import Damage
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
+
+if TYPE_CHECKING:
+    from colordaemon.film.guide import FilmPainter
 
 AHEAD_BYTES = 160 << 20  # full frames that may wait between two threads
 HELD_BYTES = 640 << 20  # full frames that may be kept until their color is known
@@ -44,17 +49,28 @@ _KEPT = 1.06  # gaps in the heap, for each byte of pictures (benchmarks/memory.p
 _PAINTING_BYTES = 80
 _DECODED = 2  # pictures that are held between decoder and queue
 _PASSING = 3  # and on both sides of the queue of colored ones
+_MATCHING_BYTES = 96 << 20  # to compare a frame with pictures that guide its colors
+_PICTURE_BYTES = 2 << 20  # for each of these, whatever its size
 
 
 class FilmPipeline:
     """A film's frames in order, segment after segment.
 
-    seeks: whether to seek to the task's start. `sought` says whether that was done; if so, an
-    error before the start may come from the seek and not from the film.
+    painter: the colorizer with the task's guide, if that has one. seeks: whether to seek to the
+    task's start. `sought` says whether that was done; if so, an error before the start may come
+    from the seek and not from the film.
     """
 
-    def __init__(self, task: SegmentTask, colorizer: Colorizer, *, seeks: bool = True) -> None:
-        self.source, self._colorizer = task.source, colorizer
+    def __init__(
+        self,
+        task: SegmentTask,
+        colorizer: Colorizer,
+        painter: FilmPainter | None = None,
+        *,
+        seeks: bool = True,
+    ) -> None:
+        self.source, self._guide = task.source, task.guide
+        self.likenesses: list[float] = []  # of the segment's frames to reference pictures
         self._start = task.start
         entry = task.start.entry(task.damage) if task.start and seeks else None
         percent = task.damaged_percent
@@ -68,7 +84,7 @@ class FilmPipeline:
             self._reader, colorizer, Stride(task.stride), holds, judges=task.keep_color
         )
         self._frames = prefetch(shots_in_color(frames), frames_ahead(task.source), "decode")
-        self._predictions = Predictions(self._frames, colorizer)
+        self._predictions = Predictions(self._frames, colorizer, painter)
         self._behind: deque[tuple[int, Sample]] = deque(maxlen=LOOK_AHEAD)  # taken, of this shot
         self._shot = Shot(entry if self._reader.sought else None)  # as far as it was taken
         self._full: Frame | None = None
@@ -103,8 +119,9 @@ class FilmPipeline:
 
     def stands_at(self, task: SegmentTask) -> bool:
         """Whether the task's first frame is next, and the frames that smoothing needs are kept."""
-        return task.start is not None and (self.source, self.resume_point) == (
+        return task.start is not None and (self.source, self._guide, self.resume_point) == (
             task.source,
+            task.guide,
             task.start,
         )
 
@@ -190,9 +207,12 @@ class FilmPipeline:
     def _segment(self, task: SegmentTask) -> Iterator[Prediction]:
         """The frames of a task; the one after them is `next`."""
         assert self.next is not None
-        first = self.next
+        first, self.likenesses = self.next, []
         while self.next is not None and not self._ends(task, first):
-            yield self._take()
+            prediction = self._take()
+            if prediction.likeness is not None:
+                self.likenesses.append(prediction.likeness)
+            yield prediction
 
     def _ends(self, task: SegmentTask, first: AnalyzedFrame) -> bool:
         assert self.next is not None
@@ -246,6 +266,11 @@ def reading_bytes(info: FilmInfo, stride: StrideSetting) -> int:
         held, decoding = 0, 2 * decoding
     taken = _GROUND_BYTES + painting + int(_KEPT * (decoding + waiting)) + held
     return max(_LEAST_BYTES, taken)
+
+
+def guide_bytes(guide: Guide) -> int:
+    """About how much memory pictures take that guide its colors."""
+    return _MATCHING_BYTES + _PICTURE_BYTES * len(guide.pictures) if guide else 0
 
 
 def check_memory(info: FilmInfo, wanted: int, allowed: int) -> None:

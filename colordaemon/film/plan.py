@@ -20,6 +20,7 @@ import numpy as np
 from colordaemon.config import Smoothing
 from colordaemon.film.analysis import AnalyzedFrame
 from colordaemon.film.shots import StrideSetting
+from colordaemon.guide.guide import NO_GUIDE, Guide
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.demux import Damage, EntryPoint
 from colordaemon.media.probe import FilmInfo
@@ -85,7 +86,7 @@ class SegmentTask:
     end_pts: pts of the first frame after it; None lets the segment end by rule, at the first cut
     after SHORTEST_SECONDS or after longest_seconds.
     keep_color: shots that have real color already are left unchanged. accept_loss: whether captions
-    may be lost.
+    may be lost. guide: pictures that guide its colors.
     """
 
     index: int
@@ -101,6 +102,7 @@ class SegmentTask:
     stride: StrideSetting = 1
     keep_color: bool = False
     accept_loss: bool = False
+    guide: Guide = NO_GUIDE
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class SegmentResult:
     a shot. damage: counted from the film's beginning to the next segment's first frame. kept: how
     many of its frames keep their own color. misshown: how many have another field order than the
     result says. beside: FFmpeg's names of side data that came with its frames. told: how many of
-    its pictures carry captions and the like, by name.
+    its pictures carry captions and the like, by name. compared: how many of its frames were
+    compared with reference pictures; likeness: the sum of the mean weights of these in them.
     """
 
     index: int
@@ -126,6 +129,8 @@ class SegmentResult:
     misshown: int = 0
     beside: tuple[str, ...] = ()
     told: tuple[tuple[str, int], ...] = ()
+    compared: int = 0
+    likeness: float = 0.0
 
 
 @dataclass
@@ -154,6 +159,13 @@ class FilmPlan:
         """How many pictures carry captions and the like, by FFmpeg's name."""
         counts = (Counter(dict(segment.told)) for segment in self.segments)
         return sum(counts, Counter())
+
+    @property
+    def likeness(self) -> float | None:
+        """The mean weight of reference pictures, 0..1; None if no frame was compared with any."""
+        compared = sum(segment.compared for segment in self.segments)
+        total = sum(segment.likeness for segment in self.segments)
+        return total / compared if compared else None
 
     def pts(self) -> np.ndarray:
         """pts of every frame, rising, int64."""

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from colordaemon.film.analysis import AnalyzedFrame
+from colordaemon.film.analysis import AnalyzedFrame, gray_of
 from colordaemon.film.smoothing import Sample
 from colordaemon.network.colorizer import Colorizer
+
+if TYPE_CHECKING:
+    from colordaemon.film.guide import FilmPainter
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A frame and the network's output for it; None for a frame that it does not see."""
+    """A frame and the network's output for it; None for a frame that it does not see.
+
+    likeness: the mean weight of reference pictures in it, 0..1; None if there was none for it.
+    """
 
     frame: AnalyzedFrame
     sample: Sample | None
+    likeness: float | None = None
 
 
 class Predictions:
     """The frames of a film in order, with a look ahead at those that follow."""
 
-    def __init__(self, frames: Iterator[AnalyzedFrame], colorizer: Colorizer) -> None:
-        self._frames, self._colorizer = frames, colorizer
+    def __init__(
+        self,
+        frames: Iterator[AnalyzedFrame],
+        colorizer: Colorizer,
+        painter: FilmPainter | None = None,
+    ) -> None:
+        """painter: the colorizer with a guide, if the film has one."""
+        self._frames, self._colorizer, self._painter = frames, colorizer, painter
         self._unpredicted: deque[AnalyzedFrame] = deque()
         self._predictions: deque[Prediction] = deque()  # not yet taken
 
@@ -42,7 +55,10 @@ class Predictions:
 
     def skip(self) -> AnalyzedFrame:
         """Take the next frame without running the network; only before any other was taken."""
-        return self._unpredicted.popleft()
+        frame = self._unpredicted.popleft()
+        if self._painter is not None:
+            self._painter.pass_by(frame)
+        return frame
 
     def take(self) -> Prediction:
         if not self._predictions:
@@ -72,21 +88,27 @@ class Predictions:
                 asked.append(frame)
             elif frame.in_color and len(self._unpredicted) >= self._colorizer.batch_size:
                 break  # a long shot in color needs no predictions
-        samples = dict(zip((frame.pts for frame in asked), self._samples(asked), strict=True))
+        said = {prediction.frame.pts: prediction for prediction in self._ask(asked)}
         self._predictions.extend(
-            Prediction(frame, samples.get(frame.pts)) for frame in self._unpredicted
+            said.get(frame.pts) or Prediction(frame, None) for frame in self._unpredicted
         )
         found = bool(self._unpredicted)
         self._unpredicted.clear()
         return found
 
-    def _samples(self, asked: list[AnalyzedFrame]) -> list[Sample]:
+    def _ask(self, asked: list[AnalyzedFrame]) -> list[Prediction]:
         if not asked:
             return []
-        gray = np.stack([frame.gray for frame in asked if frame.gray is not None])
-        said = self._colorizer.guess(torch.from_numpy(gray).unsqueeze(1))
+        likenesses: Sequence[float | None] = [None] * len(asked)
+        if self._painter is None:
+            said = self._colorizer.guess(torch.from_numpy(gray_of(asked)))
+        else:
+            said, likenesses = self._painter.guess(asked)
         ab, sure = (part.cpu().numpy() for part in said)  # waits for the GPU
-        return [Sample(frame.luma, ab[n], sure[n, 0]) for n, frame in enumerate(asked)]
+        return [
+            Prediction(frame, Sample(frame.luma, ab[n], sure[n, 0]), likenesses[n])
+            for n, frame in enumerate(asked)
+        ]
 
 
 def _is_asked(frame: AnalyzedFrame) -> bool:

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film.pipeline import FilmPipeline, frames_ahead
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.prefetch import prefetch
+from colordaemon.guide.guide import Guide
 from colordaemon.media.decode import Frame
 from colordaemon.media.encode import SegmentWriter, own_chroma
 from colordaemon.media.holdings import side_entries
@@ -31,6 +33,9 @@ from colordaemon.media.probe import FilmInfo
 from colordaemon.memory import release_free_heaps
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.work_context import WorkContext
+
+if TYPE_CHECKING:
+    from colordaemon.film.guide import FilmPainter
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +50,7 @@ class SegmentWorker:
     ) -> None:
         self.colorizer, self.context = colorizer, context or WorkContext()
         self._pipeline: FilmPipeline | None = None
+        self._guided: tuple[FilmInfo, Guide, FilmPainter] | None = None
 
     def run(self, task: SegmentTask) -> SegmentResult:
         """Raises MediaError, and Interrupted when a stop is asked for; leaves no file then."""
@@ -105,14 +111,39 @@ class SegmentWorker:
             misshown=misshown,
             beside=tuple(sorted(beside)),
             told=tuple(sorted(writer.told.items())),
+            compared=len(pipeline.likenesses),
+            likeness=sum(pipeline.likenesses),
         )
+
+    def painter_for(
+        self, source: FilmInfo, guide: Guide, damaged_percent: float
+    ) -> FilmPainter | None:
+        """The colorizer with a film's guide; None where the guide is empty. It is opened once.
+
+        Raises MediaError for pictures that cannot guide this film, and Interrupted.
+        """
+        if not guide:
+            return None
+        from colordaemon.film.guide import open_guide  # only films with a guide need any of it
+
+        if self._guided is None or self._guided[:2] != (source, guide):
+            painter = open_guide(
+                guide,
+                source,
+                self.colorizer,
+                damaged_percent=damaged_percent,
+                heartbeat=lambda: self._go_on(source),
+            )
+            self._guided = source, guide, painter
+        return self._guided[2]
 
     def _pipeline_at(self, task: SegmentTask) -> FilmPipeline:
         """The open film if it is at the task's start; else a new one, moved there."""
         if self._pipeline is not None and self._pipeline.stands_at(task):
             return self._pipeline
         self.close()
-        self._pipeline = FilmPipeline(task, self.colorizer)
+        painter = self.painter_for(task.source, task.guide, task.damaged_percent)
+        self._pipeline = FilmPipeline(task, self.colorizer, painter)
         if task.start and not self._pipeline.sought:
             log.info(
                 "%s: reading it from its beginning, since it cannot be searched", task.source.path
@@ -124,16 +155,20 @@ class SegmentWorker:
                 raise
             log.info("%s; reading it from its beginning", error)
             self.close()
-            self._pipeline = FilmPipeline(task, self.colorizer, seeks=False)
+            self._pipeline = FilmPipeline(task, self.colorizer, painter, seeks=False)
             self._go_to_start(self._pipeline)
         return self._pipeline
 
     def _go_to_start(self, pipeline: FilmPipeline) -> None:
         """Skip frames that are finished already, which may be hours of film."""
         for _ in pipeline.go_to_start():
-            self.context.heartbeat()
-            if self.context.should_stop():
-                raise Interrupted(f"{pipeline.source.path}: stopped")
+            self._go_on(pipeline.source)
+
+    def _go_on(self, source: FilmInfo) -> None:
+        """Raises Interrupted when a stop is asked for."""
+        self.context.heartbeat()
+        if self.context.should_stop():
+            raise Interrupted(f"{source.path}: stopped")
 
 
 _this_thread = threading.local()

@@ -8,6 +8,8 @@ from pathlib import Path
 from colordaemon.errors import MediaError
 from colordaemon.sidecar_names import Role, time_text
 
+STRANGE = 0.1  # mean weight of references, 0..1, below which they hardly change anything
+
 
 @dataclass(frozen=True)
 class GuidePicture:
@@ -70,6 +72,22 @@ class Guide:
                     f"{picture.path}: found the time {time_text(picture.start)}, expected one"
                     f" before the end of {source.name} at {time_text(seconds)}"
                 )
+
+    def remark(self, likeness: float | None, what: str) -> str:
+        """Says that references have little in common with what they are for; else empty.
+
+        likeness: their mean weight in its colors, 0..1; None: none was used.
+        """
+        if likeness is None and self.candidates:
+            return (
+                f"none of {len(self.candidates)} candidates has anything in common with the {what}"
+            )
+        if likeness is None or likeness >= STRANGE:
+            return ""
+        first, *others = (picture.path.name for picture in self.references or self.candidates)
+        if not others:
+            return f"{first} has little in common with the {what}"
+        return f"{first} and {len(others)} more references have little in common with the {what}"
 
     def _of(self, role: Role) -> tuple[GuidePicture, ...]:
         return tuple(each for each in self.pictures if each.role == role)

@@ -89,6 +89,13 @@ def output_suffix(source: Path, settings: PhotoSettings) -> str:
     return own if own.lower() in kind.value else kind.value[0]
 
 
+def upright_shape(source: Path) -> tuple[int, int]:
+    """(H, W) of a photo's first page as a viewer sees it. Raises MediaError."""
+    file = PhotoFile(source)
+    image, (turns, _) = file.open_page(0).image, UPRIGHT[file.metadata(0).orientation]
+    return (image.width, image.height) if turns % 2 else (image.height, image.width)
+
+
 def plan_photo(
     source: Path, settings: PhotoSettings, *, force: bool = False
 ) -> tuple[Inventory, tuple[str, ...]]:

@@ -136,8 +136,13 @@ def closest(places: Tensor, columns: int, knowns: Sequence[Matchable]) -> list[M
         return list(knowns)
     grid = places.reshape(-1, columns, places.shape[1])
     coarse = grid[::_COARSE, ::_COARSE].flatten(0, 1)
-    likeness = [
-        float((coarse @ known.places[:_MOST_CHOSEN_BY].T).amax(dim=1).mean()) for known in knowns
-    ]
+    likeness = likenesses(coarse, knowns)
     order = sorted(range(len(knowns)), key=lambda number: -likeness[number])
     return [knowns[number] for number in sorted(order[:TOGETHER])]
+
+
+def likenesses(places: Tensor, knowns: Sequence[Matchable]) -> list[float]:
+    """How much places (P, D) are like each of others: the mean of the best cosines, -1..1."""
+    return [
+        float((places @ known.places[:_MOST_CHOSEN_BY].T).amax(dim=1).mean()) for known in knowns
+    ]

@@ -21,15 +21,19 @@ from colordaemon.color import AB_LIMIT, gray_to_lightness
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.hints import Frame, read_dabs, solve
 from colordaemon.network.match import (
+    TOGETHER,
     Matchable,
     Reference,
     closest,
+    likenesses,
     match,
     mean_by_place,
     sampled,
 )
 from colordaemon.network.model import Look
 from colordaemon.network.places import places_size
+
+_DARK = 0.15  # gray, L* 15
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,7 @@ class Painter:
         places = base.places
         if places is None:
             places = self._colorizer.describe(look.features, rows, columns)
-        gray = gray.to(self.device)
-        gray = gray.float() / 255 if gray.dtype == torch.uint8 else gray.float()
-        shown = functional.interpolate(gray, (rows, columns), mode="area")
+        shown = _gray_by_place(gray.to(self.device), rows, columns)
         frame = Frame(places, gray_to_lightness(shown).flatten(), rows, columns)
         dabs = read_dabs(rgba, rows, columns)
         dabs = dabs.to(self.device)
@@ -167,6 +169,36 @@ def hinted_frame(
     ValueError for a picture without dabs.
     """
     return painter.hint(gray, rgba, seconds)
+
+
+@torch.inference_mode()
+def most_alike(
+    colorizer: Colorizer, gray: Tensor, candidates: Sequence[Reference], least: float = -1.0
+) -> list[Reference]:
+    """The few candidates that a picture is most like, and at least so much.
+
+    gray: (1, 1, H, W), as `guess` takes it. least: mean of the best cosines of its places; dark
+    ones do not count, since in the dark all pictures are alike. Raises ModelError for a model
+    without axes.
+    """
+    if not candidates:
+        return []
+    [look] = colorizer.looks(gray)
+    rows, columns = places_size(*colorizer.network_size(*gray.shape[-2:]))
+    places = colorizer.describe(look.features, rows, columns)
+    light = _gray_by_place(gray.to(colorizer.device), rows, columns).flatten()
+    seen = (light >= _DARK).nonzero()[:, 0]
+    if not len(seen):
+        return []
+    likeness = likenesses(places[seen], [each.known for each in candidates])
+    order = sorted(range(len(candidates)), key=lambda number: -likeness[number])
+    return [candidates[n] for n in sorted(order[:TOGETHER]) if likeness[n] >= least]
+
+
+def _gray_by_place(gray: Tensor, rows: int, columns: int) -> Tensor:
+    """(1, 1, H, W) uint8 or 0..1 as the mean 0..1 of each place, (1, 1, rows, columns)."""
+    gray = gray.float() / 255 if gray.dtype == torch.uint8 else gray.float()
+    return functional.interpolate(gray, (rows, columns), mode="area")
 
 
 def _apart(look: Look) -> list[Look]:
