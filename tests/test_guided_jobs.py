@@ -4,12 +4,19 @@ their sources, and says which have come too late."""
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
+from conftest import Start
+from daemons import Daemon
+from films import SIZE, make_film
+from photos import save
 
 from colordaemon.config import AfterSettings, Config, WatchSettings
 from colordaemon.convert.routing import Routing
@@ -26,7 +33,7 @@ from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.messages import Finished
 from colordaemon.service.publisher import tag_of
 
-SETTLE = 5.0
+SETTLE = 5.0  # seconds
 HOUR = 3600.0
 
 
@@ -331,3 +338,92 @@ def test_pictures_stay_where_a_source_is_deleted(build: Build) -> None:
     house.queue()
     house.finish(house.claim())
     assert hints.exists() and not house.film.exists()
+
+
+# A running daemon
+
+
+def dabs(*color: int) -> np.ndarray:
+    """Three dabs on transparent ground, (H, W, 4), as large as the films."""
+    width, height = SIZE
+    pixels = np.zeros((height, width, 4), np.uint8)
+    for share in (0.2, 0.5, 0.8):
+        row, column = int(height * share), int(width * share)
+        pixels[row - 3 : row + 3, column - 3 : column + 3] = *color, 255
+    return pixels
+
+
+def wait_for_segment(daemon: Daemon, number: int) -> None:
+    daemon.wait(lambda: number in daemon.segments_begun("film.mp4"))
+
+
+def put(daemon: Daemon, name: str, pixels: np.ndarray) -> Path:
+    """A picture arrives in one step, as a rename."""
+    path = daemon.inbox / name
+    save(daemon.root / f"made{path.suffix}", pixels).rename(path)
+    return path
+
+
+def decoded(path: Path) -> np.ndarray:
+    with av.open(str(path)) as film:
+        return np.stack([frame.to_ndarray(format="yuv420p") for frame in film.decode(video=0)])
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed"])
+def test_a_film_whose_guide_changes_begins_anew_and_never_has_two(
+    start: Start, change: str
+) -> None:
+    daemon = start(frame_seconds=0.01)
+    hints = put(daemon, "film.hints.png", dabs(200, 30, 40))
+    source = make_film(daemon.root / "made.mp4", 300)
+    shutil.copy(source, daemon.root / "other.mp4")
+    source.rename(daemon.inbox / "film.mp4")
+    daemon.start()
+    wait_for_segment(daemon, 2)
+    if change == "replaced":
+        put(daemon, "film.hints.png", dabs(30, 60, 200))
+        put(daemon, "other.hints.png", dabs(30, 60, 200))
+    else:
+        hints.unlink()
+    daemon.wait_for_ends(1)
+    (daemon.root / "other.mp4").rename(daemon.inbox / "other.mp4")
+    daemon.wait_for_ends(2)
+    assert daemon.stop() == 0
+    assert daemon.results == ["film.color.mp4", "other.color.mp4"]
+    begun = daemon.segments_begun("film.mp4")
+    assert begun.count(0) == 2 and begun[begun.index(0, 1) :] == [*range(max(begun) + 1)]
+    told = "was changed" if change == "replaced" else "was removed"
+    assert "begins anew" in daemon.said() and told in daemon.said()
+    film, other = (decoded(daemon.outbox / f"{name}.color.mp4") for name in ("film", "other"))
+    assert np.array_equal(film, other)
+
+
+def test_hints_that_come_late_are_told_and_used_at_a_retry(start: Start) -> None:
+    daemon = start()
+    make_film(daemon.root / "film.mp4", 30).rename(daemon.inbox / "film.mp4")
+    daemon.start()
+    daemon.wait_for_ends(1)
+    before = decoded(daemon.outbox / "film.color.mp4")
+    put(daemon, "film.hints.png", dabs(200, 30, 40))
+    daemon.wait(lambda: daemon.ask("status")["daemon"]["inboxes"][0]["late"])
+    (late,) = daemon.ask("status")["daemon"]["inboxes"][0]["late"]
+    assert late["jobs"] == [1] and "`colordaemon retry 1`" in daemon.said()
+    assert daemon.ask("retry", jobs=[1]) == {"count": 1}
+    daemon.wait(lambda: [job.attempts for job in daemon.jobs(State.DONE)] == [1])
+    assert not daemon.ask("status")["daemon"]["inboxes"][0]["late"]
+    assert daemon.stop() == 0
+    assert daemon.results == ["film.color.mp4"]
+    assert not np.array_equal(decoded(daemon.outbox / "film.color.mp4"), before)
+
+
+def test_a_picture_that_does_not_fit_fails_its_file_with_a_reason_that_names_it(
+    start: Start,
+) -> None:
+    daemon = start()
+    put(daemon, "film.hints.png", dabs(200, 30, 40)[:, :20])
+    make_film(daemon.root / "film.mp4", 6).rename(daemon.inbox / "film.mp4")
+    daemon.start()
+    daemon.wait_for_ends(1)
+    assert daemon.stop() == 0
+    (job,) = daemon.jobs(State.FAILED)
+    assert "film.hints.png: found 20 x 48 pixels, expected the shape" in job.reason
