@@ -6,12 +6,19 @@ import os
 import stat
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 from command import once, once_untampered, write_film, write_photo
 from films import make_film, pictures, sound
 from programs import burning
+
+from colordaemon.config import Config
+from colordaemon.convert.convert import Colored
+from colordaemon.convert.once import color_files
+from colordaemon.errors import GuideChanged
+from colordaemon.work_context import WorkContext
 
 
 def test_good_files_are_done_and_each_bad_one_gets_a_line(tmp_path: Path, model: Path) -> None:
@@ -141,3 +148,72 @@ def test_what_loses_nothing_is_no_warning(tmp_path: Path, model: Path) -> None:
     assert f"INFO {film}: encoding 10-bit 64x48 as hevc, because h264 suits it badly" in said
     assert f"INFO {film}: writing Matroska instead of .nut" in said
     assert not any(line.startswith("WARNING") for line in said)
+
+
+def hinted(path: Path, shape: tuple[int, int] = (48, 64)) -> Path:
+    """A red dab on transparent ground."""
+    pixels = np.zeros((*shape, 4), np.uint8)
+    pixels[10:20, 10:20] = 40, 30, 200, 255
+    cv2.imwrite(str(path), pixels)
+    return path
+
+
+def test_pictures_that_guide_colors_are_used_named_and_never_colored(
+    tmp_path: Path, model: Path
+) -> None:
+    photo, film = write_photo(tmp_path / "photo.png"), write_film(tmp_path / "film.mp4")
+    hinted(tmp_path / "photo.hints.png")
+    references = tmp_path / "references"
+    references.mkdir()
+    write_photo(references / "coat.png", color=True)
+    result = once(*sorted(tmp_path.glob("*.*")), "-o", tmp_path / "out", "--model", model)
+    said = result.stderr.replace("\n", "")
+    assert result.returncode == 0, said
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "film.color.mp4", "photo.color.png",
+    ]  # fmt: skip
+    assert (
+        f"skipped: {tmp_path}/photo.hints.png: by its name it guides the colors of {photo}" in said
+    )
+    assert "colors after coat.png and photo.hints.png" in said and film.exists()
+    planned = once(film, "-o", tmp_path / "plan", "--model", model, "--dry-run")
+    assert "its colors follow coat.png" in planned.stdout
+
+
+def test_options_name_pictures_with_times(tmp_path: Path, model: Path) -> None:
+    film = write_film(tmp_path / "film.mp4")
+    coat, dab = write_photo(tmp_path / "coat.png", color=True), hinted(tmp_path / "dab.png")
+    options = [
+        "--reference",
+        f"{coat}@0..0.1",
+        "--reference",
+        coat,
+        "--hints",
+        f"{dab}@00:00:00.08",
+    ]
+    result = once(film, *options, "-o", tmp_path / "out", "--model", model)
+    assert result.returncode == 0, result.stderr
+    assert "colors after coat.png, coat.png and dab.png" in result.stderr.replace("\n", "")
+    late = once(film, "--hints", f"{dab}@9", "-o", tmp_path / "out", "--model", model)
+    assert late.returncode == 1
+    assert f"{dab}: found the time 00-00-09.000" in late.stderr.replace("\n", "")
+    assert once(film, "--hints", tmp_path / "none.png").returncode == 78
+    assert once(film, "--reference", f"{coat}@5..2").returncode == 78
+
+
+def test_a_file_whose_guide_changes_meanwhile_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[Path] = []
+
+    def changing(source: Path, *_: object, **__: object) -> tuple[Path, Colored]:
+        tries.append(source)
+        if len(tries) < 3:
+            raise GuideChanged("film.hints.png: was changed since work began with it")
+        return tmp_path / "film.color.mp4", Colored("6 frames", ())
+
+    monkeypatch.setattr("colordaemon.convert.once.convert", changing)
+    film = tmp_path / "film.mp4"
+    tally = color_files([film], Config(), WorkContext())
+    assert tries == [film] * 3 and tally.done == [film]
+    assert caplog.text.count("begins anew: film.hints.png: was changed") == 2

@@ -22,7 +22,7 @@ from colordaemon.guide.guide import NO_GUIDE, Guide
 from colordaemon.guide.sidecars import Sidecar, find_guide
 from colordaemon.inbox.safe_open import PRIVATE, OpenedSource, errors_by_name, opened, umask
 from colordaemon.media.demux import open_film
-from colordaemon.media.inventory import Inventory, remarks
+from colordaemon.media.inventory import Inventory, Note, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
 from colordaemon.media.photo_file import picture_name
 from colordaemon.media.stills import READ
@@ -86,7 +86,7 @@ class PreparedPhoto:
         pages = f", {report.pages} pages" if report.pages > 1 else ""
         told = (painter.remark,) if painter and painter.remark else ()
         return Colored(
-            f"{report.width}x{report.height}, {report.depth} bit{pages}",
+            f"{report.width}x{report.height}, {report.depth} bit{pages}{_following(self.guide)}",
             (*report.warnings, *told),
             report.inventory,
             report.is_whole,
@@ -142,6 +142,7 @@ class PreparedFilm:
         summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
         if report.resumed:
             summary += f", {report.resumed} of {report.segments} segments from before"
+        summary += _following(self.job.guide)
         is_damaged = bool(report.damaged or report.left_out)
         return Colored(summary, told, report.inventory, is_damaged=is_damaged)
 
@@ -202,6 +203,7 @@ def plan(
 def _plan(file: Path, config: Config, guide: Guide, force: bool) -> Planned:
     prepared = prepare(file, config, guide=guide, force=force)
     inventory, told = prepared.plan()
+    told += (Note(f"its colors follow {guide.names}"),) if guide else ()
     return Planned(target_for(file, prepared.suffix, config.output, {}), inventory, told)
 
 
@@ -251,6 +253,11 @@ def guide_for(
     if candidates is not None and not config.photo.candidates and is_photo(file):
         candidates = None
     return find_guide(file, top=top, configured=configured, candidates=candidates, named=named)
+
+
+def _following(guide: Guide) -> str:
+    """The end of a summary: what the colors follow, if that is anything but the model."""
+    return f", colors after {guide.names}" if guide else ""
 
 
 def _refuse_our_own(source: Path) -> None:

@@ -10,6 +10,8 @@ from colordaemon.sidecar_names import Role, time_text
 
 STRANGE = 0.1  # mean weight of references, 0..1, below which they hardly change anything
 
+_MOST_NAMED = 3  # pictures in a remark
+
 
 @dataclass(frozen=True)
 class GuidePicture:
@@ -56,6 +58,14 @@ class Guide:
         return "; ".join(
             f"{each.role} {each.sha256} {each.start}..{each.end}" for each in self.pictures
         )
+
+    @property
+    def names(self) -> str:
+        """What its pictures are called, for people."""
+        *others, last = (picture.path.name for picture in self.pictures)
+        if len(others) >= _MOST_NAMED:
+            return f"{others[0]} and {len(others)} more pictures"
+        return f"{', '.join(others)} and {last}" if others else last
 
     def check_times(self, source: Path, seconds: float | None) -> None:
         """Raises MediaError for a picture whose time is at or beyond the end of a film.
