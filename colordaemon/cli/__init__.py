@@ -1,9 +1,9 @@
 """The command line."""
 
-from colordaemon.cli import commands, daemon  # each adds its commands
+from colordaemon.cli import commands, daemon, frames  # each adds its commands
 from colordaemon.cli.common import app
 
-__all__ = ["commands", "daemon", "main"]
+__all__ = ["commands", "daemon", "frames", "main"]
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from colordaemon.cli.common import (
     stop_on_signals,
 )
 from colordaemon.config import Codec
+from colordaemon.errors import ConfigError
 from colordaemon.logs import printable
 
 
@@ -84,6 +85,13 @@ def once(
         bool,
         typer.Option("--dry-run", help="Write nothing; list what would be kept, changed or lost."),
     ] = False,
+    preview: Annotated[
+        bool,
+        typer.Option("--preview", help="Color some places only; write NAME.preview.png of them."),
+    ] = False,
+    places: Annotated[
+        int, typer.Option(min=1, max=100, metavar="N", help="Places of films for --preview.")
+    ] = 6,
     model: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Model file to use instead of the built-in one."),
@@ -102,6 +110,8 @@ def once(
 ) -> None:
     """Color the named files and stop."""
     with exit_codes(), stop_on_signals() as stop:
+        if dry_run and preview:
+            raise ConfigError("once: --dry-run writes nothing; expected it without --preview")
         settings = override(
             load(config),
             output={"folder": output, "overwrite": overwrite or None},
@@ -124,7 +134,11 @@ def once(
         if model is not None:  # this model is for all files, also those that `models` names
             settings = settings.model_copy(update={"models": {}})
         from colordaemon.cli.progress import BarProgress, LineProgress
-        from colordaemon.convert.once import color_files, plan_files  # torch takes seconds
+        from colordaemon.convert.once import (  # torch takes seconds
+            color_files,
+            plan_files,
+            preview_files,
+        )
         from colordaemon.guide.sidecars import named_picture, pictures_in
 
         named = [named_picture(each, "reference") for each in reference or ()]
@@ -133,6 +147,10 @@ def once(
         if dry_run:
             tally = plan_files(
                 files, settings, _say, named=named, force=force, should_stop=stop.is_set
+            )
+        elif preview:
+            tally = preview_files(
+                files, settings, places, _say, named=named, should_stop=stop.is_set
             )
         else:
             progress = BarProgress(console, stop) if console.is_terminal else LineProgress(stop)

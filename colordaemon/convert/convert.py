@@ -99,7 +99,7 @@ class PreparedPhoto:
             return None
         from colordaemon.convert.photo_guide import PhotoPainter  # only guides need any of it
 
-        return PhotoPainter(self.guide, self.source, _loaded(model, self.guide))
+        return PhotoPainter(self.guide, self.source, loaded_for(self.guide, model))
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class PreparedFilm:
         """
         info = self.job.source
         _check_space(info.path, partial.parent, work)
-        colorizer = _loaded(model, self.job.guide)
+        colorizer = loaded_for(self.job.guide, model)
         context.begin(info.path, info.duration_seconds or info.container_seconds)
         try:
             report = color_film(
@@ -267,7 +267,7 @@ def _refuse_our_own(source: Path) -> None:
             raise AlreadyColor(f"{source}: is a result of colordaemon; expected a source")
 
 
-def _loaded(model: Model, guide: Guide) -> Colorizer:
+def loaded_for(guide: Guide, model: Model) -> Colorizer:
     """The model at work. Raises MediaError if there is a guide that it cannot use."""
     colorizer = model.load()
     if guide and not colorizer.compares:

@@ -103,6 +103,31 @@ def plan_files(
     return _each(sources, plan_one, should_stop)
 
 
+def preview_files(
+    sources: Sequence[Path],
+    config: Config,
+    places: int,
+    say: Callable[[str], None],
+    *,
+    named: Sequence[Sidecar] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Tally:
+    """Draw some places of each film and print the path of each picture; color nothing else.
+
+    Raises ModelError and ConfigError.
+    """
+    from colordaemon.convert.frames import write_preview  # with all that guides need
+
+    models = Models(config)
+    check_guides(config)
+
+    def preview_one(source: Path) -> None:
+        model = models.model_for(source)
+        say(str(write_preview(source, config, model, places, named=named)))
+
+    return _each(sources, preview_one, should_stop)
+
+
 def _each(
     sources: Sequence[Path], act: Callable[[Path], None], should_stop: Callable[[], bool]
 ) -> Tally:

@@ -18,8 +18,8 @@ from av.video.stream import VideoStream
 from colordaemon.color import Matrix, PixelCode, chroma_planes, decode_ycbcr, ycbcr_to_rgb
 from colordaemon.evaluation.films import ColorFrame, Colors
 from colordaemon.evaluation.pictures import GRAY, TRUTH
-from colordaemon.evaluation.sheets import write_png, write_text
 from colordaemon.media.decode import MATRIX_709
+from colordaemon.media.drawing import write_png, write_text
 from colordaemon.media.probe import FilmInfo
 
 PANELS = (GRAY, "off", "motion", TRUTH)

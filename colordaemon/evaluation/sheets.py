@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional
 
 from colordaemon.color import lab_to_rgb
-from colordaemon.durable import replace_file
 from colordaemon.evaluation.pictures import gray_view
 from colordaemon.evaluation.scores import read_pixels, truth_of
+from colordaemon.media.drawing import write_png, write_text
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.pictures.dataset import Picture
 
@@ -40,13 +40,6 @@ def draw_contact_sheet(
     gap = np.full((drawn[0].shape[0], _GAP, 3), _WHITE, np.uint8)
     sheet = np.hstack([drawn[0], gap, drawn[1], gap, drawn[2]])
     write_png(path, sheet)
-
-
-def write_png(path: Path, pixels: np.ndarray) -> None:
-    """(H, W, 3) uint8 sRGB to a file."""
-    # Encoded in memory: cv2.imwrite only returns False when the disk is full.
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    replace_file(path, encoded.tobytes())
 
 
 def _column(
@@ -85,12 +78,3 @@ def _cell(pixels: np.ndarray) -> np.ndarray:
     top, left = (CELL - fitted.shape[0]) // 2, (CELL - fitted.shape[1]) // 2
     cell[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
     return cell
-
-
-def write_text(pixels: np.ndarray, text: str, left: int, bottom: int) -> None:
-    """White letters on a black patch, readable on any picture."""
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.45
-    (width, height), _ = cv2.getTextSize(text, font, scale, 1)
-    corners = (left - 4, bottom + 5), (left + width + 3, bottom - height - 4)
-    cv2.rectangle(pixels, *corners, (0, 0, 0), cv2.FILLED)
-    cv2.putText(pixels, text, (left, bottom), font, scale, (255, 255, 255), 1, cv2.LINE_AA)

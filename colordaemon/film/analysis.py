@@ -49,12 +49,12 @@ class AnalyzedFrame:
     before: tuple[int, int] | None = None
 
 
-class NetworkView:
-    """A film's frames at the size of the network."""
+class View:
+    """A film's frames as they are shown, in gray. height, width: to which they are scaled, before
+    they are turned upright."""
 
-    def __init__(self, info: FilmInfo, colorizer: Colorizer) -> None:
-        shape = (info.height, info.width * float(info.sample_aspect))
-        self._height, self._width = colorizer.network_size(*shape)
+    def __init__(self, info: FilmInfo, height: int, width: int) -> None:
+        self._height, self._width = height, width
         self._orientation, self._black = info.orientation, info.code.black
         self._span, transfer = info.code.luma_span, info.code.transfer
         self._shown: np.ndarray | None = None
@@ -62,7 +62,7 @@ class NetworkView:
             self._shown = shown_gray(info.code.depth, self._black, self._span, transfer)
 
     def of(self, frame: Frame) -> np.ndarray:
-        """Its gray, upright, (2h, 2w) float32 0..1, with all its grain; see `calmed`."""
+        """Its gray, upright, (H, W) float32 0..1, with all its grain; see `calmed`."""
         size = self._width, self._height
         small = cv2.resize(frame.luma, size, interpolation=cv2.INTER_AREA)
         if self._shown is None:
@@ -73,6 +73,11 @@ class NetworkView:
         return upright
 
 
+def network_view(info: FilmInfo, colorizer: Colorizer) -> View:
+    """A view at the size of the network."""
+    return View(info, *colorizer.network_size(info.height, info.width * float(info.sample_aspect)))
+
+
 def analyzed_frames(
     reader: FilmReader, colorizer: Colorizer, stride: Stride, holds: bool, judges: bool = False
 ) -> Iterator[AnalyzedFrame]:
@@ -80,7 +85,7 @@ def analyzed_frames(
 
     holds: keep the full frames. judges: check for real color.
     """
-    detector, view = CutDetector(), NetworkView(reader.info, colorizer)
+    detector, view = CutDetector(), network_view(reader.info, colorizer)
     transfer = reader.info.code.transfer
     number = 0  # within its shot
     last: Frame | None = None

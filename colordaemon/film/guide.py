@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from colordaemon.errors import MediaError
-from colordaemon.film.analysis import AnalyzedFrame, NetworkView, calmed, gray_of
+from colordaemon.film.analysis import AnalyzedFrame, calmed, gray_of, network_view
 from colordaemon.guide.guide import Guide, GuidePicture
 from colordaemon.guide.pictures import read_hints, read_reference
 from colordaemon.media.decode import FilmReader, Frame
@@ -80,6 +80,12 @@ class FilmPainter:
         ab, sure = zip(*said, strict=True)
         return (torch.cat(ab), torch.cat(sure)), weights
 
+    def guess_alone(self, gray: np.ndarray, seconds: float) -> Tensor:
+        """ab (1, 2, h, w) of a single frame, as if a shot began with it. gray: of the network."""
+        self._first = gray
+        ab, _ = self._painter_of_shot().guess(torch.from_numpy(gray)[None, None], [seconds])
+        return ab
+
     def _painter_of_shot(self) -> Painter:
         if self._first is not None:
             gray, self._first = torch.from_numpy(self._first)[None, None], None
@@ -106,7 +112,7 @@ def open_guide(
     dabs = sorted(guide.hints, key=lambda picture: picture.start or 0.0)
     times = [picture.start or 0.0 for picture in dabs]
     frames = frames_at(info, times, damaged_percent=damaged_percent, heartbeat=heartbeat)
-    base, view, hints = Painter(colorizer, references), NetworkView(info, colorizer), []
+    base, view, hints = Painter(colorizer, references), network_view(info, colorizer), []
     for picture, frame in zip(dabs, frames, strict=True):
         if frame is None:
             raise MediaError(

@@ -93,10 +93,17 @@ class FilmReader:
 
     entry: begin there; all frames come where that is not possible, which `sought` says. Raises
     MediaError if the frame before the entry is not found; those after it are to be checked too.
+    near: begin at some frame before this pts, or at the first one; for a look at the film, since
+    nothing is checked.
     """
 
     def __init__(
-        self, info: FilmInfo, *, damaged_percent: float = 2.0, entry: EntryPoint | None = None
+        self,
+        info: FilmInfo,
+        *,
+        damaged_percent: float = 2.0,
+        entry: EntryPoint | None = None,
+        near: int | None = None,
     ) -> None:
         self.info = info
         self.damage = Damage()
@@ -106,7 +113,9 @@ class FilmReader:
         self._fields = FieldReader(info.codec)
         self._open()
         self._entry = entry
-        if entry and not begin_before(self._container, self._stream, entry.before_pts):
+        begin = entry.before_pts if entry else near
+        self.sought = begin is not None and begin_before(self._container, self._stream, begin)
+        if begin is not None and not self.sought:
             self._entry = None
             self.close()
             self._open()
@@ -129,10 +138,6 @@ class FilmReader:
 
     def close(self) -> None:
         self._container.close()
-
-    @property
-    def sought(self) -> bool:
-        return self._entry is not None
 
     def __iter__(self) -> Iterator[Frame]:
         frames = self._frames()
