@@ -32,6 +32,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def samples() -> dict[str, bytes]:
     made: dict[str, bytes] = {}
     av.logging.set_level(av.logging.PANIC)
     for kind, film in _FILMS.items():
-        _add(made, kind, lambda film=film: _film(*film))
+        _add(made, kind, partial(_film, *film))
     for kind, make in _photos().items():
         _add(made, kind, make)
     return made
@@ -103,7 +104,8 @@ def _add(made: dict[str, bytes], kind: str, make: Callable[[], bytes]) -> None:
 def _gray(number: int, size: tuple[int, int] = _SIZE) -> np.ndarray:
     width, height = size
     rows, columns = np.mgrid[0:height, 0:width]
-    return (128 + 80 * np.sin((columns + 3 * number) / 9) * np.cos(rows / 7)).astype(np.uint8)
+    waves: np.ndarray = 128 + 80 * np.sin((columns + 3 * number) / 9) * np.cos(rows / 7)
+    return waves.astype(np.uint8)
 
 
 def _film(container: str, codec: str, pixels: str, sound: str) -> bytes:

@@ -82,8 +82,8 @@ class Remembering:
         if new:
             ab, sure = self._colorizer.guess(gray[new])
             self._said |= {keys[n]: (ab[i].cpu(), sure[i].cpu()) for i, n in enumerate(new)}
-        ab, sure = zip(*(self._said[key] for key in keys), strict=True)
-        return torch.stack(ab), torch.stack(sure)
+        said = [self._said[key] for key in keys]
+        return torch.stack([ab for ab, _ in said]), torch.stack([sure for _, sure in said])
 
 
 @dataclass
@@ -125,11 +125,11 @@ def compare(
 def looking(ahead: int) -> Iterator[None]:
     """Let smoothing and pipeline look so many samples ahead, and behind before a segment."""
     usual = smoothing.LOOK_AHEAD
-    smoothing.LOOK_AHEAD = playing.LOOK_AHEAD = ahead
+    smoothing.LOOK_AHEAD = playing.LOOK_AHEAD = ahead  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        smoothing.LOOK_AHEAD = playing.LOOK_AHEAD = usual
+        smoothing.LOOK_AHEAD = playing.LOOK_AHEAD = usual  # type: ignore[attr-defined]
 
 
 def in_segments(path: Path, network: Remembering, seconds: float) -> Shown:

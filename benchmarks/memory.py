@@ -12,6 +12,7 @@ import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 USUAL = ("1920x1080", "3840x2160", "7680x4320", "1920x1080:10", "3840x2160:10")
 FRAMES = "64"  # as many as fill the look-ahead of x264
@@ -31,7 +32,7 @@ def make_film(path: Path, width: int, height: int, depth: int, frames: int) -> N
         ramp = np.tile(np.linspace(20, 230, 64, dtype=np.float32), (64, 1))
         for number in range(frames):
             small = np.roll(ramp, number, axis=1).astype(np.uint8)
-            gray = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+            gray: Any = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
             picture = av.VideoFrame.from_ndarray(gray, "gray").reformat(format=stream.pix_fmt)
             picture.pts, picture.time_base = number, Fraction(1, 25)
             container.mux(stream.encode(picture))

@@ -51,10 +51,12 @@ def main() -> None:
 
 def known_shots(clip: Path) -> list[list[np.ndarray]]:
     """The clip's frames, small, parted where it is cut itself (by eye: where the detector says)."""
-    detector, shots = CutDetector(), []
+    detector, shots = CutDetector(), list[list[np.ndarray]]()
     with FilmReader(probe_film(clip), damaged_percent=100.0) as reader:
         for frame in reader:
-            luma = cv2.resize(frame.luma, SIZE, interpolation=cv2.INTER_AREA).astype(np.float32)
+            luma: np.ndarray = cv2.resize(frame.luma, SIZE, interpolation=cv2.INTER_AREA).astype(
+                np.float32
+            )
             luma = luma / (4 if frame.depth == 10 else 1)
             if detector.is_cut(luma):
                 shots.append([])

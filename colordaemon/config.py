@@ -45,6 +45,7 @@ class ModelSettings(Settings):
 
 
 Codec = Literal["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
+PhotoTarget = Literal["keep", "jpeg", "png", "tiff", "webp", "bmp", "avif", "heic"]
 Smoothing = Literal["off", "ema", "motion"]
 
 
@@ -70,7 +71,7 @@ class FilmSettings(Settings):
 class PhotoSettings(Settings):
     """How photos are written."""
 
-    format: Literal["keep", "jpeg", "png", "tiff", "webp", "bmp", "avif", "heic"] = "keep"
+    format: PhotoTarget = "keep"
     quality: int = Field(default=95, ge=1, le=100)  # of JPEG, WebP, AVIF and HEIC
     accept_damaged: bool = False  # color what can be read of a damaged photo
     candidates: bool = False  # also for photos; measured, they make their colors less true

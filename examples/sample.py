@@ -29,9 +29,9 @@ VIEWS = (  # per shot: seconds, then center x, center y and width at its start a
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with get_sample_data("grace_hopper.jpg") as file:
-        encoded = np.frombuffer(file.read(), np.uint8)
-    portrait = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+    file = Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    portrait = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert portrait is not None
     cv2.imwrite(str(folder / "portrait.png"), portrait)
     write_film(folder / "film.mkv", portrait)
     print(f"made {folder / 'portrait.png'} and {folder / 'film.mkv'}")

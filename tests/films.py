@@ -39,7 +39,8 @@ def luma_of(number: int, size: tuple[int, int], depth: int = 8, shot: int = 0) -
     )
     codes = ramp + chance.integers(0, 30, (height, width))
     codes = codes * 2 ** (depth - 8) + chance.integers(0, 2 ** (depth - 8), (height, width))
-    return codes.astype(np.uint8 if depth == 8 else np.uint16)
+    made: np.ndarray = codes.astype(np.uint8 if depth == 8 else np.uint16)
+    return made
 
 
 def picture_of(
@@ -110,7 +111,8 @@ def field_orders(path: Path) -> list[FieldOrder]:
     return [reader.order(picture) for picture in decode(path)]
 
 
-Extra = Callable[[OutputContainer], Iterable[Packet]]  # declares a stream, then gives its packets
+# Declares a stream, then gives its packets.
+Extra = Callable[[OutputContainer], Iterable["Packet[Any]"]]
 
 
 def make_film(
@@ -164,11 +166,12 @@ def make_film(
     return path
 
 
-def _lasting(packets: list[Packet], pts: Sequence[int] | None) -> list[Packet]:
+def _lasting(packets: list[Packet[Any]], pts: Sequence[int] | None) -> list[Packet[Any]]:
     """Packets that last until the next one is shown; encoders say 1 / rate for all of them."""
     if pts is not None:
         for packet in packets:
-            later = [time for time in pts if packet.pts is not None and time > packet.pts]
+            assert packet.pts is not None
+            later = [time for time in pts if time > packet.pts]
             packet.duration = later[0] - packet.pts if later else 40
     return packets
 
@@ -184,7 +187,7 @@ def sound(
 ) -> Extra:
     """An audio track with noise in it."""
 
-    def add(container: OutputContainer) -> list[Packet]:
+    def add(container: OutputContainer) -> list[Packet[Any]]:
         stream = container.add_stream(codec, rate=rate)
         stream.codec_context.layout = "mono"  # type: ignore[union-attr]
         stream.codec_context.bit_rate = bit_rate
@@ -193,7 +196,7 @@ def sound(
         )
         return [*_sound_packets(stream, seconds, rate)]
 
-    def _sound_packets(stream: Any, seconds: float, rate: int) -> Iterator[Packet]:
+    def _sound_packets(stream: Any, seconds: float, rate: int) -> Iterator[Packet[Any]]:
         stream.codec_context.open()
         size = stream.codec_context.frame_size or 1024
         chance = np.random.default_rng(5)
@@ -213,7 +216,7 @@ def sound(
 def subtitles(codec: str = "subrip", *, language: str = "eng", title: str = "") -> Extra:
     """Two lines of text."""
 
-    def add(container: OutputContainer) -> list[Packet]:
+    def add(container: OutputContainer) -> list[Packet[Any]]:
         stream = container.add_mux_stream(codec)
         stream.time_base = Fraction(1, 1000)
         stream.metadata.update({"language": language} | ({"title": title} if title else {}))
@@ -230,7 +233,7 @@ def subtitles(codec: str = "subrip", *, language: str = "eng", title: str = "") 
 
 
 def attachment(name: str = "font.ttf", data: bytes = bytes(range(256))) -> Extra:
-    def add(container: OutputContainer) -> list[Packet]:
+    def add(container: OutputContainer) -> list[Packet[Any]]:
         container.add_attachment(name, "application/x-truetype-font", data)
         return []
 
@@ -240,7 +243,7 @@ def attachment(name: str = "font.ttf", data: bytes = bytes(range(256))) -> Extra
 def still(*, cover: bool) -> Extra:
     """A second video stream of one JPEG; as cover art where `cover`."""
 
-    def add(container: OutputContainer) -> list[Packet]:
+    def add(container: OutputContainer) -> list[Packet[Any]]:
         buffer = io.BytesIO()
         with av.open(buffer, "w", format="mjpeg") as jpeg:
             stream = jpeg.add_stream("mjpeg", rate=1)
@@ -248,7 +251,7 @@ def still(*, cover: bool) -> Extra:
             jpeg.mux(stream.encode(picture_of(luma_of(3, (32, 32)), "yuvj420p")))
             jpeg.mux(stream.encode(None))
         buffer.seek(0)
-        with av.open(buffer, format="mjpeg") as jpeg:
+        with av.open(buffer, "r", format="mjpeg") as jpeg:
             copy = container.add_stream_from_template(jpeg.streams.video[0])
             if cover:
                 copy.disposition = av.stream.Disposition.attached_pic
@@ -326,7 +329,8 @@ def color_and_report(
 ) -> tuple[Path, FilmReport]:
     job = plan_film(source, settings, force=force)
     done = source.with_name(f"{source.stem}.color{job.target.suffix}")
-    report = color_film(job, done, colorizer or Painter(), **options)
+    colorizer = colorizer or Painter()
+    report = color_film(job, done, colorizer, **options)
     return done, report
 
 
@@ -339,7 +343,8 @@ def decode(path: Path, index: int | None = None) -> list[VideoFrame]:
     """All frames of the film stream (or of one stream)."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0] if index is None else container.streams[index]
-        return [frame for packet in container.demux(stream) for frame in packet.decode()]
+        frames = [frame for packet in container.demux(stream) for frame in packet.decode()]
+        return [frame for frame in frames if isinstance(frame, VideoFrame)]
 
 
 def luma_planes(path: Path) -> list[np.ndarray]:
@@ -360,8 +365,9 @@ def times(path: Path, index: int | None = None) -> list[Fraction]:
     """Seconds at which frames are shown, rising."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0] if index is None else container.streams[index]
-        tick = Fraction(stream.time_base.numerator, stream.time_base.denominator)
-        return sorted(p.pts * tick for p in container.demux(stream) if p.size)
+        assert stream.time_base is not None
+        shown = [p.pts for p in container.demux(stream) if p.size and p.pts is not None]
+        return sorted(pts * stream.time_base for pts in shown)
 
 
 def packets(path: Path, index: int) -> list[bytes]:
@@ -373,8 +379,13 @@ def durations(path: Path) -> list[Fraction]:
     """How long frames are shown, in the order they are shown."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        found = sorted((p.pts, p.duration) for p in container.demux(stream) if p.size)
-        return [duration * Fraction(stream.time_base) for _, duration in found]
+        assert stream.time_base is not None
+        found = [
+            (p.pts, p.duration)
+            for p in container.demux(stream)
+            if p.size and p.pts is not None and p.duration is not None
+        ]
+        return [duration * stream.time_base for _, duration in sorted(found)]
 
 
 def luma_differences(one: Path, other: Path) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import pyvips
 import torch
 from torch import Tensor
 
-from colordaemon.config import PhotoSettings
+from colordaemon.config import PhotoSettings, PhotoTarget
 from colordaemon.media.photo import PhotoReport, color_photo
 
 HEIGHT, WIDTH = 48, 64
@@ -32,7 +33,8 @@ def ramp(depth: int = 8, low: float = 0.1, high: float = 0.9) -> np.ndarray:
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
     share = low + (high - low) * (columns / (WIDTH - 1) * 0.9 + (1 - rows / (HEIGHT - 1)) * 0.1)
     dtype = np.uint8 if depth == 8 else np.uint16
-    return np.round(share * (2**depth - 1)).astype(dtype)
+    codes: np.ndarray = np.round(share * (2**depth - 1))
+    return codes.astype(dtype)
 
 
 def image(pixels: np.ndarray, **fields: object) -> pyvips.Image:
@@ -68,7 +70,7 @@ def save(path: Path, pixels: np.ndarray, **fields: object) -> Path:
     return path
 
 
-def color(source: Path, settings: PhotoSettings = KEEP, **options: bool) -> PhotoReport:
+def color(source: Path, settings: PhotoSettings = KEEP, **options: Any) -> PhotoReport:
     return color_photo(source, partial_of(source), predict, settings, **options)
 
 
@@ -80,7 +82,7 @@ def result(source: Path, page: int = 0) -> pyvips.Image:
     """The written page; libvips tells formats by content, BMP is read by OpenCV."""
     path = partial_of(source)
     if path.read_bytes()[:2] == b"BM":
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        pixels: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         return image(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
     if path.read_bytes()[:2] == b"II":
         return pyvips.Image.tiffload(str(path), page=page, revalidate=True)
@@ -102,7 +104,7 @@ def colorful() -> np.ndarray:
 
 
 def assert_refused(
-    source: Path, error: type[Exception], message: str, target: str = "keep"
+    source: Path, error: type[Exception], message: str, target: PhotoTarget = "keep"
 ) -> None:
     with pytest.raises(error) as caught:
         color(source, PhotoSettings(format=target))

@@ -51,13 +51,14 @@ class Recorder:
             _changes = 0
 
             def execute(self, *arguments: Any) -> sqlite3.Cursor:
-                rows = super().execute(*arguments)
+                rows: Any = super().execute(*arguments)
                 if not arguments[0].lstrip().upper().startswith(("SELECT", "PRAGMA")):
                     rows = _Fetched(rows)  # or it is committed only when its last row is read
                 if self.total_changes != self._changes and not self.in_transaction:
                     self._changes = self.total_changes
                     recorder.committed(self)
-                return rows  # type: ignore[return-value]  # as much of a cursor as is used
+                fetched: sqlite3.Cursor = rows  # or as much of one as is used
+                return fetched
 
         patch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, factory=Connection, **k))
 

@@ -90,7 +90,7 @@ def run(
         finally:
             process.kill()
         said = (path.read_text(errors="backslashreplace") for path in (stdout, stderr))
-        return subprocess.CompletedProcess(words, code, *said)
+        return subprocess.CompletedProcess([*map(str, words)], code, *said)
 
 
 def _run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -78,7 +79,7 @@ def test_transparency_of_packed_rgb_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pix_fmt", ["rgba", "argb", "gbrap", "ya8", "rgba64le", "ya16be"])
 def test_how_opaque_a_picture_is_comes_out_of_every_layout(pix_fmt: str) -> None:
     deep = "16" in pix_fmt or "64" in pix_fmt
-    alpha = np.random.default_rng(5).integers(0, 1 << (16 if deep else 8), (16, 16))
+    alpha: Any = np.random.default_rng(5).integers(0, 1 << (16 if deep else 8), (16, 16))
     alpha = alpha.astype(np.uint16 if deep else np.uint8)
     if pix_fmt.startswith("ya"):
         picture = VideoFrame(16, 16, pix_fmt)
@@ -90,7 +91,7 @@ def test_how_opaque_a_picture_is_comes_out_of_every_layout(pix_fmt: str) -> None
         )
         picture.planes[0].update(padded)
     else:
-        packed = np.dstack([alpha] * 4)
+        packed: np.ndarray = np.dstack([alpha] * 4)
         picture = VideoFrame.from_ndarray(packed, "rgba64le" if deep else "rgba")
         picture = picture.reformat(format=pix_fmt)
     assert np.array_equal(alpha_of(picture), alpha)

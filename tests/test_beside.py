@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -22,7 +23,7 @@ from colordaemon.media.side_data import all_side_data, light_of
 from colordaemon.media.tint import ExistingColor
 
 DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
-HDR = {"colorspace": 9, "color_primaries": 9, "color_trc": 16, "color_range": 1}
+HDR: dict[str, Any] = {"colorspace": 9, "color_primaries": 9, "color_trc": 16, "color_range": 1}
 HEVC = FilmSettings(codec="hevc", encoder_options={"x265-params": "lossless=1"})
 AV1 = FilmSettings(codec="av1", preset="12")
 
@@ -176,7 +177,7 @@ def packed(*fields: tuple[int, int]) -> bytes:
 def bare_hevc(path: Path, rate: int = 25) -> Path:
     """Without B-pictures; a transport stream keeps start codes."""
     options = {"x265-params": "log-level=error:bframes=0", "preset": "ultrafast"}
-    more = {"size": (128, 96), "pix_fmt": "yuv420p10le", "rate": rate}
+    more: dict[str, Any] = {"size": (128, 96), "pix_fmt": "yuv420p10le", "rate": rate}
     return make_film(path, 4, codec="libx265", options=options, **more, **HDR)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -87,7 +88,7 @@ def test_what_is_not_said_follows_from_the_television_system(
     tmp_path: Path,
     size: tuple[int, int],
     rate: int,
-    tags: dict[str, int],
+    tags: dict[str, Any],
     expected: tuple[int, int, int],
 ) -> None:
     source = make_film(tmp_path / "film.mp4", 1, size=size, rate=rate, **tags)
@@ -168,7 +169,7 @@ def two_ranges(path: Path, *, says: bool = True, count: int = 5) -> Path:
     """A transport stream of limited range first, and then full range, `count` pictures each. says:
     whether it says so of the first part."""
     parts = []
-    tags = {"colorspace": 1, "color_primaries": 1} if says else {}
+    tags: dict[str, Any] = {"colorspace": 1, "color_primaries": 1} if says else {}
     for name, tag, pix_fmt in (("one.ts", 1, "yuv420p"), ("two.ts", 2, "yuvj420p")):
         parts.append(
             make_film(path.with_name(name), count, pix_fmt=pix_fmt, **tags, color_range=tag)
@@ -230,7 +231,12 @@ def test_hdr_film_stays_hdr_and_has_its_colors_on_its_own_curve(
 ) -> None:
     luma = np.full((48, 64), 64 + round(876 * 0.5), np.uint16)
     images = [picture_of(luma, "yuv420p10le") for _ in range(3)]
-    tags = {"colorspace": 9, "color_primaries": 9, "color_trc": number, "color_range": 1}
+    tags: dict[str, Any] = {
+        "colorspace": 9,
+        "color_primaries": 9,
+        "color_trc": number,
+        "color_range": 1,
+    }
     source = make_film(tmp_path / "film.mkv", images, codec="ffv1", pix_fmt="yuv420p10le", **tags)
     done = color(source, ARCHIVE)
     frame = decode(done)[1]
@@ -259,7 +265,12 @@ def hdr_film(path: Path, number: int, strength: float) -> Path:
             noise = chance.integers(-1, 2, samples.shape)
             plane.update((samples.astype(int) + noise).astype("<u2").tobytes())
         images.append(image)
-    tags = {"colorspace": 9, "color_primaries": 9, "color_trc": number, "color_range": 1}
+    tags: dict[str, Any] = {
+        "colorspace": 9,
+        "color_primaries": 9,
+        "color_trc": number,
+        "color_range": 1,
+    }
     return make_film(path, images, codec="ffv1", pix_fmt="yuv420p10le", **tags)
 
 

@@ -189,8 +189,8 @@ def test_nested_and_ordered_chapters_stay_as_they_are_in_matroska(tmp_path: Path
     )  # fmt: skip
     done = color(source)
     found = [ebml.part_of(path, ebml.read_header(path), ebml.CHAPTERS) for path in (source, done)]
-    assert found[0] and found[1]
     for part in found:
+        assert part is not None
         editions = [child for child in part.children if child.id == ebml.EDITION]
         assert len(editions) == 1 and editions[0].data.count(b"part ") == 3
     assert packets(done, 1) == packets(source, 1)

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from colordaemon.cli import app
-from colordaemon.clock import Clock
+from colordaemon.cli.common import app
+from colordaemon.clock import Clock, Monotonic, UnixTime
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
 from colordaemon.service import control
 from colordaemon.service.control import BadRequest, Commands, Control, NoAnswer, ask, run_command
-from colordaemon.service.job import Found, State
+from colordaemon.service.job import Found, Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.status import Reply
 
@@ -129,9 +129,9 @@ def test_who_does_not_read_holds_nobody_up_and_is_dropped(tmp_path: Path) -> Non
             other.sendall(b'{"verb": "status"}\n')
             serve(selector)
             assert json.loads(file.readline()) == {"heard": {"verb": "status"}}
-        control.turn(9.9)
+        control.turn(Monotonic(9.9))
         assert not is_closed(sleeper)
-        control.turn(10.0)
+        control.turn(Monotonic(10.0))
         assert is_closed(sleeper)
     control.close()
     selector.close()
@@ -202,10 +202,10 @@ def config(tmp_path: Path) -> Config:
 def fill(config: Config) -> None:
     assert config.state_dir is not None and config.inbox is not None
     with Journal(config.state_dir / "journal.sqlite3") as journal:
-        journal.add([Found(config.inbox / f"{n}.png", 1, 1) for n in range(3)], 1.0)
-        job = journal.claim(1.0)
+        journal.add([Found(config.inbox / f"{n}.png", 1, 1) for n in range(3)], UnixTime(1.0))
+        job = journal.claim(UnixTime(1.0))
         assert job is not None
-        journal.set_aside(job, State.FAILED, 2.0, code="media", reason="no film")
+        journal.set_aside(job, State.FAILED, UnixTime(2.0), code=Reason.MEDIA, reason="no film")
 
 
 def test_without_a_daemon_the_journal_answers(config: Config) -> None:
@@ -231,19 +231,19 @@ def test_many_files_are_retried_a_few_at_a_time_and_over_restarts(
     assert config.inbox is not None and config.state_dir is not None
     path = config.state_dir / "journal.sqlite3"
     with Journal(path) as journal:
-        journal.add([Found(config.inbox / f"{n}.png", 1, 1) for n in range(5)], 1.0)
+        journal.add([Found(config.inbox / f"{n}.png", 1, 1) for n in range(5)], UnixTime(1.0))
         for job in journal.jobs(State.QUEUED):
-            journal.set_aside(job, State.FAILED, 2.0, code="media", reason="no film")
-        assert Commands(journal, lambda: 3.0).run({"verb": "retry"}) == {"count": 5}
+            journal.set_aside(job, State.FAILED, UnixTime(2.0), code=Reason.MEDIA, reason="no film")
+        assert Commands(journal, lambda: UnixTime(3.0)).run({"verb": "retry"}) == {"count": 5}
         assert journal.ids(State.QUEUED) == [1, 2]
     with Journal(path) as journal:  # of the next daemon
-        later = Commands(journal, lambda: 4.0)
+        later = Commands(journal, lambda: UnixTime(4.0))
         later.turn()
         assert journal.ids(State.QUEUED) == [1, 2, 3, 4] and later.is_busy
         later.turn()
         assert journal.ids(State.FAILED) == [] and not later.is_busy
         for job in journal.jobs(State.QUEUED):
-            journal.set_aside(job, State.FAILED, 5.0, code="media", reason="no film")
+            journal.set_aside(job, State.FAILED, 5.0, code=Reason.MEDIA, reason="no film")
         later.turn()
         assert len(journal.ids(State.FAILED)) == 5  # it was asked for once
     assert run_command(config, {"verb": "retry"}) == {"count": 5}
@@ -307,4 +307,4 @@ def test_a_word_that_no_request_has_is_told_and_nothing_done(tmp_path: Path) -> 
 
 def test_verbs_that_nobody_knows_are_refused(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal") as journal, pytest.raises(BadRequest, match="'sing'"):
-        Commands(journal, lambda: 1.0).run({"verb": "sing"})
+        Commands(journal, lambda: UnixTime(1.0)).run({"verb": "sing"})

@@ -47,7 +47,7 @@ def foreign_track(path: Path, kind: bytes, box: bytes) -> Path:
 
 
 def teletext() -> Extra:
-    def add(container: OutputContainer) -> list[Packet]:
+    def add(container: OutputContainer) -> list[Packet[Any]]:
         stream = container.add_mux_stream("dvb_teletext")
         stream.time_base = Fraction(1, 90000)
         stream.metadata["language"] = "ger"
@@ -86,8 +86,7 @@ def test_sound_in_an_unknown_codec_is_copied_with_its_description(
     done = color(source)
     assert packets(done, 2) == packets(source, 2) != []
     assert times(done, 2) == times(source, 2)
-    found = [read_contents(path) for path in (source, done)]
-    assert found[0] and found[1]
+    found = [c for path in (source, done) if (c := read_contents(path))]
     entries = [[sample_entries(t) for t in contents.tracks] for contents in found]
     assert entries[1][2] == entries[0][2] and entries[1][2][0][0] == b"apac"
     assert luma_differences(source, done) == [0] * 6
@@ -203,8 +202,7 @@ def test_timed_metadata_of_phones_is_copied_with_its_description(tmp_path: Path)
     data = source.read_bytes()
     source.write_bytes(data.replace(b"gpmd", b"mebx"))
     done = color(source)
-    contents = [read_contents(path) for path in (source, done)]
-    assert contents[0] and contents[1]
+    contents = [c for path in (source, done) if (c := read_contents(path))]
     described = [sample_entries(c.tracks[1]) for c in contents]
     assert described[0] == described[1] and described[1][0][0] == b"mebx"
     assert packets(done, 1) == packets(source, 1)
@@ -278,16 +276,16 @@ def test_a_text_of_a_duration_that_no_container_holds_is_refused_in_one_line(
 def gsm() -> Extra:
     """As WAV files have it: 65 bytes for 320 samples; there is no encoder."""
 
-    def add(container: OutputContainer) -> Iterator[Packet]:
+    def add(container: OutputContainer) -> Iterator[Packet[Any]]:
         body = bytes(range(195))
         head = struct.pack("<HHIIHHHH", 0x31, 1, 8000, 1625, 65, 0, 2, 320)
         parts = ((b"fmt ", head), (b"fact", struct.pack("<I", 960)), (b"data", body))
         chunks = b"".join(kind + struct.pack("<I", len(data)) + data for kind, data in parts)
         wav = b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
-        source = av.open(io.BytesIO(wav))
+        source = av.open(io.BytesIO(wav), "r")
         copy = container.add_stream_from_template(source.streams.audio[0])
 
-        def moved() -> Iterator[Packet]:
+        def moved() -> Iterator[Packet[Any]]:
             with source:
                 for packet in source.demux():
                     packet.stream = copy

@@ -32,7 +32,12 @@ def drop(daemon: Daemon, name: str | bytes, color: bool = False) -> Path:
     return path
 
 
-NAMES = [
+def wait_for_segments(daemon: Daemon, more: int) -> None:
+    wanted = len(daemon.segments_begun()) + more
+    daemon.wait(lambda: len(daemon.segments_begun()) >= wanted)
+
+
+NAMES: list[str | bytes] = [
     "plain.png",
     "deep/er/photo.png",
     "ünï 日本 \U0001f39e.png",
@@ -198,11 +203,8 @@ def test_killed_at_any_time_nothing_is_lost_and_nothing_comes_twice(start: Start
         daemon.start()
         drop(daemon, f"{round_}.png")
         daemon.wait_ready()
-        if (
-            round_ % 3 == 2
-        ):  # twice without any progress in between, and the film would be set aside
-            wanted = len(daemon.segments_begun()) + 2
-            daemon.wait(lambda wanted=wanted: len(daemon.segments_begun()) >= wanted)
+        if round_ % 3 == 2:  # twice without progress in between, and the film would be set aside
+            wait_for_segments(daemon, 2)
             os.kill(daemon.worker_pid, signal.SIGKILL)
         time.sleep(chance.uniform(0.0, 3.0))
         daemon.kill()

@@ -50,7 +50,9 @@ def test_frames_carry_the_luma_and_the_times_of_the_file(tmp_path: Path) -> None
 
 def test_the_view_of_luma_costs_no_copy() -> None:
     frame = frame_of(next(pictures(1)))
-    assert np.shares_memory(frame.luma, np.frombuffer(frame.picture.planes[0], np.uint8))
+    assert np.shares_memory(
+        frame.luma, np.frombuffer(memoryview(frame.picture.planes[0]), np.uint8)
+    )
 
 
 def test_pictures_do_not_wait_for_the_garbage_collector(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -15,12 +16,11 @@ from films import (
     decode,
     luma_differences,
     make_film,
-    picture_of,
     short_segments,
     times,
 )
 
-from colordaemon.config import FilmSettings
+from colordaemon.config import Codec, FilmSettings
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.film.colorize import plan_film
 from colordaemon.media.codec import choose_encoder
@@ -38,7 +38,7 @@ def codec_name(path: Path) -> str:
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"])
 def test_every_codec_makes_a_film_with_the_same_times(
-    tmp_path: Path, codec: str, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, codec: Codec, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = make_film(tmp_path / "film.mov", 5, size=(256, 128), pts=(0, 40, 41, 120, 500))
     settings = FilmSettings(codec=codec, preset=TINY.get(codec))
@@ -52,8 +52,8 @@ def test_every_codec_makes_a_film_with_the_same_times(
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p10le", "yuv422p10le", "gray10le"])
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"])
-def test_ten_bits_in_are_ten_bits_out(tmp_path: Path, codec: str, pix_fmt: str) -> None:
-    limited = {"size": (256, 128), "pix_fmt": pix_fmt, "color_range": 1}
+def test_ten_bits_in_are_ten_bits_out(tmp_path: Path, codec: Codec, pix_fmt: str) -> None:
+    limited: dict[str, Any] = {"size": (256, 128), "pix_fmt": pix_fmt, "color_range": 1}
     source = make_film(tmp_path / "f.mkv", 2, codec="ffv1", **limited)
     done = color(source, FilmSettings(codec=codec, preset=TINY.get(codec)))
     assert all("10le" in frame.format.name for frame in decode(done))
@@ -86,7 +86,7 @@ def test_options_that_do_not_exist_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_presets_that_do_not_exist_are_refused(tmp_path: Path, codec: str) -> None:
+def test_presets_that_do_not_exist_are_refused(tmp_path: Path, codec: Codec) -> None:
     source = make_film(tmp_path / "film.mp4", 2)
     with pytest.raises(ConfigError, match="does not start with preset quickly"):
         plan_film(source, FilmSettings(codec=codec, preset="quickly"))
@@ -111,8 +111,8 @@ def test_a_film_without_color_tags_gets_those_that_its_size_implies(
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"])
-def test_color_tags_are_kept(tmp_path: Path, codec: str) -> None:
-    tags = {"colorspace": 1, "color_primaries": 5, "color_trc": 1, "color_range": 1}
+def test_color_tags_are_kept(tmp_path: Path, codec: Codec) -> None:
+    tags: dict[str, Any] = {"colorspace": 1, "color_primaries": 5, "color_trc": 1, "color_range": 1}
     source = make_film(tmp_path / "film.mov", 1, size=(256, 128), **tags)
     with av.open(str(color(source, FilmSettings(codec=codec, preset=TINY.get(codec))))) as done:
         context = done.streams.video[0].codec_context
@@ -128,7 +128,6 @@ def test_a_rate_that_is_no_whole_number_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_picture_without_luma_is_refused(tmp_path: Path) -> None:
-    images = (picture_of(luma, "gray") for luma in ())
-    source = make_film(tmp_path / "film.mkv", images, codec="ffv1", pix_fmt="gray")
+    source = make_film(tmp_path / "film.mkv", iter(()), codec="ffv1", pix_fmt="gray")
     with pytest.raises(MediaError, match=r"film\.mkv"):
         plan_film(source, ARCHIVE)

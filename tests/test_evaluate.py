@@ -20,6 +20,7 @@ from rich.console import Console
 from torch import Tensor
 
 from colordaemon.color import gray_to_lightness
+from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
 from colordaemon.evaluation import command
 from colordaemon.evaluation.metrics import chroma, squared_error
@@ -84,7 +85,9 @@ def rows(evaluation: Evaluation) -> dict[str, Row]:
 
 
 def pixels_of(picture: Picture) -> np.ndarray:
-    return cv2.cvtColor(cv2.imread(str(picture.path)), cv2.COLOR_BGR2RGB)
+    pixels = cv2.imread(str(picture.path))
+    assert pixels is not None
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 # What must hold for any model
@@ -206,7 +209,12 @@ def test_pictures_of_one_size_share_a_batch_and_keep_their_order(colorizer: Colo
     grays = [torch.rand(1, 1, *size) for size in ((40, 48), (48, 40), (40, 48), (48, 48), (40, 48))]
     seen: list[int] = []
     predict = colorizer.predict_ab
-    colorizer.predict_ab = lambda gray: (seen.append(len(gray)), predict(gray))[1]  # type: ignore[method-assign]
+
+    def counted(gray: Tensor) -> Tensor:
+        seen.append(len(gray))
+        return predict(gray)
+
+    colorizer.predict_ab = counted  # type: ignore[method-assign]
     together = predict_each(colorizer, grays)
     assert seen == [3, 1, 1]
     for gray, ab in zip(grays, together, strict=True):
@@ -306,14 +314,14 @@ def test_nothing_to_evaluate_is_an_error_that_says_why(
 
 
 def test_a_model_is_missed_before_any_picture_is_read(tmp_path: Path) -> None:
-    settings = command.ModelSettings(file=tmp_path / "none.safetensors", device="cpu")
+    settings = ModelSettings(file=tmp_path / "none.safetensors", device="cpu")
     with pytest.raises(ModelError, match="no such model file"):
         command.evaluate_folder(tmp_path / "nowhere", settings)
 
 
 def test_a_place_that_cannot_be_written_to_is_found_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    settings = command.ModelSettings(device="cpu")
+    settings = ModelSettings(device="cpu")
     with pytest.raises(ConfigError, match="results cannot be written here"):
         command.evaluate_folder(tmp_path, settings, output=tmp_path / "file" / "out")
 

@@ -70,7 +70,8 @@ def color_film(path: Path, count: int = 6, pix_fmt: str = "yuv444p", **options: 
 
 
 def table_of(path: Path, colorizer: Any = None, **options: Any) -> FilmTable:
-    return evaluate_film(open_clip(path), colorizer or Painter(), **options)
+    colorizer = colorizer or Painter()
+    return evaluate_film(open_clip(path), colorizer, **options)
 
 
 def frames_of(path: Path, seconds: float | None = None) -> list[ColorFrame]:

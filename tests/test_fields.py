@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -25,7 +26,7 @@ from films import (
 )
 
 from colordaemon.color import Matrix, PixelCode, chroma_planes
-from colordaemon.config import FilmSettings
+from colordaemon.config import Codec, FilmSettings
 from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.media.fields import FieldOrder
 from colordaemon.media.probe import probe_film
@@ -49,7 +50,7 @@ def make_interlaced(
 @pytest.mark.parametrize("codec", ["h264", "prores", "ffv1"])
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_picture_of_an_interlaced_film_keeps_its_field_order(
-    tmp_path: Path, order: FieldOrder, codec: str
+    tmp_path: Path, order: FieldOrder, codec: Codec
 ) -> None:
     source = make_interlaced(tmp_path / "film.mkv", order)
     assert field_orders(source) == [order] * 3
@@ -82,7 +83,7 @@ def test_pictures_of_both_orders_and_whole_ones_each_keep_theirs_in_ffv1(tmp_pat
 
 @pytest.mark.parametrize(("codec", "misshown"), [("prores", 0), ("h264", 1)])
 def test_both_orders_in_one_film_are_kept_or_said(
-    tmp_path: Path, codec: str, misshown: int
+    tmp_path: Path, codec: Codec, misshown: int
 ) -> None:
     orders: list[FieldOrder] = ["top first", "top first", "bottom first"]
     source = make_interlaced(tmp_path / "film.mkv", *orders)
@@ -92,7 +93,8 @@ def test_both_orders_in_one_film_are_kept_or_said(
 
 
 def test_a_film_is_interlaced_whose_leader_is_not(tmp_path: Path) -> None:
-    orders: list[FieldOrder] = ["progressive"] * 20 + ["top first"]
+    leader: list[FieldOrder] = ["progressive"] * 20
+    orders: list[FieldOrder] = [*leader, "top first"]
     source = make_interlaced(tmp_path / "film.mkv", *orders, count=40)
     assert plan_film(source, EXACT).encoder.field_order == "top first"
     done, report = color_and_report(source)
@@ -102,7 +104,8 @@ def test_a_film_is_interlaced_whose_leader_is_not(tmp_path: Path) -> None:
 
 
 def test_a_few_interlaced_pictures_make_no_interlaced_film(tmp_path: Path) -> None:
-    source = make_interlaced(tmp_path / "film.mkv", *["progressive"] * 35, "top first", count=40)
+    plain: list[FieldOrder] = ["progressive"] * 35
+    source = make_interlaced(tmp_path / "film.mkv", *plain, "top first", count=40)
     assert plan_film(source, EXACT).encoder.field_order == "progressive"
     done, report = color_and_report(source)
     assert field_orders(done) == ["progressive"] * 40
@@ -115,7 +118,8 @@ def test_interlaced_pictures_that_were_not_foreseen_are_counted(tmp_path: Path) 
     job = plan_film(source, EXACT)
     blind = dataclasses.replace(job.encoder, field_order="progressive", options=())
     job = dataclasses.replace(job, encoder=blind)
-    report = color_film(job, tmp_path / "done.mkv", Painter())
+    colorizer: Any = Painter()
+    report = color_film(job, tmp_path / "done.mkv", colorizer)
     assert field_orders(tmp_path / "done.mkv") == ["progressive"] * 2
     assert report.misshown == 1
 
@@ -159,7 +163,7 @@ def test_pictures_that_are_single_fields_stay_whole_pictures(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("codec", ["av1", "dnxhr"])
 def test_codecs_that_cannot_say_fields_leave_it_to_the_container(
-    tmp_path: Path, codec: str
+    tmp_path: Path, codec: Codec
 ) -> None:
     source = make_interlaced(tmp_path / "film.mov", "top first", codec="libx264")
     settings = FilmSettings(codec=codec, preset="12" if codec == "av1" else None)

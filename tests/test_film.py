@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.filter
@@ -35,7 +36,7 @@ from films import (
     times,
 )
 
-from colordaemon.config import FilmSettings
+from colordaemon.config import Codec, FilmSettings
 from colordaemon.errors import AlreadyColor, Interrupted
 from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.media.decode import Frame
@@ -168,7 +169,7 @@ def test_the_range_is_kept(tmp_path: Path, color_range: int) -> None:
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "ffv1"])
-def test_odd_sizes_stay_odd(tmp_path: Path, codec: str) -> None:
+def test_odd_sizes_stay_odd(tmp_path: Path, codec: Codec) -> None:
     source = make_film(tmp_path / "film.mkv", 3, codec="ffv1", size=(67, 51))
     done = color(source, FilmSettings(codec=codec, preset="12" if codec == "av1" else None))
     frames = decode(done)
@@ -234,7 +235,8 @@ def test_ffv1_in_matroska_keeps_the_shape_of_pixels_in_its_frames(tmp_path: Path
     source = make_film(tmp_path / "film.mkv", 2, sample_aspect_ratio=Fraction(16, 15))
     job = plan_film(source, ARCHIVE)
     assert not job.remarks
-    color_film(job, tmp_path / "done.mkv", Painter())
+    colorizer: Any = Painter()
+    color_film(job, tmp_path / "done.mkv", colorizer)
     frame = decode(tmp_path / "done.mkv")[0]
     graph = av.filter.Graph()
     graph.link_nodes(
@@ -329,7 +331,8 @@ def test_memory_does_not_grow_with_duration(tmp_path: Path) -> None:
         return False
 
     job = plan_film(source, every_frame)
-    report = color_film(job, tmp_path / "done.mkv", Painter(16), Listener(count))
+    colorizer: Any = Painter(16)
+    report = color_film(job, tmp_path / "done.mkv", colorizer, Listener(count))
     assert report.frames == 800
     assert len(alive) == 8
     assert max(alive) < 250  # those that wait for what follows them, and the queues

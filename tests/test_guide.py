@@ -363,8 +363,8 @@ def test_large_hints_shrink_without_taking_color_from_the_ground(tmp_path: Path)
     [
         ("film.hints.png", dabs()[..., :3], "a picture without transparency"),
         ("film.hints.jpg", dabs()[..., :3], "a picture without transparency"),
-        ("film.hints.png", dabs() | np.uint8([0, 0, 0, 255]), "an opaque picture"),
-        ("film.hints.png", dabs() * np.uint8([1, 1, 1, 0]), "no dabs"),
+        ("film.hints.png", dabs() | np.array([0, 0, 0, 255], np.uint8), "an opaque picture"),
+        ("film.hints.png", dabs() * np.array([1, 1, 1, 0], np.uint8), "no dabs"),
         ("film.hints.png", dabs(HEIGHT, WIDTH + 1), "65 x 48 pixels, expected the shape"),
     ],
 )

@@ -18,6 +18,7 @@ from daemons import Daemon
 from films import SIZE, make_film
 from photos import save
 
+from colordaemon.clock import Clock, Monotonic, UnixTime
 from colordaemon.config import AfterSettings, Config, WatchSettings
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ConfigError
@@ -69,10 +70,12 @@ class House:
         found = signature_of(path)
         assert found is not None
         times = found.device, found.inode, found.ctime_ns
-        self.journal.add([Found(path, found.size, found.mtime_ns, 1, 0, *times)], time.time())
+        self.journal.add(
+            [Found(path, found.size, found.mtime_ns, 1, 0, *times)], UnixTime(time.time())
+        )
 
     def claim(self, later: float = HOUR) -> Job:
-        job = self.journal.claim(time.time() + later)
+        job = self.journal.claim(UnixTime(time.time() + later))
         assert job is not None
         return job
 
@@ -81,7 +84,7 @@ class House:
         partial.write_bytes(result)
         target = self.folders.outbox / "film.color.mp4"
         self.lifecycle.finished(
-            job, Finished(job.id, partial, target, "", "", ()), 1.0, time.time()
+            job, Finished(job.id, partial, target, "", "", ()), 1.0, UnixTime(time.time())
         )
 
     def results(self) -> dict[str, bytes]:
@@ -91,7 +94,7 @@ class House:
         """A scan finds these; returns the status of all that are late."""
         for path in paths:
             self.late.notice(path)
-        self.late.turn(time.time() + later)
+        self.late.turn(UnixTime(time.time() + later))
         return [f"{Path(each['path']).name} {each['why']}" for each in self.late.as_json()]
 
 
@@ -134,10 +137,10 @@ def test_events_take_it_for_no_photo_either_and_report_it(tmp_path: Path) -> Non
     inbox.mkdir()
     settings = WatchSettings(settle_seconds=0.0, scan_seconds=3600)
     watch = Watch(inbox, settings, lambda *_: False, guides=reported.append)
-    watch.start(0.0)
+    watch.start(Monotonic(0.0))
     settled: dict[Path, object] = {}
     try:
-        watch.turn(0.0)
+        watch.turn(Monotonic(0.0))
         (inbox / "film.hints.png").write_bytes(b"dabs")
         (inbox / "references").mkdir()
         (inbox / "references" / "1.png").write_bytes(b"coat")
@@ -145,7 +148,7 @@ def test_events_take_it_for_no_photo_either_and_report_it(tmp_path: Path) -> Non
         until = time.monotonic() + 60
         while len({*reported}) < 2 or not settled:
             assert time.monotonic() < until
-            settled |= watch.turn(time.monotonic())
+            settled |= watch.turn(Monotonic(time.monotonic()))
             time.sleep(0.01)
     finally:
         watch.stop()
@@ -183,29 +186,29 @@ def test_a_job_waits_until_what_is_beside_its_file_is_left_alone(build: Build) -
     house = build()
     house.drop("film.references/1.png")
     house.queue()
-    job, now = house.claim(0.0), time.time()
+    job, now = house.claim(0.0), Clock().time()
     assert not house.lifecycle.guide_is_quiet(job, now)
     waiting = house.journal.job(job.id)
     assert (waiting.state, waiting.code, waiting.attempts) == (State.QUEUED, Reason.GUIDE, 0)
     assert "1.png may still be copied" in waiting.reason
     assert now < waiting.not_before <= now + SETTLE
     assert house.journal.claim(now) is None
-    assert house.lifecycle.guide_is_quiet(house.claim(2 * SETTLE), now + 2 * SETTLE)
+    assert house.lifecycle.guide_is_quiet(house.claim(2 * SETTLE), UnixTime(now + 2 * SETTLE))
 
 
 def test_a_job_waits_for_a_picture_that_a_program_has_open_for_writing(build: Build) -> None:
     house = build()
     with house.drop("film.hints.png").open("ab"):
         house.queue()
-        assert not house.lifecycle.guide_is_quiet(house.claim(HOUR), time.time() + HOUR)
-    assert house.lifecycle.guide_is_quiet(house.claim(2 * HOUR), time.time() + HOUR)
+        assert not house.lifecycle.guide_is_quiet(house.claim(HOUR), UnixTime(time.time() + HOUR))
+    assert house.lifecycle.guide_is_quiet(house.claim(2 * HOUR), UnixTime(time.time() + HOUR))
 
 
 def test_a_job_waits_for_no_picture_of_another_file(build: Build) -> None:
     house = build()
     house.drop("other.hints.png")
     house.queue()
-    assert house.lifecycle.guide_is_quiet(house.claim(), time.time())
+    assert house.lifecycle.guide_is_quiet(house.claim(), UnixTime(time.time()))
 
 
 def test_a_picture_that_looks_damaged_soon_after_it_came_may_still_be_copied(build: Build) -> None:
@@ -214,9 +217,11 @@ def test_a_picture_that_looks_damaged_soon_after_it_came_may_still_be_copied(bui
     os.utime(house.film)
     house.queue()
     job = house.claim()
-    later = time.time() + house.lifecycle._config.jobs.retry_seconds - 1
+    later = UnixTime(time.time() + house.lifecycle._config.jobs.retry_seconds - 1)
     assert house.lifecycle.may_be_incomplete(job, "found half a picture", later)
-    assert not house.lifecycle.may_be_incomplete(house.claim(), "found half a picture", later + 2)
+    assert not house.lifecycle.may_be_incomplete(
+        house.claim(), "found half a picture", UnixTime(later + 2)
+    )
 
 
 # Late ones
@@ -246,7 +251,7 @@ def test_a_late_picture_is_told_with_the_command_that_uses_it(
     assert caplog.text.count(told) == 1
     house.look(hints)  # the next scan
     assert caplog.text.count(told) == 1
-    commands = Commands(house.journal, time.time)
+    commands = Commands(house.journal, Clock().time)
     assert commands.run({"verb": "retry", "jobs": [job.id]}) == {"count": 1}
     assert house.look(hints) == []
     house.finish(house.claim())
@@ -259,7 +264,7 @@ def test_a_late_folder_is_told_of_all_files_beside_it(build: Build) -> None:
     house.queue(house.drop("photo.jpg"))
     house.queue(house.drop("sub/photo.jpg"))
     for _ in range(3):
-        house.journal.finish(house.claim(-1.0), time.time(), reason="", retire="")
+        house.journal.finish(house.claim(-1.0), UnixTime(time.time()), reason="", retire="")
     picture = house.drop("references/1.png")
     (told,) = house.look(picture.parent)
     assert "references came" in told and "2 files" in told and "retry 2 1`" in told
@@ -280,7 +285,7 @@ def test_a_retried_film_takes_the_place_of_its_result(build: Build) -> None:
     house = build()
     house.queue()
     house.finish(house.claim(), b"brown")
-    commands = Commands(house.journal, time.time)
+    commands = Commands(house.journal, Clock().time)
     assert commands.run({"verb": "retry", "jobs": [1]}) == {"count": 1}
     house.finish(house.claim(), b"green")
     assert house.results() == {"film.color.mp4": b"green"}
@@ -291,7 +296,7 @@ def test_a_result_that_somebody_has_changed_is_kept_at_a_retry(build: Build) -> 
     house.queue()
     house.finish(house.claim(), b"brown")
     (house.folders.outbox / "film.color.mp4").write_bytes(b"trimmed")
-    Commands(house.journal, time.time).run({"verb": "retry", "jobs": [1]})
+    Commands(house.journal, Clock().time).run({"verb": "retry", "jobs": [1]})
     house.finish(house.claim(), b"green")
     assert house.results() == {"film.color.mp4": b"trimmed", "film.color (2).mp4": b"green"}
 
@@ -301,7 +306,7 @@ def test_a_film_whose_source_is_gone_stays_done(build: Build) -> None:
     house.queue()
     house.finish(house.claim())
     house.film.unlink()
-    assert Commands(house.journal, time.time).run({"verb": "retry", "jobs": [1]}) == {"count": 0}
+    assert Commands(house.journal, Clock().time).run({"verb": "retry", "jobs": [1]}) == {"count": 0}
     assert house.journal.job(1).state is State.DONE
 
 

@@ -13,26 +13,27 @@ from typing import Any, ClassVar
 
 import pytest
 
+from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.config import AfterSettings
 from colordaemon.service.hooks import END_SECONDS, Command, HookRunner, Hooks, commands_of
-from colordaemon.service.job import Found, Job, State
+from colordaemon.service.job import Found, Job, Reason, State
 from colordaemon.service.journal import Journal
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     with Journal(tmp_path / "journal") as journal:
-        journal.add([Found(Path("/in/ü\n.png"), 1, 1)], 1.0)
-        job = journal.claim(1.0)
+        journal.add([Found(Path("/in/ü\n.png"), 1, 1)], UnixTime(1.0))
+        job = journal.claim(UnixTime(1.0))
         assert job is not None
-        journal.set_aside(job, State.FAILED, 2.0, code="media", reason="no film")
+        journal.set_aside(job, State.FAILED, UnixTime(2.0), code=Reason.MEDIA, reason="no film")
         return journal.job(job.id)
 
 
 def ended(hooks: Hooks, now: float = 0.0) -> Job:
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        if (job := hooks.ended(now)) is not None:
+        if (job := hooks.ended(Monotonic(now))) is not None:
             return job
         time.sleep(0.01)
     pytest.fail("the hook did not end")
@@ -42,7 +43,7 @@ def test_a_hook_reads_json_and_no_shell_reads_its_words(tmp_path: Path, job: Job
     output = tmp_path / "$HOME; told"
     settings = AfterSettings(hook=f"tee {shlex.quote(str(output))}")
     hooks = Hooks(commands_of(settings), 10.0)
-    hooks.start(job, 0.0)
+    hooks.start(job, Monotonic(0.0))
     assert hooks.is_busy
     assert ended(hooks) == job
     told = json.loads(output.read_text())
@@ -52,8 +53,8 @@ def test_a_hook_reads_json_and_no_shell_reads_its_words(tmp_path: Path, job: Job
 
 def test_a_hook_that_takes_too_long_is_killed(job: Job, caplog: pytest.LogCaptureFixture) -> None:
     hooks = Hooks([Command(["sleep", "1000"])], 10.0)
-    hooks.start(job, 0.0)
-    assert hooks.ended(9.9) is None
+    hooks.start(job, Monotonic(0.0))
+    assert hooks.ended(Monotonic(9.9)) is None
     assert ended(hooks, 10.0) == job
     assert "killed after 10 s" in caplog.text
 
@@ -64,7 +65,7 @@ def test_a_hook_that_fails_or_is_missing_is_told_and_the_next_one_runs(
     failing = [sys.executable, "-c", "raise SystemExit(3)"]
     commands = [["/no/such/program"], failing, ["touch", str(tmp_path / "ran")]]
     hooks = Hooks([Command(words) for words in commands], 10.0)
-    hooks.start(job, 0.0)
+    hooks.start(job, Monotonic(0.0))
     assert ended(hooks) == job
     assert "cannot run /no/such/program" in caplog.text and "status 3" in caplog.text
     assert (tmp_path / "ran").exists()
@@ -102,7 +103,7 @@ def test_a_webhook_is_sent_the_same_json(
         commands = commands_of(AfterSettings(webhook=address))
         assert address not in commands[0].words
         hooks = Hooks(commands, 20.0)
-        hooks.start(job, 0.0)
+        hooks.start(job, Monotonic(0.0))
         ended(hooks)
         thread.join()
     assert Receiver.heard[-1]["reason"] == "no film"
@@ -111,11 +112,11 @@ def test_a_webhook_is_sent_the_same_json(
 
 def told(herald: HookRunner, now: float, wall: float) -> None:
     """Until all that is due has been told."""
-    herald.turn(now, wall)
+    herald.turn(Monotonic(now), UnixTime(wall))
     until = time.monotonic() + 20
     while herald.is_busy and time.monotonic() < until:
         time.sleep(0.01)
-        herald.turn(now, wall)
+        herald.turn(Monotonic(now), UnixTime(wall))
 
 
 @pytest.mark.logs_errors
@@ -127,10 +128,10 @@ def test_a_hook_that_fails_runs_again_and_no_other_one_with_it(tmp_path: Path) -
     with Journal(tmp_path / "journal") as journal:
         herald = HookRunner(journal, AfterSettings(hook=str(receiver)))
         for name in ("a.png", "b.png"):
-            journal.add([Found(Path("/in") / name, 1, 1)], 1.0)
-            job = journal.claim(1.0)
+            journal.add([Found(Path("/in") / name, 1, 1)], UnixTime(1.0))
+            job = journal.claim(UnixTime(1.0))
             assert job is not None
-            journal.set_aside(job, State.FAILED, 2.0, code="media", reason="no film")
+            journal.set_aside(job, State.FAILED, UnixTime(2.0), code=Reason.MEDIA, reason="no film")
         for now in (0.0, 0.5, 1.0, 2.0, 3.0, 9.0):
             told(herald, now, 2.0)
         assert calls.read_text().count("call") == 2  # once for each

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from colordaemon.cli import app
+from colordaemon.cli.common import app
 from colordaemon.config import AfterSettings, Config, InboxSettings, JobSettings
 from colordaemon.errors import ConfigError
 from colordaemon.install import Unit, gpu_unit, system_units, this_program, user_unit

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from colordaemon.clock import UnixTime
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.stability import signature_of
@@ -39,11 +40,11 @@ def config(tmp_path: Path) -> Config:
             os.utime(result, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
             found = signature_of(source)
             assert found is not None
-            journal.add([Found(source, found.size, found.mtime_ns)], 1.0)
-            job = journal.claim(1.0)
+            journal.add([Found(source, found.size, found.mtime_ns)], UnixTime(1.0))
+            job = journal.claim(UnixTime(1.0))
             assert job is not None
-            journal.publishing(job, result, Partial.of(result), 1.0)
-            journal.finish(job, 1.0, reason="", retire="")
+            journal.publishing(job, result, Partial.of(result), UnixTime(1.0))
+            journal.finish(job, UnixTime(1.0), reason="", retire="")
     return config
 
 

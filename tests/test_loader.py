@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -44,7 +45,7 @@ PICTURES = [Numbered(number) for number in range(40)]
 
 
 def batches(
-    pictures: list[HasPixels],
+    pictures: Sequence[HasPixels],
     count: int | None = None,
     settings: TrainSettings = SETTINGS,
     epoch: int = 0,

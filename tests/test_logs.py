@@ -14,7 +14,7 @@ from colordaemon.logs import JournaldFormatter, is_journald
 
 def record(level: int, text: str, error: Exception | None = None) -> logging.LogRecord:
     trace = (type(error), error, None) if error else None
-    return logging.LogRecord("x", level, "x.py", 1, text, None, trace)  # type: ignore[arg-type]
+    return logging.LogRecord("x", level, "x.py", 1, text, None, trace)
 
 
 @pytest.mark.parametrize(

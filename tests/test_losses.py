@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -78,7 +80,8 @@ def test_the_slope_of_every_loss_is_finite_where_training_begins() -> None:
     for name in ("joint", "classification", "smooth_l1", "l2"):
         ab = torch.zeros(2, 2, 8, 8, requires_grad=True)
         scores = torch.zeros(2, 5, 4, 4, requires_grad=True)
-        make_loss(name, tables())(Heads(ab, scores), target(truth)).backward()
+        loss: Any = make_loss(name, tables())(Heads(ab, scores), target(truth))
+        loss.backward()
         slopes = [x.grad for x in (ab, scores) if x.grad is not None]
         assert slopes and all(x.isfinite().all() and x.any() for x in slopes)
 
@@ -212,7 +215,7 @@ def test_our_jpeg_is_about_as_bad_as_a_real_one() -> None:
     codes = (before[:, 0] * 255).round().byte().numpy()
     real = []
     for quality in (20, 90):
-        decoded = [
+        decoded: list[Any] = [
             cv2.imdecode(cv2.imencode(".jpg", x, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0)
             for x in codes
         ]

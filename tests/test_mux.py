@@ -6,11 +6,13 @@ import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 from av.container import OutputContainer
 from av.packet import Packet
+from av.stream import AttachmentStream
 from av.video.stream import VideoStream
 from films import (
     ARCHIVE,
@@ -81,6 +83,8 @@ def test_matroska_keeps_every_stream_bit_for_bit(tmp_path: Path) -> None:
         assert packets(done, index) == packets(source, index) != []
         assert times(done, index) == times(source, index)
     with av.open(str(source)) as before, av.open(str(done)) as after:
+        assert isinstance(before.streams[5], AttachmentStream)
+        assert isinstance(after.streams[5], AttachmentStream)
         assert after.streams[5].data == before.streams[5].data == bytes(range(256))
         assert after.streams[5].name == before.streams[5].name == "font.ttf"
 
@@ -115,7 +119,7 @@ def test_cover_art_is_neither_colored_nor_lost(tmp_path: Path, suffix: str) -> N
 def test_dispositions_are_kept(tmp_path: Path) -> None:
     wanted = av.stream.Disposition.forced | av.stream.Disposition.hearing_impaired
 
-    def forced(container: av.container.OutputContainer) -> list[av.Packet]:
+    def forced(container: av.container.OutputContainer) -> list[av.Packet[Any]]:
         found = subtitles()(container)
         container.streams[1].disposition = wanted
         return list(found)
@@ -132,15 +136,15 @@ def test_chapters_are_kept(tmp_path: Path, suffix: str) -> None:
         for n in (0, 1)
     ]  # fmt: skip
 
-    def chaptered(container: av.container.OutputContainer) -> list[av.Packet]:
+    def chaptered(container: av.container.OutputContainer) -> list[av.Packet[Any]]:
         container.set_chapters(chapters)  # type: ignore[arg-type]
         return []
 
     source = make_film(tmp_path / f"film.{suffix}", 5, extras=[chaptered])
     with av.open(str(source)) as before, av.open(str(color(source))) as after:
         found = [
-            [(c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"])
-             for c in container.chapters()]
+            [(c["start"] * tick, c["end"] * tick, c["metadata"])
+             for c in container.chapters() if (tick := c["time_base"])]
             for container in (before, after)
         ]  # fmt: skip
     assert found[0] == found[1]
@@ -276,7 +280,8 @@ def test_a_dv_tape_keeps_its_rate_its_fields_and_the_shape_of_its_pixels(
     frames = packets(tape, 0)
     source.write_bytes(b"".join(frames) if container == "dv" else avi_of_type_1(frames, size))
     before = probe_film(source)
-    assert (before.container, before.rate, before.field_order) == (container, 25, "bottom first")
+    assert (before.container, before.field_order) == (container, "bottom first")
+    assert before.rate == 25
     done = color(source)
     after = probe_film(done)
     for name in ("width", "height", "field_order", "sample_aspect"):
@@ -320,13 +325,13 @@ def test_only_sound_and_a_cover_is_no_film(tmp_path: Path) -> None:
         plan_film(path, EXACT)
 
 
-def second_video(container: OutputContainer) -> Iterator[Packet]:
+def second_video(container: OutputContainer) -> Iterator[Packet[Any]]:
     stream = container.add_stream("libx264", rate=25)
     assert isinstance(stream, VideoStream)
     stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
     stream.metadata.update({"timecode": "10:00:00:00", "handler_name": "Time of day"})
 
-    def packets() -> Iterator[Packet]:
+    def packets() -> Iterator[Packet[Any]]:
         for number, picture in enumerate(pictures(6)):
             picture.pts = number
             yield from stream.encode(picture)

@@ -21,7 +21,7 @@ from films import (
     with_fields,
 )
 
-from colordaemon.config import FilmSettings
+from colordaemon.config import Codec, FilmSettings
 from colordaemon.errors import MediaError
 from colordaemon.film.colorize import plan_film
 from colordaemon.media.fields import FieldOrder
@@ -42,7 +42,7 @@ def make_mxf(path: Path, count: int = 8, order: FieldOrder = "progressive") -> P
 
 
 @pytest.mark.parametrize("codec", ["h264", "prores", "dnxhr"])
-def test_mxf_goes_into_mxf(tmp_path: Path, codec: str) -> None:
+def test_mxf_goes_into_mxf(tmp_path: Path, codec: Codec) -> None:
     source = make_mxf(tmp_path / "film.mxf")
     settings = short_segments(FilmSettings(codec=codec), 0.2)
     assert not plan_film(source, settings).remarks
@@ -62,7 +62,7 @@ def test_mxf_goes_into_mxf(tmp_path: Path, codec: str) -> None:
 @pytest.mark.parametrize(
     ("codec", "suffix"), [("h264", "mxf"), ("prores", "mxf"), ("dnxhr", "mov")]
 )
-def test_fields_of_mxf_are_said_in_the_result(tmp_path: Path, codec: str, suffix: str) -> None:
+def test_fields_of_mxf_are_said_in_the_result(tmp_path: Path, codec: Codec, suffix: str) -> None:
     source = make_mxf(tmp_path / "film.mxf", 3, "top first")
     done = color(source, FilmSettings(codec=codec))
     assert done.suffix == f".{suffix}"

@@ -36,7 +36,7 @@ from photos import (
 from torch import Tensor
 
 from colordaemon.color import gray_to_lightness, rgb_to_lab
-from colordaemon.config import PhotoSettings
+from colordaemon.config import PhotoSettings, PhotoTarget
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.media import photo_file, photo_pixels, png, tiff
 from colordaemon.media.photo import PhotoReport, color_photo, is_photo, output_suffix
@@ -339,7 +339,7 @@ def test_a_directory_that_points_to_itself_ends() -> None:
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """As a viewer shows it, worded after the EXIF standard's table."""
-    return {
+    turn: dict[int, Callable[[np.ndarray], np.ndarray]] = {
         1: lambda x: x,
         2: lambda x: x[:, ::-1],
         3: lambda x: x[::-1, ::-1],
@@ -348,7 +348,8 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
         6: lambda x: np.swapaxes(x[::-1], 0, 1),
         7: lambda x: np.swapaxes(x[::-1, ::-1], 0, 1),
         8: lambda x: np.swapaxes(x, 0, 1)[::-1],
-    }[orientation](pixels)
+    }
+    return turn[orientation](pixels)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -374,7 +375,9 @@ def test_the_network_sees_the_photo_upright_and_the_file_keeps_its_orientation(
 
 @pytest.mark.parametrize("orientation", [2, 6, 7])
 @pytest.mark.parametrize("target", ["png", "bmp"])
-def test_another_format_is_written_upright(tmp_path: Path, orientation: int, target: str) -> None:
+def test_another_format_is_written_upright(
+    tmp_path: Path, orientation: int, target: PhotoTarget
+) -> None:
     source = save(tmp_path / "turned.tif", ramp(), orientation=orientation)
     report = color(source, PhotoSettings(format=target))
     found = result(source)

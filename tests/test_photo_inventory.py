@@ -14,7 +14,7 @@ import pyvips
 from command import once
 from photos import HEIGHT, WIDTH, as_rgb, chunk, color, colorful, image, partial_of, ramp, save
 
-from colordaemon.config import PhotoSettings
+from colordaemon.config import PhotoSettings, PhotoTarget
 from colordaemon.errors import AlreadyColor, MediaError
 from colordaemon.media import tiff
 from colordaemon.media.inventory import Inventory
@@ -76,7 +76,7 @@ def test_all_that_a_jpeg_holds_is_listed_and_what_is_kept_is_found(tmp_path: Pat
 
 @pytest.mark.parametrize("target", ["jpeg", "png", "tiff", "webp", "bmp", "avif", "heic"])
 def test_what_another_format_does_not_hold_is_listed_as_left_out(
-    tmp_path: Path, target: str
+    tmp_path: Path, target: PhotoTarget
 ) -> None:
     source = rich_jpeg(tmp_path / "old.jpg")
     report = color(source, PhotoSettings(format=target))

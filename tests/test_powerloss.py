@@ -14,6 +14,7 @@ from powerloss import Recorder
 from wrecks import Wreck
 
 from colordaemon import durable
+from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.config import AfterSettings, Config, JobSettings, OutputSettings
 from colordaemon.convert.publish import seal
 from colordaemon.convert.routing import Routing
@@ -80,7 +81,7 @@ class House:
             routing = Routing(self.config)
             dispatcher = Scheduler(journal, [self.folders], routing, lambda _: Hand())
             intake, now = Intake(journal), 100.0
-            dispatcher.recover(now)
+            dispatcher.recover(UnixTime(now))
             ends = dispatcher.lifecycle_of(self.folders.inbox)
             assert ends is not None
             for _ in ends.retire_all():
@@ -92,11 +93,11 @@ class House:
                 for path, signature in scan(self.folders.inbox)
                 if not intake.knows(path, signature)
             }
-            intake.take(found, ends, now)
+            intake.take(found, ends, UnixTime(now))
             turns = 0
             while turns < 2 or journal.jobs(*states):
                 now, turns = now + 1.0, turns + 1
-                dispatcher.turn(now, now)
+                dispatcher.turn(Monotonic(now), UnixTime(now))
                 assert turns < 20, journal.jobs(*states)
             return {state: count for state, count in journal.counts().items() if count}
 

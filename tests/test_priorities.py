@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from colordaemon.clock import UnixTime
 from colordaemon.config import Config, InboxSettings
 from colordaemon.convert.routing import Routing
 from colordaemon.service import inboxes
@@ -33,14 +34,14 @@ def test_what_waits_takes_other_priorities_a_few_at_a_time(
 ) -> None:
     monkeypatch.setattr(inboxes, "BATCH", 2)
     with Journal(tmp_path / "journal") as journal:
-        journal.add([Found(Path(f"/in/{number}.png"), 1, 1) for number in range(5)], 1.0)
+        journal.add([Found(Path(f"/in/{number}.png"), 1, 1) for number in range(5)], UnixTime(1.0))
         taker, changed = Intake(journal), []
         taker.prioritize(lambda source: 7)
         while taker.is_busy:
             taker.turn()
             changed.append(sum(job.priority == 7 for job in journal.jobs(State.QUEUED)))
             if len(changed) == 1:
-                journal.claim(2.0)  # is at work by now, and no longer concerned
+                journal.claim(UnixTime(2.0))  # is at work by now, and no longer concerned
         taker.turn()
     assert changed == [2, 3, 4]
 

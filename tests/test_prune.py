@@ -13,6 +13,7 @@ import pytest
 from daemons import Daemon
 from programs import stand_in
 
+from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.config import Config, JournalSettings, OutputSettings
 from colordaemon.convert.routing import Routing
 from colordaemon.inbox.folders import Folders
@@ -20,13 +21,13 @@ from colordaemon.inbox.stability import signature_of
 from colordaemon.media.inventory import Entry
 from colordaemon.service import journal_upkeep
 from colordaemon.service.inboxes import Intake
-from colordaemon.service.job import ENDS, NO_INVENTORY, Found, Job, State
+from colordaemon.service.job import ENDS, NO_INVENTORY, Found, Job, Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.journal_upkeep import DAY, PAUSE_SECONDS, Pruning, check, rebuild, vacuum
 from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.records import UPGRADES, Records
 
-LATE = 1e9  # Unix seconds, long after all that happens here
+LATE = UnixTime(1e9)  # Unix seconds, long after all that happens here
 INVENTORY = (Entry("sound", "AAC"),)
 
 
@@ -40,7 +41,7 @@ class House:
         self.config = config
         self.journal = Journal(self.folders.journal)
         self.ends = JobLifecycle(self.journal, self.folders, Routing(config))
-        self.now = 0.0
+        self.now = Monotonic(0.0)
         clock = count(0.0, step)
         self.pruning = Pruning(
             self.journal, config.journal, lambda source: self.ends, lambda: next(clock)
@@ -54,21 +55,21 @@ class House:
         found = signature_of(source)
         assert found is not None
         times = found.device, found.inode, found.ctime_ns
-        self.journal.add([Found(source, found.size, found.mtime_ns, 0, 0, *times)], 1.0)
+        self.journal.add([Found(source, found.size, found.mtime_ns, 0, 0, *times)], UnixTime(1.0))
         (job, *_) = self.journal.of_source(source)
         if state is State.DONE:
-            self.journal.finish(job, 2.0, reason="", retire=retire, inventory=INVENTORY)
+            self.journal.finish(job, UnixTime(2.0), reason="", retire=retire, inventory=INVENTORY)
         elif state in ENDS:
-            self.journal.set_aside(job, state, 2.0, code="asked", reason="")
+            self.journal.set_aside(job, state, UnixTime(2.0), code=Reason.ASKED, reason="")
         self.journal.announced(job)
         return job
 
-    def prune(self, wall: float = LATE) -> list[str]:
+    def prune(self, wall: UnixTime = LATE) -> list[str]:
         """One look through the whole journal; returns whose jobs are left."""
-        self.now += DAY
+        self.now = Monotonic(self.now + DAY)
         self.pruning.turn(self.now, wall)
         while self.pruning.due_at < self.now + DAY:
-            self.now = self.pruning.due_at
+            self.now = Monotonic(self.pruning.due_at)
             self.pruning.turn(self.now, wall)
         return [job.source.name for job in self.journal.following(0, 10_000)]
 
@@ -116,7 +117,7 @@ def test_what_is_still_to_be_done_or_told_stays_whole(house: House, has_hook: bo
     house.end("due.png", retire="move").source.unlink()
     untold = house.end("untold.png")
     untold.source.unlink()
-    house.journal.finish(untold, 2.0, reason="", retire="", inventory=INVENTORY)
+    house.journal.finish(untold, UnixTime(2.0), reason="", retire="", inventory=INVENTORY)
     house.end("last.png")
     left = house.prune()
     assert left == ["queued.png", "due.png", *["untold.png"] * has_hook, "last.png"]
@@ -192,7 +193,7 @@ def test_a_turn_looks_at_a_few_jobs_only(
         while house.pruning.due_at <= house.now:
             house.pruning.turn(house.now, LATE)
             left.append(sum(house.journal.counts().values()))
-            house.now += PAUSE_SECONDS
+            house.now = Monotonic(house.now + PAUSE_SECONDS)
     assert left[:3] == ([7, 6, 5] if step else [5, 2, 1])
     assert left[-1] == 1
 

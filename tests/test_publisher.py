@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from colordaemon.clock import UnixTime
 from colordaemon.config import AfterSettings, Config, OutputSettings
 from colordaemon.convert.routing import Routing
 from colordaemon.inbox.folders import Folders
@@ -38,7 +39,7 @@ class House:
         self.open()
         found = signature_of(self.source)
         assert found is not None
-        self.journal.add([Found(self.source, found.size, found.mtime_ns)], 1.0)
+        self.journal.add([Found(self.source, found.size, found.mtime_ns)], UnixTime(1.0))
 
     def open(self) -> None:
         self.journal = Journal(self.folders.journal)
@@ -46,7 +47,7 @@ class House:
 
     def color(self) -> None:
         """What the worker does, and what the daemon does with it."""
-        job = self.journal.claim(2.0)
+        job = self.journal.claim(UnixTime(2.0))
         assert job is not None
         self.finish(job)
 
@@ -55,14 +56,14 @@ class House:
         partial.write_bytes(RESULT)
         target = self.folders.outbox / "film.color.mp4"
         said = Finished(job.id, partial, target, sha256, "6 frames", (), is_whole=is_whole)
-        self.ends.finished(job, said, 1.0, 3.0)
+        self.ends.finished(job, said, 1.0, UnixTime(3.0))
 
     def restart(self) -> None:
         """Another daemon comes after one that was killed."""
         self.journal.__exit__(None, None, None)
         self.open()
-        for job in self.journal.recover(4.0):
-            self.ends.recover(job, 4.0)
+        for job in self.journal.recover(UnixTime(4.0)):
+            self.ends.recover(job, UnixTime(4.0))
         self.retire_all()
         waiting = self.journal.jobs(State.QUEUED)
         sweep(self.folders.outbox, self.journal.token, {job.id for job in waiting})
@@ -187,7 +188,7 @@ def test_the_checksum_of_a_large_film_outlives_a_crash(
 ) -> None:
     """The daemon must not read gigabytes at its start, for longer than its watchdog waits."""
     house = build(after=AfterSettings(checksum=True))
-    job = house.journal.claim(2.0)
+    job = house.journal.claim(UnixTime(2.0))
     assert job is not None
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("colordaemon.service.lifecycle.write_checksum", _die)
@@ -204,7 +205,7 @@ def _die(*_: object) -> None:
 @pytest.mark.parametrize("change", ["changed", "gone"])
 def test_a_source_that_changed_or_went_meanwhile_has_no_result(build: Build, change: str) -> None:
     house = build()
-    job = house.journal.claim(2.0)
+    job = house.journal.claim(UnixTime(2.0))
     assert job is not None
     if change == "gone":
         house.source.unlink()
@@ -217,7 +218,7 @@ def test_a_source_that_changed_or_went_meanwhile_has_no_result(build: Build, cha
 
 def test_a_source_that_is_again_what_it_was_is_colored_after_all(build: Build) -> None:
     house = build()
-    job = house.journal.claim(2.0)
+    job = house.journal.claim(UnixTime(2.0))
     assert job is not None
     found = signature_of(house.source)
     assert found is not None
@@ -227,7 +228,7 @@ def test_a_source_that_is_again_what_it_was_is_colored_after_all(build: Build) -
     house.source.with_name("away").replace(house.source)
     again = Found(house.source, found.size, found.mtime_ns)
     assert [*house.journal.unknown([again])] == [again]
-    assert house.journal.add([again], 3.0) == 1
+    assert house.journal.add([again], UnixTime(3.0)) == 1
     house.color()
     assert house.results == ["film.color.mp4"]
     assert [job.attempts for job in house.journal.jobs(State.DONE)] == [1]
@@ -235,9 +236,9 @@ def test_a_source_that_is_again_what_it_was_is_colored_after_all(build: Build) -
 
 def test_a_source_that_changed_after_it_was_done_is_not_removed(build: Build) -> None:
     house = build(after=AfterSettings(source="delete"))
-    job = house.journal.claim(2.0)
+    job = house.journal.claim(UnixTime(2.0))
     assert job is not None
-    house.journal.finish(job, 3.0, reason="", retire="delete")
+    house.journal.finish(job, UnixTime(3.0), reason="", retire="delete")
     house.source.write_bytes(b"a new film under the old name")
     house.retire_all()
     assert house.source.exists()
@@ -261,7 +262,7 @@ def test_a_source_with_more_pictures_than_its_result_is_never_removed(
     build: Build, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
     house = build(after=AfterSettings(source="delete"))
-    job = house.journal.claim(2.0)
+    job = house.journal.claim(UnixTime(2.0))
     assert job is not None
     if killed:  # after the journal was told of the name, before the file got it
         with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):

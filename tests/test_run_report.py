@@ -32,8 +32,8 @@ from colordaemon.network.device import choose_dtype
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.pictures.collection import Collection, collect
 from colordaemon.pictures.dataset import Picture
-from colordaemon.training import train as training
 from colordaemon.training import validator
+from colordaemon.training.distributed import Team
 from colordaemon.training.run_report import (
     THIS_MODEL,
     Outcome,
@@ -434,7 +434,7 @@ def test_only_the_leader_of_a_team_closes_a_run(
     settings: TrainSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training.Team, "leads", False)
+    monkeypatch.setattr(Team, "leads", False)
     train(pictures_folder, tmp_path, settings, CPU)
     assert not list(tmp_path.iterdir())
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import av.error
 import pytest
 
+from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.config import AfterSettings, Config, JobSettings, OutputSettings
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import ModelError, WorkerLost
@@ -101,7 +102,7 @@ class Stage:
         self.now += seconds
         if said:
             self.puppet.saying += said
-        self.dispatcher.turn(self.now, self.now)
+        self.dispatcher.turn(Monotonic(self.now), UnixTime(self.now))
 
     def drop(self, *names: str, folders: Folders | None = None, priority: int = 0) -> None:
         for name in names:
@@ -110,7 +111,7 @@ class Stage:
             found = signature_of(path)
             assert found is not None
             file = Found(path, found.size, found.mtime_ns, rank_of(path), priority)
-            self.journal.add([file], self.now)
+            self.journal.add([file], UnixTime(self.now))
 
     def begin(self, *names: str) -> Order:
         """Files are dropped, and the worker begins with the first."""
@@ -271,7 +272,7 @@ def test_unforeseen_errors_of_files_never_pause_the_work(stage: Stage) -> None:
         for _ in range(3):
             stage.turn()
         stage.turn(Started(stage.puppet.orders[-1].job))
-    assert stage.dispatcher.pauses.reason(stage.now) is None
+    assert stage.dispatcher.pauses.reason(Monotonic(stage.now)) is None
     assert "3.mp4" in stage.names_ordered()
 
 
@@ -301,7 +302,9 @@ def test_when_file_after_file_fails_the_rest_is_not_tried(stage: Stage) -> None:
         stage.turn(Started(number), Failed(number, Fault.MACHINE, "no such device"))
         stage.turn()
     assert stage.names_ordered() == ["1.mp4", "2.mp4"]
-    assert stage.dispatcher.pauses.reason(stage.now) == "2 files failed one after the other"
+    assert (
+        stage.dispatcher.pauses.reason(Monotonic(stage.now)) == "2 files failed one after the other"
+    )
     stage.turn(seconds=BREAK_SECONDS)
     assert len(stage.names_ordered()) == 3
 
@@ -310,16 +313,16 @@ def test_a_clock_that_is_set_back_keeps_no_file_waiting(stage: Stage) -> None:
     order = stage.begin("film.mp4")
     stage.turn(Failed(order.job, Fault.MACHINE, "Input/output error"))
     due = stage.job(order.job).not_before
-    stage.dispatcher.turn(stage.now + 1, stage.now + 1)
+    stage.dispatcher.turn(Monotonic(stage.now + 1), UnixTime(stage.now + 1))
     assert stage.job(order.job).not_before == due > stage.now
-    stage.dispatcher.turn(stage.now + 2, stage.now + 2 - 86_400)
+    stage.dispatcher.turn(Monotonic(stage.now + 2), UnixTime(stage.now + 2 - 86_400))
     assert stage.job(order.job).not_before == 0
 
 
 def test_a_start_with_the_clock_set_back_keeps_no_file_waiting(stage: Stage) -> None:
     order = stage.begin("film.mp4")
     stage.turn(Failed(order.job, Fault.MACHINE, "Input/output error"))
-    stage.dispatcher.recover(stage.now - 86_400)
+    stage.dispatcher.recover(UnixTime(stage.now - 86_400))
     assert stage.job(order.job).not_before == 0
 
 
@@ -332,7 +335,7 @@ def test_files_with_trouble_of_their_own_pause_nothing(stage: Stage) -> None:
         stage.turn(Started(number), Failed(number, Fault.FILE, "Permission denied"))
     stage.turn()
     assert stage.names_ordered() == [f"{number}.mp4" for number in range(1, 5)]
-    assert stage.dispatcher.pauses.reason(stage.now) is None
+    assert stage.dispatcher.pauses.reason(Monotonic(stage.now)) is None
     assert stage.job(1).not_before == pytest.approx(stage.now + 60, abs=1)
 
 
@@ -422,7 +425,7 @@ def test_a_new_model_that_cannot_be_loaded_stops_the_queue_and_not_the_daemon(
     stage.puppet.dead = True
     for _ in range(10):
         stage.turn(seconds=100.0)
-    assert stage.dispatcher.pauses.reason(stage.now) == "no model file x"
+    assert stage.dispatcher.pauses.reason(Monotonic(stage.now)) == "no model file x"
     assert len(stage.puppets) == 2
     stage.first_words = Ready("a test")
     stage.drop("a.png")
@@ -540,7 +543,7 @@ def test_an_obstructed_folder_of_the_outbox_holds_up_its_own_results_and_no_othe
         for _ in range(20):
             stage.turn(seconds=40)
         assert stage.job(order.job).state is State.PUBLISHING
-        assert stage.dispatcher.space.reason(stage.now) is None
+        assert stage.dispatcher.space.reason(Monotonic(stage.now)) is None
         assert caplog.text.count("cannot publish") == 1
     stage.turn(seconds=40)
     assert stage.job(order.job).state is State.DONE
@@ -548,10 +551,10 @@ def test_an_obstructed_folder_of_the_outbox_holds_up_its_own_results_and_no_othe
 
 def test_the_end_of_a_resumed_film_is_foreseen_from_what_was_done_since() -> None:
     pace = Pace()
-    pace.feed(Progress(1, 0.0, 1000.0, 0), 100.0)
+    pace.feed(Progress(1, 0.0, 1000.0, 0), Monotonic(100.0))
     assert (str(pace), pace.seconds_left) == ("", math.inf)
-    pace.feed(Progress(1, 500.0, 1000.0, 1), 130.0)  # it goes on in the middle
-    pace.feed(Progress(1, 510.0, 1000.0, 251), 140.0)
+    pace.feed(Progress(1, 500.0, 1000.0, 1), Monotonic(130.0))  # it goes on in the middle
+    pace.feed(Progress(1, 510.0, 1000.0, 251), Monotonic(140.0))
     assert pace.seconds_left == pytest.approx(490.0)
     assert str(pace) == "51%, 25.0 fps, 8 min left"
 
@@ -566,12 +569,12 @@ def test_a_film_that_is_nearly_done_is_finished_before_the_end(stage: Stage) -> 
 
 def test_a_success_in_between_forgives_earlier_failures() -> None:
     holds = Pauses(failures=2)
-    assert not holds.failed(1, 0.0)
+    assert not holds.failed(1, Monotonic(0.0))
     holds.succeeded()
-    assert not holds.failed(2, 0.0)
-    assert not holds.failed(2, 0.0)  # the same file again
-    assert holds.failed(3, 0.0)
-    assert holds.reason(1.0) and not holds.reason(BREAK_SECONDS + 1)
+    assert not holds.failed(2, Monotonic(0.0))
+    assert not holds.failed(2, Monotonic(0.0))  # the same file again
+    assert holds.failed(3, Monotonic(0.0))
+    assert holds.reason(Monotonic(1.0)) and not holds.reason(Monotonic(BREAK_SECONDS + 1))
 
 
 # Several inboxes
@@ -632,7 +635,7 @@ def test_a_full_outbox_holds_up_no_other(one_and_other: tuple[Folders, Folders])
         stage.drop("film.mp4", folders=other)
         stage.turn(Failed(film.job, Fault.SPACE, "No space left on device"))
         assert stage.puppet.orders[-1].source == other.inbox / "film.mp4"
-        assert stage.dispatcher.space.reason(stage.now) == "No space left on device"
+        assert stage.dispatcher.space.reason(Monotonic(stage.now)) == "No space left on device"
         stage.turn(Started(3), stage.finish(stage.puppet.orders[-1]), seconds=40)
         assert stage.puppet.orders[-1].source == one.inbox / "next.mp4"
 
@@ -646,7 +649,7 @@ def test_two_inboxes_may_share_an_outbox(tmp_path: Path, overwrite: bool) -> Non
     with open_stage(one, other, config=config) as stage:
         stage.drop("a.png", "bad.png")
         stage.drop("a.png", "bad.png", folders=other)
-        made = {}
+        made = dict[int, Order]()
         for _ in range(8):
             stage.turn()
             for order in stage.puppet.orders[len(made) :]:
@@ -738,10 +741,10 @@ def test_a_result_without_a_name_waits_for_its_inbox_to_be_configured_again(
         order = stage.begin("a.png")
         said = stage.finish(order)
         stage.journal.publishing(
-            stage.job(order.job), said.target, Partial.of(said.partial), stage.now
+            stage.job(order.job), said.target, Partial.of(said.partial), UnixTime(stage.now)
         )
         later = Stage(stage.journal, CONFIG, other)
-        later.dispatcher.recover(200.0)
+        later.dispatcher.recover(UnixTime(200.0))
         later.turn()
         assert stage.job(order.job).state is State.PUBLISHING
         later.dispatcher.reload(Routing(CONFIG), [one, other])
@@ -758,11 +761,11 @@ def test_a_source_is_retired_when_its_inbox_is_back(tmp_path: Path) -> None:
         order = stage.begin("a.png")
         said = stage.finish(order)
         stage.journal.publishing(
-            stage.job(order.job), said.target, Partial.of(said.partial), stage.now
+            stage.job(order.job), said.target, Partial.of(said.partial), UnixTime(stage.now)
         )
         folders.inbox.rename(tmp_path / "away")
         later = Stage(stage.journal, config, folders)
-        later.dispatcher.recover(200.0)
+        later.dispatcher.recover(UnixTime(200.0))
         later.turn()
         assert stage.job(order.job).state is State.DONE
         (tmp_path / "away").rename(folders.inbox)

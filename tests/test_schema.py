@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from colordaemon.clock import UnixTime
 from colordaemon.service.journal import Journal
 from colordaemon.service.records import UPGRADES, VERSION, Records
 
@@ -21,7 +22,7 @@ def test_a_journal_of_the_first_version_keeps_its_jobs(tmp_path: Path) -> None:
         )
         db.commit()
     with Journal(path) as journal:
-        (job,) = journal.recover(4.0)
+        (job,) = journal.recover(UnixTime(4.0))
         assert job.source == Path("/a") and job.partial is not None
         assert (job.queued.size, job.queued.inode) == (1, 0)
         assert (job.partial.path, job.partial.size, job.partial.sha256) == (Path("/b"), 6, "")

@@ -118,7 +118,7 @@ def assert_same(film: Film, kept: int) -> None:
     assert pictures_of(done) == pictures_of(film.done)
 
 
-FILMS = {
+FILMS: dict[str, dict[str, Any]] = {
     "closed.mp4": {"options": B_FRAMES},
     "open.mp4": {"options": OPEN_GOP},
     "refresh.mp4": {"options": {"qp": "20", "bf": "0", "g": "12", "intra-refresh": "1"}},
@@ -142,9 +142,9 @@ def test_a_film_is_read_from_its_middle_and_goes_on_as_if_it_had_never_stopped(
     decoded: list[VideoFrame],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    pix_fmt = str(FILMS[name].get("pix_fmt", "yuv420p"))
+    pix_fmt = FILMS[name].get("pix_fmt", "yuv420p")
     images = pictures(FRAMES, pix_fmt=pix_fmt, shot_frames=SHOT)
-    film = colored(make_film(tmp_path / name, images, **FILMS[name]))  # type: ignore[arg-type]
+    film = colored(make_film(tmp_path / name, images, **FILMS[name]))
     assert_same(film, kept=5)
     assert FROM_ITS_BEGINNING not in caplog.text
     assert len(decoded) < 0.7 * FRAMES

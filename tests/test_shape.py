@@ -21,7 +21,7 @@ from films import (
     pictures,
 )
 
-from colordaemon.config import FilmSettings
+from colordaemon.config import Codec, FilmSettings
 from colordaemon.film.colorize import plan_film
 from colordaemon.media import boxes, ebml
 from colordaemon.media.demux import open_film
@@ -73,7 +73,7 @@ def lost_shape(source: Path, settings: FilmSettings = EXACT) -> list[Entry]:
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "ffv1"])
 @pytest.mark.parametrize("aspect", [Fraction(16, 15), Fraction(32, 27), Fraction(12, 11)])
 def test_matroska_itself_says_the_shape_of_pixels(
-    tmp_path: Path, aspect: Fraction, codec: str
+    tmp_path: Path, aspect: Fraction, codec: Codec
 ) -> None:
     source = make_film(tmp_path / "film.mkv", 2, sample_aspect_ratio=aspect)
     done = color(source, FilmSettings(codec=codec, preset="12" if codec == "av1" else None))
@@ -254,6 +254,7 @@ def joined(path: Path, parts: list[Path]) -> Path:
             with av.open(str(part)) as container:
                 found = [p for p in container.demux(video=0) if p.size]
                 for packet in found:
+                    assert packet.pts is not None and packet.dts is not None
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                     packet.stream = stream
                     out.mux(packet)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -25,7 +27,7 @@ from colordaemon.work_context import WorkContext
 
 
 def heic(path: Path, *pictures: np.ndarray, **options: object) -> Path:
-    file = pillow_heif.HeifFile()
+    file: Any = pillow_heif.HeifFile()  # type: ignore[no-untyped-call]
     for pixels in pictures:
         deep = pixels.dtype == np.uint16
         wide = np.ascontiguousarray(np.dstack([pixels] * 3))
@@ -53,12 +55,16 @@ def colored(source: Path) -> np.ndarray:
     """The result as a decoder of its own sees it."""
     if photo_kind(partial_of(source).read_bytes()[:64]) is PhotoFormat.HEIC:
         return np.asarray(pillow_heif.open_heif(partial_of(source), convert_hdr_to_8bit=False))
-    return pyvips.Image.new_from_file(str(partial_of(source)), revalidate=True).numpy()
+    written = pyvips.Image.new_from_file(str(partial_of(source)), revalidate=True)
+    pixels: np.ndarray = written.numpy()
+    return pixels
 
 
 @pytest.mark.parametrize("make", [heic, avif])
 @pytest.mark.parametrize("name", ["photo.heic", "IMG_1.JPG", "no suffix"])
-def test_heic_and_avif_become_photos_under_any_name(tmp_path: Path, make, name: str) -> None:
+def test_heic_and_avif_become_photos_under_any_name(
+    tmp_path: Path, make: Callable[[Path, np.ndarray], Path], name: str
+) -> None:
     source = make(tmp_path / name, ramp())
     assert is_photo(source)
     report = color(source)
@@ -141,7 +147,9 @@ def test_an_ordinary_film_is_not_taken_for_a_picture() -> None:
 # TIFF
 
 
-def tiff_of(path: Path, pixels: np.ndarray, tags: dict[int, tuple[int, bytes]], order: str) -> Path:
+def tiff_of(
+    path: Path, pixels: np.ndarray, tags: dict[int, tuple[int, bytes]], order: Literal["<", ">"]
+) -> Path:
     """One strip, written by hand. tags: by their numbers type and value, in the file's order."""
     height, width, samples = np.atleast_3d(pixels).shape
     data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
@@ -213,7 +221,9 @@ def test_an_infrared_page_stays_to_the_last_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("compression", "pack"), [(34925, "lzma"), (50000, "zstd")])
-def test_zstd_and_lzma_are_read(tmp_path: Path, order: str, compression: int, pack: str) -> None:
+def test_zstd_and_lzma_are_read(
+    tmp_path: Path, order: Literal["<", ">"], compression: int, pack: str
+) -> None:
     import lzma
 
     import zstandard

@@ -8,10 +8,9 @@ import logging
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Timer
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from colordaemon.errors import DataError, Interrupted
 from colordaemon.pictures import cache as cache_module
 from colordaemon.pictures import survey as survey_module
 from colordaemon.pictures.cache import Cache, CachedPicture
-from colordaemon.pictures.dataset import Picture, find_pictures
+from colordaemon.pictures.dataset import Picture, decode_picture, find_pictures
 from colordaemon.pictures.survey import survey
 
 COUNT = 12
@@ -45,7 +44,7 @@ def cache_folder(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What has been decoded since the test began."""
     seen: list[bytes] = []
-    decode = survey_module.decode_picture
+    decode = decode_picture
 
     def counting(data: bytes, side: int | None = None) -> np.ndarray | None:
         seen.append(data)
@@ -277,7 +276,7 @@ def test_a_disk_that_fills_up_ends_the_cache_and_not_the_look(
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_module.shutil, "disk_usage", shrinking)
+        patch.setattr(shutil, "disk_usage", shrinking)
         entries = look(folder, cache_folder)
     assert "the cache is not complete, other pictures are decoded each time" in caplog.text
     assert "GB are free" in caplog.text
@@ -401,7 +400,7 @@ def test_waiting_for_another_process_is_said_and_can_be_stopped(
     lines: list[str] = []
     stop = Event()
     with cache_module.locked(cache_folder, Event()):
-        thread = Thread(target=lambda: (time.sleep(0.3), stop.set()))
+        thread = Timer(0.3, stop.set)
         thread.start()
         with pytest.raises(Interrupted), hearing(lines.append):
             look(folder, cache_folder, stop)

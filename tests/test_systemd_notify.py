@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from colordaemon.clock import Monotonic
 from colordaemon.service.event_loop import Notifier
 
 
@@ -48,9 +49,9 @@ def test_pings_come_twice_as_often_as_asked(systemd: socket.socket) -> None:
     environment = {"NOTIFY_SOCKET": "notify", "WATCHDOG_USEC": "20000000"}
     notifier = Notifier(environment)
     assert notifier.ping_seconds == 10.0
-    assert notifier.is_ping_due(5.0)
-    notifier.ping(5.0)
-    assert not notifier.is_ping_due(14.9) and notifier.is_ping_due(15.0)
+    assert notifier.is_ping_due(Monotonic(5.0))
+    notifier.ping(Monotonic(5.0))
+    assert not notifier.is_ping_due(Monotonic(14.9)) and notifier.is_ping_due(Monotonic(15.0))
     assert systemd.recv(999) == b"WATCHDOG=1"
 
 

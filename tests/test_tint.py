@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ def scene(seed: int = 3, height: int = 150, width: int = 200) -> np.ndarray:
     tones = cv2.resize(rng.uniform(0, 255, (6, 8)), (width, height), interpolation=cv2.INTER_CUBIC)
     cv2.circle(tones, (width // 3, height // 2), height // 5, 240.0, -1)
     cv2.rectangle(tones, (width // 2, height // 3), (width - 20, height - 25), 30.0, -1)
-    return np.clip(tones + rng.normal(0, 6, tones.shape), 0, 255).astype(np.float32)
+    noisy: np.ndarray = np.clip(tones + rng.normal(0, 6, tones.shape), 0, 255)
+    return noisy.astype(np.float32)
 
 
 def as_rgb(gray: np.ndarray) -> np.ndarray:
@@ -46,6 +49,7 @@ def jpeg(rgb: np.ndarray, quality: int) -> np.ndarray:
     ]
     codes = np.clip(rgb, 0, 255).round().astype(np.uint8)[..., ::-1]
     decoded = cv2.imdecode(cv2.imencode(".jpg", codes, options)[1], cv2.IMREAD_COLOR)
+    assert decoded is not None
     return decoded[..., ::-1].astype(np.float32)
 
 
@@ -66,7 +70,9 @@ def test_colored_grain_on_gray_is_no_color() -> None:
 
 @pytest.mark.parametrize("tone", [sepia, cyanotype])
 @pytest.mark.parametrize("codes", [0, 8])
-def test_toning_is_a_tint_however_strong(tone, codes: float) -> None:
+def test_toning_is_a_tint_however_strong(
+    tone: Callable[[np.ndarray], np.ndarray], codes: float
+) -> None:
     assert judge(jpeg(grainy(tone(scene()), codes), 60)) is ExistingColor.TINT
 
 

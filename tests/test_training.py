@@ -667,7 +667,7 @@ def test_time_runs_out_within_an_epoch(pictures_folder: Path, tmp_path: Path, st
 def test_two_processes_train_one_model(pictures_folder: Path, tmp_path: Path, start: Path) -> None:
     script, run_folder = PROGRAMS / "training_together.py", tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", script, pictures_folder, run_folder, start]
+    command += ["--nproc-per-node=2", *map(str, (script, pictures_folder, run_folder, start))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
     counters = state(run_folder)["counters"]

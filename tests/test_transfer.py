@@ -63,7 +63,8 @@ def displayed_light(rgb: np.ndarray, transfer: Transfer) -> np.ndarray:
         )
     scene = np.where(rgb <= 0.5, rgb**2 / 3, (np.exp((rgb - 0.55991073) / 0.17883277)
                                               + 0.28466892) / 12)  # fmt: skip
-    return 1000 * (XYZ[1] @ scene) ** 0.2 * scene
+    light: np.ndarray = 1000 * (XYZ[1] @ scene) ** 0.2 * scene
+    return light
 
 
 def displayed_ab(gray: float, cb: float, cr: float, transfer: Transfer) -> np.ndarray:

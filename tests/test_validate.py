@@ -41,7 +41,7 @@ class Patch:
 
     def __init__(self, rgb: tuple[int, int, int], seed: int = 0) -> None:
         shades = np.random.default_rng(seed).uniform(0.7, 1, (4, 4)).repeat(8, 0).repeat(8, 1)
-        self._pixels = (shades[..., None] * np.array(rgb)).astype(np.uint8)
+        self._pixels: np.ndarray = (shades[..., None] * np.array(rgb)).astype(np.uint8)
 
     def pixels(self) -> np.ndarray:
         return self._pixels
@@ -51,7 +51,7 @@ class HalfGray(Patch):
     """One half of it has no color."""
 
     def pixels(self) -> np.ndarray:
-        half = self._pixels.copy()
+        half: np.ndarray = self._pixels.copy()
         half[:16] = half[:16].mean(axis=2, keepdims=True)
         return half
 
@@ -197,10 +197,12 @@ def test_the_strength_of_its_colors_does_not_change_a_models_delta_e_at_70(
 
 
 def test_the_reporting_half_has_no_say_in_the_decoding(tiny_model: ColorNet) -> None:
-    tuned_on = [Colorful(seed) for seed in range(4)]
+    tuned_on: list[HasPixels] = [Colorful(seed) for seed in range(4)]
     decodings, tuned, reported = [], [], []
-    for others in ([Colorful(seed) for seed in range(10, 14)], [Patch((40, 60, 200))] * 4):
-        pictures = [x for pair in zip(tuned_on, others, strict=True) for x in pair]
+    colorful: list[HasPixels] = [Colorful(seed) for seed in range(10, 14)]
+    blue: list[HasPixels] = [Patch((40, 60, 200))] * 4
+    for others in (colorful, blue):
+        pictures: list[HasPixels] = [x for pair in zip(tuned_on, others, strict=True) for x in pair]
         judged = judge(tiny_model, pictures, TWO_HEADS)
         decodings.append(tiny_model.decoding)
         tuned.append(judged.tuning_delta_e_70)
@@ -251,6 +253,7 @@ def test_a_single_picture_serves_both_halves() -> None:
 
 def test_a_model_with_one_head_has_only_its_gain_tuned(tiny_spec: ModelSpec) -> None:
     model = ColorNet(replace(tiny_spec, bins=()))
+    assert model.decoder.head.bias is not None
     nn.init.constant_(model.decoder.head.bias, 0.1)
     judged = measure(model, [Colorful(seed) for seed in range(4)], ONE_HEAD)
     assert (model.decoding.temperature, model.decoding.bin_share) == (1.0, 0.0)

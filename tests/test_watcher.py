@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from colordaemon.clock import Monotonic
 from colordaemon.config import WatchSettings
 from colordaemon.errors import ConfigError
+from colordaemon.inbox import scan
 from colordaemon.inbox import watcher as watching
-from colordaemon.inbox.events import Hints
+from colordaemon.inbox.events import EventSource, Hints
 from colordaemon.inbox.stability import Signature
 from colordaemon.inbox.watcher import SLICE_SECONDS, Watch
 
@@ -33,7 +35,7 @@ class Inbox:
         self.path, self.settled = path, list[Path]()
         self.done: set[tuple[Path, int, int]] = set()
         self.watch = Watch(path, settings, self._known)
-        self.now = 0.0
+        self.now = Monotonic(0.0)
         self.watch.start(self.now)
         self.turn()
 
@@ -49,7 +51,7 @@ class Inbox:
                 self.settled.append(path)
             if self.now >= until:
                 break
-            self.now += 0.02
+            self.now = Monotonic(self.now + 0.02)
 
     def wait(self, count: int) -> list[str]:
         """The names that have settled, once there are so many."""
@@ -256,21 +258,23 @@ def test_an_inbox_that_is_missing_at_the_start_is_waited_for(tmp_path: Path) -> 
     watch = Watch(
         path, SETTINGS, lambda *_: False, enter=enter, leave=lambda: entered.append("out")
     )
-    watch.start(0.0)
+    watch.start(Monotonic(0.0))
     assert watch.trouble == "No such file or directory"
-    assert watch.turn(0.2) == {}
+    assert watch.turn(Monotonic(0.2)) == {}
     path.mkdir(parents=True)
     (path / "a.png").write_bytes(b"1")
-    watch.turn(0.4)
+    watch.turn(Monotonic(0.4))
     assert watch.trouble == "another daemon works with it"
     problem.clear()
-    watch.turn(0.6)
+    watch.turn(Monotonic(0.6))
     assert not watch.is_gone and entered == ["in"]
-    assert [each for now in (0.7, 0.8, 1.2) for each in watch.turn(now)] == [path / "a.png"]
+    assert [each for now in (0.7, 0.8, 1.2) for each in watch.turn(Monotonic(now))] == [
+        path / "a.png"
+    ]
     (path / "a.png").unlink()
     path.rmdir()
-    watch.rescan(2.0)
-    watch.turn(2.0)
+    watch.rescan(Monotonic(2.0))
+    watch.turn(Monotonic(2.0))
     assert watch.is_gone and entered == ["in", "out"]
     watch.stop()
     assert entered == ["in", "out"]
@@ -296,20 +300,20 @@ def test_a_large_inbox_is_looked_at_a_little_in_each_turn(tmp_path: Path) -> Non
 
     settings = SETTINGS.model_copy(update={"poll": "always"})
     watch = Watch(tmp_path, settings, known, clock=lambda: next(clock))
-    watch.start(0.0)
+    watch.start(Monotonic(0.0))
     turns = 0
     while not turns or watch.is_busy:
         before = len(seen)
-        watch.turn(0.0)
+        watch.turn(Monotonic(0.0))
         turns += 1
         assert len(seen) - before <= 10
     assert len(seen) == 40 and turns >= 4
-    watch.rescan(1.0)
-    watch.turn(1.0)
-    watch.rescan(1.0)  # while a look goes on: another one is to follow
+    watch.rescan(Monotonic(1.0))
+    watch.turn(Monotonic(1.0))
+    watch.rescan(Monotonic(1.0))  # while a look goes on: another one is to follow
     while watch.is_busy:
         watch.turn(1.0)
-    watch.turn(1.0)
+    watch.turn(Monotonic(1.0))
     while watch.is_busy:
         watch.turn(1.0)
     assert len(seen) == 120
@@ -321,8 +325,8 @@ def test_a_look_that_is_given_up_holds_no_folder_open(tmp_path: Path) -> None:
     clock = count(0.0, SLICE_SECONDS / 8)
     settings = SETTINGS.model_copy(update={"poll": "always"})
     watch = Watch(tmp_path, settings, lambda path, found: True, clock=lambda: next(clock))
-    watch.start(0.0)
-    watch.turn(0.0)
+    watch.start(Monotonic(0.0))
+    watch.turn(Monotonic(0.0))
     assert tmp_path in open_folders()
     watch.stop()
     assert tmp_path not in open_folders()
@@ -340,7 +344,7 @@ def scans_counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         begun.append(folder)
         return real_walk(folder, *rest)
 
-    real_walk: Any = watching.walk
+    real_walk: Any = scan.walk
     monkeypatch.setattr(watching, "walk", walk)
     return begun
 
@@ -353,14 +357,14 @@ def test_folders_without_events_are_looked_at_often_and_told_of_once(
     inbox = opened(SETTINGS.model_copy(update={"poll_seconds": 10.0}))
     before, now = len(scans), inbox.now
     for second in range(100):
-        inbox.watch.turn(now + second)
+        inbox.watch.turn(Monotonic(now + second))
     assert 9 <= len(scans) - before <= 11
     assert caplog.text.count("fs.inotify.max_user_watches") == 1
     monkeypatch.setattr(watching, "is_short_of_watches", lambda: False)
-    inbox.watch.turn(now + 110)
+    inbox.watch.turn(Monotonic(now + 110))
     before = len(scans)
     for second in range(110, int(SETTINGS.scan_seconds)):
-        inbox.watch.turn(now + second)
+        inbox.watch.turn(Monotonic(now + second))
     assert len(scans) == before
 
 
@@ -370,13 +374,13 @@ def test_what_cannot_be_listened_to_is_looked_at_without_a_spin(
     def refuse(source: object) -> None:
         raise OSError(errno.EMFILE, "inotify instance limit reached")
 
-    monkeypatch.setattr(watching.EventSource, "start", refuse)
+    monkeypatch.setattr(EventSource, "start", refuse)
     scans = scans_counted(monkeypatch)
     settings = SETTINGS.model_copy(update={"poll_seconds": 10.0})
     watch = Watch(tmp_path, settings, lambda *_: True)
-    watch.start(0.0)
+    watch.start(Monotonic(0.0))
     for quarter in range(400):
-        watch.turn(quarter / 4)
+        watch.turn(Monotonic(quarter / 4))
     assert 9 <= len(scans) <= 11
     assert caplog.text.count("inotify instance limit reached") == 1
     watch.stop()
