@@ -37,7 +37,7 @@ from colordaemon.guide.sidecars import find_guide, named_picture
 from colordaemon.media.probe import probe_film
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
-from colordaemon.network.painter import Painter
+from colordaemon.network.painter import Painter, hinted_frame
 
 SHOT = 8  # frames
 FRAMES = 20
@@ -59,7 +59,7 @@ def in_color(number: int, shot: int = 0, red: bool = True) -> np.ndarray:
     luma = luma_of(number, (64, 48), shot=shot).astype(float)
     warm = np.broadcast_to(np.array([1.3, 0.9, 0.7]), (48, 64, 3)).copy()
     warm[:, 32:] = warm[:, 32:, ::-1]
-    rgb = luma[..., None] * (warm if red else warm[..., [1, 0, 2]])
+    rgb: np.ndarray = luma[..., None] * (warm if red else warm[..., [1, 0, 2]])
     return rgb.clip(0, 255).astype(np.uint8)
 
 
@@ -116,7 +116,7 @@ def test_without_a_guide_none_of_its_code_is_loaded(
         "except SystemExit as end: assert not end.code\n"
         "print(*[m for m in sys.modules if m.startswith('colordaemon')])\n"
     )
-    line = [sys.executable, "-c", program, "once", film, photo, "--model", model]
+    line = [sys.executable, "-c", program, "once", str(film), str(photo), "--model", str(model)]
     result = subprocess.run(line, capture_output=True, text=True, check=True)  # noqa: S603
     loaded = result.stdout.split()
     assert "colordaemon.film.segment" in loaded
@@ -167,7 +167,7 @@ def test_hints_are_for_the_frame_that_is_shown_at_their_time(
     number: int,
 ) -> None:
     seen: list[torch.Tensor] = []
-    hinted = film_guide.hinted_frame
+    hinted = hinted_frame
 
     def watched(painter: Painter, gray: torch.Tensor, *more: Any) -> object:
         seen.append(gray)
@@ -244,15 +244,18 @@ def guided(film: Path) -> FilmJob:
     return plan_film(film, SETTINGS, guide=guide)
 
 
+def stopping_after(count: int) -> Listener:
+    return Listener(lambda listener: listener.segments[-1:] >= [count])
+
+
 def test_a_guided_film_that_was_stopped_goes_on_as_if_it_had_not_been(
     guided: FilmJob, colorizer: Colorizer, tmp_path: Path
 ) -> None:
     partial, work, whole = (tmp_path / name for name in ("partial", "work", "whole"))
     never = color_film(guided, whole, colorizer)
     for count in (1, 3):
-        stop = Listener(lambda listener, count=count: listener.segments[-1:] >= [count])
         with pytest.raises(Interrupted):
-            color_film(guided, partial, colorizer, stop, work=work)
+            color_film(guided, partial, colorizer, stopping_after(count), work=work)
     report = color_film(guided, partial, colorizer, work=work)
     assert report.resumed == 3 < report.segments == never.segments
     assert partial.read_bytes() == whole.read_bytes()
@@ -333,7 +336,7 @@ def test_what_is_said_of_references_survives_an_interruption(
 
     monkeypatch.setattr(Painter, "guess", guess)
     partial, work = tmp_path / "partial", tmp_path / "work"
-    stop = Listener(lambda listener: listener.segments[-1:] >= [3])
+    stop = stopping_after(3)
     with pytest.raises(Interrupted):
         color_film(guided, partial, colorizer, stop, work=work)
     report = color_film(guided, partial, colorizer, work=work)
