@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,14 @@ from colordaemon.config import Config, FilmSettings
 from colordaemon.convert.convert import prepare
 from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film import guide as film_guide
+from colordaemon.film import pipeline
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
 from colordaemon.film.guide import frames_at, seconds_of
 from colordaemon.guide.guide import Guide
-from colordaemon.guide.sidecars import find_guide, named_picture
+from colordaemon.guide.sidecars import find_guide, named_picture, pictures_in
 from colordaemon.media.probe import probe_film
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.match import Reference
 from colordaemon.network.model import ColorNet
 from colordaemon.network.painter import Painter, hinted_frame
 
@@ -344,6 +347,73 @@ def test_what_is_said_of_references_survives_an_interruption(
     assert "a.png has little in common with the film" in report.remarks()
     said.update(dict.fromkeys(said, 0.101))
     assert not color_film(guided, tmp_path / "again", colorizer).unlike
+
+
+# Candidates
+
+
+@pytest.fixture
+def candidates(film: Path) -> Guide:
+    """A folder of pictures in color, one of a frame of each shot and one of something else."""
+    folder = film.with_name("candidates")
+    folder.mkdir()
+    for shot in range(3):
+        save(folder / f"{shot}.png", in_color(shot * SHOT, shot))
+    save(folder / "other.png", in_color(0, 5)[::-1])
+    return find_guide(film, named=pictures_in(folder, None, "candidate"))
+
+
+def test_each_shot_has_the_candidates_that_its_first_frame_is_most_like(
+    film: Path, colorizer: Colorizer, candidates: Guide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The miniature cannot tell how much is enough.
+    monkeypatch.setattr(film_guide, "KNOWN", -1.0)
+    chosen: list[list[Reference]] = []
+    offered: list[Sequence[Reference]] = []
+    choose = film_guide.most_alike
+
+    def watched(
+        colorizer: Colorizer, gray: torch.Tensor, candidates: Sequence[Reference], least: float
+    ) -> list[Reference]:
+        offered.append(candidates)
+        chosen.append(choose(colorizer, gray, candidates, least))
+        return chosen[-1]
+
+    monkeypatch.setattr(film_guide, "most_alike", watched)
+    done, report = colored(film, colorizer, candidates)
+    assert report.shots == len(chosen) == 3
+    for shot in range(3):
+        assert len(chosen[shot]) == 2
+        assert any(offered[shot][shot] is each for each in chosen[shot])
+    plain, _ = colored(film, colorizer, Guide(), name="plain.mp4")
+    assert done.read_bytes() != plain.read_bytes()
+
+
+def test_strangers_among_candidates_change_nothing_and_that_is_said(
+    film: Path, colorizer: Colorizer, candidates: Guide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(film_guide, "KNOWN", 1.01)
+    done, report = colored(film, colorizer, candidates)
+    plain, _ = colored(film, colorizer, Guide(), name="plain.mp4")
+    assert done.read_bytes() == plain.read_bytes()
+    assert "none of 4 candidates has anything in common with the film" in report.remarks()
+
+
+def test_a_shot_that_is_resumed_in_its_middle_has_the_same_candidates(
+    film: Path, colorizer: Colorizer, candidates: Guide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(film_guide, "KNOWN", -1.0)
+    monkeypatch.setattr(pipeline, "LOOK_AHEAD", 2)  # frames before a segment that are asked about
+    job = plan_film(film, SETTINGS, guide=candidates)
+    whole, partial, work = (film.with_name(name) for name in ("whole", "partial", "work"))
+    never = color_film(job, whole, colorizer)
+    for count in range(1, never.segments):
+        stop = Listener(lambda listener, count=count: listener.segments[-1:] >= [count])
+        with pytest.raises(Interrupted):
+            color_film(job, partial, colorizer, stop, work=work)
+    color_film(job, partial, colorizer, work=work)
+    assert never.segments > 2 * never.shots
+    assert partial.read_bytes() == whole.read_bytes()
 
 
 # Photos
