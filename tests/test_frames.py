@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from films import luma_of, make_film, pictures
 
 from colordaemon.config import Config
 from colordaemon.convert import models
@@ -17,7 +18,6 @@ from colordaemon.errors import MediaError, TargetExists
 from colordaemon.guide.sidecars import find_guide
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
-from tests.films import luma_of, make_film, pictures
 
 SIZE = (96, 64)
 

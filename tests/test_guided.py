@@ -40,7 +40,7 @@ from colordaemon.media.probe import probe_film
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.match import Reference
 from colordaemon.network.model import ColorNet
-from colordaemon.network.painter import Painter, hinted_frame
+from colordaemon.network.painter import Painter, hinted_frame, most_alike
 
 SHOT = 8  # frames
 FRAMES = 20
@@ -370,7 +370,7 @@ def test_each_shot_has_the_candidates_that_its_first_frame_is_most_like(
     monkeypatch.setattr(film_guide, "KNOWN", -1.0)
     chosen: list[list[Reference]] = []
     offered: list[Sequence[Reference]] = []
-    choose = film_guide.most_alike
+    choose = most_alike
 
     def watched(
         colorizer: Colorizer, gray: torch.Tensor, candidates: Sequence[Reference], least: float
@@ -408,9 +408,8 @@ def test_a_shot_that_is_resumed_in_its_middle_has_the_same_candidates(
     whole, partial, work = (film.with_name(name) for name in ("whole", "partial", "work"))
     never = color_film(job, whole, colorizer)
     for count in range(1, never.segments):
-        stop = Listener(lambda listener, count=count: listener.segments[-1:] >= [count])
         with pytest.raises(Interrupted):
-            color_film(job, partial, colorizer, stop, work=work)
+            color_film(job, partial, colorizer, stopping_after(count), work=work)
     color_film(job, partial, colorizer, work=work)
     assert never.segments > 2 * never.shots
     assert partial.read_bytes() == whole.read_bytes()
