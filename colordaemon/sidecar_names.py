@@ -50,8 +50,16 @@ class SidecarName:
         return self.base in ("", source.name, source.stem)
 
 
+def may_be_sidecar(name: str) -> bool:
+    """Whether it is worth a closer look; cheap, since most names in a folder are others."""
+    low = name.lower()
+    return "reference" in low or "hints" in low
+
+
 def sidecar_file(name: str) -> SidecarName | None:
     """What the name of a file says; None if it is not that of a sidecar."""
+    if not may_be_sidecar(name):
+        return None
     stem, suffix = os.path.splitext(name)  # noqa: PTH122  (a scan asks for every file)
     found = _FILE.fullmatch(stem) if suffix.lower() in PHOTO_SUFFIXES else None
     if found is None:

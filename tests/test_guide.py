@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pillow_heif
 import pytest
-from photos import HEIGHT, WIDTH, ramp, save
+from photos import HEIGHT, WIDTH, image, ramp, save
 
 from colordaemon.errors import ConfigError, GuideChanged, MediaError
 from colordaemon.guide.guide import Guide, GuidePicture
@@ -390,3 +392,46 @@ def test_a_picture_that_changes_or_goes_is_never_read_as_the_one_before(tmp_path
     path.unlink()
     with pytest.raises(GuideChanged, match="was removed"):
         check_unchanged(guide)
+
+
+def test_a_folder_that_may_not_be_listed_guides_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    touch(tmp_path, "film.hints.png")
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert found(tmp_path / "film.mp4") == []
+    assert f"{tmp_path}: cannot be listed" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".heic", ".webp", ".gif", ".bmp", ".tif", ".jpg"])
+def test_references_may_be_of_any_format_of_photos(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"film.reference{suffix}"
+    match suffix:
+        case ".avif":
+            image(meadow()).heifsave(str(path), compression="av1", Q=95)
+        case ".heic":
+            pillow_heif.from_bytes("RGB", (WIDTH, HEIGHT), meadow().tobytes()).save(path)
+        case ".gif":
+            image(meadow()).gifsave(str(path))
+        case ".bmp":
+            cv2.imwrite(str(path), meadow()[..., ::-1])
+        case _:
+            save(path, meadow())
+    rgb, opaque = read_reference(picture(path))
+    assert np.abs(rgb.astype(int) - meadow()).mean() < 4 and opaque.all()
+
+
+def test_deep_hints_and_hints_that_are_multiplied_by_their_alpha_are_read(tmp_path: Path) -> None:
+    deep = save(tmp_path / "film.hints.png", dabs().astype(np.uint16) * 257)
+    assert np.array_equal(read_hints(picture(deep, "hints"), HEIGHT, WIDTH), dabs())
+    soft = dabs()
+    soft[..., 3] = soft[..., 3] // 255 * 200
+    associated = tmp_path / "film.hints.tif"
+    image(soft).tiffsave(str(associated), premultiply=True)
+    read = read_hints(picture(associated, "hints"), HEIGHT, WIDTH)
+    seen = read[..., 3] > 0
+    assert np.array_equal(read[..., 3], soft[..., 3])
+    assert np.abs(read[seen].astype(int) - soft[seen]).max() <= 2  # libvips rounds down, twice

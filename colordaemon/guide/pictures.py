@@ -136,13 +136,8 @@ def _shrunk(page: Page) -> pyvips.Image:
         return color.shrink(across, down).rint().cast("uchar")
     alpha = page.pixels.extract_band(page.colors) * (255 / (255 if page.depth == 8 else 65535))
     image = color.bandjoin(alpha).copy(interpretation="srgb")
-    if page.extras[0] != _PREMULTIPLIED:
-        image = image.premultiply(max_alpha=255)
-    image = image.shrink(across, down).unpremultiply(max_alpha=255)
+    image = image.premultiply(max_alpha=255).shrink(across, down).unpremultiply(max_alpha=255)
     return image.rint().cast("uchar")
-
-
-_PREMULTIPLIED = 1  # in TIFF's numbers of extra samples
 
 
 def _color_of(pixels: Codes, opaque: NDArray[np.bool_]) -> ExistingColor:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from colordaemon.inbox.stability import Signature, signature_from
 from colordaemon.sidecar_names import (
     Role,
     SidecarName,
+    may_be_sidecar,
     parse_range,
     parse_time,
     range_in,
@@ -32,6 +34,8 @@ from colordaemon.sidecar_names import (
     sidecar_folder,
 )
 from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
+
+log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 3.0  # file systems' clocks are as coarse as 2; what changed since may change again
 MOST_BYTES = 1 << 30  # of a picture's file: 16 bits of RGB at 178 megapixels
@@ -112,9 +116,14 @@ def own_sidecars(source: Path, *, top: Path | None = None) -> list[Path]:
     own = [each for each in _beside(source, top) if each.name.base]
     if not own:
         return []
-    with _listing(source.parent, top) as entries:
-        names = [entry.name for entry in entries if _may_be_source(entry.name)]
-    is_alone = sum(Path(name).stem == source.stem for name in names) == 1
+    with _listing(source.parent, top) as (_, names):
+        is_alone = not any(
+            name.startswith(f"{source.stem}.")
+            and Path(name).stem == source.stem
+            and name != source.name
+            and _may_be_source(name)
+            for name in names
+        )
     return [each.path for each in own if is_alone or each.name.base == source.name]
 
 
@@ -130,13 +139,13 @@ def pictures_at(path: Path) -> list[Sidecar]:
 def pictures_in(folder: Path, top: Path | None, role: Role = "reference") -> list[Sidecar]:
     """The pictures in a folder, without those in folders inside it. Raises MediaError for one with
     too many, and OSError."""
-    with _listing(folder, top) as entries:
+    with _listing(folder, top) as (here, all_names):
         names = sorted(
-            entry.name
-            for entry in entries
-            if Path(entry.name).suffix.lower() in PHOTO_SUFFIXES
-            and not is_ignored(entry.name)
-            and not entry.is_dir(follow_symlinks=False)
+            name
+            for name in all_names
+            if Path(name).suffix.lower() in PHOTO_SUFFIXES
+            and not is_ignored(name)
+            and not (here / name).is_dir()
         )
     if len(names) > MOST_PICTURES:
         raise MediaError(f"{folder}: found {len(names)} pictures, expected {MOST_PICTURES} at most")
@@ -171,7 +180,11 @@ def _beside(source: Path, top: Path | None) -> list[_Beside]:
     found = folder.stat()
     is_settled = time.time() - found.st_mtime > _TICK_SECONDS
     look = _sidecars_in if is_settled else _sidecars_in.__wrapped__
-    all_there = look(folder, top, (found.st_dev, found.st_ino, found.st_mtime_ns))
+    try:
+        all_there = look(folder, top, (found.st_dev, found.st_ino, found.st_mtime_ns))
+    except PermissionError:
+        log.warning("%s: cannot be listed, so nothing beside %s guides it", folder, source.name)
+        return []
     bases = dict.fromkeys((source.name, source.stem, ""))
     return [each for base in bases for each in all_there.get(base, ())]
 
@@ -184,31 +197,26 @@ def _sidecars_in(
     name in the folder does. Ten thousand photos in one folder ask for the same."""
     del state
     found: dict[str, list[_Beside]] = {}
-    with _listing(folder, top) as entries:
-        for entry in entries:
-            name = sidecar_file(entry.name)
-            is_folder = name is None
-            name = name or sidecar_folder(entry.name)
-            if name is not None and is_folder == _is_folder(entry):
-                beside = _Beside(folder / entry.name, name, is_folder)
-                found.setdefault(name.base, []).append(beside)
+    with _listing(folder, top) as (here, names):
+        for name in filter(may_be_sidecar, names):
+            said = sidecar_file(name)
+            is_folder = said is None
+            said = said or sidecar_folder(name)
+            # Links count as well, so that they are opened and refused instead of passed over.
+            if said is not None and is_folder == (here / name).is_dir():
+                found.setdefault(said.base, []).append(_Beside(folder / name, said, is_folder))
     return found
 
 
 @contextmanager
-def _listing(folder: Path, top: Path | None) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """The entries of a folder. Raises OSError, and MediaError for a link below `top`."""
+def _listing(folder: Path, top: Path | None) -> Iterator[tuple[Path, list[str]]]:
+    """A safe path of a folder, and the names in it. Raises OSError, and MediaError for a link below
+    `top`."""
     try:
-        with ExitStack() as stack:
-            here = folder if top is None else stack.enter_context(anchored(top, folder))
-            yield stack.enter_context(os.scandir(here))
+        with nullcontext(folder) if top is None else anchored(top, folder) as here:
+            yield here, os.listdir(here)  # noqa: PTH208  (three times as fast, of 100,000)
     except Obstructed as error:
         raise MediaError(f"{error.filename}: {error.strerror}") from None
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Links count as well, so that they are opened and refused instead of passed over."""
-    return entry.is_dir()
 
 
 def _closest(source: Path, beside: Sequence[_Beside], role: Role) -> list[_Beside]:

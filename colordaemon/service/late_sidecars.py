@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,9 @@ from colordaemon.sidecar_names import sidecar_file, sidecar_folder
 
 log = logging.getLogger(__name__)
 
-CHECK_SECONDS = 5.0  # between two checks of those that are still changing
-_MOST_SEEN = (
-    10_000  # whose times are remembered, so that each scan asks the journal for new ones only
-)
+CHECK_SECONDS = 5.0  # between two checks of one that is still changing
+_BATCH = 100  # checks in one turn, which take 20 ms
+_MOST_SEEN = 10_000  # whose times are remembered, so that a scan asks the journal only for new ones
 _MOST_LATE = 100
 _LISTED = 3  # job numbers in one message
 
@@ -55,9 +55,8 @@ class LateSidecars:
     def __init__(self, journal: Journal, inbox: Path, settle_seconds: float) -> None:
         self._journal, self._inbox, self.settle_seconds = journal, inbox, settle_seconds
         self._seen: dict[Path, float] = {}
-        self._changing: set[Path] = set()
+        self._waiting = deque[tuple[float, Path]]()  # until when, by the clock on the wall
         self._late: dict[Path, None] = {}
-        self._check_at = 0.0
 
     def notice(self, path: Path) -> None:
         """Check a file or folder that an event or a scan has found, once it is left alone."""
@@ -66,23 +65,29 @@ class LateSidecars:
         if len(self._seen) >= _MOST_SEEN:
             self._seen.clear()
         self._seen[path] = changed
-        self._changing.add(path)
+        self._waiting.append((0.0, path))
 
     def turn(self, wall: UnixTime) -> None:
         """Log those that turn out to be late."""
-        if wall < self._check_at <= wall + CHECK_SECONDS or not self._changing:
-            return
-        self._check_at = wall + CHECK_SECONDS
-        for path in [*self._changing]:
-            if wall - self._changed(path) < self.settle_seconds:
-                continue
-            late = self._look_up(path)
-            if any(job.state in (State.RUNNING, State.PUBLISHING) for job in late.jobs):
-                continue  # a film begins anew if one of its pictures has changed
-            self._changing.discard(path)
-            if late.jobs and len(self._late) < _MOST_LATE:
-                self._late[path] = None
-                log.warning("%s %s", path, late.advice)
+        for _ in range(min(_BATCH, len(self._waiting))):
+            until, path = self._waiting[0]
+            if wall < until <= wall + CHECK_SECONDS:  # not if the clock was set back
+                break
+            self._waiting.popleft()
+            if not self._check(path, wall):
+                self._waiting.append((wall + CHECK_SECONDS, path))
+
+    def _check(self, path: Path, wall: UnixTime) -> bool:
+        """Log a file or folder if it is late. False: that cannot be said yet."""
+        if 0 <= wall - self._changed(path) < self.settle_seconds:
+            return False
+        late = self._look_up(path)
+        if any(job.state in (State.RUNNING, State.PUBLISHING) for job in late.jobs):
+            return False  # a film begins anew if one of its pictures has changed
+        if late.jobs and len(self._late) < _MOST_LATE:
+            self._late[path] = None
+            log.warning("%s %s", path, late.advice)
+        return True
 
     def as_json(self) -> list[dict[str, Any]]:
         """Those that are still late: for the status."""
@@ -103,8 +108,12 @@ class LateSidecars:
         if name is None:
             return _Late(path, [])
         jobs = self._journal.begun_before(path.parent, name.base, self._changed(path))
-        latest = (job for job in jobs if self._journal.of_source(job.source)[0].id == job.id)
-        return _Late(path, [*latest])
+        return _Late(path, [job for job in jobs if self._can_be_retried(job)])
+
+    def _can_be_retried(self, job: Job) -> bool:
+        """Whether it is the latest of its source, and that is still there."""
+        (latest, *_) = self._journal.of_source(job.source)
+        return latest.id == job.id and signature_of(job.source) is not None
 
     def _changed(self, path: Path) -> float:
         """When a file, or the latest picture in a folder, was changed last; 0 if there is none."""
