@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 RESULT = "result.partial"  # in a folder of unfinished work
 # Errors of FAT and of shares that cannot store modes or times.
 _NOT_KEPT = {errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+_SUFFIX = ".sha256"
+_READ_BYTES = 1 << 20
 
 
 def target_for(
@@ -113,10 +115,6 @@ def stands_under_another_name(path: Path) -> bool:
     """Whether a file exists whose name differs in letter case only: some file systems find "A.png"
     for "a.png"."""
     return os.path.lexists(path) and path.name not in os.listdir(path.parent)  # noqa: PTH208
-
-
-_SUFFIX = ".sha256"
-_READ_BYTES = 1 << 20
 
 
 def sha256(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:

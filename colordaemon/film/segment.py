@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from colordaemon.film.guide import FilmPainter
 
 log = logging.getLogger(__name__)
+_this_thread = threading.local()
 
 
 class SegmentWorker:
@@ -169,9 +170,6 @@ class SegmentWorker:
         self.context.heartbeat()
         if self.context.should_stop():
             raise Interrupted(f"{source.path}: stopped")
-
-
-_this_thread = threading.local()
 
 
 def start_worker(make_worker: Callable[[], SegmentWorker]) -> None:

@@ -13,6 +13,13 @@ FLICKER = 4 / 3  # each of two pictures may be this much too bright or too dark
 CUT_RATIO = 3.0  # and this many times the usual difference of this shot, or fast motion would cut
 ALIKE = 0.8  # correlation; at another exposure, in a flash or a fade, it is still the same picture
 FLAT = 4.0  # codes, spread; frames that are all black or white cannot be compared
+StrideSetting = int | Literal["auto"]
+_STRIDE_THUMBNAIL = (48, 32)  # width, height
+# On five color clips the error (CIEDE2000) of strides up to 8 was within 1 % of that of stride 1.
+AUTO_STRIDE = 6  # frames that have changed since the last one seen, at the most
+LONGEST_STILL = 12  # frames, even where nothing changes
+NOTHING = 0.8  # codes of 0..255, mean difference; below, only the grain differs
+MUCH = 16.0  # codes; above, too much has moved to carry color along
 
 
 class CutDetector:
@@ -57,16 +64,6 @@ def _match_contrast(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.
     low, high = 1 / FLICKER, FLICKER
     gains = [min(max(middle / contrast, low), high) for contrast in contrasts]
     return one * gains[0], other * gains[1]
-
-
-StrideSetting = int | Literal["auto"]
-
-_STRIDE_THUMBNAIL = (48, 32)  # width, height
-# On five color clips the error (CIEDE2000) of strides up to 8 was within 1 % of that of stride 1.
-AUTO_STRIDE = 6  # frames that have changed since the last one seen, at the most
-LONGEST_STILL = 12  # frames, even where nothing changes
-NOTHING = 0.8  # codes of 0..255, mean difference; below, only the grain differs
-MUCH = 16.0  # codes; above, too much has moved to carry color along
 
 
 class Stride:

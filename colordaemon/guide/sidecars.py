@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 _TICK_SECONDS = 3.0  # file systems' clocks are as coarse as 2; what changed since may change again
 MOST_BYTES = 1 << 30  # of a picture's file: 16 bits of RGB at 178 megapixels
 MOST_PICTURES = 100  # of one file; each takes the network as long as a frame, and 8 MB
+_REFUSED = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
 
 
 @dataclass(frozen=True)
@@ -267,9 +268,6 @@ def _digest(file: OpenedSource, signature: Signature) -> str:
     del signature
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-_REFUSED = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
 
 
 def _times(found: Sidecar) -> tuple[float | None, float | None]:

@@ -27,6 +27,9 @@ from colordaemon.config import Config
 from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
 
 log = logging.getLogger(__name__)
+# For these the kernel reports only changes by this machine, and none by others.
+_REMOTE = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|ceph|glusterfs|lustre|9p|afs|virtiofs|fuse(\..+)?")
+_LOCK_FILE = "daemon.lock"
 
 
 @dataclass(frozen=True)
@@ -243,10 +246,6 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
-# For these the kernel reports only changes by this machine, and none by others.
-_REMOTE = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|ceph|glusterfs|lustre|9p|afs|virtiofs|fuse(\..+)?")
-
-
 def is_remote(path: Path) -> bool:
     """Whether events of a folder are incomplete; False if the file system is unknown."""
     return bool(_REMOTE.fullmatch(file_system_of(path)))
@@ -275,9 +274,6 @@ def _find(path: str, table: str) -> str:
 def _unescaped(point: str) -> str:
     r"""Spaces, tabs, line ends and backslashes are written as \040 and the like."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
-
-
-_LOCK_FILE = "daemon.lock"
 
 
 @contextmanager

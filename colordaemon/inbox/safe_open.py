@@ -25,6 +25,18 @@ from colordaemon.inbox.stability import Signature, is_being_written, signature_f
 PRIVATE = 0o077  # umask of files that only we may read
 _ANCHORED = re.compile(r"/proc/self/fd/\d+")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Without these, opening a FIFO would wait for a writer, and a terminal would become ours.
+_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_STRETCH_BYTES = 1 << 22
+_SPARSE_BYTES, _LEAST_SHARE = 64 << 20, 0.01  # from this size on, so much has to be on the disk
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV}
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class Obstructed(NotADirectoryError):
@@ -131,20 +143,6 @@ def _is_link(above: int, name: str) -> bool:
         return stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
     except OSError:
         return False
-
-
-# Without these, opening a FIFO would wait for a writer, and a terminal would become ours.
-_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_STRETCH_BYTES = 1 << 22
-_SPARSE_BYTES, _LEAST_SHARE = 64 << 20, 0.01  # from this size on, so much has to be on the disk
-_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV}
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 class OpenedSource(PosixPath):

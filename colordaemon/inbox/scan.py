@@ -19,6 +19,8 @@ from colordaemon.inbox.stability import Signature, signature_from
 from colordaemon.sidecar_names import sidecar_file, sidecar_folder
 from colordaemon.suffixes import FILM_SUFFIXES, PHOTO_SUFFIXES
 
+log = logging.getLogger(__name__)
+
 TRASH = ".Trash-colordaemon"
 DEEPEST = 100  # folders inside each other; many functions on paths recurse for each
 
@@ -30,6 +32,10 @@ _IGNORED = (
     "lost+found", "system volume information",
 )  # fmt: skip
 _IGNORED_NAME = re.compile("|".join(map(translate, _IGNORED)))
+
+PassOver = Callable[[str, str], None]
+GUIDES = "by its name it guides the colors of files beside it"
+_MOST_LINES = 100  # of one inbox; a folder full of text files must not fill the log
 
 
 def is_ignored(name: str) -> bool:
@@ -69,9 +75,6 @@ def rank_of(path: Path) -> int:
     return 0 if path.suffix.lower() in PHOTO_SUFFIXES else 1
 
 
-PassOver = Callable[[str, str], None]
-
-
 def scan(
     folder: Path, pass_over: PassOver = lambda path, reason: None, top: Path | None = None
 ) -> Iterator[tuple[Path, Signature]]:
@@ -108,9 +111,6 @@ def walk(
                 raise
             if not isinstance(error, FileNotFoundError):
                 pass_over(str(here), f"it cannot be read: {error.strerror}")
-
-
-GUIDES = "by its name it guides the colors of files beside it"
 
 
 def _look_at(
@@ -163,11 +163,6 @@ def _candidate(entry: os.DirEntry[str]) -> Signature | None:
         return signature_from(entry.stat(follow_symlinks=False))
     except OSError:  # gone meanwhile
         return None
-
-
-log = logging.getLogger(__name__)
-
-_MOST_LINES = 100  # of one inbox; a folder full of text files must not fill the log
 
 
 class Ignored:

@@ -47,6 +47,7 @@ STATUS_SECONDS = 1.0  # between two lines for systemd
 RETIRE_SECONDS = 600.0  # between two tries to move or remove sources where that failed
 SLICE_SECONDS = 0.1  # of a turn for sources that are left over
 OPEN = (State.QUEUED, State.RUNNING, State.PUBLISHING)
+ABORT_SECONDS = 10.0  # that a worker has to leave a film after it was told to stop
 
 
 def watch_forever(
@@ -301,9 +302,6 @@ class Daemon:
                 raise ConfigError(
                     f"{folders.inbox}: its outbox and its archive change only with a restart"
                 )
-
-
-ABORT_SECONDS = 10.0  # that a worker has to leave a film after it was told to stop
 
 
 class Drain:

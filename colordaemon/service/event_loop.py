@@ -20,6 +20,10 @@ from typing import Self
 from colordaemon.clock import Monotonic
 from colordaemon.service.supervisor import WorkerProcess
 
+log = logging.getLogger(__name__)
+
+_SEND_SECONDS = 5.0  # as long as systemd's own sd_notify waits for systemd to read
+
 
 class Wake:
     """Wakes the main loop from another thread or a signal handler."""
@@ -108,11 +112,6 @@ class EventLoop:
 
     def close(self) -> None:
         self.selector.close()
-
-
-log = logging.getLogger(__name__)
-
-_SEND_SECONDS = 5.0  # as long as systemd's own sd_notify waits for systemd to read
 
 
 class Notifier:

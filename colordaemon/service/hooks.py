@@ -24,6 +24,9 @@ from colordaemon.service.journal import Journal
 from colordaemon.service.webhook import ADDRESS
 
 log = logging.getLogger(__name__)
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 3600.0  # seconds between two tries for one job
+LONGEST_BACKOFF = 60.0  # seconds without any hook, at most, while every hook fails
+END_SECONDS = 3 * 86400.0  # over a weekend; hooks of older jobs are given up
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,6 @@ class Hooks:
             log.warning("hook: ended with status %d for %s", self._running.returncode, name)
             self.failed.append(self._current)
         return True
-
-
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 3600.0  # seconds between two tries for one job
-LONGEST_BACKOFF = 60.0  # seconds without any hook, at most, while every hook fails
-END_SECONDS = 3 * 86400.0  # over a weekend; hooks of older jobs are given up
 
 
 @dataclass(frozen=True)

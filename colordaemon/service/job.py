@@ -12,6 +12,8 @@ from typing import Any
 
 from colordaemon.inbox.stability import Signature, signature_from, signature_of
 
+NO_INVENTORY = "[]"
+
 
 class State(StrEnum):
     """The state of a job. A file that is settling has no job yet; the last four states are
@@ -56,7 +58,6 @@ class Reason(StrEnum):
 
 
 ENDS = (State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED)
-NO_INVENTORY = "[]"
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,14 @@ from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.records import Damaged, Records
 
+log = logging.getLogger(__name__)
+
 _LEAST_ROW_BYTES = 40  # by which the size of a damaged file bounds the number of its rows
 _TIME_SECONDS = 2.0  # steps in which FAT keeps times
+DAY = 86400.0  # seconds; also from one pass of pruning to the next
+PAUSE_SECONDS = 1.0  # between two slices of pruning
+SLICE_SECONDS = 0.05  # on a share, checking a file takes a millisecond
+ROWS, PAGES = 200, 500  # of a slice, at most
 
 
 @dataclass(frozen=True)
@@ -181,14 +187,6 @@ def _results(
                 apart = abs(entry.stat(follow_symlinks=False).st_mtime_ns - signature.mtime_ns)
                 if apart <= _TIME_SECONDS * 1e9:
                     yield Path(entry.path)
-
-
-log = logging.getLogger(__name__)
-
-DAY = 86400.0  # seconds; also from one pass over the journal to the next
-PAUSE_SECONDS = 1.0  # between two slices
-SLICE_SECONDS = 0.05  # on a share, checking a file takes a millisecond
-ROWS, PAGES = 200, 500  # of a slice, at most
 
 
 class Pruning:

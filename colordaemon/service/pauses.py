@@ -14,7 +14,10 @@ from pathlib import Path
 from colordaemon.clock import Monotonic
 from colordaemon.config import JobSettings
 
+log = logging.getLogger(__name__)
+
 BREAK_SECONDS = 3600.0  # after failures in a row; a share that is down is often back by then
+SPACE_SECONDS = 30.0  # at most, between two checks of a disk that is full
 
 
 @dataclass
@@ -62,11 +65,6 @@ class Pauses:
         """Why work is paused, for people; None if it is not."""
         self._until = {code: held for code, held in self._until.items() if held[0] > now}
         return next((reason for _, reason in self._until.values()), None)
-
-
-log = logging.getLogger(__name__)
-
-SPACE_SECONDS = 30.0  # at most, between two checks of a disk that is full
 
 
 class OutboxSpace:

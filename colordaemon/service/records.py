@@ -46,6 +46,33 @@ CREATE INDEX due ON jobs (state, not_before);
 CREATE INDEX unannounced ON jobs (changed) WHERE announce;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+FIRST = 1_000_000  # the lowest priority of jobs that the operator has put first, above any setting
+# Codes of jobs that were given up because their files were gone or others; they may come back.
+ABSENT = (str(Reason.GONE), str(Reason.CHANGED))
+# Errors of a full or failing disk, or of another program that has locked the journal.
+_PASSING = frozenset(
+    (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY,
+     sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN)
+)  # fmt: skip
+_INCREMENTAL = 2  # PRAGMA auto_vacuum
+_BUSY_SECONDS = 30.0  # to wait for a backup or another reader; well below the watchdog's time
+# From each version to the next; a journal of version n runs all that follow from n on.
+UPGRADES: dict[int, str] = {
+    0: _SCHEMA,
+    1: "ALTER TABLE jobs ADD COLUMN partial_sha256 TEXT NOT NULL DEFAULT '';",
+    2: "ALTER TABLE jobs ADD COLUMN inventory TEXT NOT NULL DEFAULT '[]';",
+    # Which file it is, for jobs that were queued before: unknown. partial_device is out of use.
+    3: "ALTER TABLE jobs ADD COLUMN device INTEGER NOT NULL DEFAULT 0;"
+    " ALTER TABLE jobs ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;"
+    " ALTER TABLE jobs ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0;"
+    " ALTER TABLE jobs ADD COLUMN partial_mtime_ns INTEGER NOT NULL DEFAULT 0;",
+    # Frequent queries must not become slower with every file that was ever done.
+    4: "CREATE INDEX unretired ON jobs (id) WHERE retire != '';"
+    " CREATE INDEX results ON jobs (target) WHERE target IS NOT NULL;",
+    # What guides the colors of a file is looked for then. Unknown of older jobs: at the latest.
+    5: "ALTER TABLE jobs ADD COLUMN claimed REAL NOT NULL DEFAULT 0;"
+    " UPDATE jobs SET claimed = changed;",
+}
 
 
 class JournalVersion(ConfigError):
@@ -71,20 +98,6 @@ def upgrade(db: sqlite3.Connection, name: str = "the journal") -> None:
 
 def version_of(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-FIRST = 1_000_000  # the lowest priority of jobs that the operator has put first, above any setting
-# Codes of jobs that were given up because their files were gone or others; they may come back.
-ABSENT = (str(Reason.GONE), str(Reason.CHANGED))
-
-
-# Errors of a full or failing disk, or of another program that has locked the journal.
-_PASSING = frozenset(
-    (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY,
-     sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN)
-)  # fmt: skip
-_INCREMENTAL = 2  # PRAGMA auto_vacuum
-_BUSY_SECONDS = 30.0  # to wait for a backup or another reader; well below the watchdog's time
 
 
 class Damaged(ConfigError):
@@ -323,25 +336,6 @@ def below(folders: Sequence[Path] | None) -> tuple[str, list[bytes]]:
     starts = [os.fsencode(folder).rstrip(b"/") for folder in folders]
     ranges = " OR ".join(["+source > ? AND +source < ?"] * len(starts)) or "0"
     return f"({ranges})", [start + end for start in starts for end in (b"/", b"0")]  # 0 follows /
-
-
-# From each version to the next; a journal of version n runs all that follow from n on.
-UPGRADES: dict[int, str] = {
-    0: _SCHEMA,
-    1: "ALTER TABLE jobs ADD COLUMN partial_sha256 TEXT NOT NULL DEFAULT '';",
-    2: "ALTER TABLE jobs ADD COLUMN inventory TEXT NOT NULL DEFAULT '[]';",
-    # Which file it is, for jobs that were queued before: unknown. partial_device is out of use.
-    3: "ALTER TABLE jobs ADD COLUMN device INTEGER NOT NULL DEFAULT 0;"
-    " ALTER TABLE jobs ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;"
-    " ALTER TABLE jobs ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0;"
-    " ALTER TABLE jobs ADD COLUMN partial_mtime_ns INTEGER NOT NULL DEFAULT 0;",
-    # Frequent queries must not become slower with every file that was ever done.
-    4: "CREATE INDEX unretired ON jobs (id) WHERE retire != '';"
-    " CREATE INDEX results ON jobs (target) WHERE target IS NOT NULL;",
-    # What guides the colors of a file is looked for then. Unknown of older jobs: at the latest.
-    5: "ALTER TABLE jobs ADD COLUMN claimed REAL NOT NULL DEFAULT 0;"
-    " UPDATE jobs SET claimed = changed;",
-}
 
 
 def identity_fact(inbox: Path) -> str:

@@ -16,7 +16,11 @@ from colordaemon.convert.routing import Routing
 from colordaemon.errors import WorkerLost
 from colordaemon.service.messages import FromWorker, Ready, ToWorker
 
+log = logging.getLogger(__name__)
+
 COMMAND = (sys.executable, "-m", "colordaemon.service.worker")
+KILL_SECONDS = 60.0  # a killed process that is still there after this hangs in the kernel
+START_LIMIT = 3  # workers in a row that die before they are ready; then the daemon gives up
 
 
 class WorkerProcess:
@@ -74,11 +78,7 @@ class WorkerProcess:
                 self._process.wait(seconds)
 
 
-log = logging.getLogger(__name__)
-
 MakeWorker = Callable[[Routing], WorkerProcess]
-KILL_SECONDS = 60.0  # a killed process that is still there after this hangs in the kernel
-START_LIMIT = 3  # workers in a row that die before they are ready; then the daemon gives up
 
 
 class Supervisor:
