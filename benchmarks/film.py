@@ -24,7 +24,7 @@ from machine import describe_machine
 from colordaemon.config import FilmSettings
 from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.media.decode import FilmReader
-from colordaemon.media.encode import SegmentWriter
+from colordaemon.media.encode import segment_writer
 from colordaemon.network.colorizer import open_colorizer
 
 
@@ -65,7 +65,7 @@ def transcode(film: Path) -> dict[str, Any]:
     frames, began = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "null"
-        with FilmReader(job.source) as reader, SegmentWriter(path, job.encoder) as writer:
+        with FilmReader(job.source) as reader, segment_writer(path, job.encoder) as writer:
             for frame in reader:
                 writer.write(frame, neutral)
                 frames += 1

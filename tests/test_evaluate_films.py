@@ -24,7 +24,7 @@ from colordaemon.color import rgb_to_lab
 from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError
 from colordaemon.evaluation.command import evaluate_films
-from colordaemon.evaluation.film_strip import EvenSample, Strip, paint
+from colordaemon.evaluation.film_strip import EvenSample, paint, strip_of
 from colordaemon.evaluation.films import (
     COLUMNS,
     GUIDED,
@@ -249,14 +249,15 @@ def test_gray_without_ab_is_painted_gray_and_ab_shows() -> None:
 
 def test_a_strip_has_the_times_of_its_film_and_four_panels(tmp_path: Path) -> None:
     path = color_film(tmp_path / "film.mp4", 5, pts=[0, 40, 130, 200, 1000])
-    with Strip(tmp_path, open_clip(path)) as strip:
+    with strip_of(tmp_path, open_clip(path)) as strip:
         table_of(path, on_frame=strip.add)
-    assert times(strip.film) == times(path) == [Fraction(t, 1000) for t in (0, 40, 130, 200, 1000)]
-    picture = decode(strip.film)[0].to_ndarray(format="rgb24")
+    film = tmp_path / "film.strip.mp4"
+    assert times(film) == times(path) == [Fraction(t, 1000) for t in (0, 40, 130, 200, 1000)]
+    picture = decode(film)[0].to_ndarray(format="rgb24")
     assert picture.shape == (32, 4 * 42, 3)
     left, *_, right = np.split(picture.astype(int), 4, axis=1)
     assert np.ptp(left, axis=2).mean() < 4 < np.ptp(right, axis=2).mean()
-    sheet = cv2.imread(str(strip.sheet))
+    sheet = cv2.imread(str(tmp_path / "film.png"))
     assert sheet is not None and sheet.shape == (28 + 5 * round(320 * 32 / 42), 4 * 320, 3)
 
 

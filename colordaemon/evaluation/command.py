@@ -12,7 +12,7 @@ from threading import Event
 from colordaemon.config import ModelSettings
 from colordaemon.errors import ConfigError
 from colordaemon.evaluation.film_scores import mean_rows
-from colordaemon.evaluation.film_strip import GUIDED_PANELS, PANELS, Strip
+from colordaemon.evaluation.film_strip import GUIDED_PANELS, PANELS, strip_of
 from colordaemon.evaluation.films import FilmTable, ReferenceFrames, evaluate_film, open_clip
 from colordaemon.evaluation.pictures import Evaluation, choose_pictures, evaluate_pictures
 from colordaemon.evaluation.sheets import draw_contact_sheet
@@ -157,7 +157,7 @@ def _evaluate(
 ) -> FilmTable:
     with ExitStack() as files:
         panels = GUIDED_PANELS if reference else PANELS
-        strip = files.enter_context(Strip(output, info, panels)) if output else None
+        strip = files.enter_context(strip_of(output, info, panels)) if output else None
         return evaluate_film(
             info,
             colorizer,

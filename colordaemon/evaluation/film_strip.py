@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import av
 import cv2
 import numpy as np
 import torch
+from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -33,41 +33,14 @@ _RANGE_LIMITED = 1  # FFmpeg's number
 
 
 class Strip:
-    """Draws `panels` side by side of every frame into STEM.strip.mp4, of some into STEM.png.
+    """Draws `panels` side by side of every frame into a film with the source's own times, and keeps
+    some of them for a sheet."""
 
-    The film has the source's own times, and its name only once it is whole.
-    """
-
-    def __init__(self, folder: Path, info: FilmInfo, panels: Sequence[str] = PANELS) -> None:
-        self._info, self._panels = info, panels
-        self.film = folder / f"{info.path.stem}.strip.mp4"
-        self.sheet = folder / f"{info.path.stem}.png"
-        self._partial = self.film.with_name(f".{self.film.name}.partial")
-        self._container = av.open(str(self._partial), "w", format="mp4")
+    def __init__(self, container: OutputContainer, info: FilmInfo, panels: Sequence[str]) -> None:
+        self._container, self._info, self._panels = container, info, panels
         self._stream: VideoStream | None = None
         self._reformatter = VideoReformatter()
         self._kept = EvenSample(LINES)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            try:
-                if kind is None and self._stream is not None:
-                    self._container.mux(self._stream.encode(None))
-            finally:
-                self._container.close()
-            if kind is None:
-                self._partial.replace(self.film)
-                write_png(self.sheet, _sheet(self._panels, self._kept.chosen()))
-        finally:
-            self._partial.unlink(missing_ok=True)
 
     def add(self, frame: ColorFrame, colors: Colors) -> None:
         panels = [paint(frame.gray, colors[name]) for name in self._panels]
@@ -91,6 +64,32 @@ class Strip:
         context.color_primaries = context.color_trc = MATRIX_709
         self._stream = stream
         return stream
+
+    def finish(self) -> None:
+        """Add the pictures that the encoder still holds."""
+        if self._stream is not None:
+            self._container.mux(self._stream.encode(None))
+
+    def sheet(self) -> np.ndarray:
+        """A picture (h, w, 3) of a few frames, evenly spaced."""
+        return _sheet(self._panels, self._kept.chosen())
+
+
+@contextmanager
+def strip_of(folder: Path, info: FilmInfo, panels: Sequence[str] = PANELS) -> Iterator[Strip]:
+    """Writes STEM.strip.mp4 and STEM.png into the folder at the end of the block. The film has its
+    name only once it is whole; after an error nothing is left."""
+    film = folder / f"{info.path.stem}.strip.mp4"
+    partial = film.with_name(f".{film.name}.partial")
+    try:
+        with av.open(str(partial), "w", format="mp4") as container:
+            strip = Strip(container, info, panels)
+            yield strip
+            strip.finish()
+        partial.replace(film)
+        write_png(folder / f"{info.path.stem}.png", strip.sheet())
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 Line = tuple[float, list[np.ndarray]]  # when a frame is shown, in seconds, and its panels

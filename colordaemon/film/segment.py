@@ -25,7 +25,7 @@ from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.prefetch import prefetch
 from colordaemon.guide.guide import Guide
 from colordaemon.media.decode import Frame
-from colordaemon.media.encode import SegmentWriter, own_chroma
+from colordaemon.media.encode import own_chroma, segment_writer
 from colordaemon.media.holdings import side_entries
 from colordaemon.media.inventory import grave_losses
 from colordaemon.media.pixels import at_depth
@@ -79,7 +79,7 @@ class SegmentWorker:
             "color",
         )
         try:
-            with SegmentWriter(task.path, task.encoder) as writer:
+            with segment_writer(task.path, task.encoder) as writer:
                 for colored in waiting:
                     if self.context.should_stop():
                         raise Interrupted(f"{source.path}: stopped")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
@@ -28,34 +30,14 @@ class SegmentWriter:
     that messages of each name were put into.
     """
 
-    def __init__(self, path: Path, settings: EncoderSettings) -> None:
+    def __init__(self, container: OutputContainer, settings: EncoderSettings) -> None:
         self.settings = settings
         self.packet_pts: list[int] = []
         self.told: Counter[str] = Counter()
-        self._container = av.open(
-            str(path),
-            "w",
-            format=settings.segment_format,
-            options={"avoid_negative_ts": "disabled"},
-        )
+        self._container = container
         self._stream = settings.add_to(self._container)
         self._messages: dict[int, Messages] = {}  # by pts, of pictures in the encoder
         self._marker = FrameMarker(settings.width, settings.height, settings.pix_fmt)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self._encode(None)
-        finally:
-            self._container.close()
 
     def write(self, frame: Frame, chroma: np.ndarray) -> None:
         """Add a frame with its own luma and these chroma planes (2, H', W') of the same dtype."""
@@ -70,6 +52,10 @@ class SegmentWriter:
             self._messages[frame.pts] = messages
         self.settings.tag(picture)
         self._encode(picture)
+
+    def finish(self) -> None:
+        """Add the pictures that the encoder still holds."""
+        self._encode(None)
 
     def _encode(self, picture: VideoFrame | None) -> None:
         for packet in self._stream.encode(picture):
@@ -92,6 +78,16 @@ class SegmentWriter:
         carrying.is_keyframe = packet.is_keyframe
         carrying.duration = packet.duration
         return carrying
+
+
+@contextmanager
+def segment_writer(path: Path, settings: EncoderSettings) -> Iterator[SegmentWriter]:
+    """Writes a segment that ends with the block; after an error the file is closed as it is."""
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(path), "w", format=settings.segment_format, options=options) as container:
+        writer = SegmentWriter(container, settings)
+        yield writer
+        writer.finish()
 
 
 def merge_planes(frame: Frame, chroma: np.ndarray, settings: EncoderSettings) -> VideoFrame:
