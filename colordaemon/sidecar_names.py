@@ -33,7 +33,9 @@ _FILE = re.compile(
 )
 _FOLDER = re.compile(r"(?P<base>.+)\.references", re.IGNORECASE | re.DOTALL)
 _RANGE = re.compile(r".+@(?P<when>[\d:.-]*\.\.[\d:.-]*)", re.DOTALL)
-_TIME = re.compile(r"((?P<hours>\d+)[-:])??((?P<minutes>\d+)[-:])?(?P<seconds>\d+(\.\d+)?)")
+_TIME = re.compile(
+    r"((?P<hours>\d{1,6})[-:])??((?P<minutes>\d{1,6})[-:])?(?P<seconds>\d{1,9}(\.\d{1,9})?)"
+)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pillow_heif
 import pytest
+from hypothesis import given, strategies
 from photos import HEIGHT, WIDTH, image, ramp, save
 
 from colordaemon.errors import ConfigError, GuideChanged, MediaError
@@ -19,6 +21,7 @@ from colordaemon.sidecar_names import (
     Role,
     parse_range,
     parse_time,
+    range_in,
     sidecar_file,
     sidecar_folder,
     time_text,
@@ -107,8 +110,19 @@ def test_times_are_read_and_written() -> None:
     assert parse_time(time_text(59.9996)) == 60
 
 
+@given(strategies.text(max_size=40))
+def test_no_name_or_time_is_too_strange_to_be_looked_at(text: str) -> None:
+    for name in (text, f"film.reference{text}.jpg", f"film.hints@{text}.png", f"{text}.references"):
+        sidecar_file(name)
+        sidecar_folder(name)
+        range_in(name)
+    for parse in (parse_time, parse_range):
+        with suppress(ValueError):
+            assert parse(text) is not None
+
+
 @pytest.mark.parametrize(
-    "text", ["", "..", "1-2-3-4..", "0-75..2-00", "00-12-30..00-10-00", "5..5"]
+    "text", ["9" * 400, "", "..", "1-2-3-4..", "0-75..2-00", "00-12-30..00-10-00", "5..5"]
 )
 def test_ranges_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
