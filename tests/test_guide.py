@@ -13,10 +13,13 @@ import pytest
 from hypothesis import given, strategies
 from photos import HEIGHT, WIDTH, image, ramp, save
 
+from colordaemon.config import Config, PhotoSettings
+from colordaemon.convert.convert import guide_for
 from colordaemon.errors import ConfigError, GuideChanged, MediaError
 from colordaemon.guide.guide import Guide, GuidePicture
 from colordaemon.guide.pictures import check_unchanged, read_hints, read_reference
 from colordaemon.guide.sidecars import find_guide, named_picture, own_sidecars
+from colordaemon.inbox.safe_open import opened
 from colordaemon.sidecar_names import (
     Role,
     parse_range,
@@ -449,3 +452,24 @@ def test_deep_hints_and_hints_that_are_multiplied_by_their_alpha_are_read(tmp_pa
     seen = read[..., 3] > 0
     assert np.array_equal(read[..., 3], soft[..., 3])
     assert np.abs(read[seen].astype(int) - soft[seen]).max() <= 2  # libvips rounds down, twice
+
+
+def test_settings_choose_references_by_folder_and_candidates_for_films_alone(
+    tmp_path: Path,
+) -> None:
+    photo, film = tmp_path / "faces" / "photo.png", tmp_path / "faces" / "film.mp4"
+    touch(tmp_path, "faces/film.mp4", "coat.jpg", "album/1.png", "album/2.png")
+    save(photo, ramp())
+    references, candidates = {"faces": tmp_path / "coat.jpg"}, {"faces": tmp_path / "album"}
+
+    def roles(source: Path, **settings: bool) -> list[str]:
+        of_photos = PhotoSettings(**settings)
+        config = Config(references=references, candidates=candidates, photo=of_photos)
+        with opened(source) as file:
+            return [each.role for each in guide_for(file, config).pictures]
+
+    assert roles(photo) == ["reference"]
+    assert roles(photo, candidates=True) == ["reference", "candidate", "candidate"]
+    assert roles(film) == ["reference", "candidate", "candidate"]
+    references = {"hands": tmp_path / "coat.jpg"}
+    assert roles(photo) == []
