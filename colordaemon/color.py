@@ -145,7 +145,7 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 def gray_to_lightness(gray: Tensor) -> Tensor:
     """Gamma-coded gray 0..1 to CIE lightness L 0..100, any shape."""
-    return 116 * _lightness_root(gray) - 16
+    return 116 * lightness_root(gray) - 16
 
 
 def lightness_to_gray(lightness: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def ab_to_cbcr(
     if transfer is not Transfer.SDR:
         return _hdr_cbcr(gray, ab, matrix, transfer)
     a, b = ab.unbind(dim=-3)
-    linear = _lab_to_linear(_lightness_root(gray).squeeze(-3), a, b, matrix)
+    linear = _lab_to_linear(lightness_root(gray).squeeze(-3), a, b, matrix)
     return rgb_to_ycbcr(linear_to_srgb(linear), matrix)[..., 1:, :, :]
 
 
@@ -270,13 +270,17 @@ def enlarging(
     shift_x, shift_y = code.siting.value
     # Positions of chroma samples in luma pixels, from the picture's edge: a sample that sits in the
     # middle of its block is at (i + 0.5) * step, a cosited one half a luma sample into it.
-    vertical = _cubic(ab.shape[-2], rows, _offset(shift_y, down), down / height, ab.device)
-    horizontal = _cubic(ab.shape[-1], columns, _offset(shift_x, across), across / width, ab.device)
+    vertical = _cubic(ab.shape[-2], rows, offset_in_block(shift_y, down), down / height, ab.device)
+    horizontal = _cubic(
+        ab.shape[-1], columns, offset_in_block(shift_x, across), across / width, ab.device
+    )
     return vertical, ab @ horizontal.T
 
 
-def _offset(shift: float, step: int) -> float:
-    """How far into its block a chroma sample sits, as a share of the block."""
+def offset_in_block(shift: float, step: int) -> float:
+    """How far into its block of `step` luma samples a chroma sample sits, as a share of the block.
+
+    shift: as `Siting` has it."""
     return 0.5 if shift == 0.5 else 0.5 / step
 
 
@@ -353,7 +357,13 @@ def _rgb_differences(cb: Tensor, cr: Tensor, matrix: Matrix) -> tuple[Tensor, Te
     return red, -(kr * red + kb * blue) / (1 - kr - kb), blue
 
 
-def _lightness_root(gray: Tensor) -> Tensor:
+def rgb_from_xyz(matrix: Matrix) -> Tensor:
+    """The 3x3 float64 matrix from XYZ, relative to white, to linear RGB of a matrix's primaries."""
+    found: Tensor = _2020_FROM_XYZ if matrix is Matrix.BT2020 else _709_FROM_XYZ
+    return found
+
+
+def lightness_root(gray: Tensor) -> Tensor:
     """f(Y/Yn) of CIE Lab, which is (L + 16) / 116, of a gamma-coded gray."""
     return _root(srgb_to_linear(gray))
 
@@ -373,7 +383,7 @@ def _cube(root: Tensor) -> Tensor:
 def _lab_to_linear(fy: Tensor, a: Tensor, b: Tensor, matrix: Matrix) -> Tensor:
     """Lab, its lightness given as f(Y/Yn), to linear RGB (*, 3, H, W) in the matrix's primaries."""
     xyz = torch.stack((_cube(fy + a / 500), _cube(fy), _cube(fy - b / 200)), dim=-3)
-    return _mix(_2020_FROM_XYZ if matrix is Matrix.BT2020 else _709_FROM_XYZ, xyz)
+    return _mix(rgb_from_xyz(matrix), xyz)
 
 
 def _mix(matrix: Tensor, channels: Tensor) -> Tensor:

@@ -33,11 +33,12 @@ from processes import FORKS
 from colordaemon.color import chroma_planes
 from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film.analysis import calmed
+from colordaemon.film.chroma import frame_chroma
 from colordaemon.film.colorize import FilmJob, color_film, plan_film, run_segments
 from colordaemon.film.join import join, verify
 from colordaemon.film.pipeline import frames_ahead
 from colordaemon.film.plan import FilmPlan, SegmentTask
-from colordaemon.film.segment import SegmentWorker, frame_chroma, run_segment, start_worker
+from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.media.demux import Damage
 from colordaemon.media.probe import probe_film
 from colordaemon.network.colorizer import Colorizer

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from colordaemon.color import PixelCode, chroma_planes
 from colordaemon.errors import Interrupted, MediaError
+from colordaemon.film.chroma import frame_chroma
 from colordaemon.film.pipeline import FilmPipeline, frames_ahead
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.prefetch import prefetch
@@ -28,7 +27,6 @@ from colordaemon.media.decode import Frame
 from colordaemon.media.encode import own_chroma, segment_writer
 from colordaemon.media.holdings import side_entries
 from colordaemon.media.inventory import grave_losses
-from colordaemon.media.pixels import at_depth
 from colordaemon.media.probe import FilmInfo
 from colordaemon.memory import release_free_heaps
 from colordaemon.network.colorizer import Colorizer
@@ -225,11 +223,3 @@ def _check_losses(task: SegmentTask, names: set[str] | frozenset[str]) -> None:
     if lost and not task.accept_loss:
         reasons = "; ".join(map(str, lost))
         raise MediaError(f"{task.source.path}: {reasons}; --accept-loss colors it without")
-
-
-@torch.inference_mode()
-def frame_chroma(frame: Frame, ab: Tensor, code: PixelCode) -> np.ndarray:
-    """Chroma planes (2, H', W') for a frame from its ab (2, h, w); runs where ab is."""
-    luma = at_depth(frame.luma, frame.depth, code.depth)
-    planes = torch.from_numpy(luma)[None, None].to(ab.device)
-    return chroma_planes(planes, ab[None], code)[0].cpu().numpy()  # the GPU has to wait here
