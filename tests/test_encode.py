@@ -96,7 +96,7 @@ def test_parameters_of_the_user_go_beside_ours(tmp_path: Path) -> None:
     source = make_film(tmp_path / "film.mp4", 2)
     settings = FilmSettings(codec="hevc", encoder_options={"x265-params": "lossless=1"})
     options = dict(choose_encoder(probe_film(source), settings)[0].options)
-    assert options["x265-params"] == "lossless=1:open-gop=0:log-level=error"
+    assert options["x265-params"] == "lossless=1:open-gop=0:info=0:log-level=error"
 
 
 @pytest.mark.parametrize(("lines", "tags"), [(576, (5, 5, 6)), (720, (1, 1, 1))])

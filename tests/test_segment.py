@@ -14,6 +14,7 @@ from conftest import own_threads
 from films import (
     ARCHIVE,
     EXACT,
+    SIZE,
     Listener,
     Painter,
     color,
@@ -31,6 +32,7 @@ from films import (
 from processes import FORKS
 
 from colordaemon.color import chroma_planes
+from colordaemon.config import Codec, FilmSettings
 from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film.analysis import calmed
 from colordaemon.film.chroma import frame_chroma
@@ -191,6 +193,34 @@ def test_segments_of_different_encoders_are_not_joined(
     plan.segments[1] = foreign.segments[1]
     with pytest.raises(MediaError, match="encoder header differs"):
         join(plan, job.target, tmp_path / "done.mp4")
+
+
+@pytest.mark.parametrize(
+    ("codec", "preset", "parameters"),
+    [
+        ("hevc", "ultrafast", {"x265-params": "asm=0"}),
+        ("h264", "ultrafast", {"x264-params": "asm=0"}),
+        ("av1", "12", {"svtav1-params": "lp=1"}),
+    ],
+)
+def test_segments_of_two_kinds_of_processor_are_joined(
+    codec: Codec, preset: str, parameters: dict[str, str], tmp_path: Path
+) -> None:
+    """As when a film is interrupted and goes on at another machine."""
+    source = make_film(tmp_path / "film.mkv", pictures(8), size=SIZE)
+    plans = []
+    for options in ({}, parameters):
+        settings = FilmSettings(codec=codec, preset=preset, encoder_options=options)
+        job = plan_film(source, short_segments(settings, 0.15))
+        folder = tmp_path / f"segments{len(plans)}"
+        folder.mkdir()
+        with ThreadPoolExecutor(1, initializer=start_worker, initargs=(make_worker,)) as executor:
+            plans.append(run_segments(job, folder, executor))
+    here, there = plans
+    here.segments[1] = there.segments[1]
+    join(here, job.target, tmp_path / "done.mkv")
+    verify(here, job.target, tmp_path / "done.mkv")
+    assert len(decode(tmp_path / "done.mkv")) == 8
 
 
 def test_a_stop_leaves_no_segment_file(job: FilmJob, tmp_path: Path) -> None:

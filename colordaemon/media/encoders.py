@@ -107,7 +107,8 @@ ENCODERS: dict[Codec, Encoder] = {
     ),
     "hevc": Encoder(
         "libx265",
-        {"crf": "18", "preset": "medium", "x265-params": "open-gop=0:log-level=error"},
+        # info=0: its header would name the processor, and a film could not go on at another one.
+        {"crf": "18", "preset": "medium", "x265-params": "open-gop=0:info=0:log-level=error"},
         Cost((115, 175), (2.8, 5.1)),
         "crf",
         "preset",
