@@ -73,7 +73,8 @@ def plan(job: FilmJob, tmp_path: Path) -> FilmPlan:
 def tasks_of(job: FilmJob, plan: FilmPlan, folder: Path) -> list[SegmentTask]:
     """The tasks that another machine would get once the plan is known."""
     folder.mkdir()
-    first = SegmentTask(0, job.source, job.encoder, folder / "0", 0.15, 2.0)
+    longest = job.settings.segment_seconds
+    first = SegmentTask(0, job.source, job.encoder, folder / "0", longest, 2.0)
     tasks = []
     for before, segment in zip((None, *plan.segments), plan.segments, strict=False):
         tasks.append(
@@ -208,7 +209,7 @@ def test_segments_of_two_kinds_of_processor_are_joined(
 ) -> None:
     """As when a film is interrupted and goes on at another machine."""
     source = make_film(tmp_path / "film.mkv", pictures(8), size=SIZE)
-    plans = []
+    plans: list[FilmPlan] = []
     for options in ({}, parameters):
         settings = FilmSettings(codec=codec, preset=preset, encoder_options=options)
         job = plan_film(source, short_segments(settings, 0.15))
@@ -267,6 +268,36 @@ def test_a_batch_of_one_and_a_batch_of_eight_paint_the_same(tmp_path: Path) -> N
     eight = decode(color(source, colorizer=Painter(8)))
     for a, b in zip(one, eight, strict=True):
         assert all(bytes(p) == bytes(q) for p, q in zip(a.planes, b.planes, strict=True))
+
+
+@pytest.mark.parametrize("batch_size", [3, 8])
+def test_a_segment_made_alone_has_the_bytes_of_one_made_after_another(
+    tmp_path: Path, tiny_model: ColorNet, batch_size: int
+) -> None:
+    """With sums of floats, which depend on what is in a batch, and in shots longer than smoothing
+    looks back, so that a cold start begins in mid-shot."""
+    source = make_film(tmp_path / "film.mkv", pictures(110, shot_frames=85))
+    job = plan_film(source, short_segments(EXACT, 1.0))
+    colorizer = Fluctuating(
+        tiny_model, torch.device("cpu"), torch.float32, quality="draft", batch_size=batch_size
+    )
+    (tmp_path / "first").mkdir()
+    worker = SegmentWorker(colorizer)
+    with ThreadPoolExecutor(1, initializer=start_worker, initargs=(lambda: worker,)) as executor:
+        plan = run_segments(job, tmp_path / "first", executor)
+    worker.close()
+    for task in reversed(tasks_of(job, plan, tmp_path / "again")):
+        alone = SegmentWorker(colorizer)
+        assert alone.run(task).path.read_bytes() == plan.segments[task.index].path.read_bytes()
+        alone.close()
+
+
+class Fluctuating(Colorizer):
+    """Shows in its colors what is together in a batch, as rounding errors do in the last digit."""
+
+    def guess(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ab, sure = super().guess(gray)
+        return ab + 20 * gray.mean() + len(gray), sure
 
 
 def test_a_film_in_segments_has_the_colors_of_its_pictures_alone(

@@ -1,4 +1,10 @@
-"""Runs the network on a film's frames, in batches ahead of those that are taken."""
+"""Runs the network on a film's frames, in batches ahead of those that are taken.
+
+A sum of floats depends on its order, and that on what else is in the batch: by 5e-6 in ab, which
+rounds a few samples of each picture to another code. So batches are counted from the beginning of
+each shot, wherever reading begins: a film has the same bytes after an interruption, and whoever
+makes which part of it.
+"""
 
 from __future__ import annotations
 
@@ -41,21 +47,28 @@ class Predictions:
     ) -> None:
         """painter: the colorizer with a guide, if the film has one."""
         self._frames, self._colorizer, self._painter = frames, colorizer, painter
-        self._unpredicted: deque[AnalyzedFrame] = deque()
+        self._read: deque[AnalyzedFrame] = deque()  # not yet predicted: one at the most
+        self._skipped: list[AnalyzedFrame] = []  # which the next batch begins with
         self._predictions: deque[Prediction] = deque()  # not yet taken
 
     @property
     def next(self) -> AnalyzedFrame | None:
         """The frame that is taken next; None at the film's end."""
-        if self._predictions:
-            return self._predictions[0].frame
-        if not self._unpredicted:
-            self._unpredicted.extend(islice(self._frames, 1))
-        return self._unpredicted[0] if self._unpredicted else None
+        return self._predictions[0].frame if self._predictions else self._unpredicted
+
+    @property
+    def _unpredicted(self) -> AnalyzedFrame | None:
+        if not self._read:
+            self._read.extend(islice(self._frames, 1))
+        return self._read[0] if self._read else None
 
     def skip(self) -> AnalyzedFrame:
         """Take the next frame without running the network; only before any other was taken."""
-        frame = self._unpredicted.popleft()
+        frame = self._read.popleft()
+        if frame.cut or len(self._skipped) >= self._colorizer.batch_size:
+            self._skipped = []
+        if _is_asked(frame):
+            self._skipped.append(frame)
         if self._painter is not None:
             self._painter.pass_by(frame)
         return frame
@@ -68,7 +81,7 @@ class Predictions:
     def ahead(self) -> Iterator[Prediction]:
         """The samples that follow in this shot; they are not taken."""
         number = 0
-        while number < len(self._predictions) or self._predict():
+        while number < len(self._predictions) or self._goes_on():
             prediction = self._predictions[number]
             if prediction.frame.cut:
                 return
@@ -76,25 +89,28 @@ class Predictions:
                 yield prediction
             number += 1
 
-    def _predict(self) -> bool:
-        """Run the network on another batch; False at the film's end."""
-        asked = [frame for frame in self._unpredicted if _is_asked(frame)]
-        while len(asked) < self._colorizer.batch_size:
-            frame = next(self._frames, None)
-            if frame is None:
-                break
-            self._unpredicted.append(frame)
+    def _goes_on(self) -> bool:
+        """Run the network on another batch of this shot; False at its end."""
+        frame = self._unpredicted
+        if frame is None or frame.cut:
+            return False
+        self._predict()
+        return True
+
+    def _predict(self) -> None:
+        """Run the network on the frames up to the end of a batch or shot."""
+        size, frames = self._colorizer.batch_size, list[AnalyzedFrame]()
+        asked = [] if len(self._skipped) >= size else self._skipped
+        self._skipped = []
+        while (frame := self._unpredicted) is not None and not (frames and frame.cut):
+            asked = [] if frame.cut else asked
+            frames.append(self._read.popleft())
             if _is_asked(frame):
                 asked.append(frame)
-            elif frame.in_color and len(self._unpredicted) >= self._colorizer.batch_size:
+            if len(asked) >= size or (frame.in_color and len(frames) >= size):
                 break  # a long shot in color needs no predictions
         said = {prediction.frame.pts: prediction for prediction in self._ask(asked)}
-        self._predictions.extend(
-            said.get(frame.pts) or Prediction(frame, None) for frame in self._unpredicted
-        )
-        found = bool(self._unpredicted)
-        self._unpredicted.clear()
-        return found
+        self._predictions.extend(said.get(frame.pts) or Prediction(frame, None) for frame in frames)
 
     def _ask(self, asked: list[AnalyzedFrame]) -> list[Prediction]:
         if not asked:
