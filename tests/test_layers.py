@@ -14,7 +14,7 @@ LAYERS = (
     ("guide",),
     ("pictures", "film"),
     ("convert", "evaluation"),
-    ("install", "service", "training"),
+    ("bench", "install", "service", "training"),
     ("cli",),
     ("__main__",),
 )

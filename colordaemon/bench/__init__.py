@@ -1,0 +1,1 @@
+"""How fast this machine colors, beside what merely decoding and encoding takes."""

@@ -1,0 +1,185 @@
+"""`colordaemon bench`: makes or cuts clips, runs every stage in a process of its own, reports.
+
+Everything on the disk is in one folder below TMPDIR, which is removed in any case.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from colordaemon.bench.machine import look_around
+from colordaemon.bench.network import look
+from colordaemon.bench.process import Ran, in_process
+from colordaemon.bench.report import (
+    STAGES,
+    ClipReport,
+    GrowthReport,
+    NetworkReport,
+    PhotosReport,
+    Report,
+)
+from colordaemon.bench.timing import Measured, Timed, measured
+from colordaemon.config import Config, OutputSettings
+from colordaemon.errors import ConfigError, DataError, MediaError
+
+if TYPE_CHECKING:
+    from colordaemon.bench.clips import Clip
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """sizes: heights in pixels of the clips that are made if none is named. seconds: of each clip,
+    None: by its size. batches: sizes for the network alone. network_seconds: for each of them.
+    runs: of whole pipeline and null transcode, in turn. growth: seconds of the two films, None:
+    not measured. photos: how many."""
+
+    sizes: tuple[int, ...] = (480, 1080, 2160)
+    seconds: float | None = None
+    parts: frozenset[str] = frozenset(("films", "network", "photos"))
+    batches: tuple[int, ...] = (1, 8, 32)
+    network_seconds: float = 2.0
+    photos: int = 100
+    runs: int = 1
+    growth: tuple[float, float] | None = None
+
+
+def run_bench(clips: Sequence[Path], config: Config, wishes: Wishes, stop: Event) -> Report:
+    """Measure on the named films, or on films made here.
+
+    A clip whose stages fail is in the report with the reason, and the next one goes on. Raises
+    DataError for a named clip that is missing and MediaError for one that is no film, before
+    anything is measured; ModelError, ChildProcessError, Interrupted.
+    """
+    for path in clips:
+        if not path.exists():
+            raise DataError(f"{path}: no such file")
+    with tempfile.TemporaryDirectory(prefix="colordaemon-bench-") as name:
+        return _Bench(config, wishes, Path(name), stop).run(clips)
+
+
+class _Bench:
+    """folder: for everything that is written."""
+
+    def __init__(self, config: Config, wishes: Wishes, folder: Path, stop: Event) -> None:
+        self._config, self._wishes, self._folder, self._stop = config, wishes, folder, stop
+
+    def run(self, named: Sequence[Path]) -> Report:
+        wishes, config = self._wishes, self._config
+        machine, network = self._call(look_around, config.model).result
+        settings = {
+            "film": config.film.model_dump(mode="json"),
+            "model": config.model.model_dump(mode="json"),
+        }
+        report = Report(asdict(machine), asdict(network), settings)
+        films: list[Clip | int] = [self._begin_of(path) for path in named]
+        if "films" in wishes.parts:
+            report.clips += [self._film(film) for film in films or wishes.sizes]
+        if "network" in wishes.parts:
+            report.network += [self._network(batch) for batch in wishes.batches]
+        if "photos" in wishes.parts:
+            report.photos = self._photos(wishes.photos)
+        if wishes.growth:
+            report.growth = self._growth(min(wishes.sizes), wishes.growth)
+        return report
+
+    def _call(self, function: Callable[..., T], *arguments: Any) -> Ran[T]:
+        return in_process(function, *arguments, stop=self._stop)
+
+    def _begin_of(self, path: Path) -> Clip:
+        from colordaemon.bench.clips import begin_of
+
+        return self._call(begin_of, path, self._wishes.seconds, self._new_folder()).result
+
+    def _new_folder(self) -> Path:
+        return Path(tempfile.mkdtemp(dir=self._folder))
+
+    def _film(self, film: Clip | int) -> ClipReport:
+        """film: a clip, or the height of one that is made."""
+        from colordaemon.bench.clips import make_clip
+
+        folder, failed = self._new_folder(), None
+        stages: dict[str, Measured] = {}
+        if isinstance(film, int):
+            log.info("making a clip of %d lines", film)
+            film = self._call(make_clip, folder, film, self._wishes.seconds).result
+        try:
+            for name, found in self._stages(film, folder):
+                stages[name] = found
+        except (MediaError, ConfigError, ChildProcessError) as error:
+            failed = str(error)
+            log.warning("%s: %s", film.name, failed)
+        finally:
+            shutil.rmtree(folder)
+        shown = {name: stages[name] for name in STAGES if name in stages}
+        return ClipReport(film.name, film.own, film.codec, film.width, film.height, shown, failed)
+
+    def _stages(self, clip: Clip, folder: Path) -> Iterator[tuple[str, Measured]]:
+        from colordaemon.bench import stages
+
+        config, path = self._config, clip.path
+        colored, kept = folder / "colored", folder / "chroma"
+
+        def run(stage: str, function: Callable[..., Timed], *arguments: Any) -> Ran[Timed]:
+            log.info("%s: %s", clip.name, STAGES[stage])
+            return self._call(function, *arguments)
+
+        wholes, nulls = [], []
+        for _ in range(self._wishes.runs):
+            wholes.append(run("whole", stages.color, path, config, colored))
+            if not kept.exists():
+                self._call(stages.keep_chroma, path, config.film, colored, kept)
+            null = stages.transcode, path, config.film, kept, folder / "null"
+            nulls.append(run("null", *null))
+        yield "whole", measured(wholes)
+        yield "null", measured(nulls)
+        yield "decode", measured([run("decode", stages.decode, path)])
+        yield "smoothing", measured([run("smoothing", stages.smooth, path, config)])
+        yield "chroma", measured([run("chroma", stages.paint, path, config)])
+
+    def _network(self, batch: int) -> NetworkReport:
+        log.info("the network alone, batches of %d", batch)
+        speed = self._call(look, self._config.model, batch, self._wishes.network_seconds).result
+        found = measured([speed.ran])
+        flops = found.per_second * speed.operations
+        return NetworkReport(
+            batch, speed.height, speed.width, found, flops / 1e12, speed.peak / 1e12
+        )
+
+    def _photos(self, count: int) -> PhotosReport:
+        from colordaemon.bench.clips import PHOTO_SIZE, make_photos
+        from colordaemon.bench.stages import color_photos
+
+        log.info("%d photos", count)
+        folder, output = self._new_folder(), self._new_folder()
+        photos = self._call(make_photos, folder, count).result
+        config = Config(
+            model=self._config.model,
+            photo=self._config.photo,
+            output=OutputSettings(folder=output),
+        )
+        found = measured([self._call(color_photos, photos, config)])
+        return PhotosReport(*PHOTO_SIZE, found)
+
+    def _growth(self, height: int, seconds: tuple[float, float]) -> GrowthReport:
+        from colordaemon.bench.clips import make_clip
+        from colordaemon.bench.stages import color
+
+        found = []
+        for length in seconds:
+            log.info("growth: %g s of %d lines", length, height)
+            folder = self._new_folder()
+            clip = self._call(make_clip, folder, height, length).result
+            found.append(measured([self._call(color, clip.path, self._config, folder / "colored")]))
+            shutil.rmtree(folder)
+        return GrowthReport(clip.name, seconds, *found)

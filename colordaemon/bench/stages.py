@@ -1,0 +1,183 @@
+"""The stages of a film by themselves, and together: each function is run in a process of its own.
+
+What is opened, loaded or warmed up beforehand does not count, except in the whole pipeline: that
+includes everything that happens to a film, from the first look at it to the check of the result.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from colordaemon.bench.timing import Timed, timed
+from colordaemon.config import Config, FilmSettings, ModelSettings
+from colordaemon.convert.once import color_files
+from colordaemon.errors import ConfigError, MediaError
+from colordaemon.film.analysis import AnalyzedFrame, analyzed_frames, gray_of
+from colordaemon.film.chroma import frame_chroma
+from colordaemon.film.colorize import color_film, plan_film
+from colordaemon.film.pipeline import frames_ahead
+from colordaemon.film.prefetch import prefetch
+from colordaemon.film.shots import Stride
+from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
+from colordaemon.media.decode import FilmReader, Frame
+from colordaemon.media.encode import own_chroma, segment_writer
+from colordaemon.media.probe import probe_film
+from colordaemon.network.colorizer import Colorizer, open_colorizer
+from colordaemon.work_context import WorkContext
+
+REPEATS = 3  # of what takes a moment
+_SEEN = 16  # frames that the network sees for smoothing and chroma
+_HELD_BYTES = 256 << 20  # full frames that chroma is made for, at most
+_PAINTED = 24  # frames that chroma is made for, at least
+WARM = LOOK_AHEAD + TOGETHER  # frames before smoothing counts; from here on TOGETHER finish at once
+_SMOOTHED = 3 * TOGETHER
+
+
+def open_model(model: ModelSettings) -> Colorizer:
+    """The network, warmed up."""
+    colorizer = open_colorizer(
+        model.file, model.device, model.precision, model.quality, model.batch_size, model.saturation
+    )
+    colorizer.predict_ab(torch.rand(colorizer.batch_size, 1, 256, 256))
+    return colorizer
+
+
+def color(clip: Path, config: Config, result: Path) -> Timed:
+    """The whole pipeline. result: gets the colored film."""
+    colorizer = open_model(config.model)
+
+    def work() -> int:
+        job = plan_film(clip, config.film, force=True)
+        return color_film(job, result, colorizer).frames
+
+    return timed(work)
+
+
+def keep_chroma(clip: Path, film: FilmSettings, colored: Path, kept: Path) -> None:
+    """Write the chroma planes of a colored film one after the other, as its encoder took them.
+
+    Raises ConfigError where there is no room for that.
+    """
+    encoder = plan_film(clip, film, force=True).encoder
+    with FilmReader(probe_film(colored)) as reader, kept.open("wb") as file:
+        for frame in reader:
+            planes = own_chroma(frame, encoder)
+            if shutil.disk_usage(kept.parent).free < 4 * planes.nbytes:
+                raise ConfigError(
+                    f"{kept.parent}: the chroma of {clip.name} does not fit, expected room for "
+                    f"{planes.nbytes / 2**20:.1f} MiB a frame; TMPDIR names another folder, "
+                    "--seconds shorter clips"
+                )
+            planes.tofile(file)
+
+
+def transcode(clip: Path, film: FilmSettings, kept: Path, result: Path) -> Timed:
+    """The null transcode: decode, and encode with chroma that is there already."""
+    job = plan_film(clip, film, force=True)
+    code = job.encoder.code
+    dtype = np.uint8 if code.depth == 8 else np.uint16
+    shape = (2, *code.chroma_size(job.source.height, job.source.width))
+
+    def work() -> int:
+        frames = 0
+        with (
+            FilmReader(job.source) as reader,
+            kept.open("rb") as file,
+            segment_writer(result, job.encoder) as writer,
+            closing(_ahead(reader)) as decoded,
+        ):
+            for frame in decoded:
+                planes = np.fromfile(file, dtype, int(np.prod(shape)))
+                writer.write(frame, planes.reshape(shape))
+                frames += 1
+        return frames
+
+    return timed(work)
+
+
+def _ahead(reader: FilmReader) -> Any:
+    """Its frames, decoded in a thread of its own, as the pipeline does."""
+    return prefetch(reader, frames_ahead(reader.info), "decode")
+
+
+def decode(clip: Path) -> Timed:
+    info = probe_film(clip)
+
+    def work() -> int:
+        with FilmReader(info) as reader:
+            return sum(1 for _ in reader)
+
+    return timed(work, REPEATS)
+
+
+def smooth(clip: Path, config: Config) -> Timed:
+    """Smoothing of samples in the middle of a shot, where as many are finished as are fed.
+
+    The network's first frames are played forward and back, so that the way back is walked as often
+    as in a long shot.
+    """
+    colorizer = open_model(config.model)
+    samples = [sample for _, sample in _seen(clip, colorizer)]
+    around = cycle(samples + samples[-2:0:-1])
+    mode = config.film.smoothing
+    smoother = Smoother(mode)
+    for number, sample in enumerate(islice(around, WARM)):
+        smoother.feed(sample, cut=number == 0)
+
+    def work() -> int:
+        return sum(len(smoother.feed(sample, cut=False)) for sample in islice(around, _SMOOTHED))
+
+    return timed(work, REPEATS)
+
+
+def paint(clip: Path, config: Config) -> Timed:
+    """Chroma planes for decoded frames from colors that are known."""
+    colorizer = open_model(config.model)
+    job = plan_film(clip, config.film, force=True)
+    frames: list[tuple[Frame, torch.Tensor]] = []
+    for analyzed, sample in _seen(clip, colorizer):
+        assert analyzed.full is not None
+        stored = torch.from_numpy(job.source.orientation.as_stored(sample.ab).copy())
+        frames.append((analyzed.full, stored.to(colorizer.device)))
+    count = max(_PAINTED, len(frames))
+
+    def work() -> int:
+        for frame, ab in islice(cycle(frames), count):
+            frame_chroma(frame, ab, job.encoder.code_of(frame.fields))
+        return count
+
+    work()  # tables are made once
+    return timed(work, REPEATS)
+
+
+def _seen(clip: Path, colorizer: Colorizer) -> list[tuple[AnalyzedFrame, Sample]]:
+    """The first frames of a film with the network's guesses."""
+    info = probe_film(clip)
+    fitting = _HELD_BYTES // info.layout.bytes_of(info.width, info.height)
+    with FilmReader(info) as reader:
+        frames = analyzed_frames(reader, colorizer, Stride(1), holds=True)
+        seen = list(islice(frames, max(1, min(_SEEN, fitting))))
+    if not seen:
+        raise MediaError(f"{clip}: found no frame that decodes")
+    ab, sure = (part.cpu().numpy() for part in colorizer.guess(torch.from_numpy(gray_of(seen))))
+    return [(one, Sample(one.luma, ab[n], sure[n, 0])) for n, one in enumerate(seen)]
+
+
+def color_photos(photos: Sequence[Path], config: Config) -> Timed:
+    """Photos as `once` colors them; loading the model counts."""
+
+    def work() -> int:
+        tally = color_files(photos, config, WorkContext())
+        if len(tally.done) < len(photos):
+            raise MediaError(f"{len(photos) - len(tally.done)} of {len(photos)} photos failed")
+        return len(photos)
+
+    return timed(work)

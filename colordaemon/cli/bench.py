@@ -1,0 +1,123 @@
+"""The command that measures how fast this machine colors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from colordaemon.cli.common import (
+    FAILED,
+    ConfigFile,
+    Device,
+    app,
+    exit_codes,
+    load,
+    override,
+    stop_on_signals,
+)
+from colordaemon.config import Codec
+
+PARTS = "films", "network", "photos"
+
+
+@app.command()
+def bench(
+    clips: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[CLIP…]", help="Films; default: some are made.", show_default=False
+        ),
+    ] = None,
+    sizes: Annotated[
+        str, typer.Option(metavar="N,…", help="Heights of the films that are made, in pixels.")
+    ] = "480,1080,2160",
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, metavar="N", help="How much of each film; default: 10 to 2.5, by its size."
+        ),
+    ] = None,
+    only: Annotated[str, typer.Option(metavar="PART,…", help="What to measure.")] = ",".join(PARTS),
+    photos: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many small photos are colored.")
+    ] = 100,
+    batches: Annotated[
+        str, typer.Option(metavar="N,…", help="Sizes of batches for the network alone.")
+    ] = "1,8,32",
+    runs: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Runs of pipeline and null transcode; the median counts."
+        ),
+    ] = 1,
+    growth: Annotated[
+        bool, typer.Option("--growth", help="Also color films of 1 and 10 minutes; takes long.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; the table goes to standard error.")
+    ] = False,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another model than the built-in one.")
+    ] = None,
+    codec: Annotated[Codec | None, typer.Option(help="Codec of finished films.")] = None,
+    quality: Annotated[
+        Literal["draft", "standard", "best"] | None,
+        typer.Option(help="How much of the picture the network sees."),
+    ] = None,
+    device: Device = None,
+    config: ConfigFile = None,
+) -> None:
+    """Measure how fast this machine colors, beside decoding and encoding without color.
+
+    Films are measured stage by stage, each in a process of its own, then the network and small
+    photos. Only ratios from one call compare machines that are busy with other things.
+    """
+    with exit_codes(), stop_on_signals() as stop:
+        settings = override(
+            load(config),
+            film={"codec": codec},
+            model={"file": model, "device": device, "quality": quality},
+        )
+        heights, counts = (
+            _numbers("--sizes", sizes, 32, 8640),
+            _numbers("--batches", batches, 1, 256),
+        )
+        parts = _parts(only)
+        from colordaemon.bench.command import Wishes, run_bench  # torch takes seconds
+        from colordaemon.bench.report import show
+
+        wishes = Wishes(
+            sizes=heights,
+            seconds=seconds,
+            parts=parts,
+            batches=counts,
+            photos=photos,
+            runs=runs,
+            growth=(60.0, 600.0) if growth else None,
+        )
+        report = run_bench(clips or [], settings, wishes, stop)
+        show(report, Console(stderr=as_json))
+        if as_json:
+            typer.echo(json.dumps(report.to_json(), indent=2))
+        if report.failed:
+            raise typer.Exit(FAILED)
+
+
+def _numbers(option: str, text: str, least: int, most: int) -> tuple[int, ...]:
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and least <= int(word) <= most for word in words):
+        raise typer.BadParameter(
+            f"{option}: found {text}, expected numbers from {least} to {most} with commas between"
+        )
+    return tuple(dict.fromkeys(map(int, words)))
+
+
+def _parts(text: str) -> frozenset[str]:
+    parts = frozenset(word.strip() for word in text.split(","))
+    if parts - set(PARTS):
+        raise typer.BadParameter(f"--only: found {text}, expected some of {', '.join(PARTS)}")
+    return parts
