@@ -63,7 +63,7 @@ def run_bench(clips: Sequence[Path], config: Config, wishes: Wishes, stop: Event
     """
     for path in clips:
         if not path.exists():
-            raise DataError(f"{path}: no such file")
+            raise DataError(f"{path}: no such file, expected a film")
     with tempfile.TemporaryDirectory(prefix="colordaemon-bench-") as name:
         return _Bench(config, wishes, Path(name), stop).run(clips)
 
@@ -76,13 +76,13 @@ class _Bench:
 
     def run(self, named: Sequence[Path]) -> Report:
         wishes, config = self._wishes, self._config
+        films: list[Clip | int] = [self._begin_of(path) for path in named]
         machine, network = self._call(look_around, config.model).result
         settings = {
             "film": config.film.model_dump(mode="json"),
             "model": config.model.model_dump(mode="json"),
         }
         report = Report(asdict(machine), asdict(network), settings)
-        films: list[Clip | int] = [self._begin_of(path) for path in named]
         if "films" in wishes.parts:
             report.clips += [self._film(film) for film in films or wishes.sizes]
         if "network" in wishes.parts:
@@ -118,7 +118,7 @@ class _Bench:
                 stages[name] = found
         except (MediaError, ConfigError, ChildProcessError) as error:
             failed = str(error)
-            log.warning("%s: %s", film.name, failed)
+            log.warning("%s: failed: %s", film.name, failed)
         finally:
             shutil.rmtree(folder)
         shown = {name: stages[name] for name in STAGES if name in stages}
