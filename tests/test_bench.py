@@ -7,12 +7,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -144,10 +146,7 @@ def test_chroma_that_finds_no_room_is_said_with_what_to_do(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = make_film(tmp_path / "clip.mkv", 2)
-    usage = (100, 99, 1)
-    monkeypatch.setattr(
-        stages.shutil, "disk_usage", lambda _: type("Usage", (), {"free": usage[2]})
-    )
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1))
     with pytest.raises(ConfigError, match=r"does not fit.*TMPDIR.*--seconds"):
         stages.keep_chroma(clip, config.film, clip, tmp_path / "chroma")
 
@@ -288,6 +287,24 @@ def test_the_command_prints_json_alone_and_says_mistakes(
     assert bench(tmp_path, "--only", "sound").returncode == 2
     assert bench(tmp_path, "--sizes", "48,x").returncode == 2
     assert not list(folder.iterdir())
+
+
+def test_the_network_is_measured_where_neither_pyav_nor_watchdog_can_be_loaded(
+    tmp_path: Path, model: Path
+) -> None:
+    for name in ("av", "watchdog", "pyvips"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('a library is missing')")
+    places = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    options = "--only", "network", "--batches", "1", "--model", str(model), "--device", "cpu"
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "colordaemon", "bench", *options, "--json"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(places)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "PyAV" not in json.loads(done.stdout)["machine"]["versions"]
 
 
 def test_an_interrupted_command_leaves_nothing_behind(tmp_path: Path, model: Path) -> None:

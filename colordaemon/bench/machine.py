@@ -8,7 +8,6 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cv2
@@ -102,21 +101,19 @@ def _versions() -> dict[str, str]:
     }
     if torch.version.cuda:
         found["CUDA"] = torch.version.cuda
-    with suppress(PackageNotFoundError):  # the network is also measured where there is none
-        found["PyAV"] = version("av")
+    with suppress(ImportError):  # the network is also measured where PyAV cannot be loaded
         found |= _media_versions()
     return found
 
 
 def _media_versions() -> dict[str, str]:
-    """FFmpeg, and the encoders as they name themselves in what they encode."""
+    """PyAV, FFmpeg, and the encoders as they name themselves in what they encode."""
     import av
 
-    found = {"FFmpeg": av.ffmpeg_version_info}
+    found = {"PyAV": av.__version__, "FFmpeg": av.ffmpeg_version_info}
     for name, pattern in (("x264", _X264), ("x265", _X265)):
-        if told := pattern.search(
-            _first_picture(f"lib{name}", {f"{name}-params": "log-level=none"})
-        ):
+        quiet = {f"{name}-params": "log-level=none"}
+        if told := pattern.search(_first_picture(f"lib{name}", quiet)):
             found[name] = told[1].decode()
     return found
 

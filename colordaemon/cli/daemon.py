@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,8 +15,9 @@ from rich.console import Console
 from colordaemon.cli.common import CONFIGURATION, FAILED, app, exit_codes
 from colordaemon.config_file import load_config
 from colordaemon.errors import ModelError, WorkerLost
-from colordaemon.service.control import BadRequest
-from colordaemon.service.status import Reply, show_jobs, show_status
+
+if TYPE_CHECKING:
+    from colordaemon.service.status import Reply
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +99,11 @@ def status(
     ] = False,
 ) -> None:
     """Show what the daemon is doing and what failed; works without a running daemon, too."""
-
     if ignored:
         _list_ignored(config, as_json)
         return
+    from colordaemon.service.status import show_status
+
     while True:
         reply = _ask(config, {"verb": "status"})
         if as_json:
@@ -129,11 +131,12 @@ def _list_ignored(config: Path, as_json: bool) -> None:
 @app.command()
 def queue(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) -> None:
     """List running and waiting jobs, in the order of work."""
-
     reply = _ask(config, {"verb": "queue"})
     if as_json:
         typer.echo(json.dumps(reply))
     else:
+        from colordaemon.service.status import show_jobs
+
         show_jobs(reply["jobs"], Console())
 
 
@@ -237,7 +240,7 @@ def _named(job: str) -> str:
 
 def _ask(config: Path, request: dict[str, Any]) -> Reply:
     with exit_codes():
-        from colordaemon.service.control import NoAnswer, run_command
+        from colordaemon.service.control import BadRequest, NoAnswer, run_command
 
         try:
             return run_command(load_config(config), request)
