@@ -18,7 +18,7 @@ gpu-test: .venv/installed
 
 # make bench FILMS="one.mp4 two.mkv"
 bench: .venv/installed
-	$(BIN)/python benchmarks/film.py $(FILMS)
+	$(BIN)/colordaemon bench $(FILMS)
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

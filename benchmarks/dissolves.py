@@ -20,8 +20,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from machine import describe_machine
 
+from colordaemon.bench.machine import describe_machine
 from colordaemon.config import Smoothing
 from colordaemon.evaluation.films import ColorFrame, color_frames, open_clip
 from colordaemon.evaluation.metrics import delta_e_2000

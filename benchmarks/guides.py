@@ -24,10 +24,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from machine import describe_machine
 from torch import Tensor
 from torch.nn import functional
 
+from colordaemon.bench.machine import describe_machine
 from colordaemon.color import decode_ycbcr, lab_to_rgb, rgb_to_lab, ycbcr_to_rgb
 from colordaemon.evaluation.metrics import chroma, delta_e_2000
 from colordaemon.media.decode import FilmReader

@@ -40,8 +40,8 @@ from typing import TextIO
 import cv2
 import numpy as np
 import torch
-from machine import describe_machine
 
+from colordaemon.bench.machine import describe_machine
 from colordaemon.network.checkpoint import save_model
 from colordaemon.network.model import ColorNet, ModelSpec
 

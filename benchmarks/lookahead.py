@@ -24,8 +24,8 @@ import av
 import cv2
 import numpy as np
 import torch
-from machine import describe_machine
 
+from colordaemon.bench.machine import describe_machine
 from colordaemon.color import gray_to_lightness
 from colordaemon.config import FilmSettings
 from colordaemon.evaluation.metrics import delta_e_2000

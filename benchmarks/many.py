@@ -32,8 +32,8 @@ import cv2
 import numpy as np
 import torch
 from daemon import COPYING_DAEMON, wait_for
-from machine import describe_machine
 
+from colordaemon.bench.machine import describe_machine
 from colordaemon.network.checkpoint import save_model
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.service.control import NoAnswer, ask

@@ -17,8 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from machine import describe_machine
 
+from colordaemon.bench.machine import describe_machine
 from colordaemon.evaluation.films import ColorFrame, color_frames, open_clip
 from colordaemon.evaluation.metrics import delta_e_2000
 from colordaemon.film.propagation import ColorPropagator

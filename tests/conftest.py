@@ -13,17 +13,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from daemons import Daemon
 from torch import nn
 
 from colordaemon.network.checkpoint import save_model
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.network.places import Axes
+
+if TYPE_CHECKING:
+    from daemons import Daemon
 
 try:
     from hypothesis import settings
@@ -36,7 +39,7 @@ else:
 
 LABELS = ("animal", "face", "landscape")
 MakeDisk = Callable[[str], Path]
-Start = Callable[..., Daemon]
+Start = Callable[..., "Daemon"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -141,6 +144,8 @@ def model(tmp_path: Path, tiny_model: ColorNet) -> Path:
 @pytest.fixture
 def start(tmp_path: Path, model: Path) -> Iterator[Start]:
     """Makes daemons with settings of their own, and ends them after the test."""
+    from daemons import Daemon  # with libraries that a bare GPU machine lacks
+
     daemons: list[Daemon] = []
 
     def start(more: str = "", frame_seconds: float = 0.0) -> Daemon:

@@ -20,7 +20,6 @@ import numpy as np
 
 from colordaemon.errors import MediaError
 from colordaemon.media.demux import open_film
-from colordaemon.media.photo import is_photo
 from colordaemon.media.probe import FilmInfo, probe_film
 
 RATE = 24
@@ -90,9 +89,14 @@ def begin_of(path: Path, seconds: float | None, folder: Path) -> Clip:
 
     Raises MediaError for what is no film, and for one that cannot be cut without encoding it.
     """
-    if is_photo(path):
-        raise MediaError(f"{path}: found a photo, expected a film")
-    info = probe_film(path)
+    try:
+        info = probe_film(path)
+    except MediaError:
+        from colordaemon.media.photo import is_photo  # with libraries that films do without
+
+        if is_photo(path):
+            raise MediaError(f"{path}: found a photo, expected a film") from None
+        raise
     seconds = seconds or usual_seconds(info.height)
     if (known := info.duration_seconds or info.container_seconds) and known <= seconds:
         return _clip(info, path, path)

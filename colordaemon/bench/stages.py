@@ -18,7 +18,6 @@ import torch
 
 from colordaemon.bench.timing import Timed, timed
 from colordaemon.config import Config, FilmSettings, ModelSettings
-from colordaemon.convert.once import color_files
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.film.analysis import AnalyzedFrame, analyzed_frames, gray_of
 from colordaemon.film.chroma import frame_chroma
@@ -173,6 +172,7 @@ def _seen(clip: Path, colorizer: Colorizer) -> list[tuple[AnalyzedFrame, Sample]
 
 def color_photos(photos: Sequence[Path], config: Config) -> Timed:
     """Photos as `once` colors them; loading the model counts."""
+    from colordaemon.convert.once import color_files  # with libraries that films do without
 
     def work() -> int:
         tally = color_files(photos, config, WorkContext())
