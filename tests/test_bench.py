@@ -78,7 +78,7 @@ def test_the_json_has_every_field_and_its_ratios_are_what_they_say(
 ) -> None:
     report = run_bench([], config, TINY, Event())
     found = json.loads(json.dumps(report.to_json()))
-    assert found["format"] == 1
+    assert found["version"] == 1
     assert found["settings"]["film"]["codec"] == "h264"
     assert found["network_on"] == {
         "device": "CPU", "precision": "fp32", "quality": "standard", "short_side": 48,
@@ -235,12 +235,37 @@ def test_a_process_that_dies_is_told_apart_from_one_that_fails(
     assert "FileNotFoundError" in capfd.readouterr().err
 
 
+def test_a_process_ends_when_its_parent_is_killed() -> None:
+    parent = Process(sleep_long)
+    listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    try:
+        while not (children := listed.read_text().split()):
+            time.sleep(0.01)
+    finally:
+        parent.kill()
+        parent.wait()
+    (child,) = children
+    while _runs(child):  # else the time of this test ends it
+        time.sleep(0.01)
+
+
+def sleep_long() -> None:
+    in_process(time.sleep, 1000, stop=Event())
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_a_stop_ends_the_process_at_once() -> None:
-    stop = Event()
+    stop, before = Event(), _children()
     stop.set()
     with pytest.raises(Interrupted):
         in_process(time.sleep, 1000, stop=stop)
-    assert not _children()
+    assert _children() == before
 
 
 def _children() -> str:

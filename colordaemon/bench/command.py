@@ -128,7 +128,7 @@ class _Bench:
         from colordaemon.bench import stages
 
         config, path = self._config, clip.path
-        colored, kept = folder / "colored", folder / "chroma"
+        colored, kept, guesses = folder / "colored", folder / "chroma", folder / "guesses"
 
         def run(stage: str, function: Callable[..., Timed], *arguments: Any) -> Ran[Timed]:
             log.info("%s: %s", clip.name, STAGES[stage])
@@ -144,8 +144,9 @@ class _Bench:
         yield "whole", measured(wholes)
         yield "null", measured(nulls)
         yield "decode", measured([run("decode", stages.decode, path)])
-        yield "smoothing", measured([run("smoothing", stages.smooth, path, config)])
-        yield "chroma", measured([run("chroma", stages.paint, path, config)])
+        self._call(stages.guess, path, config.model, guesses)
+        yield "smoothing", measured([run("smoothing", stages.smooth, config.film, guesses)])
+        yield "chroma", measured([run("chroma", stages.paint, path, config, guesses)])
 
     def _network(self, batch: int) -> NetworkReport:
         log.info("the network alone, batches of %d", batch)

@@ -14,7 +14,7 @@ from rich.text import Text
 from colordaemon.bench.timing import Measured
 from colordaemon.logs import printable
 
-FORMAT = 1  # of the JSON; another number means that a field has another meaning or is gone
+VERSION = 1  # of the JSON; another number means that a field has another meaning or is gone
 # The stages of a film in the order of the table, by their names in the JSON.
 STAGES = {
     "whole": "whole pipeline",
@@ -142,7 +142,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "format": FORMAT,
+            "version": VERSION,
             "machine": self.machine,
             "network_on": self.network_on,
             "settings": self.settings,

@@ -19,17 +19,18 @@ import torch
 from colordaemon.bench.timing import Timed, timed
 from colordaemon.config import Config, FilmSettings, ModelSettings
 from colordaemon.errors import ConfigError, MediaError
-from colordaemon.film.analysis import AnalyzedFrame, analyzed_frames, gray_of
+from colordaemon.film.analysis import analyzed_frames, gray_of
 from colordaemon.film.chroma import frame_chroma
 from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.film.pipeline import frames_ahead
 from colordaemon.film.prefetch import prefetch
 from colordaemon.film.shots import Stride
 from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
-from colordaemon.media.decode import FilmReader, Frame
+from colordaemon.media.decode import FilmReader
 from colordaemon.media.encode import own_chroma, segment_writer
 from colordaemon.media.probe import probe_film
 from colordaemon.network.colorizer import Colorizer, open_colorizer
+from colordaemon.network.device import choose_device
 from colordaemon.work_context import WorkContext
 
 REPEATS = 3  # of what takes a moment
@@ -117,17 +118,27 @@ def decode(clip: Path) -> Timed:
     return timed(work, REPEATS)
 
 
-def smooth(clip: Path, config: Config) -> Timed:
+def guess(clip: Path, model: ModelSettings, kept: Path) -> None:
+    """Write what the network says of the first frames, so that the stages after it need none."""
+    colorizer = open_model(model)
+    with FilmReader(probe_film(clip)) as reader:
+        frames = analyzed_frames(reader, colorizer, Stride(1), holds=False)
+        seen = list(islice(frames, _SEEN))
+    ab, sure = (part.cpu().numpy() for part in colorizer.guess(torch.from_numpy(gray_of(seen))))
+    with kept.open("wb") as file:
+        np.savez(file, luma=np.stack([one.luma for one in seen]), ab=ab, sure=sure[:, 0])
+
+
+def smooth(film: FilmSettings, kept: Path) -> Timed:
     """Smoothing of samples in the middle of a shot, where as many are finished as are fed.
 
-    The network's first frames are played forward and back, so that the way back is walked as often
-    as in a long shot.
+    The first frames are played forward and back, so that the way back is walked as often as in a
+    long shot. kept: what `guess` wrote.
     """
-    colorizer = open_model(config.model)
-    samples = [sample for _, sample in _seen(clip, colorizer)]
+    found = np.load(kept)
+    samples = list(map(Sample, found["luma"], found["ab"], found["sure"]))
     around = cycle(samples + samples[-2:0:-1])
-    mode = config.film.smoothing
-    smoother = Smoother(mode)
+    smoother = Smoother(film.smoothing)
     for number, sample in enumerate(islice(around, WARM)):
         smoother.feed(sample, cut=number == 0)
 
@@ -137,37 +148,24 @@ def smooth(clip: Path, config: Config) -> Timed:
     return timed(work, REPEATS)
 
 
-def paint(clip: Path, config: Config) -> Timed:
-    """Chroma planes for decoded frames from colors that are known."""
-    colorizer = open_model(config.model)
-    job = plan_film(clip, config.film, force=True)
-    frames: list[tuple[Frame, torch.Tensor]] = []
-    for analyzed, sample in _seen(clip, colorizer):
-        assert analyzed.full is not None
-        stored = torch.from_numpy(job.source.orientation.as_stored(sample.ab).copy())
-        frames.append((analyzed.full, stored.to(colorizer.device)))
+def paint(clip: Path, config: Config, kept: Path) -> Timed:
+    """Chroma planes for decoded frames. kept: what `guess` wrote."""
+    job, colors = plan_film(clip, config.film, force=True), np.load(kept)["ab"]
+    device = choose_device(config.model.device)
+    fitting = max(1, _HELD_BYTES // job.source.layout.bytes_of(job.source.width, job.source.height))
+    with FilmReader(job.source) as reader:
+        frames = list(islice(reader, min(len(colors), fitting)))
+    turned = [job.source.orientation.as_stored(ab).copy() for ab in colors[: len(frames)]]
+    painted = [torch.from_numpy(ab).to(device) for ab in turned]
     count = max(_PAINTED, len(frames))
 
     def work() -> int:
-        for frame, ab in islice(cycle(frames), count):
+        for frame, ab in islice(cycle(zip(frames, painted, strict=True)), count):
             frame_chroma(frame, ab, job.encoder.code_of(frame.fields))
         return count
 
     work()  # tables are made once
     return timed(work, REPEATS)
-
-
-def _seen(clip: Path, colorizer: Colorizer) -> list[tuple[AnalyzedFrame, Sample]]:
-    """The first frames of a film with the network's guesses."""
-    info = probe_film(clip)
-    fitting = _HELD_BYTES // info.layout.bytes_of(info.width, info.height)
-    with FilmReader(info) as reader:
-        frames = analyzed_frames(reader, colorizer, Stride(1), holds=True)
-        seen = list(islice(frames, max(1, min(_SEEN, fitting))))
-    if not seen:
-        raise MediaError(f"{clip}: found no frame that decodes")
-    ab, sure = (part.cpu().numpy() for part in colorizer.guess(torch.from_numpy(gray_of(seen))))
-    return [(one, Sample(one.luma, ab[n], sure[n, 0])) for n, one in enumerate(seen)]
 
 
 def color_photos(photos: Sequence[Path], config: Config) -> Timed:
