@@ -36,20 +36,22 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_BATCHES_CPU, _BATCHES_GPU = (1, 8), (1, 8, 32, 128)
+
 
 @dataclass(frozen=True)
 class Wishes:
     """sizes: heights in pixels of the clips that are made if none is named. seconds: of each clip,
-    None: by its size. batches: sizes for the network alone. network_seconds: for each of them.
-    runs: of whole pipeline and null transcode, in turn. growth: seconds of the two films, None:
-    not measured. photos: how many."""
+    None: by its size. parts: what to measure. batches: sizes for the network alone, None: by the
+    device. network_seconds: for each of them. photos: how many. runs: of whole pipeline and null
+    transcode, in turn. growth: seconds of the two films, None: not measured."""
 
     sizes: tuple[int, ...] = (480, 1080, 2160)
     seconds: float | None = None
     parts: frozenset[str] = frozenset(("films", "network", "photos"))
-    batches: tuple[int, ...] = (1, 8, 32)
+    batches: tuple[int, ...] | None = None
     network_seconds: float = 2.0
-    photos: int = 100
+    photos: int = 1000
     runs: int = 1
     growth: tuple[float, float] | None = None
 
@@ -86,7 +88,8 @@ class _Bench:
         if "films" in wishes.parts:
             report.clips += [self._film(film) for film in films or wishes.sizes]
         if "network" in wishes.parts:
-            report.network += [self._network(batch) for batch in wishes.batches]
+            usual = _BATCHES_CPU if network.device == "CPU" else _BATCHES_GPU
+            report.network += [self._network(batch) for batch in wishes.batches or usual]
         if "photos" in wishes.parts:
             report.photos = self._photos(wishes.photos)
         if wishes.growth:

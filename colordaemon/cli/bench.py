@@ -28,9 +28,7 @@ PARTS = "films", "network", "photos"
 def bench(
     clips: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[CLIP…]", help="Films; default: some are made.", show_default=False
-        ),
+        typer.Argument(metavar="CLIP…", help="Films; default: some are made.", show_default=False),
     ] = None,
     sizes: Annotated[
         str, typer.Option(metavar="N,…", help="Heights of the films that are made, in pixels.")
@@ -44,10 +42,13 @@ def bench(
     only: Annotated[str, typer.Option(metavar="PART,…", help="What to measure.")] = ",".join(PARTS),
     photos: Annotated[
         int, typer.Option(min=1, metavar="N", help="How many small photos are colored.")
-    ] = 100,
+    ] = 1000,
     batches: Annotated[
-        str, typer.Option(metavar="N,…", help="Sizes of batches for the network alone.")
-    ] = "1,8,32",
+        str | None,
+        typer.Option(
+            metavar="N,…", help="Batches for the network alone; default: 1,8; GPU: 1,8,32,128."
+        ),
+    ] = None,
     runs: Annotated[
         int,
         typer.Option(
@@ -82,10 +83,8 @@ def bench(
             film={"codec": codec},
             model={"file": model, "device": device, "quality": quality},
         )
-        heights, counts = (
-            _numbers("--sizes", sizes, 32, 8640),
-            _numbers("--batches", batches, 1, 256),
-        )
+        heights = _numbers("--sizes", sizes, 32, 8640)
+        counts = _numbers("--batches", batches, 1, 256) if batches else None
         parts = _parts(only)
         from colordaemon.bench.command import Wishes, run_bench  # torch takes seconds
         from colordaemon.bench.report import show
