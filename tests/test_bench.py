@@ -94,7 +94,7 @@ def test_the_json_has_every_field_and_its_ratios_are_what_they_say(
 
     (clip,) = found["clips"]
     assert (clip["name"], clip["width"], clip["height"]) == ("48p", 86, 48)
-    assert clip["own"] and clip["failed"] is None
+    assert clip["own"] and found["failures"] == {}
     assert list(clip["stages"]) == list(STAGES)
     for stage in clip["stages"].values():
         assert set(stage) == MEASURED | {"ratio_to_null"}
@@ -169,12 +169,25 @@ def test_a_clip_that_fails_is_in_the_report_and_the_next_one_goes_on(
     monkeypatch.setattr(stages, "decode", decode_one)
     wishes = Wishes(parts=frozenset(["films"]))
     report = run_bench(clips, config, wishes, Event())
-    assert [clip.failed for clip in report.clips] == ["one.mkv: no frame", None]
+    assert report.failures == {"one.mkv": "one.mkv: no frame"}
     assert list(report.clips[0].stages) == ["whole", "null"]
-    assert report.failed and not report.clips[1].own
+    assert list(report.clips[1].stages) == list(STAGES) and not report.clips[1].own
     assert report.to_json()["photos"] is report.to_json()["growth"] is None
     text = shown(report)
     assert "one.mkv: failed: one.mkv: no frame" in text and "[b]two.mkv, 64x48" in text
+
+
+def test_what_cannot_be_made_or_colored_does_not_hold_up_the_rest(
+    config: Config, at_once: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ChildProcessError("its process was killed")
+
+    monkeypatch.setattr("colordaemon.bench.clips.make_clip", fail)
+    monkeypatch.setattr(stages, "color_photos", fail)
+    report = run_bench([], config, TINY, Event())
+    assert list(report.failures) == ["48 lines", "photos", "growth"]
+    assert len(report.network) == 2 and not report.clips and report.photos is None
 
 
 def test_without_a_null_transcode_there_is_no_ratio() -> None:

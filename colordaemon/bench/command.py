@@ -9,6 +9,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
@@ -51,7 +52,7 @@ class Wishes:
     parts: frozenset[str] = frozenset(("films", "network", "photos"))
     batches: tuple[int, ...] | None = None
     network_seconds: float = 2.0
-    photos: int = 1000
+    photos: int = 100
     runs: int = 1
     growth: tuple[float, float] | None = None
 
@@ -59,7 +60,7 @@ class Wishes:
 def run_bench(clips: Sequence[Path], config: Config, wishes: Wishes, stop: Event) -> Report:
     """Measure on the named films, or on films made here.
 
-    A clip whose stages fail is in the report with the reason, and the next one goes on. Raises
+    What fails is in the report with the reason, and the rest goes on. Raises
     DataError for a named clip that is missing and MediaError for one that is no film, before
     anything is measured; ModelError, ChildProcessError, Interrupted.
     """
@@ -86,15 +87,30 @@ class _Bench:
         }
         report = Report(asdict(machine), asdict(network), settings)
         if "films" in wishes.parts:
-            report.clips += [self._film(film) for film in films or wishes.sizes]
+            for film in films or wishes.sizes:
+                with self._failing(report, _name(film)):
+                    report.clips.append(self._film(film, report))
         if "network" in wishes.parts:
             usual = _BATCHES_CPU if network.device == "CPU" else _BATCHES_GPU
-            report.network += [self._network(batch) for batch in wishes.batches or usual]
+            for batch in wishes.batches or usual:
+                with self._failing(report, f"batches of {batch}"):
+                    report.network.append(self._network(batch))
         if "photos" in wishes.parts:
-            report.photos = self._photos(wishes.photos)
+            with self._failing(report, "photos"):
+                report.photos = self._photos(wishes.photos)
         if wishes.growth:
-            report.growth = self._growth(min(wishes.sizes), wishes.growth)
+            with self._failing(report, "growth"):
+                report.growth = self._growth(min(wishes.sizes), wishes.growth)
         return report
+
+    @contextmanager
+    def _failing(self, report: Report, name: str) -> Iterator[None]:
+        """What fails here does not hold up the rest."""
+        try:
+            yield
+        except (MediaError, ConfigError, ChildProcessError) as error:
+            report.failures[name] = str(error)
+            log.warning("%s: failed: %s", name, error)
 
     def _call(self, function: Callable[..., T], *arguments: Any) -> Ran[T]:
         return in_process(function, *arguments, stop=self._stop)
@@ -107,27 +123,22 @@ class _Bench:
     def _new_folder(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self._folder))
 
-    def _film(self, film: Clip | int) -> ClipReport:
+    def _film(self, film: Clip | int, report: Report) -> ClipReport:
         """film: a clip, or the height of one that is made."""
         from colordaemon.bench.clips import make_clip
 
-        folder, failed = self._new_folder(), None
-        stages: dict[str, Measured] = {}
+        folder, found = self._new_folder(), dict[str, Measured]()
         if isinstance(film, int):
             log.info("making a clip of %d lines", film)
             film = self._call(make_clip, folder, film, self._wishes.seconds).result
-        try:
-            for name, found in self._stages(film, folder):
-                stages[name] = found
-        except (MediaError, ConfigError, ChildProcessError) as error:
-            failed = str(error)
-            log.warning("%s: failed: %s", film.name, failed)
-        finally:
-            shutil.rmtree(folder)
-        shown = {name: stages[name] for name in STAGES if name in stages}
-        return ClipReport(film.name, film.own, film.codec, film.width, film.height, shown, failed)
+        with self._failing(report, film.name):
+            for stage in self._stages(film, folder):
+                found |= stage
+        shutil.rmtree(folder)
+        in_order = {name: found[name] for name in STAGES if name in found}
+        return ClipReport(film.name, film.own, film.codec, film.width, film.height, in_order)
 
-    def _stages(self, clip: Clip, folder: Path) -> Iterator[tuple[str, Measured]]:
+    def _stages(self, clip: Clip, folder: Path) -> Iterator[dict[str, Measured]]:
         from colordaemon.bench import stages
 
         config, path = self._config, clip.path
@@ -144,12 +155,12 @@ class _Bench:
                 self._call(stages.keep_chroma, path, config.film, colored, kept)
             null = stages.transcode, path, config.film, kept, folder / "null"
             nulls.append(run("null", *null))
-        yield "whole", measured(wholes)
-        yield "null", measured(nulls)
-        yield "decode", measured([run("decode", stages.decode, path)])
+        yield {"whole": measured(wholes)}
+        yield {"null": measured(nulls)}
+        yield {"decode": measured([run("decode", stages.decode, path)])}
         self._call(stages.guess, path, config.model, guesses)
-        yield "smoothing", measured([run("smoothing", stages.smooth, config.film, guesses)])
-        yield "chroma", measured([run("chroma", stages.paint, path, config, guesses)])
+        yield {"smoothing": measured([run("smoothing", stages.smooth, config.film, guesses)])}
+        yield {"chroma": measured([run("chroma", stages.paint, path, config, guesses)])}
 
     def _network(self, batch: int) -> NetworkReport:
         log.info("the network alone, batches of %d", batch)
@@ -187,3 +198,7 @@ class _Bench:
             found.append(measured([self._call(color, clip.path, self._config, folder / "colored")]))
             shutil.rmtree(folder)
         return GrowthReport(clip.name, seconds, *found)
+
+
+def _name(film: Clip | int) -> str:
+    return f"{film} lines" if isinstance(film, int) else film.name

@@ -29,7 +29,7 @@ _TEXT_WIDTH = 100
 
 @dataclass(frozen=True)
 class ClipReport:
-    """A clip and its stages, by name. failed: why there are no more of them."""
+    """A clip and its stages, by name."""
 
     name: str
     own: bool
@@ -37,7 +37,6 @@ class ClipReport:
     width: int
     height: int
     stages: Mapping[str, Measured]
-    failed: str | None = None
 
     def ratio(self, stage: str) -> float | None:
         """How many times as fast as the null transcode of this clip, in this call."""
@@ -57,7 +56,6 @@ class ClipReport:
             "height": self.height,
             "stages": stages,
             "ratio": self.ratio("whole"),
-            "failed": self.failed,
         }
 
 
@@ -126,7 +124,7 @@ class GrowthReport:
 
 @dataclass
 class Report:
-    """machine, network_on, settings: as plain values."""
+    """machine, network_on, settings: as plain values. failures: what failed, and why."""
 
     machine: dict[str, Any]
     network_on: dict[str, Any]
@@ -135,10 +133,7 @@ class Report:
     network: list[NetworkReport] = field(default_factory=list)
     photos: PhotosReport | None = None
     growth: GrowthReport | None = None
-
-    @property
-    def failed(self) -> bool:
-        return any(clip.failed for clip in self.clips)
+    failures: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -150,6 +145,7 @@ class Report:
             "network": [row.to_json() for row in self.network],
             "photos": self.photos and self.photos.to_json(),
             "growth": self.growth and self.growth.to_json(),
+            "failures": self.failures,
         }
 
 
@@ -243,6 +239,7 @@ def _remarks(report: Report) -> list[str]:
             f"{growth.memory_ratio:.2f} times the memory"
         )
     said += [
-        f"{printable(c.name)}: failed: {printable(c.failed)}" for c in report.clips if c.failed
+        f"{printable(name)}: failed: {printable(reason)}"
+        for name, reason in report.failures.items()
     ]
     return said

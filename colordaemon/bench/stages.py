@@ -1,7 +1,8 @@
 """The stages of a film by themselves, and together: each function is run in a process of its own.
 
-What is opened, loaded or warmed up beforehand does not count, except in the whole pipeline: that
-includes everything that happens to a film, from the first look at it to the check of the result.
+The network is loaded and warmed up before the clock starts. The whole pipeline is everything that
+happens to a film then, from the first look at it to the check of the result; of a stage by itself,
+opening the film does not count.
 """
 
 from __future__ import annotations

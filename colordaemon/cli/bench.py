@@ -42,7 +42,7 @@ def bench(
     only: Annotated[str, typer.Option(metavar="PART,…", help="What to measure.")] = ",".join(PARTS),
     photos: Annotated[
         int, typer.Option(min=1, metavar="N", help="How many small photos are colored.")
-    ] = 1000,
+    ] = 100,
     batches: Annotated[
         str | None,
         typer.Option(
@@ -102,7 +102,7 @@ def bench(
         show(report, Console(stderr=as_json))
         if as_json:
             typer.echo(json.dumps(report.to_json(), indent=2))
-        if report.failed:
+        if report.failures:
             raise typer.Exit(FAILED)
 
 
