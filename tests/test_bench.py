@@ -38,7 +38,13 @@ from colordaemon.film.shots import CutDetector
 from colordaemon.network.model import ColorNet
 
 TINY = Wishes(
-    sizes=(48,), seconds=0.25, batches=(1, 2), network_seconds=0.01, photos=2, growth=(0.25, 0.5)
+    sizes=(48,),
+    seconds=0.25,
+    batches=(1, 2),
+    network_seconds=0.01,
+    photos=2,
+    runs=2,
+    growth=(0.25, 0.5),
 )
 MEASURED = {"count", "wall_seconds", "processor_seconds", "per_second", "wall_ms", "processor_ms",
             "peak_mib", "device_peak_mib", "runs"}  # fmt: skip
@@ -106,6 +112,7 @@ def test_the_json_has_every_field_and_its_ratios_are_what_they_say(
         null = clip["stages"]["null"]["wall_ms"]
         assert stage["ratio_to_null"] == pytest.approx(null / stage["wall_ms"])
     assert clip["ratio"] == clip["stages"]["whole"]["ratio_to_null"]
+    assert [stage["runs"] for stage in clip["stages"].values()] == [2, 2, 1, 1, 1]
     assert {clip["stages"][name]["count"] for name in ("whole", "null", "decode")} == {6}
 
     assert [row["batch"] for row in found["network"]] == [1, 2]
@@ -301,33 +308,21 @@ def test_what_is_missing_or_no_film_is_named_before_anything_is_measured(
             run_bench([path], config, TINY, Event())
 
 
-def bench(tmp_path: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    return run("bench", *words, program=colordaemon)
-
-
-def test_the_command_prints_json_alone_and_says_mistakes(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+def test_mistakes_are_said_and_nothing_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
-    usual = "--model", model, "--device", "cpu", "--only"
-    done = bench(tmp_path, *usual, "network", "--batches", "1", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert [row["batch"] for row in found["network"]] == [1] and found["clips"] == []
-    assert found["network"][0]["peak_mib"] > 10
-    assert "batches of 1" in done.stderr
-
-    done = bench(tmp_path, *usual, "films", write_photo(tmp_path / "photo.jpg"))
+    done = run("bench", write_photo(tmp_path / "photo.jpg"))
     assert done.returncode == 1
     assert done.stderr == f"ERROR {tmp_path}/photo.jpg: found a photo, expected a film\n"
-    assert bench(tmp_path, "--only", "sound").returncode == 2
-    assert bench(tmp_path, "--sizes", "48,x").returncode == 2
+    assert run("bench", "--only", "sound").returncode == 2
+    assert run("bench", "--sizes", "48,x").returncode == 2
     assert not list(folder.iterdir())
 
 
-def test_the_network_is_measured_where_neither_pyav_nor_watchdog_can_be_loaded(
+def test_json_is_printed_alone_also_where_neither_pyav_nor_watchdog_can_be_loaded(
     tmp_path: Path, model: Path
 ) -> None:
     for name in ("av", "watchdog", "pyvips"):
@@ -342,7 +337,11 @@ def test_the_network_is_measured_where_neither_pyav_nor_watchdog_can_be_loaded(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "PyAV" not in json.loads(done.stdout)["machine"]["versions"]
+    found = json.loads(done.stdout)
+    assert [row["batch"] for row in found["network"]] == [1] and found["clips"] == []
+    assert found["network"][0]["peak_mib"] > 10
+    assert "PyAV" not in found["machine"]["versions"]
+    assert "batches of 1" in done.stderr
 
 
 def test_an_interrupted_command_leaves_nothing_behind(tmp_path: Path, model: Path) -> None:

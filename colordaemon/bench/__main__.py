@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -16,7 +15,6 @@ from colordaemon.errors import ColordaemonError
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is meant for the parent, which ends this one
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     connection = Connection(int(sys.argv[1]))
     function, arguments = connection.recv()

@@ -60,9 +60,9 @@ class Wishes:
 def run_bench(clips: Sequence[Path], config: Config, wishes: Wishes, stop: Event) -> Report:
     """Measure on the named films, or on films made here.
 
-    What fails is in the report with the reason, and the rest goes on. Raises
-    DataError for a named clip that is missing and MediaError for one that is no film, before
-    anything is measured; ModelError, ChildProcessError, Interrupted.
+    What fails is in the report with the reason, and the rest goes on. Raises DataError for a named
+    clip that is missing and MediaError for one that is no film, before anything is measured;
+    ModelError, ChildProcessError if not even this machine can be described, and Interrupted.
     """
     for path in clips:
         if not path.exists():
@@ -139,6 +139,7 @@ class _Bench:
         return ClipReport(film.name, film.own, film.codec, film.width, film.height, in_order)
 
     def _stages(self, clip: Clip, folder: Path) -> Iterator[dict[str, Measured]]:
+        """Each as soon as it is known; after a further run again."""
         from colordaemon.bench import stages
 
         config, path = self._config, clip.path
@@ -151,12 +152,12 @@ class _Bench:
         wholes, nulls = [], []
         for _ in range(self._wishes.runs):
             wholes.append(run("whole", stages.color, path, config, colored))
+            yield {"whole": measured(wholes)}
             if not kept.exists():
                 self._call(stages.keep_chroma, path, config.film, colored, kept)
             null = stages.transcode, path, config.film, kept, folder / "null"
             nulls.append(run("null", *null))
-        yield {"whole": measured(wholes)}
-        yield {"null": measured(nulls)}
+            yield {"null": measured(nulls)}
         yield {"decode": measured([run("decode", stages.decode, path)])}
         self._call(stages.guess, path, config.model, guesses)
         yield {"smoothing": measured([run("smoothing", stages.smooth, config.film, guesses)])}

@@ -45,7 +45,10 @@ def in_process(function: Callable[..., T], *arguments: Any, stop: Event) -> Ran[
     with ours:
         with theirs:
             line = [sys.executable, "-m", __package__, str(theirs.fileno())]
-            process = subprocess.Popen(line, pass_fds=[theirs.fileno()])  # noqa: S603
+            # Ctrl-C in a terminal is meant for us alone.
+            process = subprocess.Popen(  # noqa: S603
+                line, pass_fds=[theirs.fileno()], start_new_session=True
+            )
         try:
             with suppress(OSError):  # dead already
                 ours.send((function, arguments))
