@@ -126,6 +126,7 @@ class JobSettings(Settings):
     drain_seconds: float = Field(default=60.0, ge=0.0)
     free_mib: int = Field(default=2048, ge=0)
     memory_mib: int | None = Field(default=None, ge=1024)  # None: 70 % of what there is
+    workers: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = 1  # for one film
 
 
 class JournalSettings(Settings):

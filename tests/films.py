@@ -272,6 +272,9 @@ class Painter:
         self.batch_size, self.short_side = batch_size, short_side
         self.device = torch.device("cpu")
 
+    def __str__(self) -> str:
+        return f"painter, {self.short_side} px"
+
     def network_size(self, height: float, width: float) -> tuple[int, int]:
         scale = self.short_side / min(height, width)
         return max(2, 2 * round(height * scale / 2)), max(2, 2 * round(width * scale / 2))

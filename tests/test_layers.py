@@ -8,7 +8,18 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "colordaemon"
 # From the ground up; what stands in one layer does not know the others there.
 LAYERS = (
-    ("clock", "errors", "config", "suffixes", "memory", "transfer", "durable", "logs", "__init__"),
+    (
+        "clock",
+        "errors",
+        "child",
+        "config",
+        "suffixes",
+        "memory",
+        "transfer",
+        "durable",
+        "logs",
+        "__init__",
+    ),
     ("color", "work_context", "sidecar_names"),
     ("config_file", "network", "media", "inbox"),
     ("guide",),

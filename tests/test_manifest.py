@@ -60,18 +60,20 @@ def test_a_finished_film_whose_result_got_lost_is_only_joined_again(
 
 
 @pytest.mark.parametrize("harm", ["flip a bit", "cut it off", "remove it"])
-def test_segments_are_kept_up_to_the_first_whose_file_is_not_what_was_written(
+def test_only_the_segment_whose_file_is_not_what_was_written_is_made_again(
     run: Callable[..., FilmReport], tmp_path: Path, harm: str
 ) -> None:
     with pytest.raises(Interrupted):
         run(stop_after=4)
     path = tmp_path / "work" / "000002.segment"
-    data = bytearray(path.read_bytes())
+    written = path.read_bytes()
+    data = bytearray(written)
     data[len(data) // 2] ^= 1
     path.write_bytes(data if harm == "flip a bit" else data[:-1])
     if harm == "remove it":
         path.unlink()
-    assert run().resumed == 2
+    assert run().resumed == 3
+    assert path.read_bytes() == written
 
 
 def test_a_torn_line_of_the_record_counts_for_nothing(

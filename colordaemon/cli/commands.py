@@ -106,6 +106,10 @@ def once(
     ] = None,
     saturation: Saturation = None,
     device: Device = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="Processes that color parts of a film together."),
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Color the named files and stop."""
@@ -124,6 +128,7 @@ def once(
                 "codec": codec,
             },
             photo={"accept_damaged": accept_damaged or None},
+            jobs={"workers": workers},
             model={
                 "file": model,
                 "device": device,

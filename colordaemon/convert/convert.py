@@ -135,6 +135,7 @@ class PreparedFilm:
                 work=work,
                 made_by=model.name,
                 maker=model.maker(),
+                helpers=model.helpers(self._most_helpers),
             )
         finally:
             context.end()
@@ -145,6 +146,14 @@ class PreparedFilm:
         summary += _following(self.job.guide)
         is_damaged = bool(report.damaged or report.left_out)
         return Colored(summary, told, report.inventory, is_damaged=is_damaged)
+
+    @property
+    def _most_helpers(self) -> int:
+        """None for a film of one segment: they would only be started."""
+        info, settings = self.job.source, self.job.settings
+        seconds = info.duration_seconds or info.container_seconds
+        is_short = seconds is not None and seconds <= settings.segment_seconds
+        return 0 if is_short else self.job.most_workers - 1
 
 
 Prepared = PreparedPhoto | PreparedFilm

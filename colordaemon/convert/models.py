@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from colordaemon.config import Config, ModelSettings
+import torch
+
+from colordaemon.config import Config, JobSettings, ModelSettings
 from colordaemon.convert.publish import sha256
 from colordaemon.convert.routing import first_fitting
 from colordaemon.errors import ModelError
+from colordaemon.film.helper import HelperProcess
 from colordaemon.media.provenance import Maker
 from colordaemon.network.checkpoint import BUNDLED
 from colordaemon.network.colorizer import Colorizer, open_colorizer
+from colordaemon.network.device import gpus_alike
 
 log = logging.getLogger(__name__)
 
 # Models in memory: one for a film, and one for photos that are done between its segments.
 LOADED = 2
+CORES = 4  # of a processor that one worker keeps busy: as many threads as an encoder has
 
 
 class ModelCache:
-    """Loaded models, shared by all configurations."""
+    """Loaded models, shared by all configurations, and the helpers that have them too."""
 
-    def __init__(self) -> None:
+    def __init__(self, helpers: Sequence[HelperProcess] = ()) -> None:
         self.colorizer = lru_cache(maxsize=LOADED)(_load)
+        self.helpers = helpers
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Loads a model in another process. name: changes when the model's file is replaced."""
+
+    settings: ModelSettings
+    name: str
+
+    def __call__(self) -> Colorizer:
+        return _load(self.settings)
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,16 @@ class Model:
     def load(self) -> Colorizer:
         """Raises ModelError."""
         return self.cache.colorizer(self.settings)
+
+    def helpers(self, most: int) -> Sequence[HelperProcess]:
+        """As many helpers with this model as there are, and `most` at the most, just started if
+        need be."""
+        found = self.cache.helpers[:most]
+        threads = max(1, torch.get_num_threads() // (len(found) + 1))
+        for helper in found:
+            helper.load, helper.threads = _Load(self.settings, self.name), threads
+            helper.start()
+        return found
 
     @property
     def name(self) -> str:
@@ -76,6 +106,27 @@ class Models:
         that of `model.file`."""
         file = first_fitting(source, self._routes, self._settings.file)
         return Model(self._settings.model_copy(update={"file": file}), self._cache)
+
+
+@contextmanager
+def helpers_for(settings: JobSettings, model: ModelSettings) -> Iterator[list[HelperProcess]]:
+    """The helpers that the settings ask for; their processes end with the block.
+
+    With GPUs, each helper has one of those of the kind of the first, in turn.
+    """
+    gpus = gpus_alike() if model.device != "cpu" and settings.workers != 1 else []
+    count = settings.workers
+    if count == "auto":
+        count = len(gpus) or (os.cpu_count() or 1) // CORES
+    helpers = [
+        HelperProcess({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else None)
+        for number in range(1, count)
+    ]
+    try:
+        yield helpers
+    finally:
+        for helper in helpers:
+            helper.end()
 
 
 def _load(settings: ModelSettings) -> Colorizer:

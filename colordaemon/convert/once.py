@@ -10,7 +10,7 @@ from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.convert.convert import convert, plan
-from colordaemon.convert.models import Models
+from colordaemon.convert.models import ModelCache, Models, helpers_for
 from colordaemon.convert.routing import check_guides
 from colordaemon.errors import (
     AlreadyColor,
@@ -52,9 +52,21 @@ def color_files(
     named: pictures that guide the colors of all of them, in place of those beside each. Raises
     ModelError and ConfigError, because they affect all files.
     """
-    made: dict[Path, Path] = {}
-    models = Models(config)
     check_guides(config)
+    with helpers_for(config.jobs, config.model) as helpers:
+        models = Models(config, ModelCache(helpers))
+        return _color_files(sources, config, models, context, named, force)
+
+
+def _color_files(
+    sources: Sequence[Path],
+    config: Config,
+    models: Models,
+    context: WorkContext,
+    named: Sequence[Sidecar],
+    force: bool,
+) -> Tally:
+    made: dict[Path, Path] = {}
 
     def color_one(source: Path) -> None:
         model = models.model_for(source)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,10 +15,12 @@ import torch
 
 from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, MediaError
+from colordaemon.film.crew import Crew, Helper
 from colordaemon.film.join import join, verify
-from colordaemon.film.manifest import Manifest, identity_of, segment_name
-from colordaemon.film.pipeline import check_memory, guide_bytes, reading_bytes
-from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask
+from colordaemon.film.manifest import Manifest, identity_of
+from colordaemon.film.pipeline import check_memory, guide_bytes, reading_bytes, scouting_bytes
+from colordaemon.film.plan import FilmPlan, SegmentResult, SegmentTask, segment_name
+from colordaemon.film.scout import LONGEST_STRETCH, Stretches, scouted
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.shots import StrideSetting
 from colordaemon.guide.guide import NO_GUIDE, Guide
@@ -42,7 +45,7 @@ class FilmJob:
 
     inventory: what the source holds, and what happens to it. remarks: other differences from the
     source or the settings, for people. keep_color: shots that have real color already are left
-    unchanged. guide: pictures that guide its colors.
+    unchanged. guide: pictures that guide its colors. most_workers: that there is memory for.
     """
 
     source: FilmInfo
@@ -53,6 +56,7 @@ class FilmJob:
     remarks: tuple[str, ...]
     keep_color: bool = True
     guide: Guide = NO_GUIDE
+    most_workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ def plan_film(
     encoder, remarks = choose_encoder(source, settings)
     wanted = reading_bytes(source, settings.stride) + encoder.memory_bytes + guide_bytes(guide)
     check_memory(source, wanted, memory_bytes)
+    most_workers = max(1, (memory_bytes - scouting_bytes(source)) // wanted)
     target = choose_target(source, encoder)
     release_free_heaps()  # both have opened encoders
     told = (*remarks, *target.remarks)
@@ -143,7 +148,9 @@ def plan_film(
         from colordaemon.film.guide import check_guide  # only films with a guide need any of it
 
         check_guide(guide, source)
-    return FilmJob(source, encoder, target, settings, inventory, told, not force, guide)
+    return FilmJob(
+        source, encoder, target, settings, inventory, told, not force, guide, most_workers
+    )
 
 
 def color_film(
@@ -155,13 +162,15 @@ def color_film(
     work: Path | None = None,
     made_by: str = "",
     maker: Maker | None = None,
+    helpers: Sequence[Helper] = (),
 ) -> FilmReport:
     """Color a film on this machine, into `partial`.
 
     work: a folder for finished segments. The caller removes it; until then another call with the
     same job and folder goes on after the last of them, if it is made by the same model as well.
     None: a folder beside `partial`, which is removed.
-    maker: who made the colors, for the metadata; None: the built-in model.
+    maker: who made the colors, for the metadata; None: the built-in model. helpers: further workers
+    with the same model, of which as many take part as there is memory for; the result is the same.
     Raises MediaError, GuideChanged, OSError, and Interrupted when a stop is asked for.
     """
     context = context or WorkContext()
@@ -169,7 +178,11 @@ def color_film(
     stride = stride_for(job.settings, colorizer.device)
     # The guide counts by what its pictures hold, wherever these lie.
     identity = identity_of(
-        replace(job, guide=NO_GUIDE), job.guide.identity, stride, str(colorizer), made_by
+        replace(job, guide=NO_GUIDE, most_workers=1),
+        job.guide.identity,
+        stride,
+        str(colorizer),
+        made_by,
     )
     try:
         # Whatever is wrong with a guide is said before anything is written.
@@ -178,13 +191,23 @@ def color_film(
             manifest = Manifest(folder, identity)
             done = manifest.load(context.heartbeat)
 
+            resumed = len(done)
+
             def keep(result: SegmentResult) -> None:
                 _check_unchanged(job.guide)
                 manifest.add(result)
-                context.segment_done(result.index + 1)
+                done[result.index] = result
 
+            def keep_and_tell(result: SegmentResult) -> None:
+                keep(result)
+                context.segment_done(len(done))
+
+            if hands := helpers[: job.most_workers - 1]:
+                _run_together(job, folder, [worker, *hands], context, stride, done, keep)
             with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
-                plan = run_segments(job, folder, executor, stride, done=done, on_result=keep)
+                plan = run_segments(
+                    job, folder, executor, stride, done=done, on_result=keep_and_tell
+                )
             others = join(plan, job.target, partial, maker, context.heartbeat)
             if others.exceeds(job.settings.damaged_percent):
                 raise MediaError(
@@ -204,7 +227,7 @@ def color_film(
     return FilmReport(
         frames=plan.frame_count,
         segments=len(plan.segments),
-        resumed=len(done),
+        resumed=resumed,
         shots=shots,
         damaged=damage.damaged,
         retimed=damage.retimed,
@@ -256,11 +279,85 @@ def run_segments(
     executor: Executor,
     stride: StrideSetting = 1,
     *,
-    done: Sequence[SegmentResult] = (),
+    done: Mapping[int, SegmentResult] | None = None,
     on_result: Callable[[SegmentResult], None] = lambda result: None,
 ) -> FilmPlan:
     """Make all segments that are not done yet; each begins where the one before it ended."""
-    plan = FilmPlan(job.source, job.encoder, list(done))
+    plan = _plan_of(job, work, stride, done or {})
+    while (task := _following(job, work, stride, plan)) is not None:
+        result = executor.submit(run_segment, task).result()
+        on_result(result)
+        plan.add(result)
+        plan = _plan_of(job, work, stride, done or {}, plan)
+    return plan
+
+
+def _run_together(
+    job: FilmJob,
+    work: Path,
+    workers: Sequence[Helper],
+    context: WorkContext,
+    stride: StrideSetting,
+    done: dict[int, SegmentResult],
+    keep: Callable[[SegmentResult], None],
+) -> None:
+    """Make segments that are not done yet, in any order; some are left after an error that one
+    worker alone may not meet."""
+    first = _following(job, work, stride, _plan_of(job, work, stride, done))
+    if first is None:
+        return
+    own = workers[0]
+    assert isinstance(own, SegmentWorker)
+
+    def scout(go_on: Callable[[], None]) -> Iterator[SegmentTask]:
+        for task in scouted(first, own.colorizer, go_on):
+            if not _is_result_of(task, done.get(task.index)):
+                yield task
+
+    seconds = job.source.duration_seconds or job.source.container_seconds or math.inf
+    stretch = min(LONGEST_STRETCH, seconds / (2 * len(workers)))
+    stretches = Stretches(max(stretch, job.settings.segment_seconds))
+    seconds_done = sum(
+        float((result.end_pts - min(result.packet_pts)) * job.source.time_base)
+        for result in done.values()
+    )
+    crew = Crew(job.source.path, workers, context, stretches, keep, len(done), seconds_done)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // len(workers)))  # which changes no digit
+    try:
+        crew.run(scout)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _plan_of(
+    job: FilmJob,
+    work: Path,
+    stride: StrideSetting,
+    done: Mapping[int, SegmentResult],
+    plan: FilmPlan | None = None,
+) -> FilmPlan:
+    """The plan, and all that is done and follows on it without a gap."""
+    plan = plan or FilmPlan(job.source, job.encoder)
+    while (task := _following(job, work, stride, plan)) is not None:
+        result = done.get(task.index)
+        if result is None or result.start != task.start:
+            break
+        plan.add(result)
+    return plan
+
+
+def _is_result_of(task: SegmentTask, result: SegmentResult | None) -> bool:
+    """Whether a segment that was made earlier is what the task asks for."""
+    if result is None or result.start != task.start:
+        return False
+    return task.end_pts == (result.next.pts if result.next else None)
+
+
+def _following(
+    job: FilmJob, work: Path, stride: StrideSetting, plan: FilmPlan
+) -> SegmentTask | None:
+    """The task after the segments that are finished; None at the film's end."""
     first = SegmentTask(
         index=0,
         source=job.source,
@@ -274,26 +371,12 @@ def run_segments(
         keep_color=job.keep_color and not job.source.layout.is_gray,
         guide=job.guide,
     )
-    while (task := _following(first, plan)) is not None:
-        plan.add(executor.submit(run_segment, task).result())
-        on_result(plan.segments[-1])
-    return plan
-
-
-def _following(first: SegmentTask, plan: FilmPlan) -> SegmentTask | None:
     if not plan.segments:
         return first
     last = plan.segments[-1]
     if last.next is None:
         return None
-    index = last.index + 1
-    return replace(
-        first,
-        index=index,
-        path=first.path.with_name(segment_name(index)),
-        start=last.next,
-        damage=last.damage,
-    )
+    return replace(first, index=last.index).following(last.next, last.damage)
 
 
 @contextmanager

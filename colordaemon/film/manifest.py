@@ -7,7 +7,8 @@
 | while its line is written       | a torn line               | makes it again             |
 | after the line is flushed       | the file and its line     | goes on after it           |
 
-So at most one segment is made twice. Every file is read again before it is used: after a full disk
+So at most one segment of each worker is made twice. Workers finish their segments in any order, so
+lines stand in any order too. Every file is read again before it is used: after a full disk
 or a repair of the file system it may hold something else than its line says.
 """
 
@@ -32,10 +33,6 @@ from colordaemon.media.demux import Damage
 _READ_BYTES = 1 << 20
 
 
-def segment_name(index: int) -> str:
-    return f"{index:06}.segment"
-
-
 def identity_of(*parts: object) -> str:
     """A hash of everything that affects segments; `parts` must have complete reprs.
 
@@ -52,20 +49,20 @@ class Manifest:
         self._folder, self._identity = folder, identity
         self._path = folder / "segments.jsonl"
 
-    def load(self, heartbeat: Callable[[], None] = lambda: None) -> list[SegmentResult]:
-        """The intact segments, from the first on; removes all other files.
+    def load(self, heartbeat: Callable[[], None] = lambda: None) -> dict[int, SegmentResult]:
+        """The intact segments by their index, some of which may be missing; removes all other
+        files.
 
         heartbeat: called for each segment, since each is read.
         """
-        kept: list[SegmentResult] = []
-        lines = self._lines()
-        for line in lines[1:]:
-            if (result := self._result(line, len(kept))) is None:
-                break
-            kept.append(result)
+        kept: dict[int, SegmentResult] = {}
+        lines: dict[int, str] = {}
+        for line in self._lines()[1:]:
+            if (result := self._result(line)) is not None:
+                kept[result.index], lines[result.index] = result, line
             heartbeat()
-        self._start(lines[: 1 + len(kept)])
-        names = {result.path.name for result in kept} | {self._path.name}
+        self._start([self._identity, *lines.values()])
+        names = {result.path.name for result in kept.values()} | {self._path.name}
         for path in self._folder.iterdir():
             if path.name not in names:
                 path.unlink()
@@ -89,17 +86,22 @@ class Manifest:
             return []
         return lines if lines[:1] == [self._identity] else []
 
-    def _result(self, line: str, index: int) -> SegmentResult | None:
+    def _result(self, line: str) -> SegmentResult | None:
         try:
             values: dict[str, Any] = json.loads(line)
-            path, following = self._folder / values.pop("path"), values.pop("next")
+            path, edges = (
+                self._folder / values.pop("path"),
+                [values.pop("start"), values.pop("next")],
+            )
             size, crc = values.pop("size"), values.pop("crc")
             if path.stat().st_size != size or _crc(path) != crc:
                 return None
-            result = SegmentResult(
+            start, following = (ResumePoint(**edge) if edge else None for edge in edges)
+            return SegmentResult(
                 path=path,
+                start=start,
                 packet_pts=tuple(values.pop("packet_pts")),
-                next=ResumePoint(**following) if following else None,
+                next=following,
                 cuts=tuple(values.pop("cuts")),
                 beside=tuple(values.pop("beside")),
                 told=tuple((name, count) for name, count in values.pop("told")),
@@ -108,11 +110,10 @@ class Manifest:
             )
         except (ValueError, KeyError, TypeError, OSError):
             return None
-        return result if result.index == index else None
 
     def _start(self, lines: list[str]) -> None:
         """Replace the file by one with these lines, in one step."""
-        text = "".join(f"{line}\n" for line in lines or [self._identity])
+        text = "".join(f"{line}\n" for line in lines)
         replace_file(self._path, text.encode("ascii"))
 
     def _append(self, line: str) -> None:

@@ -8,9 +8,10 @@ of bytes; if the frames of a film are too large for that, it is decoded a second
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ import numpy as np
 from colordaemon.color import WHOLE_PIXELS
 from colordaemon.config import Smoothing
 from colordaemon.errors import MediaError
-from colordaemon.film.analysis import AnalyzedFrame, analyzed_frames, shots_in_color
+from colordaemon.film.analysis import JUDGED, AnalyzedFrame, analyzed_frames, shots_in_color
 from colordaemon.film.plan import SHORTEST_SECONDS, ResumePoint, SegmentTask, Shot
 from colordaemon.film.prediction import Prediction, Predictions
 from colordaemon.film.prefetch import prefetch
@@ -35,6 +36,8 @@ from colordaemon.network.colorizer import Colorizer
 
 if TYPE_CHECKING:
     from colordaemon.film.guide import FilmPainter
+
+log = logging.getLogger(__name__)
 
 AHEAD_BYTES = 160 << 20  # full frames that may wait between two threads
 HELD_BYTES = 640 << 20  # full frames that may be kept until their color is known
@@ -58,7 +61,8 @@ class FilmPipeline:
 
     painter: the colorizer with the task's guide, if that has one. seeks: whether to seek to the
     task's start. `sought` says whether that was done; if so, an error before the start may come
-    from the seek and not from the film.
+    from the seek and not from the film. holds: whether full frames are kept until their color is
+    known; None: if there is room for them.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class FilmPipeline:
         painter: FilmPainter | None = None,
         *,
         seeks: bool = True,
+        holds: bool | None = None,
     ) -> None:
         self.source, self._guide = task.source, task.guide
         self.likenesses: list[float] = []  # of the segment's frames to reference pictures
@@ -75,7 +80,8 @@ class FilmPipeline:
         entry = task.start.entry(task.damage) if task.start and seeks else None
         percent = task.damaged_percent
         self._reader = FilmReader(task.source, damaged_percent=percent, entry=entry)
-        holds = held_bytes(task.source, task.stride) <= HELD_BYTES
+        if holds is None:
+            holds = held_bytes(task.source, task.stride) <= HELD_BYTES
         self._second = None
         if not holds:
             self._second = FilmReader(task.source, damaged_percent=100.0, entry=entry)
@@ -145,6 +151,11 @@ class FilmPipeline:
             )
         if self.sought and found != start:
             raise MediaError(f"{path}: the shot before pts {found and found.pts} has changed")
+
+    def pass_over(self, task: SegmentTask) -> Iterator[None]:
+        """Go to the end of a task, frame by frame, without coloring it."""
+        for _ in self._segment(task):
+            yield
 
     def colored(self, task: SegmentTask) -> Iterator[tuple[AnalyzedFrame, np.ndarray | None]]:
         """The frames of a task with their final ab (2, h, w), upright; None for those of shots that
@@ -235,6 +246,38 @@ class FilmPipeline:
         return prediction
 
 
+def opened_at(
+    task: SegmentTask,
+    colorizer: Colorizer,
+    painter: FilmPainter | None = None,
+    *,
+    holds: bool | None = None,
+    go_on: Callable[[], None] = lambda: None,
+) -> FilmPipeline:
+    """A film at a task's start. go_on: called for each frame before that, which may be hours of
+    film; what it raises passes through. Raises MediaError."""
+    for seeks in (True, False):
+        pipeline = FilmPipeline(task, colorizer, painter, seeks=seeks, holds=holds)
+        if task.start and seeks and not pipeline.sought:
+            log.info(
+                "%s: reading it from its beginning, since it cannot be searched", task.source.path
+            )
+        try:
+            for _ in pipeline.go_to_start():
+                go_on()
+        except MediaError as error:
+            pipeline.close()
+            if not pipeline.sought:
+                raise
+            log.info("%s; reading it from its beginning", error)
+        except BaseException:
+            pipeline.close()
+            raise
+        else:
+            return pipeline
+    raise AssertionError("a film that is read from its beginning was not sought")
+
+
 def held_bytes(info: FilmInfo, setting: StrideSetting) -> int:
     """Bytes of all full frames that would be kept until their color is known."""
     stride = LONGEST_STILL if setting == "auto" else setting
@@ -253,11 +296,8 @@ def frames_ahead(info: FilmInfo) -> int:
 def reading_bytes(info: FilmInfo, stride: StrideSetting) -> int:
     """About how much memory it takes to read and color a film, without encoding it: frames in
     memory times their size, estimated from its header."""
-    layout, size = info.layout, (info.width, info.height)
-    picture = layout.bytes_of(*size)
-    threads = decoder_threads(info) or min(16, (os.cpu_count() or 1) + 1)
-    decoding = (threads + _REFERRED.get(info.codec, 1) + REORDER_FRAMES + _DECODED) * picture
-    colored = 2 * picture if layout.is_gray else picture
+    picture, decoding = info.layout.bytes_of(info.width, info.height), _decoding_bytes(info)
+    colored = 2 * picture if info.layout.is_gray else picture
     waiting = (frames_ahead(info) + _PASSING) * colored
     pixels = info.width * info.height
     painting = _PAINTING_BYTES * pixels if pixels <= WHOLE_PIXELS else 0
@@ -266,6 +306,18 @@ def reading_bytes(info: FilmInfo, stride: StrideSetting) -> int:
         held, decoding = 0, 2 * decoding
     taken = _GROUND_BYTES + painting + int(_KEPT * (decoding + waiting)) + held
     return max(_LEAST_BYTES, taken)
+
+
+def _decoding_bytes(info: FilmInfo) -> int:
+    threads = decoder_threads(info) or min(16, (os.cpu_count() or 1) + 1)
+    pictures = threads + _REFERRED.get(info.codec, 1) + REORDER_FRAMES + _DECODED
+    return pictures * info.layout.bytes_of(info.width, info.height)
+
+
+def scouting_bytes(info: FilmInfo) -> int:
+    """About how much memory it takes to find the segments of a film ahead of its coloring."""
+    pictures = frames_ahead(info) + max(JUDGED) + _PASSING
+    return _decoding_bytes(info) + pictures * info.layout.bytes_of(info.width, info.height)
 
 
 def guide_bytes(guide: Guide) -> int:

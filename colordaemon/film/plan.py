@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,18 +104,36 @@ class SegmentTask:
     accept_loss: bool = False
     guide: Guide = NO_GUIDE
 
+    @property
+    def start_seconds(self) -> float:
+        """How far into the film it begins."""
+        if self.start is None:
+            return 0.0
+        return float(self.start.pts * self.source.time_base - self.source.origin_seconds)
+
+    def following(self, start: ResumePoint, damage: Damage) -> SegmentTask:
+        """The task after this one, which ends by rule."""
+        index = self.index + 1
+        path = self.path.with_name(segment_name(index))
+        return replace(self, index=index, path=path, start=start, damage=damage, end_pts=None)
+
+
+def segment_name(index: int) -> str:
+    return f"{index:06}.segment"
+
 
 @dataclass(frozen=True)
 class SegmentResult:
     """A finished segment file.
 
-    packet_pts: pts of its packets in decoding order. end_pts: when its last frame stops showing.
-    next: where the next segment begins, None at the film's end. cuts: pts of the frames that begin
-    a shot. damage: counted from the film's beginning to the next segment's first frame. kept: how
-    many of its frames keep their own color. misshown: how many have another field order than the
-    result says. beside: FFmpeg's names of side data that came with its frames. told: how many of
-    its pictures carry captions and the like, by name. compared: how many of its frames were
-    compared with reference pictures; likeness: the sum of the mean weights of these in them.
+    start: as in its task. packet_pts: pts of its packets in decoding order. end_pts: when its last
+    frame stops showing. next: where the next segment begins, None at the film's end. cuts: pts of
+    the frames that begin a shot. damage: counted from the film's beginning to the next segment's
+    first frame. kept: how many of its frames keep their own color. misshown: how many have another
+    field order than the result says. beside: FFmpeg's names of side data that came with its frames.
+    told: how many of its pictures carry captions and the like, by name. compared: how many of its
+    frames were compared with reference pictures; likeness: the sum of the mean weights of these in
+    them.
     """
 
     index: int
@@ -125,6 +143,7 @@ class SegmentResult:
     next: ResumePoint | None
     cuts: tuple[int, ...]
     damage: Damage
+    start: ResumePoint | None = None
     kept: int = 0
     misshown: int = 0
     beside: tuple[str, ...] = ()

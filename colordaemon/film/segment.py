@@ -8,7 +8,6 @@ machine nothing is decoded twice.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch
 
 from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film.chroma import frame_chroma
-from colordaemon.film.pipeline import FilmPipeline, frames_ahead
+from colordaemon.film.pipeline import FilmPipeline, frames_ahead, opened_at
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.prefetch import prefetch
 from colordaemon.guide.guide import Guide
@@ -35,7 +34,6 @@ from colordaemon.work_context import WorkContext
 if TYPE_CHECKING:
     from colordaemon.film.guide import FilmPainter
 
-log = logging.getLogger(__name__)
 _this_thread = threading.local()
 
 
@@ -101,6 +99,7 @@ class SegmentWorker:
         return SegmentResult(
             index=task.index,
             path=task.path,
+            start=task.start,
             packet_pts=tuple(writer.packet_pts),
             end_pts=last.pts + last.duration,
             next=following,
@@ -142,26 +141,10 @@ class SegmentWorker:
             return self._pipeline
         self.close()
         painter = self.painter_for(task.source, task.guide, task.damaged_percent)
-        self._pipeline = FilmPipeline(task, self.colorizer, painter)
-        if task.start and not self._pipeline.sought:
-            log.info(
-                "%s: reading it from its beginning, since it cannot be searched", task.source.path
-            )
-        try:
-            self._go_to_start(self._pipeline)
-        except MediaError as error:
-            if not self._pipeline.sought:
-                raise
-            log.info("%s; reading it from its beginning", error)
-            self.close()
-            self._pipeline = FilmPipeline(task, self.colorizer, painter, seeks=False)
-            self._go_to_start(self._pipeline)
+        self._pipeline = opened_at(
+            task, self.colorizer, painter, go_on=lambda: self._go_on(task.source)
+        )
         return self._pipeline
-
-    def _go_to_start(self, pipeline: FilmPipeline) -> None:
-        """Skip frames that are finished already, which may be hours of film."""
-        for _ in pipeline.go_to_start():
-            self._go_on(pipeline.source)
 
     def _go_on(self, source: FilmInfo) -> None:
         """Raises Interrupted when a stop is asked for."""

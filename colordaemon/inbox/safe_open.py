@@ -167,6 +167,25 @@ class OpenedSource(PosixPath):
         return Path(*segments)
 
 
+def for_others(path: Path) -> str:
+    """The path of an open file or anchored folder of ours for other processes of the same user, as
+    long as it is open here."""
+    return os.fspath(path).replace("/proc/self/", f"/proc/{os.getpid()}/", 1)
+
+
+def by_ourselves(name: object) -> object:
+    """The reverse, of the file name of an OSError: what `errors_by_name` knows."""
+    prefix = f"/proc/{os.getpid()}/"
+    return name.replace(prefix, "/proc/self/", 1) if isinstance(name, str) else name
+
+
+@contextmanager
+def opened_elsewhere(path: Path, other: str) -> Iterator[OpenedSource]:
+    """Open what another process of ours has open under the path `other`; see `for_others`."""
+    with _kept(os.open(other, _READING), path) as (source, _):
+        yield source
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[OpenedSource]:
     """Open a file named by the user. Raises OSError, and MediaError if it is not a regular file."""

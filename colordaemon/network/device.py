@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,16 @@ def _cpu_computes_bfloat16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def gpus_alike() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES has to say for each GPU that is of the kind of the first, which is
+    the one that we use ourselves: other kinds compute other digits. Empty without CUDA."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = [torch.cuda.get_device_name(number) for number in range(count)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    pairs = zip(visible.split(","), names, strict=False)
+    return [number for number, name in pairs if name == names[0]]
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -115,6 +115,7 @@ class Fault(StrEnum):
     GUIDE = "guide"  # queues it again: its references or hints were changed or removed meanwhile
     MACHINE = "machine"  # tries it again later; after many in a row all work waits
     FILE = "file"  # tries it again later; the machine works
+    CRASH = "crash"  # as if the worker had died of it
     UNFORESEEN = "unforeseen"  # tries it again at once, and fails it the second time
     STOPPED = "stopped"  # queues it again
 

@@ -367,6 +367,8 @@ class Outcomes:
         job, lifecycle = task.job, task.lifecycle
         if fault is Fault.UNFORESEEN:
             lifecycle.failed_unexpectedly(job, reason, wall)
+        elif fault is Fault.CRASH:
+            lifecycle.crashed(job, reason, wall)
         elif fault is Fault.GUIDE:
             lifecycle.requeue(job, Reason.GUIDE, reason, wall)
             log.info("%s: begins anew: %s", job.source, reason)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from multiprocessing import Pipe
 
+from colordaemon.child import Child
 from colordaemon.clock import Monotonic
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import WorkerLost
@@ -23,24 +20,13 @@ KILL_SECONDS = 60.0  # a killed process that is still there after this hangs in 
 START_LIMIT = 3  # workers in a row that die before they are ready; then the daemon gives up
 
 
-class WorkerProcess:
+class WorkerProcess(Child):
     """A running worker. command: what to run, followed by two numbers; see `worker.main`."""
 
     def __init__(self, routing: Routing, command: Sequence[str] = COMMAND) -> None:
-        self._connection, theirs = Pipe()
-        with theirs:
-            line = [*command, str(theirs.fileno()), str(os.getpid())]
-            self._process = subprocess.Popen(line, pass_fds=[theirs.fileno()])  # noqa: S603
+        super().__init__(command)
         with suppress(OSError):  # dead already: `is_dead` says so
             self._connection.send(routing)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def fileno(self) -> int:
-        """Readable when there is something to receive, and when the worker dies."""
-        return self._connection.fileno()
 
     def send(self, message: ToWorker) -> None:
         with suppress(OSError):
@@ -53,29 +39,6 @@ class WorkerProcess:
             while self._connection.poll():
                 said.append(self._connection.recv())
         return said
-
-    @property
-    def is_dead(self) -> bool:
-        return self._process.poll() is not None
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def cause_of_death(self) -> str:
-        status = self._process.returncode
-        if status is not None and status < 0:
-            return f"killed by {signal.Signals(-status).name}"
-        return f"ended with status {status}"
-
-    def close(self, seconds: float = 5.0) -> None:
-        """Close the connection, which ends the worker; kill it if it is still there afterwards."""
-        self._connection.close()
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            with suppress(subprocess.TimeoutExpired):  # a GPU that hangs holds it in the kernel
-                self._process.wait(seconds)
 
 
 MakeWorker = Callable[[Routing], WorkerProcess]

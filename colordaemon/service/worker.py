@@ -7,17 +7,15 @@ results their names, and changes the journal and the sources.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
 import resource
-import signal
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,8 +23,9 @@ from pathlib import Path
 import av.error
 import torch
 
+from colordaemon.child import die_with, ignore_signals
 from colordaemon.convert.convert import NoRoom, guide_for, prepare
-from colordaemon.convert.models import ModelCache, Models
+from colordaemon.convert.models import ModelCache, Models, helpers_for
 from colordaemon.convert.publish import RESULT, fitting_name, seal, sha256
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import (
@@ -35,11 +34,13 @@ from colordaemon.errors import (
     AlreadyColor,
     ConfigError,
     GuideChanged,
+    HelperDied,
     Interrupted,
     MediaError,
     ModelError,
     SourceChanged,
 )
+from colordaemon.film.helper import HelperProcess
 from colordaemon.inbox.safe_open import (
     PRIVATE,
     Obstructed,
@@ -80,7 +81,6 @@ _OF_THE_MACHINE = NO_SPACE | OF_DISKS | {
     errno.EAGAIN,
 }  # fmt: skip
 _UNUSED_BYTES = 512 << 20  # reserved by threads for their stacks, and never used
-_PR_SET_PDEATHSIG = 1
 # The fault for each of our own errors; the first that fits.
 _FAULTS: dict[type[Exception], Fault] = {
     AlreadyColor: Fault.COLOR,
@@ -89,6 +89,7 @@ _FAULTS: dict[type[Exception], Fault] = {
     GuideChanged: Fault.GUIDE,
     ConfigError: Fault.SETTINGS,
     ModelError: Fault.SETTINGS,
+    HelperDied: Fault.CRASH,
     Interrupted: Fault.STOPPED,
     NoRoom: Fault.ROOM,
     Obstructed: Fault.WAY,
@@ -99,11 +100,17 @@ class Worker:
     """Carries out orders until the daemon closes the connection. folder_umask: for folders of
     results; files are private until they are finished."""
 
-    def __init__(self, connection: Connection, routing: Routing, folder_umask: int = 0o022) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        routing: Routing,
+        folder_umask: int = 0o022,
+        helpers: Sequence[HelperProcess] = (),
+    ) -> None:
         self._connection = connection
         self._folder_umask = folder_umask
         self._routing = routing
-        cache = ModelCache()
+        cache = ModelCache(helpers)
         self._models = {id(each): Models(each, cache) for each in routing.configs}
         self._waiting: deque[Order] = deque()
         self._stopping = False
@@ -352,30 +359,24 @@ class _OrderContext(WorkContext):
             self._worker.send(message)
 
 
-def _die_with(parent: int) -> None:
-    """End with the daemon: if that is killed, the next one starts a worker of its own."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the daemon died before the line above
-        sys.exit(1)
-
-
 def main() -> None:
     descriptor, parent = map(int, sys.argv[1:])
-    _die_with(parent)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are meant for the daemon
+    die_with(parent)
+    ignore_signals()  # they are meant for the daemon
     set_up_logging()
     with Connection(descriptor) as connection, umask(PRIVATE) as folder_umask:
         routing: Routing = connection.recv()
-        try:
-            worker = Worker(connection, routing, folder_umask)
-            worker.warm_up()
-            limit_memory(routing.config.jobs.memory_mib)
-        except (ConfigError, ModelError) as error:
-            connection.send(StartFailed(str(error)))
-            return
-        with suppress(EOFError, ConnectionError):  # the daemon is gone
-            worker.run()
+        config = routing.config
+        with helpers_for(config.jobs, config.model) as helpers:
+            try:
+                worker = Worker(connection, routing, folder_umask, helpers)
+                worker.warm_up()
+                limit_memory(config.jobs.memory_mib)
+            except (ConfigError, ModelError) as error:
+                connection.send(StartFailed(str(error)))
+                return
+            with suppress(EOFError, ConnectionError):  # the daemon is gone
+                worker.run()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,230 @@
+"""Several workers color one film at the same time.
+
+The calling thread has a worker of its own, and talks to the user: only there the film's context is
+called. Each helper is driven by a thread, and so is the scout that finds the tasks. Whoever fails
+stops all others, and the error is raised in the calling thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from colordaemon.errors import Interrupted, MediaError
+from colordaemon.film.plan import SegmentResult, SegmentTask
+from colordaemon.film.scout import Stretches
+from colordaemon.work_context import WorkContext
+
+_POLL_SECONDS = 0.1
+log = logging.getLogger(__name__)
+
+
+class Helper(Protocol):
+    """Runs segment tasks as `SegmentWorker` does, here or in another process."""
+
+    context: WorkContext
+
+    def run(self, task: SegmentTask) -> SegmentResult: ...
+
+    def close(self) -> None:
+        """Close the film; another may follow."""
+
+
+class Crew:
+    """A worker and its helpers, with a film."""
+
+    def __init__(
+        self,
+        name: Path,
+        workers: Sequence[Helper],
+        context: WorkContext,
+        stretches: Stretches,
+        keep: Callable[[SegmentResult], None],
+        before: int,
+        seconds: float,
+    ) -> None:
+        """name: of the film. workers: the first runs in the calling thread. keep: called with each
+        result, by one thread at a time. before, seconds: how many segments are finished already,
+        and how much of the film they are."""
+        self._name = name
+        self._workers, self._context, self._stretches = workers, context, stretches
+        self._keep, self._keeping = keep, threading.Lock()
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._asked = 0  # tasks that the scout has found
+        self._finished = 0  # of these
+        self._before = before
+        self._told = 0  # of those that are finished, to the context
+        self._progress = _Progress(seconds)
+
+    def run(self, scout: Callable[[Callable[[], None]], Iterator[SegmentTask]]) -> None:
+        """Color the film; `scout` yields its tasks and calls what it is given for each frame.
+
+        After a MediaError of a worker some segments are missing: after a seek the decoder may say
+        something else of a damaged film, and only a worker that reads on is sure to agree with
+        itself. If the error is one of the film, that worker will raise it.
+        """
+        threads = [threading.Thread(target=self._look, args=(scout,), name="scout")]
+        for number, helper in enumerate(self._workers[1:], 1):
+            threads.append(
+                threading.Thread(target=self._help, args=(number, helper), name=f"helper {number}")
+            )
+        own, before = self._workers[0], self._workers[0].context
+        own.context = _Reporting(self._progress, self._stop, self._context)
+        try:
+            for thread in threads:
+                thread.start()
+            self._work(own)
+        except MediaError as error:
+            self._doubt(error)
+        except Interrupted:
+            if not self._stop.is_set():
+                raise
+        finally:
+            self._stop.set()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+            own.context = before
+            for helper in self._workers:
+                helper.close()
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def _is_finished(self) -> bool:
+        return self._stretches.are_whole and self._finished == self._asked
+
+    def _work(self, own: Helper) -> None:
+        """The calling thread: make segments, and wait for those of the others."""
+        reporting = own.context
+        assert isinstance(reporting, _Reporting)
+        while not self._stop.is_set() and not self._is_finished:
+            task = self._stretches.take(0, _POLL_SECONDS)
+            if task is not None:
+                self._run(own, task)
+            elif self._stretches.are_whole:
+                self._stop.wait(_POLL_SECONDS)
+            reporting.relay()
+            if self._finished > self._told:
+                self._told = self._finished
+                self._context.segment_done(self._before + self._told)
+            if reporting.should_stop():
+                raise Interrupted(f"{self._name}: stopped")
+
+    def _help(self, number: int, helper: Helper) -> None:
+        try:
+            helper.context = _Silent(self._progress, self._stop)
+            while not self._stop.is_set():
+                task = self._stretches.take(number, _POLL_SECONDS)
+                if task is not None:
+                    self._run(helper, task)
+                elif self._stretches.are_whole:
+                    return
+        except MediaError as error:
+            self._doubt(error)
+        except BaseException as error:  # raised again in the calling thread
+            self._fail(error)
+
+    def _run(self, worker: Helper, task: SegmentTask) -> None:
+        context = worker.context
+        assert isinstance(context, _Silent)
+        context.begin_at(task)
+        result = worker.run(task)
+        with self._keeping:
+            self._keep(result)
+            self._finished += 1
+
+    def _look(self, scout: Callable[[Callable[[], None]], Iterator[SegmentTask]]) -> None:
+        try:
+            for task in scout(self._go_on):
+                self._asked += 1
+                self._stretches.add(task)
+            self._stretches.end()
+        except BaseException as error:  # raised again in the calling thread
+            self._fail(error)
+
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted(f"{self._name}: stopped")
+
+    def _doubt(self, error: MediaError) -> None:
+        log.info("%s; going on with one worker", error)
+        self._stop.set()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._stop.is_set():
+            self._error = error
+        self._stop.set()
+
+
+class _Progress:
+    """What all workers have done since the calling thread has told of it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._lock = threading.Lock()
+        self._seconds, self._frames, self._lives = seconds, 0, False
+
+    def add(self, seconds: float) -> None:
+        """One more frame, and seconds of the film."""
+        with self._lock:
+            self._seconds += seconds
+            self._frames += 1
+
+    def live(self) -> None:
+        with self._lock:
+            self._lives = True
+
+    def tell(self, context: WorkContext) -> None:
+        with self._lock:
+            seconds, frames, lives = self._seconds, self._frames, self._lives
+            self._frames, self._lives = 0, False
+        for _ in range(frames):
+            context.advance(seconds)
+        if lives and not frames:
+            context.heartbeat()
+
+
+class _Silent(WorkContext):
+    """Of a helper: remembers its progress, for the calling thread."""
+
+    def __init__(self, progress: _Progress, stop: threading.Event) -> None:
+        self._progress, self._stop, self._at = progress, stop, 0.0
+
+    def begin_at(self, task: SegmentTask) -> None:
+        self._at = task.start_seconds
+
+    def advance(self, seconds: float) -> None:
+        self._progress.add(seconds - self._at)
+        self._at = seconds
+
+    def heartbeat(self) -> None:
+        self._progress.live()
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+
+class _Reporting(_Silent):
+    """Of the worker in the calling thread: tells of the progress of all."""
+
+    def __init__(self, progress: _Progress, stop: threading.Event, context: WorkContext) -> None:
+        super().__init__(progress, stop)
+        self._context = context
+
+    def relay(self) -> None:
+        self._progress.tell(self._context)
+
+    def advance(self, seconds: float) -> None:
+        super().advance(seconds)
+        self.relay()
+
+    def heartbeat(self) -> None:
+        super().heartbeat()
+        self.relay()
+
+    def should_stop(self) -> bool:
+        return super().should_stop() or self._context.should_stop()

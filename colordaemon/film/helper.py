@@ -1,0 +1,249 @@
+"""A helper: a process that colors parts of films for another one.
+
+It gets one task after the other through a pipe, tells of every frame, and sends the result or the
+error. It reads and writes through files that its parent has open, so that nobody can put others in
+their place.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from colordaemon.child import Child, die_with, ignore_signals
+from colordaemon.errors import HelperDied, Interrupted
+from colordaemon.film.plan import SegmentResult, SegmentTask
+from colordaemon.film.segment import SegmentWorker
+from colordaemon.inbox.safe_open import by_ourselves, for_others, opened_elsewhere
+from colordaemon.logs import set_up_logging
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.work_context import WorkContext
+
+# Not with -m: there the classes of messages would be others than here.
+COMMAND = (sys.executable, "-c", "from colordaemon.film.helper import main; main()")
+_TELL_SECONDS = 0.1  # between two messages about progress
+_STOP_SECONDS = 10.0  # until a helper is killed that was told to stop
+
+Load = Callable[[], Colorizer]  # plain: it can be pickled, and compared with another
+
+
+# To the helper
+
+
+@dataclass(frozen=True)
+class _Order:
+    """source: where the parent has the film open. threads: of torch."""
+
+    load: Load
+    task: SegmentTask
+    source: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """Leave the task, if there is one."""
+
+
+@dataclass(frozen=True)
+class _Close:
+    """Close the film."""
+
+
+# From the helper
+
+
+@dataclass(frozen=True)
+class _Alive:
+    """frames: since the last message. seconds: how far into the film the last of them is."""
+
+    frames: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: Exception
+    trace: str
+
+
+class HelperProcess:
+    """Runs segment tasks in a process of its own, which begins with `start`."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """environment: of the process, in addition to ours."""
+        self.context = WorkContext()
+        self.load: Load | None = None  # for the tasks that come
+        self.threads = 1
+        self._environment = environment or {}
+        self._child: _HelperChild | None = None
+
+    def start(self) -> None:
+        """Start the process if there is none; by a thread that lives as long as we need it."""
+        if self._child is not None and self._child.is_dead:
+            self.end()
+        if self._child is None:
+            self._child = _HelperChild(COMMAND, self._environment)
+
+    def end(self) -> None:
+        if self._child is not None:
+            self._child.close()
+        self._child = None
+
+    def run(self, task: SegmentTask) -> SegmentResult:
+        """As `SegmentWorker.run`. Raises HelperDied too."""
+        assert self._child is not None and self.load is not None
+        path = Path(for_others(task.path))
+        order = _Order(
+            self.load, replace(task, path=path), for_others(task.source.path), self.threads
+        )
+        try:
+            said = self._answer(self._child, order)
+        except (EOFError, OSError) as error:
+            raise self._death(self._child, task) from error
+        if isinstance(said, _Failed):
+            failure = said.error
+            if isinstance(failure, OSError):
+                failure.filename = by_ourselves(failure.filename)
+            failure.add_note(f"in a helper:\n{said.trace}")
+            raise failure
+        return replace(said, path=task.path)
+
+    def close(self) -> None:
+        if self._child is not None:
+            with suppress(OSError):
+                self._child.send(_Close())
+
+    def _answer(self, child: _HelperChild, order: _Order) -> SegmentResult | _Failed:
+        child.send(order)
+        stop_at: float | None = None
+        while True:
+            if not child.poll(_TELL_SECONDS):
+                if stop_at is None and self.context.should_stop():
+                    child.send(_Stop())
+                    stop_at = time.monotonic() + _STOP_SECONDS
+                elif stop_at is not None and time.monotonic() > stop_at:
+                    child.kill()
+                continue
+            said = child.receive()
+            if not isinstance(said, _Alive):
+                return said
+            for _ in range(said.frames):
+                self.context.advance(said.seconds)
+            if not said.frames:
+                self.context.heartbeat()
+
+    def _death(self, child: _HelperChild, task: SegmentTask) -> Exception:
+        with suppress(OSError):
+            child.wait()
+        cause = child.cause_of_death()
+        self.end()
+        if self.context.should_stop():
+            return Interrupted(f"{task.source.path}: stopped")
+        return HelperDied(f"{task.source.path}: a helper died of it ({cause})")
+
+
+class _HelperChild(Child):
+    def send(self, message: _Order | _Stop | _Close) -> None:
+        self._connection.send(message)
+
+    def poll(self, seconds: float) -> bool:
+        return self._connection.poll(seconds)
+
+    def receive(self) -> SegmentResult | _Alive | _Failed:
+        """Raises EOFError when the process has ended."""
+        said: SegmentResult | _Alive | _Failed = self._connection.recv()
+        return said
+
+    def wait(self) -> None:
+        """Until the process has ended, which has closed its end of the pipe."""
+        self._process.wait()
+
+
+class _Helper(WorkContext):
+    """Of the process itself."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._load: Load | None = None
+        self._colorizer: Colorizer | None = None
+        self._worker: SegmentWorker | None = None
+        self._film = ExitStack()  # closes the descriptor of the film
+        self._frames, self._seconds, self._told_at = 0, 0.0, time.monotonic()
+
+    def run(self) -> None:
+        """Raises EOFError when the parent is gone."""
+        while True:
+            message = self._connection.recv()
+            if isinstance(message, _Close):
+                self._close()
+            elif isinstance(message, _Order):  # a stop came too late
+                try:
+                    said: SegmentResult | _Failed = self._color(message)
+                except Exception as error:
+                    said = _Failed(_portable(error), traceback.format_exc())
+                if self._frames:
+                    self._tell()
+                self._connection.send(said)
+
+    def _color(self, order: _Order) -> SegmentResult:
+        torch.set_num_threads(order.threads)
+        if self._colorizer is None or order.load != self._load:
+            self._close()
+            self._colorizer, self._load = order.load(), order.load
+        if self._worker is None:
+            self._worker = SegmentWorker(self._colorizer, self)
+            path = order.task.source.path
+            self._opened = self._film.enter_context(opened_elsewhere(path, order.source))
+        task = replace(order.task, source=replace(order.task.source, path=self._opened))
+        return self._worker.run(task)
+
+    def _close(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = None
+        self._film.close()
+
+    def advance(self, seconds: float) -> None:
+        self._frames, self._seconds = self._frames + 1, seconds
+        self.heartbeat()
+
+    def heartbeat(self) -> None:
+        if time.monotonic() - self._told_at >= _TELL_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._connection.send(_Alive(self._frames, self._seconds))
+        self._frames, self._told_at = 0, time.monotonic()
+
+    def should_stop(self) -> bool:
+        if not self._connection.poll():
+            return False
+        return isinstance(self._connection.recv(), _Stop)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that says the same if it does not survive the way to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
+    except Exception:
+        return RuntimeError(repr(error))
+    return error
+
+
+def main() -> None:
+    descriptor, parent = map(int, sys.argv[1:])
+    die_with(parent)
+    ignore_signals()  # they are meant for the parent
+    set_up_logging()
+    with Connection(descriptor) as connection, suppress(EOFError, ConnectionError):
+        _Helper(connection).run()
