@@ -16,7 +16,7 @@ test: .venv/installed
 gpu-test: .venv/installed
 	COLORDAEMON_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu
 
-# make bench FILMS="one.mp4 two.mkv"
+# make bench, or make bench FILMS="one.mp4 two.mkv"
 bench: .venv/installed
 	$(BIN)/colordaemon bench $(FILMS)
 

@@ -103,14 +103,15 @@ def test_the_json_has_every_field_and_its_ratios_are_what_they_say(
     assert clip["own"] and found["failures"] == {}
     assert list(clip["stages"]) == list(STAGES)
     for stage in clip["stages"].values():
-        assert set(stage) == MEASURED | {"ratio_to_null"}
+        assert set(stage) == MEASURED | {"ratio_to_null", "processor_ratio_to_null"}
         assert stage["per_second"] == pytest.approx(stage["count"] / stage["wall_seconds"])
         assert stage["wall_ms"] == pytest.approx(1000 * stage["wall_seconds"] / stage["count"])
         assert stage["processor_ms"] * stage["count"] == pytest.approx(
             1000 * stage["processor_seconds"]
         )
-        null = clip["stages"]["null"]["wall_ms"]
-        assert stage["ratio_to_null"] == pytest.approx(null / stage["wall_ms"])
+        null = clip["stages"]["null"]
+        for ratio, ms in (("ratio", "wall_ms"), ("processor_ratio", "processor_ms")):
+            assert stage[f"{ratio}_to_null"] == pytest.approx(null[ms] / stage[ms])
     assert clip["ratio"] == clip["stages"]["whole"]["ratio_to_null"]
     assert [stage["runs"] for stage in clip["stages"].values()] == [2, 2, 1, 1, 1]
     assert {clip["stages"][name]["count"] for name in ("whole", "null", "decode")} == {6}
@@ -127,6 +128,9 @@ def test_the_json_has_every_field_and_its_ratios_are_what_they_say(
     assert (growth["short"]["count"], growth["long"]["count"]) == (6, 12)
     assert growth["time_ratio"] == pytest.approx(
         growth["long"]["wall_ms"] / growth["short"]["wall_ms"]
+    )
+    assert growth["processor_ratio"] == pytest.approx(
+        growth["long"]["processor_ms"] / growth["short"]["processor_ms"]
     )
     assert growth["memory_ratio"] == 1.0
 

@@ -40,12 +40,17 @@ class ClipReport:
 
     def ratio(self, stage: str) -> float | None:
         """How many times as fast as the null transcode of this clip, in this call."""
-        null = self.stages.get("null")
-        return self.stages[stage].ratio_to(null) if null and stage in self.stages else None
+        null, found = self.stages.get("null"), self.stages.get(stage)
+        return found.ratio_to(null) if null and found else None
 
     def to_json(self) -> dict[str, Any]:
+        null = self.stages.get("null")
         stages = {
-            name: stage.to_json() | {"ratio_to_null": self.ratio(name)}
+            name: stage.to_json()
+            | {
+                "ratio_to_null": self.ratio(name),
+                "processor_ratio_to_null": null and stage.processor_ratio_to(null),
+            }
             for name, stage in self.stages.items()
         }
         return {
@@ -104,7 +109,11 @@ class GrowthReport:
     @property
     def time_ratio(self) -> float:
         """Of the time for a frame: 1 if it does not grow."""
-        return self.long.wall_ms / self.short.wall_ms
+        return self.short.ratio_to(self.long)
+
+    @property
+    def processor_ratio(self) -> float:
+        return self.short.processor_ratio_to(self.long)
 
     @property
     def memory_ratio(self) -> float:
@@ -118,6 +127,7 @@ class GrowthReport:
             "short": {"seconds": short} | self.short.to_json(),
             "long": {"seconds": long} | self.long.to_json(),
             "time_ratio": self.time_ratio,
+            "processor_ratio": self.processor_ratio,
             "memory_ratio": self.memory_ratio,
         }
 
@@ -236,6 +246,7 @@ def _remarks(report: Report) -> list[str]:
         said.append(
             f"from {growth.seconds[0] / 60:g} to {growth.seconds[1] / 60:g} min: "
             f"{growth.time_ratio:.2f} times the time for a frame, "
+            f"{growth.processor_ratio:.2f} times that of the processors, "
             f"{growth.memory_ratio:.2f} times the memory"
         )
     said += [

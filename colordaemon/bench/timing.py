@@ -48,7 +48,11 @@ class Measured:
 
     def ratio_to(self, other: Measured) -> float:
         """How many times as fast it is, by the wall."""
-        return self.per_second / other.per_second
+        return other.wall_ms / self.wall_ms
+
+    def processor_ratio_to(self, other: Measured) -> float:
+        """As `ratio_to`, by the processors: what other work on the machine does not change much."""
+        return other.processor_ms / max(self.processor_ms, 1e-6)  # counted in ticks by some
 
     def to_json(self) -> dict[str, Any]:
         return {
