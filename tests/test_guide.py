@@ -462,14 +462,14 @@ def test_settings_choose_references_by_folder_and_candidates_for_films_alone(
     save(photo, ramp())
     references, candidates = {"faces": tmp_path / "coat.jpg"}, {"faces": tmp_path / "album"}
 
-    def roles(source: Path, **settings: bool) -> list[str]:
-        of_photos = PhotoSettings(**settings)
+    def roles(source: Path, candidates_of_photos: bool = False) -> list[str]:
+        of_photos = PhotoSettings(candidates=candidates_of_photos)
         config = Config(references=references, candidates=candidates, photo=of_photos)
         with opened(source) as file:
             return [each.role for each in guide_for(file, config).pictures]
 
     assert roles(photo) == ["reference"]
-    assert roles(photo, candidates=True) == ["reference", "candidate", "candidate"]
+    assert roles(photo, candidates_of_photos=True) == ["reference", "candidate", "candidate"]
     assert roles(film) == ["reference", "candidate", "candidate"]
     references = {"hands": tmp_path / "coat.jpg"}
     assert roles(photo) == []
