@@ -21,13 +21,13 @@ import cv2
 import pytest
 import torch
 from pictures import hearing
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from colordaemon.config import TrainSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
 from colordaemon.evaluation.metrics import Scores
-from colordaemon.network.checkpoint import load_model, read_notes, save_model
+from colordaemon.network.checkpoint import load_model, read_notes, read_tensors, save_model
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.network.vgg import balance
 from colordaemon.pictures.collection import collect
@@ -40,7 +40,7 @@ from colordaemon.training.initialize import make_objective, set_training_mode, s
 from colordaemon.training.losses import Objective, l2, train_step
 from colordaemon.training.metrics_log import overfitting
 from colordaemon.training.state import Run, averaged_weights
-from colordaemon.training.train import learning_rate_share, train
+from colordaemon.training.train import fit_axes_of, learning_rate_share, train
 from colordaemon.training.validate import Measured, Validation, validate
 
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads files.
@@ -184,6 +184,26 @@ def test_the_model_file_tells_what_it_was_trained_on(finished: Path) -> None:
     assert notes["pictures"] == 48
     assert notes["loss"] == "l2"
     assert notes["settings"]["learning_rate"] == 0.005
+
+
+def test_a_finished_model_can_compare_pictures(finished: Path) -> None:
+    assert load_model(finished / "model.safetensors").axes is not None
+
+
+def test_an_older_model_gets_axes_and_keeps_all_else(
+    pictures_folder: Path, tmp_path: Path, finished: Path, settings: TrainSettings
+) -> None:
+    """And they are those that training itself fits, for training pictures are what both take."""
+    (path := tmp_path / "older").write_bytes((finished / "model.safetensors").read_bytes())
+    metadata, tensors = read_tensors(path)
+    older = {name: each for name, each in tensors.items() if not name.startswith("axes.")}
+    save_file(older, path, metadata)
+    assert load_model(path).axes is None
+    fit_axes_of(path, pictures_folder, settings, CPU)
+    assert read_tensors(path)[0] == metadata
+    assert read_tensors(path)[1].keys() == tensors.keys()
+    for name, tensor in read_tensors(path)[1].items():
+        torch.testing.assert_close(tensor, tensors[name], atol=0, rtol=0)
 
 
 def test_every_epoch_has_a_row(finished: Path) -> None:
