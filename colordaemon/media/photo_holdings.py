@@ -90,7 +90,7 @@ class Stock:
 
 
 def take_stock(file: PhotoFile, target: PhotoFormat) -> Stock:
-    """What becomes of a photo in a format. Raises MediaError, OSError."""
+    """What happens to all that a photo holds, in a format. Raises MediaError, OSError."""
     count = file.pages
     holdings: list[Holding] = []
     for index in range(count):
@@ -158,7 +158,7 @@ def _stays(name: str) -> bool:
     return numbers[-1] == _MAKER_NOTE or not tiff.is_descriptive(numbers[0])
 
 
-# The parts of a file, whatever is to become of them; those that never come out as they are say so.
+# The parts of a file, in whatever format they end up; those that never come out unchanged say so.
 
 
 def parts_of(file: PhotoFile, page: int) -> Iterator[Holding]:
