@@ -124,11 +124,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "picture.safetensors"
     path.write_bytes(content)
-    refused(path, "expected a safetensors model")
+    refused(path, "found a damaged file, or one of another kind")
+    refused(path, "expected a safetensors model of colordaemon")
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, "expected a safetensors model")
+    refused(tmp_path, "found a folder")
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.999])

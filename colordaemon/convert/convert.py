@@ -21,6 +21,7 @@ from colordaemon.film.colorize import FilmJob, color_film, plan_film
 from colordaemon.guide.guide import NO_GUIDE, Guide
 from colordaemon.guide.sidecars import Sidecar, find_guide
 from colordaemon.inbox.safe_open import PRIVATE, OpenedSource, errors_by_name, opened, umask
+from colordaemon.logs import counted
 from colordaemon.media.demux import open_film
 from colordaemon.media.inventory import Inventory, Note, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
@@ -139,9 +140,10 @@ class PreparedFilm:
         finally:
             context.end()
         told = (*self.job.remarks, *remarks(report.inventory), *report.remarks())
-        summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
+        frames, shots = counted(report.frames, "frame"), counted(report.shots, "shot")
+        summary = f"{frames}, {shots}, {info.width}x{info.height}"
         if report.resumed:
-            summary += f", {report.resumed} of {report.segments} segments from before"
+            summary += f", {report.resumed} of {counted(report.segments, 'segment')} from before"
         summary += _following(self.job.guide)
         is_damaged = bool(report.damaged or report.left_out)
         return Colored(summary, told, report.inventory, is_damaged=is_damaged)

@@ -17,6 +17,7 @@ from colordaemon.evaluation.films import FilmTable, ReferenceFrames, evaluate_fi
 from colordaemon.evaluation.pictures import Evaluation, choose_pictures, evaluate_pictures
 from colordaemon.evaluation.sheets import draw_contact_sheet
 from colordaemon.evaluation.tables import save_json, write_json
+from colordaemon.logs import counted
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.checkpoint import BUNDLED, read_notes
 from colordaemon.network.colorizer import Colorizer, open_colorizer
@@ -50,7 +51,7 @@ def evaluate_folder(
     colorizers = [(_name(file), open_model(file, settings)) for file in files]
     pictures, unreadable = choose_pictures(folder, subset, held_out, limit, sources)
     first = colorizers[0][1]
-    log.info("%d pictures, %s", len(pictures), first)
+    log.info("%s, %s", counted(len(pictures), "picture"), first)
     evaluation = evaluate_pictures(pictures, colorizers, stop=stop)
     if json_file:
         facts = {
@@ -127,7 +128,7 @@ def evaluate_films(
         _check_names(clips)
     infos = [open_clip(path) for path in clips]
     colorizer = open_model(settings.file, settings)
-    log.info("%d films, %s", len(infos), colorizer)
+    log.info("%s, %s", counted(len(infos), "film"), colorizer)
     tables = [
         _evaluate(info, colorizer, seconds, reference, damaged_percent, output, stop or Event())
         for info in infos

@@ -193,4 +193,7 @@ def read_tensors(path: Path, tensors: bool = True) -> tuple[dict[str, str], dict
     except FileNotFoundError:
         raise ModelError(f"{path}: no such model file") from None
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: expected a safetensors model, found {error}") from error
+        found = "a folder" if path.is_dir() else "a damaged file, or one of another kind"
+        raise ModelError(
+            f"{path}: found {found} ({error}), expected a safetensors model of colordaemon"
+        ) from error

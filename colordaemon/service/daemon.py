@@ -22,7 +22,7 @@ from colordaemon.config import Config
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
 from colordaemon.inbox.folders import Folders, find_folders, locked_state, make_state
-from colordaemon.logs import printable
+from colordaemon.logs import counted, printable
 from colordaemon.service.control import Commands, Control
 from colordaemon.service.event_loop import EventLoop, Notifier, Signals, Wake
 from colordaemon.service.hooks import HookRunner
@@ -264,7 +264,8 @@ class Daemon:
             self._scheduler.close_down()
             limit = self._config.jobs.drain_seconds
             drain.begin(now, limit, self._scheduler.running.seconds_left)
-            log.info("stopping; %d file(s) being worked on", len(self._scheduler.running))
+            running = counted(len(self._scheduler.running), "file")
+            log.info("stopping; %s being worked on", running)
         if drain.should_ask(now):
             self._scheduler.stop_work()
         return not self._scheduler.running or signals.ends > 1 or drain.is_over(now)
