@@ -304,6 +304,18 @@ def test_a_result_that_somebody_has_changed_is_kept_at_a_retry(build: Build) -> 
     assert house.results() == {"film.color.mp4": b"trimmed", "film.color (2).mp4": b"green"}
 
 
+def test_a_retried_film_takes_the_place_of_its_result_under_a_number(build: Build) -> None:
+    house = build()
+    (house.folders.outbox / "film.color.mp4").write_bytes(b"of another program")
+    house.queue()
+    for result in (b"brown", b"green"):
+        house.finish(house.claim(), result)
+        Commands(house.journal, time.time).run({"verb": "retry", "jobs": [1]})
+    assert house.results() == {
+        "film.color.mp4": b"of another program", "film.color (2).mp4": b"green",
+    }  # fmt: skip
+
+
 def test_a_film_whose_source_is_gone_stays_done(build: Build) -> None:
     house = build()
     house.queue()
