@@ -310,7 +310,7 @@ def test_a_retried_film_takes_the_place_of_its_result_under_a_number(build: Buil
     house.queue()
     for result in (b"brown", b"green"):
         house.finish(house.claim(), result)
-        Commands(house.journal, time.time).run({"verb": "retry", "jobs": [1]})
+        Commands(house.journal, Clock().time).run({"verb": "retry", "jobs": [1]})
     assert house.results() == {
         "film.color.mp4": b"of another program", "film.color (2).mp4": b"green",
     }  # fmt: skip
