@@ -321,7 +321,8 @@ def test_a_film_whose_source_is_gone_stays_done(build: Build) -> None:
     house.queue()
     house.finish(house.claim())
     house.film.unlink()
-    assert Commands(house.journal, Clock().time).run({"verb": "retry", "jobs": [1]}) == {"count": 0}
+    said = Commands(house.journal, Clock().time).run({"verb": "retry", "jobs": [1]})
+    assert said == {"count": 0, "why": "job 1 is done, and its source is no longer there"}
     assert house.journal.job(1).state is State.DONE
 
 
