@@ -20,7 +20,7 @@ import torch
 from machine import describe_machine
 from torch import Tensor, nn
 
-from colordaemon.network.checkpoint import BUNDLED, load_model
+from colordaemon.network.checkpoint import BUILT_IN, load_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.device import choose_device, choose_dtype
 
@@ -68,8 +68,8 @@ def measure(
     peak: float,
     seconds: float,
 ) -> dict[str, Any]:
-    model = load_model(BUNDLED)
-    short = Colorizer(load_model(BUNDLED), torch.device("cpu"), torch.float32, quality=quality)
+    model = load_model(BUILT_IN)
+    short = Colorizer(load_model(BUILT_IN), torch.device("cpu"), torch.float32, quality=quality)
     height, width = short.network_size(9, 16)
     flops = size * operations(model, height, width)
     colorizer = Colorizer(model, device, dtype, quality=quality, batch_size=size)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from colordaemon.color import lightness_to_gray, rgb_to_lab
 from colordaemon.errors import ModelError
-from colordaemon.network.checkpoint import BUNDLED, load_model
+from colordaemon.network.checkpoint import BUILT_IN, load_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.hints import MOST_DABS, Frame, read_dabs, solve
 from colordaemon.network.match import (
@@ -30,7 +30,9 @@ from colordaemon.network.painter import HintedFrame, Painter, hinted_frame
 
 CPU = torch.device("cpu")
 Pixels = NDArray[np.uint8]
-bundled = pytest.mark.skipif(not BUNDLED.exists(), reason="this checkout has no bundled model")
+needs_built_in = pytest.mark.skipif(
+    not BUILT_IN.exists(), reason="this checkout has no built-in model"
+)
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def colorizer(tiny_model: ColorNet) -> Colorizer:
 
 @pytest.fixture(scope="module")
 def real() -> Colorizer:
-    return Colorizer(load_model(BUNDLED), CPU, torch.float32, quality="draft")
+    return Colorizer(load_model(BUILT_IN), CPU, torch.float32, quality="draft")
 
 
 def scene(seed: int = 0, height: int = 48, width: int = 64) -> Pixels:
@@ -107,7 +109,7 @@ def test_a_model_without_axes_refuses_references_and_dabs(tiny_model: ColorNet) 
         hinted_frame(Painter(old), gray_of(rgb), dabs_on(rgb, (8, 8), color=(0, 0, 255)))
 
 
-@bundled
+@needs_built_in
 def test_a_reference_of_the_picture_itself_gives_its_colors_back(real: Colorizer) -> None:
     rgb = scene()
     painter = Painter(real, [make_reference(real, rgb)])
@@ -117,7 +119,7 @@ def test_a_reference_of_the_picture_itself_gives_its_colors_back(real: Colorizer
     assert weight is not None and weight > 0.95
 
 
-@bundled
+@needs_built_in
 def test_a_reference_of_something_else_changes_nothing(real: Colorizer) -> None:
     rgb = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
     painter = Painter(real, [make_reference(real, rgb)])
@@ -126,7 +128,7 @@ def test_a_reference_of_something_else_changes_nothing(real: Colorizer) -> None:
     assert painter.weights == [0.0]
 
 
-@bundled
+@needs_built_in
 def test_a_reference_mirrored_is_as_good(real: Colorizer) -> None:
     rgb = scene()
     mirrored = np.ascontiguousarray(rgb[:, ::-1])
@@ -359,7 +361,7 @@ def test_more_dabs_than_can_be_used_are_thinned_and_said(
     assert rows.min() == 0 and rows.max() == 47
 
 
-@bundled
+@needs_built_in
 def test_a_dab_colors_what_it_is_on_and_is_carried_to_other_frames(real: Colorizer) -> None:
     rgb = scene()
     dabs = dabs_on(rgb, (8, 8), (14, 20), color=(40, 60, 220))
@@ -378,7 +380,7 @@ def test_a_dab_colors_what_it_is_on_and_is_carried_to_other_frames(real: Coloriz
         assert inside < -20 and abs(outside) < 0.5 * abs(inside)
 
 
-@bundled
+@needs_built_in
 def test_the_same_dab_on_two_frames_is_no_stronger_than_on_one(real: Colorizer) -> None:
     rgb = scene()
     dabs = dabs_on(rgb, (8, 8), (14, 20), color=(40, 60, 220))
@@ -388,9 +390,9 @@ def test_the_same_dab_on_two_frames_is_no_stronger_than_on_one(real: Colorizer) 
     assert (twice - real.predict_ab(gray_of(rgb))).norm(dim=1).max() <= 1.1 * strongest
 
 
-@bundled
+@needs_built_in
 def test_half_precision_paints_like_float32(real: Colorizer) -> None:
-    half = Colorizer(load_model(BUNDLED), CPU, torch.bfloat16, quality="draft")
+    half = Colorizer(load_model(BUILT_IN), CPU, torch.bfloat16, quality="draft")
     rgb, gray = scene(), gray_of(scene(3))
     exact, rounded = (
         Painter(each, [make_reference(each, rgb)]).predict_ab(gray) for each in (real, half)

@@ -783,10 +783,10 @@ def test_resuming_what_was_never_begun_says_so_and_begins(
 def test_without_a_name_training_starts_from_the_bundled_model_and_says_so(
     start: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(starting, "BUNDLED", start)
+    monkeypatch.setattr(starting, "BUILT_IN", start)
     with caplog.at_level(logging.INFO):
         model = starting_model(TrainSettings(), [])
-    assert f"starting from the model bundled with colordaemon ({start})" in caplog.text
+    assert f"starting from the built-in model ({start})" in caplog.text
     assert_same(dict(model.state_dict()), dict(load_model(start).state_dict()))
 
 

@@ -19,7 +19,7 @@ from colordaemon.evaluation.sheets import draw_contact_sheet
 from colordaemon.evaluation.tables import save_json, write_json
 from colordaemon.logs import counted
 from colordaemon.media.probe import FilmInfo
-from colordaemon.network.checkpoint import BUNDLED, read_notes
+from colordaemon.network.checkpoint import BUILT_IN, read_notes
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.pictures.dataset import fingerprint
 
@@ -64,8 +64,8 @@ def evaluate_folder(
             "models": [
                 {
                     "row": name,
-                    "file": str(file or BUNDLED),
-                    "data_fingerprint": read_notes(file or BUNDLED).get("data_fingerprint"),
+                    "file": str(file or BUILT_IN),
+                    "data_fingerprint": read_notes(file or BUILT_IN).get("data_fingerprint"),
                 }
                 for file, (name, _) in zip(files, colorizers, strict=True)
             ],
@@ -83,7 +83,7 @@ def _name(file: Path | None) -> str:
 
 
 def open_model(file: Path | None, settings: ModelSettings) -> Colorizer:
-    """A model file (None: the bundled one), run as the settings say. Raises ModelError."""
+    """A model file (None: the built-in one), run as the settings say. Raises ModelError."""
     return open_colorizer(
         file,
         settings.device,
@@ -135,7 +135,7 @@ def evaluate_films(
     ]
     if json_file:
         content = {
-            "model": str(settings.file or BUNDLED),
+            "model": str(settings.file or BUILT_IN),
             "device": str(colorizer),
             "quality": settings.quality,
             "seconds": seconds,

@@ -135,6 +135,7 @@ class PhotoFile:
             if kind is PhotoFormat.JPEG:
                 self._ways = ["warning", "error"]
                 self._mend_end(data)
+        self._accept_damaged = accept_damaged
         if accept_damaged:
             self._ways.append("none")
         # "truncated" would let a TIFF pass whose strips lie behind its end.
@@ -167,9 +168,23 @@ class PhotoFile:
                     return read()
             except AlreadyColor:
                 raise
-            except MediaError:
-                if not self.trust_less():
+            except MediaError as error:
+                if self.trust_less():
+                    continue
+                if self._accept_damaged or not self._is_legible(read):
                     raise
+                cure = "`once --accept-damaged` colors what can be read"
+                raise MediaError(f"{error}; {cure}") from error
+
+    def _is_legible(self, read: Callable[[], T]) -> bool:
+        """Whether a damaged picture can be read in part. Nothing else is to be read after this."""
+        self._ways = ["none"]
+        try:
+            with reading(self.path):
+                read()
+        except MediaError:
+            return False
+        return True
 
     @cached_property
     def pages(self) -> int:

@@ -26,7 +26,7 @@ FORMAT = "colordaemon"
 # 1 knew one head only; such files are read as models without bins. 2 had no exponent and one share
 # of the bins for all places. Axes may be missing in any: they are fitted when training ends.
 VERSION = 3
-BUNDLED = Path(__file__).parent / "default.safetensors"
+BUILT_IN = Path(__file__).parent / "default.safetensors"
 
 _SCALE = ".scale"  # suffix of the tensor that holds an int8 kernel's scales
 _AXES = "axes."  # prefix of the tensors by which pictures are compared
