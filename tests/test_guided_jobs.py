@@ -353,6 +353,20 @@ def test_pictures_that_another_film_shares_by_its_name_stay(build: Build) -> Non
     assert sorted(path.name for path in house.inbox.glob("film*")) == ["film.avi", "film.hints.png"]
 
 
+def test_a_link_in_place_of_a_picture_leads_no_file_of_others_into_the_archive(
+    build: Build, tmp_path: Path
+) -> None:
+    house = build(after=AfterSettings(source="move", archive=Path("archive")))
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"of others")
+    (house.inbox / "film.hints.png").symlink_to(secret)
+    house.queue()
+    house.finish(house.claim())
+    assert house.folders.archive is not None
+    assert [path.name for path in house.folders.archive.iterdir()] == ["film.mp4"]
+    assert secret.stat().st_nlink == 1
+
+
 def test_pictures_stay_where_a_source_is_deleted(build: Build) -> None:
     house = build(after=AfterSettings(source="delete"))
     hints = house.drop("film.hints.png")
