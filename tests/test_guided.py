@@ -27,8 +27,9 @@ from films import (
 from photos import ramp, save
 from processes import Process
 
-from colordaemon.config import Config, FilmSettings
+from colordaemon.config import Config, FilmSettings, ModelSettings
 from colordaemon.convert.convert import prepare
+from colordaemon.convert.models import Model, ModelCache
 from colordaemon.errors import Interrupted, MediaError
 from colordaemon.film import guide as film_guide
 from colordaemon.film import pipeline
@@ -37,6 +38,7 @@ from colordaemon.film.guide import frames_at, seconds_of
 from colordaemon.guide.guide import Guide
 from colordaemon.guide.sidecars import find_guide, named_picture, pictures_in
 from colordaemon.media.probe import probe_film
+from colordaemon.network.checkpoint import save_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.match import Reference
 from colordaemon.network.model import ColorNet
@@ -235,6 +237,24 @@ def test_a_picture_that_cannot_guide_a_film_is_refused_before_it_is_colored(film
         plan_film(film, SETTINGS, guide=guide_of(("hints", str(narrow))))
 
 
+@pytest.mark.parametrize("kind", ["film", "photo"])
+def test_a_model_that_cannot_compare_is_refused_by_name_before_anything_is_written(
+    film: Path, tmp_path: Path, tiny_model: ColorNet, kind: str
+) -> None:
+    source = film if kind == "film" else save(tmp_path / "photo.png", ramp())
+    reference = save(tmp_path / "a.png", in_color(0))
+    tiny_model.axes = None
+    old = tmp_path / "old.safetensors"
+    save_model(old, tiny_model, {})
+    model = Model(ModelSettings(file=old, device="cpu"), ModelCache())
+    before = {*tmp_path.iterdir()}
+    prepared = prepare(source, Config(), guide=guide_of(str(reference)))
+    with pytest.raises(MediaError, match=r"a\.png: found .*old\.safetensors, which has no axes"):
+        prepared.run(tmp_path / "partial", model, Listener(), tmp_path / "work")
+    assert {*tmp_path.iterdir()} == before
+    prepare(source, Config()).run(tmp_path / "partial", model, Listener(), None)
+
+
 # After an interruption
 
 
@@ -418,14 +438,15 @@ def test_a_shot_that_is_resumed_in_its_middle_has_the_same_candidates(
 # Photos
 
 
-def test_a_reference_and_dabs_change_a_photo(tmp_path: Path, colorizer: Colorizer) -> None:
+def test_a_reference_and_dabs_change_a_photo(tmp_path: Path, model: Path) -> None:
     photo = save(tmp_path / "photo.png", ramp())
     reference, hints = save(tmp_path / "a.png", in_color(0)), save(tmp_path / "dabs.png", dabs())
 
     def bytes_of(guide: Guide) -> bytes:
-        model = type("Model", (), {"load": lambda self: colorizer, "maker": lambda self: None})()
+        settings = ModelSettings(file=model, device="cpu")
         partial = tmp_path / "partial"
-        prepare(photo, Config(), guide=guide).run(partial, model, Listener(), None)
+        prepared = prepare(photo, Config(), guide=guide)
+        prepared.run(partial, Model(settings, ModelCache()), Listener(), None)
         return partial.read_bytes()
 
     plain = bytes_of(Guide())
