@@ -41,7 +41,7 @@ def retire(source: Path, queued: Signature, action: str, inbox: Path, archive: P
         own = [] if action == "delete" else own_sidecars(source, top=inbox)
         with anchored(inbox, source.parent) as here:
             for path in own:
-                if not (here / path.name).is_symlink():  # a hard link of it would be of its target
+                if not (here / path.name).is_symlink():  # the work never used it
                     _retire(here, path, action, inbox, archive)
             _retire(here, source, action, inbox, archive)
     except (OSError, MediaError) as error:
