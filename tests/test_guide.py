@@ -18,7 +18,7 @@ from colordaemon.convert.convert import guide_for
 from colordaemon.errors import ConfigError, GuideChanged, MediaError
 from colordaemon.guide.guide import Guide, GuidePicture
 from colordaemon.guide.pictures import check_unchanged, read_hints, read_reference
-from colordaemon.guide.sidecars import find_guide, named_picture, own_sidecars
+from colordaemon.guide.sidecars import find_guide, find_sidecars, named_picture, own_sidecars
 from colordaemon.inbox.safe_open import opened
 from colordaemon.sidecar_names import (
     Role,
@@ -409,6 +409,21 @@ def test_a_picture_that_changes_or_goes_is_never_read_as_the_one_before(tmp_path
     path.unlink()
     with pytest.raises(GuideChanged, match="was removed"):
         check_unchanged(guide)
+
+
+def test_a_picture_that_goes_before_it_is_opened_is_looked_for_anew_unless_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "film.hints.png", "coat.png")
+    named = named_picture(str(tmp_path / "coat.png"), "reference")
+    (tmp_path / "coat.png").unlink()
+    with pytest.raises(MediaError, match=r"coat\.png: cannot be read: No such file"):
+        find_guide(tmp_path / "film.mp4", named=[named])
+    found_before = find_sidecars(tmp_path / "film.mp4")
+    (tmp_path / "film.hints.png").unlink()
+    monkeypatch.setattr("colordaemon.guide.sidecars.find_sidecars", lambda *_, **__: found_before)
+    with pytest.raises(GuideChanged, match=r"film\.hints\.png: was removed just now"):
+        find_guide(tmp_path / "film.mp4")
 
 
 def test_a_folder_that_may_not_be_listed_guides_nothing_and_says_so(

@@ -353,9 +353,7 @@ def test_pictures_that_another_film_shares_by_its_name_stay(build: Build) -> Non
     assert sorted(path.name for path in house.inbox.glob("film*")) == ["film.avi", "film.hints.png"]
 
 
-def test_a_link_in_place_of_a_picture_is_not_moved(
-    build: Build, tmp_path: Path
-) -> None:
+def test_a_link_in_place_of_a_picture_is_not_moved(build: Build, tmp_path: Path) -> None:
     house = build(after=AfterSettings(source="move", archive=Path("archive")))
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"of others")
