@@ -43,6 +43,10 @@ ConfigFile = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the network runs.")
 ]
+Quality = Annotated[
+    Literal["draft", "standard", "best"] | None,
+    typer.Option(help="How much of the picture the network sees."),
+]
 Saturation = Annotated[
     float | None,
     typer.Option(metavar="N", help="How strong colors are, from 0 (gray) to 2; 1 is as tuned."),

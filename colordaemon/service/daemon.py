@@ -74,7 +74,7 @@ def watch_forever(
 
 
 def _wait_after(trouble: str) -> None:
-    log.error("%s; again in %g s", trouble, DISK_SECONDS)
+    log.error("%s; trying again in %g s", trouble, DISK_SECONDS)
     notifier = Notifier()
     notifier.status(f"waiting: {printable(trouble)}")
     notifier.extend_timeout(60)
@@ -184,7 +184,7 @@ class Daemon:
                 self._retiring.append(lifecycle.retire_all())
             added += self._intake.take(settled, lifecycle, wall)
         if added:
-            log.info("%d new in the queue", added)
+            log.info("%s in the queue", counted(added, "new file"))
         self._scheduler.serve(self._inboxes.present)
 
     def _clean_up(self, lifecycle: JobLifecycle) -> None:
@@ -192,7 +192,7 @@ class Daemon:
         appeared."""
         needed = {*self._journal.ids(*OPEN)}
         if count := sweep(lifecycle.folders.outbox, self._journal.token, needed):
-            log.info("removed %d work files that are no longer needed", count)
+            log.info("removed %s, no longer needed", counted(count, "work file"))
         self._retiring.append(lifecycle.retire_all())
 
     def _retire_some(self) -> None:
@@ -289,7 +289,7 @@ class Daemon:
             self._intake.prioritize(routing.priority_of)
             self._hooks.reload(config.after)
             self._pruning.reload(config.journal)
-            log.info("took the new configuration")
+            log.info("the new configuration is in use")
         self._notifier.ready()
 
     def _check_that_folders_stay(self, all_folders: Sequence[Folders]) -> None:

@@ -232,7 +232,9 @@ class Pruning:
             self.due_at = now + PAUSE_SECONDS
             return
         if self._forgotten:
-            log.info("deleted %s from the journal, ended long ago", counted(self._forgotten, "job"))
+            log.info(
+                "deleted %s from the journal that ended long ago", counted(self._forgotten, "job")
+            )
         self._behind = self._forgotten = 0
         self.due_at = now + DAY
 
