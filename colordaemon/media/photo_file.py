@@ -22,6 +22,7 @@ import numpy as np
 import pyvips
 
 from colordaemon.errors import AlreadyColor, MediaError
+from colordaemon.logs import counted
 from colordaemon.media import heif, jpeg, png, tiff
 from colordaemon.media.heif import items_of
 from colordaemon.media.icc import Coding, coding_of_cicp, coding_of_gamma, profile
@@ -206,7 +207,7 @@ class PhotoFile:
     def _further_pictures(self) -> tuple[str, ...]:
         """A remark on the pictures of a HEIF file beside the one that is shown."""
         count = len(items_of(self.path).further_pictures())
-        return (f"{count} further picture(s) in it are left out",) if count else ()
+        return (f"left out: {counted(count, 'further picture')} in it",) if count else ()
 
     def open_image(self, page: int) -> pyvips.Image:
         """A page as stored; checks the header only, the pixels follow as they are read."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from mmap import mmap
 
 from colordaemon.errors import MediaError
+from colordaemon.logs import counted
 from colordaemon.media import exif, jpeg, png, tiff, webp
 from colordaemon.media.heif import items_of
 from colordaemon.media.inventory import OLD, Entry, Fate, Inventory, Kind
@@ -284,7 +285,7 @@ def _of_heif(file: PhotoFile, page: int) -> Iterator[Holding]:
     if items.referring(b"thmb"):
         yield Holding("pictures", "thumbnail", "left out", OLD)
     if more := items.further_pictures():
-        yield Holding("pictures", f"{len(more)} further pictures", "left out",
+        yield Holding("pictures", counted(len(more), "further picture"), "left out",
                       "only the one that is shown is colored")  # fmt: skip
     for number, kind in items.kinds.items():
         if kind in (b"uri ", b"mime") and not found.xmp:
