@@ -27,7 +27,6 @@ _SHADE = 10.0  # lightness; less would make much of a dab in the dark
 _EDGE_COSINE, _EDGE_LIGHTNESS = 0.05, 3.0
 _PULL, _PULL_OF_DABS = 0.005, 10.0
 _STEPS = 60
-_LEAST_SHARE = 0.01  # of a place that a dab covers
 
 
 @dataclass(frozen=True)
