@@ -112,7 +112,7 @@ def open_guide(
     dabs = sorted(guide.hints, key=lambda picture: picture.start or 0.0)
     times = [picture.start or 0.0 for picture in dabs]
     frames = frames_at(info, times, damaged_percent=damaged_percent, heartbeat=heartbeat)
-    base, view, hints = Painter(colorizer, references), network_view(info, colorizer), []
+    view, hints = network_view(info, colorizer), list[HintedFrame]()
     for picture, frame in zip(dabs, frames, strict=True):
         if frame is None:
             raise MediaError(
@@ -121,6 +121,8 @@ def open_guide(
             )
         gray = torch.from_numpy(calmed(view.of(frame)))[None, None]
         rgba = read_hints(picture, *upright_shape(info))
+        chosen = most_alike(colorizer, gray, candidates, KNOWN)
+        base = Painter(colorizer, [*references, *chosen])
         hints.append(hinted_frame(base, gray, rgba, seconds_of(frame.pts, info)))
     return FilmPainter(colorizer, info, references, hints, candidates)
 
