@@ -30,7 +30,7 @@ from processes import Process
 from colordaemon.config import Config, FilmSettings, ModelSettings
 from colordaemon.convert.convert import prepare
 from colordaemon.convert.models import Model, ModelCache
-from colordaemon.errors import Interrupted, MediaError
+from colordaemon.errors import GuideChanged, Interrupted, MediaError
 from colordaemon.film import guide as film_guide
 from colordaemon.film import pipeline
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
@@ -326,6 +326,23 @@ def test_a_changed_guide_makes_all_segments_anew(
     assert color_film(job, partial, colorizer, work=work).resumed == 0
     again = color_film(job, tmp_path / "again", colorizer)
     assert again.segments and (tmp_path / "again").read_bytes() == partial.read_bytes()
+
+
+@pytest.mark.parametrize("change", ["changed", "removed"])
+def test_a_film_whose_guide_changes_meanwhile_is_given_up(
+    guided: FilmJob, colorizer: Colorizer, tmp_path: Path, change: str
+) -> None:
+    def act(listener: Listener) -> bool:
+        if listener.segments[-1:] == [2] and change == "removed":
+            (tmp_path / "a.png").unlink(missing_ok=True)
+        elif listener.segments[-1:] == [2]:
+            save(tmp_path / "a.png", in_color(0, red=False))
+        return False
+
+    partial, work = tmp_path / "partial", tmp_path / "work"
+    with pytest.raises(GuideChanged, match=rf"a\.png: was {change}"):
+        color_film(guided, partial, colorizer, Listener(act), work=work)
+    assert not partial.exists()
 
 
 def test_a_guide_that_was_moved_but_not_changed_goes_on(
