@@ -35,6 +35,7 @@ from colordaemon.film import guide as film_guide
 from colordaemon.film import pipeline
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
 from colordaemon.film.guide import frames_at, seconds_of
+from colordaemon.film.pipeline import guide_bytes, reading_bytes
 from colordaemon.guide.guide import Guide
 from colordaemon.guide.sidecars import find_guide, named_picture, pictures_in
 from colordaemon.media.probe import probe_film
@@ -253,6 +254,16 @@ def test_a_model_that_cannot_compare_is_refused_by_name_before_anything_is_writt
         prepared.run(tmp_path / "partial", model, Listener(), tmp_path / "work")
     assert {*tmp_path.iterdir()} == before
     prepare(source, Config()).run(tmp_path / "partial", model, Listener(), None)
+
+
+def test_pictures_that_guide_a_film_count_in_the_memory_that_it_takes(film: Path) -> None:
+    job = plan_film(film, SETTINGS)
+    enough = reading_bytes(job.source, SETTINGS.stride) + job.encoder.memory_bytes
+    plan_film(film, SETTINGS, memory_bytes=enough)
+    guide = guide_of(str(save(film.with_name("a.png"), in_color(0))))
+    with pytest.raises(MediaError, match="MiB is the limit"):
+        plan_film(film, SETTINGS, guide=guide, memory_bytes=enough)
+    plan_film(film, SETTINGS, guide=guide, memory_bytes=enough + guide_bytes(guide))
 
 
 # After an interruption
