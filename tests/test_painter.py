@@ -421,3 +421,25 @@ def test_a_reference_knows_when_it_serves() -> None:
     known = Matchable(torch.eye(2), torch.zeros(2, 2))
     assert Reference(known).serves(None) and Reference(known).serves(1e9)
     assert not Reference(known, start=2.0).serves(1.0) and Reference(known, end=2.0).serves(0.0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (3, 200), (200, 3), (65, 97)])
+def test_pictures_of_any_shape_can_be_guided(colorizer: Colorizer, height: int, width: int) -> None:
+    rgb = scene(height=height, width=width)
+    gray, rgba = gray_of(rgb), np.zeros((height, width, 4), np.uint8)
+    rgba[:2, :2] = (0, 0, 255, 255)
+    reference = make_reference(colorizer, rgb)
+    hints = hinted_frame(Painter(colorizer, [reference]), gray, rgba)
+    ab, sure = Painter(colorizer, [reference], [hints]).guess(gray)
+    plain, _ = colorizer.guess(gray)
+    assert ab.shape == plain.shape and sure.shape[-2:] == ab.shape[-2:]
+    assert not torch.equal(ab, plain)
+
+
+def test_bytes_and_numbers_of_a_picture_are_the_same(colorizer: Colorizer) -> None:
+    codes = torch.from_numpy(scene()[..., 0].copy())[None, None]
+    rgba = dabs_on(scene(), (8, 8), color=(0, 0, 255))
+    one, other = (
+        hinted_frame(Painter(colorizer), gray, rgba) for gray in (codes, codes.float() / 255)
+    )
+    assert torch.equal(one.known.values, other.known.values)

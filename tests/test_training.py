@@ -23,7 +23,9 @@ import torch
 from pictures import hearing
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from colordaemon.cli.common import app
 from colordaemon.config import TrainSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
 from colordaemon.evaluation.metrics import Scores
@@ -204,6 +206,23 @@ def test_an_older_model_gets_axes_and_keeps_all_else(
     assert read_tensors(path)[1].keys() == tensors.keys()
     for name, tensor in read_tensors(path)[1].items():
         torch.testing.assert_close(tensor, tensors[name], atol=0, rtol=0)
+
+
+def test_train_adds_axes_to_a_file_and_makes_no_run(
+    pictures_folder: Path,
+    tmp_path: Path,
+    tiny_model: ColorNet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_model.axes = None
+    save_model(path := tmp_path / "older", tiny_model, {})
+    (config := tmp_path / "config.yaml").write_text("train: {cache: false, held_out: 0.3}\n")
+    words = ["train", pictures_folder, "--fit-axes", path, "--device", "cpu", "--config", config]
+    result = CliRunner().invoke(app, [*map(str, words)])
+    assert result.exit_code == 0, result.output
+    assert load_model(path).axes is not None
+    assert {each.name for each in tmp_path.iterdir()} == {"older", "config.yaml"}
 
 
 def test_every_epoch_has_a_row(finished: Path) -> None:

@@ -19,9 +19,9 @@ from colordaemon.color import lightness_to_gray, rgb_to_lab
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.places import STEP, places_size
 
-TOGETHER = 2  # references that a frame takes colors from; matching more takes longer than coloring
+TOGETHER = 2  # references that a frame takes colors from; each takes a fifth of the network's time
 _TEMPERATURE = 0.03  # of the cosines
-_MOST_PLACES = 2048  # of a reference: all 4128 of a film in 16:9 gain 0.05 ΔE, 1024 lose 0.2
+_MOST_PLACES = 2048  # of a reference: all 4128 of a film in 16:9 gain 0.1 ΔE, 1024 lose 0.1
 _ROWS = 1024  # places whose cosines are in memory at once, 8 MB with one reference
 _SHARE_OF_MEAN = 0.6  # of the weight; the rest is the place's own
 _WEIGHT_FROM, _WEIGHT_RAMP = 0.55, 0.20
