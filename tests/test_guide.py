@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,16 +11,22 @@ import cv2
 import numpy as np
 import pillow_heif
 import pytest
+import torch
 from hypothesis import given, strategies
 from photos import HEIGHT, WIDTH, image, ramp, save
 
 from colordaemon.config import Config, PhotoSettings
+from colordaemon.convert import photo_guide
 from colordaemon.convert.convert import guide_for
 from colordaemon.errors import ConfigError, GuideChanged, MediaError
+from colordaemon.film.guide import open_references
 from colordaemon.guide.guide import Guide, GuidePicture
 from colordaemon.guide.pictures import check_unchanged, read_hints, read_reference
 from colordaemon.guide.sidecars import find_guide, find_sidecars, named_picture, own_sidecars
 from colordaemon.inbox.safe_open import opened
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.match import Reference
+from colordaemon.network.model import ColorNet
 from colordaemon.sidecar_names import (
     Role,
     parse_range,
@@ -409,6 +416,27 @@ def test_a_picture_that_changes_or_goes_is_never_read_as_the_one_before(tmp_path
     path.unlink()
     with pytest.raises(GuideChanged, match="was removed"):
         check_unchanged(guide)
+
+
+def test_photos_compare_their_shared_references_once_and_changed_ones_anew(
+    tmp_path: Path, tiny_model: ColorNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32)
+    opened_ones: list[str] = []
+
+    def counted(pictures: Sequence[GuidePicture], colorizer: Colorizer) -> list[Reference]:
+        opened_ones.extend(each.path.name for each in pictures)
+        return open_references(pictures, colorizer)
+
+    monkeypatch.setattr(photo_guide, "open_references", counted)
+    path = tmp_path / "references" / "coat.png"
+    path.parent.mkdir()
+    for pixels, wanted in ((meadow(), 1), (meadow(), 1), (meadow()[::-1], 2)):
+        save(path, pixels)
+        for name in ("1.jpg", "2.jpg"):
+            guide = find_guide(tmp_path / name)
+            photo_guide.PhotoPainter(guide, tmp_path / name, colorizer)
+        assert opened_ones == ["coat.png"] * wanted
 
 
 def test_a_picture_that_goes_before_it_is_opened_is_looked_for_anew_unless_it_was_named(
