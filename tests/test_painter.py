@@ -13,6 +13,7 @@ from torch import Tensor
 
 from colordaemon.color import lightness_to_gray, rgb_to_lab
 from colordaemon.errors import ModelError
+from colordaemon.film.guide import KNOWN
 from colordaemon.network.checkpoint import BUILT_IN, load_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.hints import MOST_DABS, Frame, read_dabs, solve
@@ -26,7 +27,7 @@ from colordaemon.network.match import (
     sampled,
 )
 from colordaemon.network.model import ColorNet, Look
-from colordaemon.network.painter import HintedFrame, Painter, hinted_frame
+from colordaemon.network.painter import HintedFrame, Painter, hinted_frame, most_alike
 
 CPU = torch.device("cpu")
 Pixels = NDArray[np.uint8]
@@ -443,3 +444,34 @@ def test_bytes_and_numbers_of_a_picture_are_the_same(colorizer: Colorizer) -> No
         hinted_frame(Painter(colorizer), gray, rgba) for gray in (codes, codes.float() / 255)
     )
     assert torch.equal(one.known.values, other.known.values)
+
+
+# Candidates
+
+
+def on_black(picture: Pixels) -> Pixels:
+    """The picture in the middle of darkness."""
+    height, width, _ = picture.shape
+    dark = np.full((3 * height, 3 * width, 3), 6, np.uint8)
+    dark[height : 2 * height, width : 2 * width] = picture
+    return dark
+
+
+@needs_built_in
+def test_a_frame_has_candidates_of_its_own_place_and_no_strangers_in_the_dark(
+    real: Colorizer,
+) -> None:
+    rows, columns = np.mgrid[-1:1:96j, -1:1:128j]
+    disc = 250 * np.exp(-3 * (rows**2 + columns**2))
+    stranger = np.dstack((disc, disc * 0.6, disc * 0.3)).astype(np.uint8)
+    pictures = on_black(stranger), on_black(scene(1, 96, 128))
+    candidates = [make_reference(real, each) for each in pictures]
+    gray = gray_of(on_black(scene(3, 96, 128)))
+
+    def chosen(gray: Tensor, least: float) -> list[bool]:
+        found = most_alike(real, gray, candidates, least)
+        return [any(one is each for one in found) for each in candidates]
+
+    assert chosen(gray, KNOWN) == [False, True]
+    assert chosen(gray, -1.0) == [True, True]
+    assert chosen(torch.zeros_like(gray), KNOWN) == [False, False]

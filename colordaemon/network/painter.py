@@ -177,22 +177,39 @@ def most_alike(
 ) -> list[Reference]:
     """The few candidates that a picture is most like, and at least so much.
 
-    gray: (1, 1, H, W), as `guess` takes it. least: mean of the best cosines of its places; dark
-    ones do not count, since in the dark all pictures are alike. Raises ModelError for a model
-    without axes.
+    gray: (1, 1, H, W), as `guess` takes it. least: mean of the best cosines of its telling places.
+    Raises ModelError for a model without axes.
     """
     if not candidates:
         return []
     [look] = colorizer.looks(gray)
     rows, columns = places_size(*colorizer.network_size(*gray.shape[-2:]))
     places = colorizer.describe(look.features, rows, columns)
-    light = _gray_by_place(gray.to(colorizer.device), rows, columns).flatten()
-    seen = (light >= _DARK).nonzero()[:, 0]
-    if not len(seen):
+    telling = _telling(places, _gray_by_place(gray.to(colorizer.device), rows, columns)[0, 0])
+    if not len(telling):
         return []
-    likeness = likenesses(places[seen], [each.known for each in candidates])
+    likeness = likenesses(telling, [each.known for each in candidates])
     order = sorted(range(len(candidates)), key=lambda number: -likeness[number])
     return [candidates[n] for n in sorted(order[:TOGETHER]) if likeness[n] >= least]
+
+
+def _telling(places: Tensor, light: Tensor) -> Tensor:
+    """Of every other place both ways those that tell a picture from others.
+
+    Darkness, walls and skies are alike everywhere. So of the places (rows * columns, D) those count
+    that are light enough, (rows, columns) 0..1, and differ more than most from their neighbors.
+    """
+    grid = places.reshape(*light.shape, -1)
+    change = torch.zeros_like(light)
+    down = 1 - (grid[1:] * grid[:-1]).sum(dim=-1)
+    across = 1 - (grid[:, 1:] * grid[:, :-1]).sum(dim=-1)
+    change[1:] += down
+    change[:-1] += down
+    change[:, 1:] += across
+    change[:, :-1] += across
+    telling = (light >= _DARK) & (change > change.median())
+    chosen: Tensor = grid[::2, ::2][telling[::2, ::2]]
+    return chosen
 
 
 def _gray_by_place(gray: Tensor, rows: int, columns: int) -> Tensor:
