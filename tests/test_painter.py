@@ -392,13 +392,21 @@ def test_the_same_dab_on_two_frames_is_no_stronger_than_on_one(real: Colorizer) 
 
 
 @needs_built_in
-def test_half_precision_paints_like_float32(real: Colorizer) -> None:
-    half = Colorizer(load_model(BUILT_IN), CPU, torch.bfloat16, quality="draft")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_half_precision_paints_like_float32(real: Colorizer, device: str) -> None:
+    dtype = torch.bfloat16 if device == "cpu" else torch.float16
+    half = Colorizer(load_model(BUILT_IN), torch.device(device), dtype, quality="draft")
     rgb, gray = scene(), gray_of(scene(3))
+    dabs = dabs_on(rgb, (8, 8), (14, 20), color=(40, 60, 220))
     exact, rounded = (
-        Painter(each, [make_reference(each, rgb)]).predict_ab(gray) for each in (real, half)
+        Painter(
+            each,
+            [make_reference(each, rgb)],
+            [hinted_frame(Painter(each), gray_of(rgb), dabs)],
+        ).predict_ab(gray)
+        for each in (real, half)
     )
-    assert (exact - rounded).norm(dim=1).mean() < 2
+    assert (exact - rounded.cpu()).norm(dim=1).mean() < 2
 
 
 def test_references_make_the_network_sure(colorizer: Colorizer) -> None:
