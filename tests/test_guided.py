@@ -447,6 +447,22 @@ def test_strangers_among_candidates_change_nothing_and_that_is_said(
     assert "none of 4 candidates has anything in common with the film" in report.remarks()
 
 
+def test_candidates_without_colors_are_left_out_and_that_is_said(
+    film: Path, candidates: Guide, tmp_path: Path
+) -> None:
+    folder = candidates.pictures[0].path.parent
+    gray = save(folder / "gray.png", np.dstack([ramp()] * 3))
+    (folder / "text.jpg").write_text("no picture")
+    guide = find_guide(film, named=pictures_in(folder, None, "candidate"))
+    job = plan_film(film, SETTINGS, guide=guide)
+    assert job.guide == candidates
+    remark = f"2 of 6 candidates cannot be used; the first: {gray}: found gray"
+    assert any(each.startswith(remark) for each in job.remarks)
+    photo = save(tmp_path / "photo.png", ramp())
+    prepared = prepare(photo, Config(), guide=guide)
+    assert any(each.startswith(remark) for each in prepared.plan()[1])
+
+
 def test_a_shot_that_is_resumed_in_its_middle_has_the_same_candidates(
     film: Path, colorizer: Colorizer, candidates: Guide, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,18 +59,21 @@ class Colored:
 
 @dataclass(frozen=True)
 class PreparedPhoto:
-    """A photo that is ready to be colored. suffix: of the result. guide: of its colors."""
+    """A photo that is ready to be colored. suffix: of the result. guide: of its colors. told:
+    remarks on that."""
 
     source: Path
     settings: PhotoSettings
     force: bool
     suffix: str
     guide: Guide = NO_GUIDE
+    told: tuple[str, ...] = ()
 
     def plan(self) -> tuple[Inventory, tuple[str, ...]]:
         """What would happen to everything that it holds, and remarks. Raises MediaError,
         AlreadyColor."""
-        return plan_photo(self.source, self.settings, force=self.force)
+        inventory, told = plan_photo(self.source, self.settings, force=self.force)
+        return inventory, (*told, *self.told)
 
     def run(self, partial: Path, model: Model, context: WorkContext, work: Path | None) -> Colored:
         """Color it into `partial`. Raises MediaError, AlreadyColor, GuideChanged, OSError."""
@@ -88,7 +91,7 @@ class PreparedPhoto:
         told = (painter.remark,) if painter and painter.remark else ()
         return Colored(
             f"{report.width}x{report.height}, {report.depth} bit{pages}{_following(self.guide)}",
-            (*report.warnings, *told),
+            (*report.warnings, *self.told, *told),
             report.inventory,
             report.is_whole,
             is_damaged=not report.is_whole,
@@ -161,12 +164,13 @@ def prepare(
     MediaError, AlreadyColor, OSError.
     """
     if is_photo(source):
+        told: tuple[str, ...] = ()
         if guide:
             from colordaemon.convert.photo_guide import check_guide  # only guides need any of it
 
-            check_guide(guide, source)
+            guide, told = check_guide(guide, source)
         suffix = output_suffix(source, config.photo)
-        return PreparedPhoto(source, config.photo, force, suffix, guide)
+        return PreparedPhoto(source, config.photo, force, suffix, guide, told)
     if name := picture_name(source):  # FFmpeg may open it as a film of one frame
         raise MediaError(f"{source}: found {name}, expected a {READ} picture or a film")
     if not force:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from colordaemon.film.guide import open_references
 from colordaemon.guide.guide import Guide, GuidePicture
-from colordaemon.guide.pictures import read_hints, read_reference
+from colordaemon.guide.pictures import read_hints, read_reference, usable
 from colordaemon.media.photo import upright_shape
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.match import Reference
@@ -18,13 +18,13 @@ from colordaemon.network.painter import HintedFrame, Painter, hinted_frame, most
 _KEPT = 32  # references, of 2 MB each
 
 
-def check_guide(guide: Guide, source: Path) -> None:
-    """Raises MediaError for a picture that cannot guide this photo, or is for a time."""
+def check_guide(guide: Guide, source: Path) -> tuple[Guide, tuple[str, ...]]:
+    """What of a guide is usable for a photo, and remarks; see `usable`. Raises MediaError for a
+    picture that cannot guide it, or is for a time."""
     guide.check_times(source, None)
-    for picture in (*guide.references, *guide.candidates):
-        _check_reference(picture)
     for picture in guide.hints:
         read_hints(picture, *upright_shape(source))
+    return usable(guide, _check_reference)
 
 
 # Photos of one folder often share their references: with three of 12 megapixels, each photo takes

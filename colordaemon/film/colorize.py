@@ -148,7 +148,8 @@ def plan_film(
     if guide:
         from colordaemon.film.guide import check_guide  # only films with a guide need any of it
 
-        check_guide(guide, source)
+        guide, more = check_guide(guide, source)
+        told = (*told, *more)
     return FilmJob(source, encoder, target, settings, inventory, told, not force, guide)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from colordaemon.errors import MediaError
 from colordaemon.film.analysis import AnalyzedFrame, calmed, gray_of, network_view
 from colordaemon.guide.guide import Guide, GuidePicture
-from colordaemon.guide.pictures import read_hints, read_reference
+from colordaemon.guide.pictures import read_hints, read_reference, usable
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
@@ -31,14 +31,14 @@ from colordaemon.network.painter import HintedFrame, Painter, hinted_frame, most
 KNOWN = 0.66
 
 
-def check_guide(guide: Guide, info: FilmInfo) -> None:
-    """Raises MediaError for a picture that cannot guide the film, or for a time beyond its end."""
+def check_guide(guide: Guide, info: FilmInfo) -> tuple[Guide, tuple[str, ...]]:
+    """What of a guide is usable for a film, and remarks; see `usable`. Raises MediaError for a
+    picture that cannot guide it, or for a time beyond its end."""
     seconds = info.duration_seconds or info.container_seconds or float("inf")
     guide.check_times(info.path, seconds)
-    for picture in (*guide.references, *guide.candidates):
-        read_reference(picture)
     for picture in guide.hints:
         read_hints(picture, *upright_shape(info))
+    return usable(guide)
 
 
 class FilmPainter:

@@ -7,7 +7,7 @@ no film is ever made with two guides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,6 +79,31 @@ def read_hints(picture: GuidePicture, height: int, width: int) -> Codes:
     if alpha.max() < _OPAQUE:
         raise MediaError(f"{picture.path}: found no dabs, expected some that are opaque")
     return np.ascontiguousarray(pixels)
+
+
+def usable(
+    guide: Guide, check: Callable[[GuidePicture], object] = read_reference
+) -> tuple[Guide, tuple[str, ...]]:
+    """The guide without candidates that are of no use, and a remark on these if there are any.
+
+    A folder of candidates is somebody's collection, so a gray picture in it is no mistake; a
+    reference was chosen for this file. check: reads a picture in color. Raises MediaError for a
+    reference that is of no use, GuideChanged and OSError.
+    """
+    for picture in guide.references:
+        check(picture)
+    useless: dict[GuidePicture, MediaError] = {}
+    for picture in guide.candidates:
+        try:
+            check(picture)
+        except MediaError as error:
+            useless[picture] = error
+    if not useless:
+        return guide, ()
+    kept = tuple(picture for picture in guide.pictures if picture not in useless)
+    count, first = len(useless), next(iter(useless.values()))
+    remark = f"{count} of {len(guide.candidates)} candidates cannot be used; the first: {first}"
+    return Guide(kept), (remark,)
 
 
 def check_unchanged(guide: Guide) -> None:
