@@ -192,6 +192,16 @@ def test_a_finished_model_can_compare_pictures(finished: Path) -> None:
     assert load_model(finished / "model.safetensors").axes is not None
 
 
+def test_a_finished_run_that_is_resumed_leaves_its_model_alone(
+    pictures_folder: Path, tmp_path: Path, finished: Path, settings: TrainSettings
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    before = (folder / "model.safetensors").stat()
+    train(pictures_folder, folder, settings, CPU, resume=True)
+    after = (folder / "model.safetensors").stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
 def test_an_older_model_gets_axes_and_keeps_all_else(
     pictures_folder: Path, tmp_path: Path, finished: Path, settings: TrainSettings
 ) -> None:
