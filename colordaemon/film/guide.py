@@ -25,9 +25,9 @@ from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.match import Reference, make_reference
 from colordaemon.network.painter import HintedFrame, Painter, hinted_frame, most_alike
 
-# Likeness of candidates from which they may be of the same place. On 45 frames of 9 clips, some
-# framed anew, no other clip and none of 240 photos was liker than 0.647, and 24 of 32 frames were
-# liker to the first one of their shot; those of the fastest camera were not.
+# Likeness of candidates from which they may be of the same place. To 45 frames of 9 clips, some
+# framed anew, no other clip and none of 230 photos was more like than 0.647, and 24 of 32 frames
+# were more like the first one of their shot than this; those of the fastest camera were not.
 KNOWN = 0.66
 
 
