@@ -11,7 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from colordaemon.errors import ModelError
-from colordaemon.network.checkpoint import load_model, read_tensors, save_axes, save_model
+from colordaemon.network.checkpoint import (
+    BUILT_IN,
+    load_model,
+    read_tensors,
+    save_axes,
+    save_model,
+)
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
 from colordaemon.network.places import Axes, AxesFit, places_size
@@ -144,3 +150,11 @@ def test_a_model_without_axes_says_what_to_do(tiny_model: ColorNet) -> None:
     assert not colorizer.compares
     with pytest.raises(ModelError, match="--fit-axes"):
         colorizer.describe([], 4, 4)
+
+
+@pytest.mark.skipif(not BUILT_IN.exists(), reason="this checkout has no built-in model")
+def test_the_built_in_model_compares_pictures_and_stays_small() -> None:
+    axes = load_model(BUILT_IN).axes
+    assert axes is not None
+    assert [len(rows) for _, rows in axes.layers] == [64, 64, 64, 32]
+    assert BUILT_IN.stat().st_size < 32e6
