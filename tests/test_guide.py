@@ -248,6 +248,20 @@ def test_a_folder_with_thousands_of_references_is_refused(
         find_guide(tmp_path / "film.mp4")
 
 
+@pytest.mark.parametrize(
+    ("name", "what"), [("film.reference.{}.png", "references"), ("film.hints@{}.png", "hints")]
+)
+def test_a_file_with_thousands_of_pictures_beside_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str
+) -> None:
+    monkeypatch.setattr("colordaemon.guide.sidecars.MOST_PICTURES", 2)
+    touch(tmp_path, *(name.format(number) for number in range(3)))
+    with pytest.raises(MediaError, match=rf"film.mp4: found 3 {what}, expected 2 at most"):
+        find_guide(tmp_path / "film.mp4")
+    (tmp_path / name.format(0)).unlink()
+    assert len(find_guide(tmp_path / "film.mp4").pictures) == 2
+
+
 def test_links_in_an_inbox_are_refused_and_elsewhere_followed(tmp_path: Path) -> None:
     inbox, outside = tmp_path / "in", tmp_path / "outside"
     touch(outside, "secret.png", "folder/secret.png")
@@ -351,8 +365,9 @@ def test_references_that_are_no_pictures_are_refused(tmp_path: Path) -> None:
     for contents in (b"", b"hello", whole[: len(whole) // 2]):
         path = tmp_path / "film.reference.png"
         path.write_bytes(contents)
-        with pytest.raises(MediaError, match=r"film\.reference\.png: .*expected"):
+        with pytest.raises(MediaError, match=r"film\.reference\.png: .*expected") as error:
             read_reference(picture(path))
+        assert "--accept-damaged" not in str(error.value)  # which is for what is colored
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(

@@ -133,7 +133,7 @@ def _read(path: Path, *, needs_alpha: bool = False) -> Codes:
     file = PhotoFile(path)
     if file.pages != 1:
         raise MediaError(f"{path}: found {file.pages} pages, expected one")
-    return file.read_patiently(lambda: _read_page(file, needs_alpha))
+    return file.read_patiently(lambda: _read_page(file, needs_alpha), advises=False)
 
 
 def _read_page(file: PhotoFile, needs_alpha: bool) -> Codes:

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 3.0  # file systems' clocks are as coarse as 2; what changed since may change again
 MOST_BYTES = 1 << 30  # of a picture's file: 16 bits of RGB at 178 megapixels
-MOST_PICTURES = 100  # of one file; each takes the network as long as a frame, and 8 MB
+MOST_PICTURES = 100  # of one role and file; each takes the network as long as a frame, and 8 MB
 _REFUSED = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
 
 
@@ -77,14 +78,18 @@ def find_guide(
 
     top, configured: see `find_sidecars`. candidates: a folder from the settings. named: pictures
     from the command line, which take the place of all others of their role. Raises MediaError for
-    a picture that cannot be opened or whose time is none, GuideChanged if one is removed meanwhile,
-    and OSError.
+    too many pictures, one that cannot be opened or one whose time is none, GuideChanged if one is
+    removed meanwhile, and OSError.
     """
     roles = {each.role for each in named}
     found = find_sidecars(source, top=top, configured=configured)
     if candidates is not None:
         found += pictures_in(candidates, None, "candidate")
     used = (*named, *(each for each in found if each.role not in roles))
+    for role, count in Counter(each.role for each in used).items():
+        if count > MOST_PICTURES:
+            what = "hints" if role == "hints" else f"{role}s"
+            raise MediaError(f"{source}: found {count} {what}, expected {MOST_PICTURES} at most")
     guide = Guide(tuple(map(_picture, used)))
     frames: dict[float | None, Path] = {}
     for hints in guide.hints:

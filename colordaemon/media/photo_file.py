@@ -161,8 +161,11 @@ class PhotoFile:
         self.remarks = (said[self._ways[0]],)
         return True
 
-    def read_patiently(self, read: Callable[[], T]) -> T:
-        """Read pixels, and where they are damaged once more in every more patient way."""
+    def read_patiently(self, read: Callable[[], T], *, advises: bool = True) -> T:
+        """Read pixels, and where they are damaged once more in every more patient way.
+
+        advises: the error says how a damaged photo is colored nevertheless.
+        """
         while True:
             try:
                 with reading(self.path):
@@ -172,7 +175,7 @@ class PhotoFile:
             except MediaError as error:
                 if self.trust_less():
                     continue
-                if self._accept_damaged or not self._is_legible(read):
+                if self._accept_damaged or not advises or not self._is_legible(read):
                     raise
                 cure = "`once --accept-damaged` colors what can be read"
                 raise MediaError(f"{error}; {cure}") from error
