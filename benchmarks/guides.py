@@ -5,8 +5,9 @@
 START and END, as in names of references, keep one shot of a film with several. The first frame of
 each shot is the reference for others of it (a third and two thirds on, and the last), for crops of
 the last two (60 % of width and height, mirrored), and for the last frame of the film after it,
-with which it has nothing to do. Dabs: eight, on the first frame, each where the network is wrong
-most far from those before; their effect on that frame and on the others of its shot.
+with which it has nothing to do. Dabs: eight, on the first frame, each where it is wrong most and no
+other is near, with those before as somebody would who looks after each, or all at once; their
+effect on that frame and on the others of its shot.
 
 The error is the mean CIEDE2000 at half of the network's size, with the frame's own lightness.
 Beside it stands the error of leaving the frame gray, and the mean chroma as a share of the truth's.
@@ -138,7 +139,15 @@ def stills_of(name: str) -> list[Still]:
 def report(colorizer: Colorizer, shots: dict[str, list[Still]], sheet: Path | None) -> None:
     cases = {
         name: Rows()
-        for name in ("same shot", "framed anew", "unrelated", "8 dabs", "8 dabs, carried")
+        for name in (
+            "same shot",
+            "framed anew",
+            "unrelated",
+            "8 dabs",
+            "8 dabs, carried",
+            "8 dabs at once",
+            "8 dabs at once, carried",
+        )
     }
     references = [make_reference(colorizer, stills[0].rgb) for stills in shots.values()]
     pictures = []
@@ -146,8 +155,9 @@ def report(colorizer: Colorizer, shots: dict[str, list[Still]], sheet: Path | No
         with_reference = Painter(colorizer, [references[number]])
         unrelated = Painter(colorizer, [references[number - 1]])
         rgba = dabs_for(stills[0], colorizer)
-        with_dabs = Painter(
-            colorizer, hints=[hinted_frame(Painter(colorizer), stills[0].gray, rgba)]
+        with_dabs, at_once = (
+            Painter(colorizer, hints=[hinted_frame(Painter(colorizer), stills[0].gray, dabs)])
+            for dabs in (rgba, dabs_for(stills[0], colorizer, looks=False))
         )
 
         def compare(case: str, painter: Painter, still: Still) -> tuple[Tensor, Tensor]:
@@ -159,10 +169,12 @@ def report(colorizer: Colorizer, shots: dict[str, list[Still]], sheet: Path | No
         for still in stills[1:]:
             compare("same shot", with_reference, still)
             compare("8 dabs, carried", with_dabs, still)
+            compare("8 dabs at once, carried", at_once, still)
         for still in stills[2:]:
             compare("framed anew", with_reference, still.framed_anew())
         compare("unrelated", unrelated, stills[-1])
         compare("8 dabs", with_dabs, stills[0])
+        compare("8 dabs at once", at_once, stills[0])
         parts = [
             f"{case} {' → '.join(f'{x:.2f}' for x in np.mean(rows.errors[before[case] :], axis=0))}"
             for case, rows in cases.items()
@@ -180,19 +192,21 @@ def report(colorizer: Colorizer, shots: dict[str, list[Still]], sheet: Path | No
         cv2.imwrite(str(sheet), np.vstack(lines)[..., ::-1])
 
 
-def dabs_for(still: Still, colorizer: Colorizer) -> np.ndarray:
-    """(H, W, 4): discs in the true color, one after another where the network is wrong most."""
+def dabs_for(still: Still, colorizer: Colorizer, looks: bool = True) -> np.ndarray:
+    """(H, W, 4): discs in the true color, one after another where the frame is wrong most; looks:
+    with those before, else without."""
     ab = colorizer.predict_ab(still.gray).cpu()
     truth = still.lab(ab.shape[-2:])
-    wrong = delta_e_2000(torch.cat((truth[:, :1], ab), dim=1), truth)
-    wrong = functional.avg_pool2d(wrong.reshape(1, 1, *ab.shape[-2:]), 5, stride=1, padding=2)[0, 0]
     height, width = still.rgb.shape[:2]
-    rows, columns = torch.meshgrid(*(torch.arange(n) for n in wrong.shape), indexing="ij")
+    rows, columns = torch.meshgrid(*(torch.arange(n) for n in ab.shape[-2:]), indexing="ij")
+    taken = torch.zeros(rows.shape, dtype=torch.bool)
     rgba = np.zeros((height, width, 4), np.uint8)
     for _ in range(DABS):
+        wrong = delta_e_2000(torch.cat((truth[:, :1], ab), dim=1), truth)[None]
+        wrong = functional.avg_pool2d(wrong, 5, stride=1, padding=2)[0, 0]
+        wrong[taken] = 0
         row, column = divmod(int(wrong.argmax()), wrong.shape[1])
-        near = (rows - row) ** 2 + (columns - column) ** 2 < (APART * min(wrong.shape)) ** 2
-        wrong[near] = 0
+        taken |= (rows - row) ** 2 + (columns - column) ** 2 < (APART * min(wrong.shape)) ** 2
         center = (
             round((column + 0.5) * width / wrong.shape[1]),
             round((row + 0.5) * height / wrong.shape[0]),
@@ -200,6 +214,9 @@ def dabs_for(still: Still, colorizer: Colorizer) -> np.ndarray:
         disc = np.zeros((height, width), np.uint8)
         cv2.circle(disc, center, max(1, round(RADIUS * min(height, width))), 1, -1)
         rgba[disc > 0] = (*still.rgb[disc > 0].mean(axis=0).round().astype(np.uint8), 255)
+        if looks:
+            hints = [hinted_frame(Painter(colorizer), still.gray, rgba)]
+            ab = Painter(colorizer, hints=hints).predict_ab(still.gray).cpu()
     return rgba
 
 

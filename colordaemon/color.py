@@ -4,7 +4,7 @@ The only module that knows matrices, ranges and sitings. Functions take any lead
 on the device of their input. Everything runs in float32: in float16 these formulas tint pure grays
 by up to 0.24 ab units.
 
-Colors are those that a viewer sees: of SDR film with the curve of sRGB, of HDR film with its own.
+Colors are as a viewer sees them: SDR film with the curve of sRGB, HDR film with its own.
 
 Sources: sRGB transfer IEC 61966-2-1; Lab CIE 15:2004 with the D65 white of sRGB; luma coefficients
 ITU-R BT.601-7, BT.709-6 and BT.2020-2, those of FCC and SMPTE 240M ITU-T H.273, table 4.
@@ -195,10 +195,10 @@ def ab_to_cbcr(
 
 
 def _hdr_cbcr(gray: Tensor, ab: Tensor, matrix: Matrix, transfer: Transfer) -> Tensor:
-    """As `ab_to_cbcr`, through light. Lab goes on above its white, as the light of HDR does.
+    """As `ab_to_cbcr`, by way of light. Lab continues above its white, as the light of HDR does.
 
-    A color of the same luminance as a gray has another luma, on these curves by far. It is made
-    darker or brighter until it has the pixel's own luma, which stays.
+    A color of the same luminance as a gray has another luma, and on these curves a very different
+    one. So the color is made darker or brighter until it has the pixel's own luma, which stays.
     """
     a, b = ab.unbind(dim=-3)
     wanted = gray
@@ -309,8 +309,9 @@ _cubic = lru_cache(maxsize=32)(cubic_matrix)  # a film has two
 def _blocks(luma: Tensor, code: PixelCode) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, least and greatest luma code under each chroma sample; odd edges repeat the last.
 
-    Fields are two pictures in time, so each has blocks of its own. In space, lines of their chroma
-    lie where those of a whole picture do (MPEG-2, figures 6-1 and 6-2); no other grid is needed.
+    The fields of an interlaced picture are shown at different times, so each has blocks of its own.
+    In space, their chroma lines lie where those of a whole picture do (MPEG-2, figures 6-1 and
+    6-2), so no other grid is needed.
     """
     across, down = code.subsampling
     # uint16 has no arithmetic in torch; int32 holds it. uint8 fits int16, sums of two included.

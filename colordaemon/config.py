@@ -36,7 +36,7 @@ def _anchored(value: object, folder: Path) -> object:
 class ModelSettings(Settings):
     """Which network runs, and where."""
 
-    file: Path | None = None  # None: the bundled model
+    file: Path | None = None  # None: the built-in model
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
     quality: Literal["draft", "standard", "best"] = "standard"
@@ -169,7 +169,7 @@ class TrainSettings(Settings):
 
     encoder: Literal["model", "imagenet", "frozen", "scratch"] = "model"
     vgg: Path | None = None  # None: torchvision's weights
-    start: Path | None = None  # None: the bundled model
+    start: Path | None = None  # None: the built-in model
     frozen_stages: int | None = Field(default=None, ge=0)  # None: as many as `encoder` implies
     subset: str | None = None
     loss: Literal["joint", "classification", "smooth_l1", "l2"] = "joint"

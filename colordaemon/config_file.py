@@ -129,15 +129,28 @@ def _explain(detail: ErrorDetails, places: _Places) -> _Mistake:
         close = difflib.get_close_matches(place[-1], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
         return key.start_mark, f"{label}: unknown key, {hint}"
+    found, expected = _shown(value), _expected(detail, place, section)
+    return value.start_mark, f"{label}: found {found}, expected {expected}"
+
+
+def explain_values(error: ValidationError) -> list[str]:
+    """Mistakes in settings of no file, as SECTION.KEY: what was found and what was expected."""
+    mistakes = []
+    for detail in error.errors():
+        place = tuple(str(step) for step in detail["loc"][:2])  # a third one names a kind of value
+        expected = _expected(detail, place, _section_of(place))
+        mistakes.append(f"{_label(place)}: found {detail['input']}, expected {expected}")
+    return [*dict.fromkeys(mistakes)]
+
+
+def _expected(detail: ErrorDetails, place: tuple[str, ...], section: type[Settings]) -> str:
     if detail["type"] == "value_error":
-        expected = str(detail["ctx"]["error"])
-    elif len(place) < 2:
-        expected = _expected_at_the_top(place[0]) if place else "a mapping of sections"
-    elif place[0] == "inboxes" and len(place) == 2:
-        expected = "a mapping of settings"
-    else:
-        expected = _in_words(_schema_of(place, section))
-    return value.start_mark, f"{label}: found {_shown(value)}, expected {expected}"
+        return str(detail["ctx"]["error"])
+    if len(place) < 2:
+        return _expected_at_the_top(place[0]) if place else "a mapping of sections"
+    if place[0] == "inboxes" and len(place) == 2:
+        return "a mapping of settings"
+    return _in_words(_schema_of(place, section))
 
 
 def _label(place: tuple[str, ...]) -> str:

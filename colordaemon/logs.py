@@ -24,6 +24,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def counted(number: int, thing: str) -> str:
+    """ "1 frame", "2 frames"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 class PrintableFormatter(logging.Formatter):
     """One line for each record. Tracebacks are indented, so that none of their lines looks like a
     record."""

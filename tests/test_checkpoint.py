@@ -15,7 +15,7 @@ from torch import Tensor
 
 from colordaemon.errors import ModelError
 from colordaemon.network.checkpoint import (
-    BUNDLED,
+    BUILT_IN,
     FORMAT,
     VERSION,
     load_model,
@@ -124,11 +124,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "picture.safetensors"
     path.write_bytes(content)
-    refused(path, "expected a safetensors model")
+    refused(path, "found a damaged file, or one of another kind")
+    refused(path, "expected a safetensors model of colordaemon")
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, "expected a safetensors model")
+    refused(tmp_path, "found a folder")
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.999])
@@ -215,10 +216,10 @@ def test_notes_that_are_no_json_are_refused(model_file: Path) -> None:
         read_notes(model_file)
 
 
-@pytest.mark.skipif(not BUNDLED.exists(), reason="this checkout has no bundled model")
-def test_the_bundled_model_is_the_default_network_and_tells_its_labels() -> None:
-    notes: dict[str, Any] = read_notes(BUNDLED)
-    spec = load_model(BUNDLED).spec
+@pytest.mark.skipif(not BUILT_IN.exists(), reason="this checkout has no built-in model")
+def test_the_built_in_model_is_the_default_network_and_tells_its_labels() -> None:
+    notes: dict[str, Any] = read_notes(BUILT_IN)
+    spec = load_model(BUILT_IN).spec
     assert replace(spec, bins=()) == ModelSpec()
     assert len(spec.bins) > 100  # both heads
     assert notes["labels"]

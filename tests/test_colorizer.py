@@ -13,7 +13,7 @@ from torch.nn import functional
 from colordaemon.color import AB_LIMIT
 from colordaemon.errors import ModelError
 from colordaemon.network import device
-from colordaemon.network.checkpoint import BUNDLED
+from colordaemon.network.checkpoint import BUILT_IN
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.network.model import ColorNet, Look
 
@@ -32,7 +32,7 @@ def difference(one: Colorizer, other: Colorizer, gray: Tensor) -> float:
     return float((one.predict_ab(gray).cpu() - other.predict_ab(gray).cpu()).norm(dim=1).max())
 
 
-@pytest.mark.skipif(not BUNDLED.exists(), reason="this checkout has no bundled model")
+@pytest.mark.skipif(not BUILT_IN.exists(), reason="this checkout has no built-in model")
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_half_precision_is_within_two_ab_units_of_float32(device: str) -> None:
     exact = open_colorizer(None, "cpu", "fp32", "draft", 1)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from colordaemon.cli.common import override
 from colordaemon.config import (
     Config,
     InboxSettings,
@@ -418,3 +419,20 @@ def test_a_missing_file_or_a_folder_is_told(tmp_path: Path) -> None:
 
 def test_settings_built_in_code_leave_paths_alone() -> None:
     assert TrainSettings(vgg=Path("vgg.safetensors")).vgg == Path("vgg.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "value", "expected"),
+    [
+        ("model", "saturation", 3.0, "a number from 0 to 2"),
+        ("train", "epochs", -1, "an integer of at least 1"),
+        ("film", "stride", 99, "an integer from 1 to 16 or auto"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_told_like_one_in_the_file(
+    section: str, option: str, value: object, expected: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        override(Config(), **{section: {option: value}})
+    said = f"command line: {section}.{option}: found {value}, expected {expected}"
+    assert str(caught.value) == said

@@ -289,9 +289,16 @@ def test_the_commands_print_what_is_known_and_say_whether_it_worked(
     assert code == 0 and "the daemon is not running" in said and "no film" in said
     assert json.loads(run("status", "--json")[1])["counts"]["failed"] == 1
     assert [job["id"] for job in json.loads(run("queue", "--json")[1])["jobs"]] == [2, 3]
-    assert run("first", str(tmp_path / "in" / "2.png")) == (0, "1 file(s)\n")
-    assert run("retry", "1") == (0, "1 file(s)\n")
-    assert run("forget", "1") == (1, "0 file(s)\n")  # it waits
+    assert run("first", str(tmp_path / "in" / "2.png")) == (0, "1 file\n")
+    assert run("retry", "1") == (0, "1 file\n")
+    expected = "done or failed or skipped or cancelled"
+    assert run("forget", "1") == (
+        1, f"0 files; job 1 is queued, and `forget` is for jobs that are {expected}\n"
+    )  # fmt: skip
+    assert run("cancel", "1", "2") == (0, "2 files\n")
+    assert run("cancel", "1") == (
+        1, "0 files; job 1 is cancelled, and `cancel` is for jobs that are queued or running\n"
+    )  # fmt: skip
     assert run("cancel", "77") == (1, "no job 77\n")
     assert run("pause") == (0, "")
     assert "paused by command" in run("status")[1]

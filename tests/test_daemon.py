@@ -94,7 +94,7 @@ def test_a_new_worker_goes_by_the_presets_of_the_daemon_until_they_are_loaded_an
     drop(daemon, "old/early.jpg")
     daemon.wait_for_ends(1)
     daemon.signal(signal.SIGHUP)
-    daemon.wait(lambda: "took the new configuration" in daemon.said())
+    daemon.wait(lambda: "the new configuration is in use" in daemon.said())
     drop(daemon, "old/late.jpg")
     daemon.wait_for_ends(2)
     assert daemon.stop() == 0

@@ -208,6 +208,8 @@ def test_a_film_is_colored_with_references_beside_without(
     assert [*rows] == ["left gray", *MODES, *GUIDED, "truth"]
     assert [number for number, (frame, _) in enumerate(seen) if frame.given] == given
     assert [*plain.rows[1:4]] != [*table.rows[1:4]]  # frames that are given do not count
+    if reference == "shot":
+        assert plain.rows[1].after_cut != table.rows[1].after_cut
     # What it is like without references does not change by them.
     assert [rows[name].warp_error for name in MODES] == [r.warp_error for r in plain.rows[1:4]]
     # The miniature hardly tells places apart, so a frame is only a little like itself.

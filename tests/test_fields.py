@@ -100,7 +100,7 @@ def test_a_film_is_interlaced_whose_leader_is_not(tmp_path: Path) -> None:
     done, report = color_and_report(source)
     assert field_orders(done) == ["top first"] * 40
     assert report.misshown == 20
-    assert "20 frames have another field order than is said of them" in report.remarks()
+    assert "20 frames had another field order than the film says" in report.remarks()
 
 
 def test_a_few_interlaced_pictures_make_no_interlaced_film(tmp_path: Path) -> None:

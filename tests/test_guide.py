@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,16 +11,22 @@ import cv2
 import numpy as np
 import pillow_heif
 import pytest
+import torch
 from hypothesis import given, strategies
 from photos import HEIGHT, WIDTH, image, ramp, save
 
 from colordaemon.config import Config, PhotoSettings
+from colordaemon.convert import photo_guide
 from colordaemon.convert.convert import guide_for
 from colordaemon.errors import ConfigError, GuideChanged, MediaError
+from colordaemon.film.guide import open_references
 from colordaemon.guide.guide import Guide, GuidePicture
 from colordaemon.guide.pictures import check_unchanged, read_hints, read_reference
-from colordaemon.guide.sidecars import find_guide, named_picture, own_sidecars
+from colordaemon.guide.sidecars import find_guide, find_sidecars, named_picture, own_sidecars
 from colordaemon.inbox.safe_open import opened
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.match import Reference
+from colordaemon.network.model import ColorNet
 from colordaemon.sidecar_names import (
     Role,
     parse_range,
@@ -241,6 +248,20 @@ def test_a_folder_with_thousands_of_references_is_refused(
         find_guide(tmp_path / "film.mp4")
 
 
+@pytest.mark.parametrize(
+    ("name", "what"), [("film.reference.{}.png", "references"), ("film.hints@{}.png", "hints")]
+)
+def test_a_file_with_thousands_of_pictures_beside_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str
+) -> None:
+    monkeypatch.setattr("colordaemon.guide.sidecars.MOST_PICTURES", 2)
+    touch(tmp_path, *(name.format(number) for number in range(3)))
+    with pytest.raises(MediaError, match=rf"film.mp4: found 3 {what}, expected 2 at most"):
+        find_guide(tmp_path / "film.mp4")
+    (tmp_path / name.format(0)).unlink()
+    assert len(find_guide(tmp_path / "film.mp4").pictures) == 2
+
+
 def test_links_in_an_inbox_are_refused_and_elsewhere_followed(tmp_path: Path) -> None:
     inbox, outside = tmp_path / "in", tmp_path / "outside"
     touch(outside, "secret.png", "folder/secret.png")
@@ -344,8 +365,9 @@ def test_references_that_are_no_pictures_are_refused(tmp_path: Path) -> None:
     for contents in (b"", b"hello", whole[: len(whole) // 2]):
         path = tmp_path / "film.reference.png"
         path.write_bytes(contents)
-        with pytest.raises(MediaError, match=r"film\.reference\.png: .*expected"):
+        with pytest.raises(MediaError, match=r"film\.reference\.png: .*expected") as error:
             read_reference(picture(path))
+        assert "--accept-damaged" not in str(error.value)  # which is for what is colored
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(
@@ -411,6 +433,42 @@ def test_a_picture_that_changes_or_goes_is_never_read_as_the_one_before(tmp_path
         check_unchanged(guide)
 
 
+def test_photos_compare_their_shared_references_once_and_changed_ones_anew(
+    tmp_path: Path, tiny_model: ColorNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32)
+    opened_ones: list[str] = []
+
+    def counted(pictures: Sequence[GuidePicture], colorizer: Colorizer) -> list[Reference]:
+        opened_ones.extend(each.path.name for each in pictures)
+        return open_references(pictures, colorizer)
+
+    monkeypatch.setattr(photo_guide, "open_references", counted)
+    path = tmp_path / "references" / "coat.png"
+    path.parent.mkdir()
+    for pixels, wanted in ((meadow(), 1), (meadow(), 1), (meadow()[::-1], 2)):
+        save(path, pixels)
+        for name in ("1.jpg", "2.jpg"):
+            guide = find_guide(tmp_path / name)
+            photo_guide.PhotoPainter(guide, tmp_path / name, colorizer)
+        assert opened_ones == ["coat.png"] * wanted
+
+
+def test_a_picture_that_goes_before_it_is_opened_is_looked_for_anew_unless_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "film.hints.png", "coat.png")
+    named = named_picture(str(tmp_path / "coat.png"), "reference")
+    (tmp_path / "coat.png").unlink()
+    with pytest.raises(MediaError, match=r"coat\.png: cannot be read: No such file"):
+        find_guide(tmp_path / "film.mp4", named=[named])
+    found_before = find_sidecars(tmp_path / "film.mp4")
+    (tmp_path / "film.hints.png").unlink()
+    monkeypatch.setattr("colordaemon.guide.sidecars.find_sidecars", lambda *_, **__: found_before)
+    with pytest.raises(GuideChanged, match=r"film\.hints\.png: was removed just now"):
+        find_guide(tmp_path / "film.mp4")
+
+
 def test_a_folder_that_may_not_be_listed_guides_nothing_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -462,14 +520,14 @@ def test_settings_choose_references_by_folder_and_candidates_for_films_alone(
     save(photo, ramp())
     references, candidates = {"faces": tmp_path / "coat.jpg"}, {"faces": tmp_path / "album"}
 
-    def roles(source: Path, **settings: bool) -> list[str]:
-        of_photos = PhotoSettings(**settings)
+    def roles(source: Path, candidates_of_photos: bool = False) -> list[str]:
+        of_photos = PhotoSettings(candidates=candidates_of_photos)
         config = Config(references=references, candidates=candidates, photo=of_photos)
         with opened(source) as file:
             return [each.role for each in guide_for(file, config).pictures]
 
     assert roles(photo) == ["reference"]
-    assert roles(photo, candidates=True) == ["reference", "candidate", "candidate"]
+    assert roles(photo, candidates_of_photos=True) == ["reference", "candidate", "candidate"]
     assert roles(film) == ["reference", "candidate", "candidate"]
     references = {"hands": tmp_path / "coat.jpg"}
     assert roles(photo) == []

@@ -27,16 +27,19 @@ from films import (
 from photos import ramp, save
 from processes import Process
 
-from colordaemon.config import Config, FilmSettings
+from colordaemon.config import Config, FilmSettings, ModelSettings
 from colordaemon.convert.convert import prepare
-from colordaemon.errors import Interrupted, MediaError
+from colordaemon.convert.models import Model, ModelCache
+from colordaemon.errors import GuideChanged, Interrupted, MediaError
 from colordaemon.film import guide as film_guide
 from colordaemon.film import pipeline
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
 from colordaemon.film.guide import frames_at, seconds_of
+from colordaemon.film.pipeline import guide_bytes, reading_bytes
 from colordaemon.guide.guide import Guide
 from colordaemon.guide.sidecars import find_guide, named_picture, pictures_in
 from colordaemon.media.probe import probe_film
+from colordaemon.network.checkpoint import save_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.match import Reference
 from colordaemon.network.model import ColorNet
@@ -235,6 +238,34 @@ def test_a_picture_that_cannot_guide_a_film_is_refused_before_it_is_colored(film
         plan_film(film, SETTINGS, guide=guide_of(("hints", str(narrow))))
 
 
+@pytest.mark.parametrize("kind", ["film", "photo"])
+def test_a_model_that_cannot_compare_is_refused_by_name_before_anything_is_written(
+    film: Path, tmp_path: Path, tiny_model: ColorNet, kind: str
+) -> None:
+    source = film if kind == "film" else save(tmp_path / "photo.png", ramp())
+    reference = save(tmp_path / "a.png", in_color(0))
+    tiny_model.axes = None
+    old = tmp_path / "old.safetensors"
+    save_model(old, tiny_model, {})
+    model = Model(ModelSettings(file=old, device="cpu"), ModelCache())
+    before = {*tmp_path.iterdir()}
+    prepared = prepare(source, Config(), guide=guide_of(str(reference)))
+    with pytest.raises(MediaError, match=r"a\.png: found .*old\.safetensors, which has no axes"):
+        prepared.run(tmp_path / "partial", model, Listener(), tmp_path / "work")
+    assert {*tmp_path.iterdir()} == before
+    prepare(source, Config()).run(tmp_path / "partial", model, Listener(), None)
+
+
+def test_pictures_that_guide_a_film_count_in_the_memory_that_it_takes(film: Path) -> None:
+    job = plan_film(film, SETTINGS)
+    enough = reading_bytes(job.source, SETTINGS.stride) + job.encoder.memory_bytes
+    plan_film(film, SETTINGS, memory_bytes=enough)
+    guide = guide_of(str(save(film.with_name("a.png"), in_color(0))))
+    with pytest.raises(MediaError, match="MiB is the limit"):
+        plan_film(film, SETTINGS, guide=guide, memory_bytes=enough)
+    plan_film(film, SETTINGS, guide=guide, memory_bytes=enough + guide_bytes(guide))
+
+
 # After an interruption
 
 
@@ -306,6 +337,23 @@ def test_a_changed_guide_makes_all_segments_anew(
     assert color_film(job, partial, colorizer, work=work).resumed == 0
     again = color_film(job, tmp_path / "again", colorizer)
     assert again.segments and (tmp_path / "again").read_bytes() == partial.read_bytes()
+
+
+@pytest.mark.parametrize("change", ["changed", "removed"])
+def test_a_film_whose_guide_changes_meanwhile_is_given_up(
+    guided: FilmJob, colorizer: Colorizer, tmp_path: Path, change: str
+) -> None:
+    def act(listener: Listener) -> bool:
+        if listener.segments[-1:] == [2] and change == "removed":
+            (tmp_path / "a.png").unlink(missing_ok=True)
+        elif listener.segments[-1:] == [2]:
+            save(tmp_path / "a.png", in_color(0, red=False))
+        return False
+
+    partial, work = tmp_path / "partial", tmp_path / "work"
+    with pytest.raises(GuideChanged, match=rf"a\.png: was {change}"):
+        color_film(guided, partial, colorizer, Listener(act), work=work)
+    assert not partial.exists()
 
 
 def test_a_guide_that_was_moved_but_not_changed_goes_on(
@@ -399,6 +447,22 @@ def test_strangers_among_candidates_change_nothing_and_that_is_said(
     assert "none of 4 candidates has anything in common with the film" in report.remarks()
 
 
+def test_candidates_without_colors_are_left_out_and_that_is_said(
+    film: Path, candidates: Guide, tmp_path: Path
+) -> None:
+    folder = candidates.pictures[0].path.parent
+    gray = save(folder / "gray.png", np.dstack([ramp()] * 3))
+    (folder / "text.jpg").write_text("no picture")
+    guide = find_guide(film, named=pictures_in(folder, None, "candidate"))
+    job = plan_film(film, SETTINGS, guide=guide)
+    assert job.guide == candidates
+    remark = f"2 of 6 candidates cannot be used; the first: {gray}: found gray"
+    assert any(each.startswith(remark) for each in job.remarks)
+    photo = save(tmp_path / "photo.png", ramp())
+    prepared = prepare(photo, Config(), guide=guide)
+    assert any(each.startswith(remark) for each in prepared.plan()[1])
+
+
 def test_a_shot_that_is_resumed_in_its_middle_has_the_same_candidates(
     film: Path, colorizer: Colorizer, candidates: Guide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,14 +482,15 @@ def test_a_shot_that_is_resumed_in_its_middle_has_the_same_candidates(
 # Photos
 
 
-def test_a_reference_and_dabs_change_a_photo(tmp_path: Path, colorizer: Colorizer) -> None:
+def test_a_reference_and_dabs_change_a_photo(tmp_path: Path, model: Path) -> None:
     photo = save(tmp_path / "photo.png", ramp())
     reference, hints = save(tmp_path / "a.png", in_color(0)), save(tmp_path / "dabs.png", dabs())
 
     def bytes_of(guide: Guide) -> bytes:
-        model = type("Model", (), {"load": lambda self: colorizer, "maker": lambda self: None})()
+        settings = ModelSettings(file=model, device="cpu")
         partial = tmp_path / "partial"
-        prepare(photo, Config(), guide=guide).run(partial, model, Listener(), None)
+        prepared = prepare(photo, Config(), guide=guide)
+        prepared.run(partial, Model(settings, ModelCache()), Listener(), None)
         return partial.read_bytes()
 
     plain = bytes_of(Guide())

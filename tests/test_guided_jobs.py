@@ -304,12 +304,25 @@ def test_a_result_that_somebody_has_changed_is_kept_at_a_retry(build: Build) -> 
     assert house.results() == {"film.color.mp4": b"trimmed", "film.color (2).mp4": b"green"}
 
 
+def test_a_retried_film_takes_the_place_of_its_result_under_a_number(build: Build) -> None:
+    house = build()
+    (house.folders.outbox / "film.color.mp4").write_bytes(b"of another program")
+    house.queue()
+    for result in (b"brown", b"green"):
+        house.finish(house.claim(), result)
+        Commands(house.journal, Clock().time).run({"verb": "retry", "jobs": [1]})
+    assert house.results() == {
+        "film.color.mp4": b"of another program", "film.color (2).mp4": b"green",
+    }  # fmt: skip
+
+
 def test_a_film_whose_source_is_gone_stays_done(build: Build) -> None:
     house = build()
     house.queue()
     house.finish(house.claim())
     house.film.unlink()
-    assert Commands(house.journal, Clock().time).run({"verb": "retry", "jobs": [1]}) == {"count": 0}
+    said = Commands(house.journal, Clock().time).run({"verb": "retry", "jobs": [1]})
+    assert said == {"count": 0, "why": "job 1 is done, and its source is no longer there"}
     assert house.journal.job(1).state is State.DONE
 
 
@@ -338,6 +351,18 @@ def test_pictures_that_another_film_shares_by_its_name_stay(build: Build) -> Non
     house.queue()
     house.finish(house.claim())
     assert sorted(path.name for path in house.inbox.glob("film*")) == ["film.avi", "film.hints.png"]
+
+
+def test_a_link_in_place_of_a_picture_is_not_moved(build: Build, tmp_path: Path) -> None:
+    house = build(after=AfterSettings(source="move", archive=Path("archive")))
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"of others")
+    (house.inbox / "film.hints.png").symlink_to(secret)
+    house.queue()
+    house.finish(house.claim())
+    assert house.folders.archive is not None
+    assert [path.name for path in house.folders.archive.iterdir()] == ["film.mp4"]
+    assert secret.stat().st_nlink == 1
 
 
 def test_pictures_stay_where_a_source_is_deleted(build: Build) -> None:

@@ -239,7 +239,7 @@ def test_inboxes_come_and_go_while_the_daemon_runs(daemon: Daemon) -> None:
     daemon.wait(lambda: len(daemon.jobs(State.QUEUED)) == 1)
     reconfigure(daemon, listed(HOME), listed(ARCHIVE))
     daemon.signal(signal.SIGHUP)
-    daemon.wait(lambda: "took the new configuration" in daemon.said())
+    daemon.wait(lambda: "the new configuration is in use" in daemon.said())
     daemon.ask("resume")
     daemon.wait_for_ends(1)
     assert daemon.results == ["archive/2.archive.png"]
@@ -265,7 +265,7 @@ def test_other_priorities_hold_for_what_is_queued(daemon: Daemon) -> None:
     reconfigure(daemon, "priority: 5", "priority: -5")
     daemon.config.write_text(daemon.config.read_text() + "priorities: {urgent: 9}\n")
     daemon.signal(signal.SIGHUP)
-    daemon.wait(lambda: "took the new configuration" in daemon.said())
+    daemon.wait(lambda: "the new configuration is in use" in daemon.said())
     daemon.wait(lambda: [job.priority for job in daemon.jobs(State.QUEUED)] == [9, 0, -5])
     daemon.ask("resume")
     daemon.wait_for_ends(3)

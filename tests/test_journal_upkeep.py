@@ -12,6 +12,7 @@ import pytest
 from colordaemon.clock import UnixTime
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
+from colordaemon.inbox.folders import find_folders
 from colordaemon.inbox.stability import signature_of
 from colordaemon.service.job import Found, Partial, State
 from colordaemon.service.journal import Journal
@@ -64,6 +65,15 @@ def done(journal: Path) -> set[str]:
 
 def test_a_journal_that_is_well_says_its_size(config: Config) -> None:
     assert f"no damage; {COUNT} jobs" in check(config)
+    assert "-wal" not in check(config)
+
+
+def test_what_a_running_daemon_has_written_beside_the_journal_is_counted(config: Config) -> None:
+    path = find_folders(config)[0].journal
+    with Journal(path) as running:
+        running.note("alive", "1")
+        size = path.with_name(f"{path.name}-wal").stat().st_size
+        assert size > 0 and f" bytes (and {size} in {path.name}-wal), " in check(config)
 
 
 @pytest.mark.parametrize("is_garbage", [False, True])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from colordaemon.logs import JournaldFormatter, is_journald
+from colordaemon.logs import JournaldFormatter, counted, is_journald
 
 
 def record(level: int, text: str, error: Exception | None = None) -> logging.LogRecord:
@@ -46,3 +46,8 @@ def test_priorities_are_only_for_the_journal(
         assert is_journald()
         monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino + 1}")
         assert not is_journald()
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 frames"), (1, "1 frame"), (2, "2 frames")])
+def test_one_thing_is_not_told_as_many(number: int, said: str) -> None:
+    assert counted(number, "frame") == said

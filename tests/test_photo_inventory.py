@@ -197,7 +197,7 @@ def test_of_several_pictures_in_a_heic_the_one_to_show_is_colored_and_the_others
     assert (report.width, report.height) == (32, 24)
     assert not report.is_whole  # so that no source is moved or deleted
     assert any("further picture" in warning for warning in report.warnings)
-    assert listed(report.inventory)["1 further pictures"] == "left out"
+    assert listed(report.inventory)["1 further picture"] == "left out"
 
 
 def test_a_dry_run_tells_what_becomes_of_each_part_and_writes_nothing(tmp_path: Path) -> None:

@@ -306,8 +306,18 @@ def test_a_damaged_photo_is_colored_on_request_and_it_is_said(tmp_path: Path) ->
         source.write_bytes(source.read_bytes()[:20_000])
         if suffix == ".tif":
             continue  # its directory stands at the end
+        with pytest.raises(MediaError, match="expected a sound picture; `once --accept-damaged`"):
+            color(source)
         report = color(source, PhotoSettings(accept_damaged=True))
         assert report.warnings == ("it is damaged; what could be read is colored",)
+
+
+def test_what_cannot_be_read_at_all_is_not_offered_to_be_colored(tmp_path: Path) -> None:
+    source = save(tmp_path / "torn.png", ramp())
+    source.write_bytes(source.read_bytes()[:20])
+    with pytest.raises(MediaError) as caught:
+        color(source)
+    assert "--accept-damaged" not in str(caught.value)
 
 
 def test_what_stands_behind_a_jpeg_is_named_and_pointers_to_it_go(tmp_path: Path) -> None:

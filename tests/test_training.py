@@ -21,13 +21,15 @@ import cv2
 import pytest
 import torch
 from pictures import hearing
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from colordaemon.cli.common import app
 from colordaemon.config import TrainSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
 from colordaemon.evaluation.metrics import Scores
-from colordaemon.network.checkpoint import load_model, read_notes, save_model
+from colordaemon.network.checkpoint import load_model, read_notes, read_tensors, save_model
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.network.vgg import balance
 from colordaemon.pictures.collection import collect
@@ -40,7 +42,7 @@ from colordaemon.training.initialize import make_objective, set_training_mode, s
 from colordaemon.training.losses import Objective, l2, train_step
 from colordaemon.training.metrics_log import overfitting
 from colordaemon.training.state import Run, averaged_weights
-from colordaemon.training.train import learning_rate_share, train
+from colordaemon.training.train import fit_axes_of, learning_rate_share, train
 from colordaemon.training.validate import Measured, Validation, validate
 
 # Python 3.12 warns of any fork beside threads, and torch has threads. The loader only reads files.
@@ -184,6 +186,53 @@ def test_the_model_file_tells_what_it_was_trained_on(finished: Path) -> None:
     assert notes["pictures"] == 48
     assert notes["loss"] == "l2"
     assert notes["settings"]["learning_rate"] == 0.005
+
+
+def test_a_finished_model_can_compare_pictures(finished: Path) -> None:
+    assert load_model(finished / "model.safetensors").axes is not None
+
+
+def test_a_finished_run_that_is_resumed_leaves_its_model_alone(
+    pictures_folder: Path, tmp_path: Path, finished: Path, settings: TrainSettings
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    before = (folder / "model.safetensors").stat()
+    train(pictures_folder, folder, settings, CPU, resume=True)
+    after = (folder / "model.safetensors").stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_an_older_model_gets_axes_and_keeps_all_else(
+    pictures_folder: Path, tmp_path: Path, finished: Path, settings: TrainSettings
+) -> None:
+    """And they are those that training itself fits, for training pictures are what both take."""
+    (path := tmp_path / "older").write_bytes((finished / "model.safetensors").read_bytes())
+    metadata, tensors = read_tensors(path)
+    older = {name: each for name, each in tensors.items() if not name.startswith("axes.")}
+    save_file(older, path, metadata)
+    assert load_model(path).axes is None
+    fit_axes_of(path, pictures_folder, settings, CPU)
+    assert read_tensors(path)[0] == metadata
+    assert read_tensors(path)[1].keys() == tensors.keys()
+    for name, tensor in read_tensors(path)[1].items():
+        torch.testing.assert_close(tensor, tensors[name], atol=0, rtol=0)
+
+
+def test_train_adds_axes_to_a_file_and_makes_no_run(
+    pictures_folder: Path,
+    tmp_path: Path,
+    tiny_model: ColorNet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_model.axes = None
+    save_model(path := tmp_path / "older", tiny_model, {})
+    (config := tmp_path / "config.yaml").write_text("train: {cache: false, held_out: 0.3}\n")
+    words = ["train", pictures_folder, "--fit-axes", path, "--device", "cpu", "--config", config]
+    result = CliRunner().invoke(app, [*map(str, words)])
+    assert result.exit_code == 0, result.output
+    assert load_model(path).axes is not None
+    assert {each.name for each in tmp_path.iterdir()} == {"older", "config.yaml"}
 
 
 def test_every_epoch_has_a_row(finished: Path) -> None:
@@ -432,12 +481,14 @@ def test_the_best_figure_counts_only_for_the_same_pictures(
     saved = torch.load(folder / "state.pt", weights_only=True)
     saved["counters"]["best_delta_e_70"] = 0.001  # nothing will ever be better
     torch.save(saved, folder / "state.pt")
-    before = (folder / "model.safetensors").stat().st_mtime_ns
+    before = load_model(folder / "model.safetensors").state_dict()
     train(pictures_folder, folder, make_settings(start, epochs=3), CPU, resume=True)
-    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    after = load_model(folder / "model.safetensors").state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
     other = make_settings(start, epochs=4, validation_pictures=5)
     train(pictures_folder, folder, other, CPU, resume=True)
-    assert (folder / "model.safetensors").stat().st_mtime_ns > before
+    after = load_model(folder / "model.safetensors").state_dict()
+    assert not all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_a_million_pictures_are_told_like_ten(
@@ -763,10 +814,10 @@ def test_resuming_what_was_never_begun_says_so_and_begins(
 def test_without_a_name_training_starts_from_the_bundled_model_and_says_so(
     start: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(starting, "BUNDLED", start)
+    monkeypatch.setattr(starting, "BUILT_IN", start)
     with caplog.at_level(logging.INFO):
         model = starting_model(TrainSettings(), [])
-    assert f"starting from the model bundled with colordaemon ({start})" in caplog.text
+    assert f"starting from the built-in model ({start})" in caplog.text
     assert_same(dict(model.state_dict()), dict(load_model(start).state_dict()))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from colordaemon.bench.process import Ran, device_peak_mib, peak_mib
 from colordaemon.bench.timing import Timed, median, timed
 from colordaemon.config import ModelSettings
-from colordaemon.network.checkpoint import BUNDLED, load_model
+from colordaemon.network.checkpoint import BUILT_IN, load_model
 from colordaemon.network.colorizer import open_colorizer
 from colordaemon.network.model import ColorNet
 
@@ -50,7 +50,7 @@ def look(model: ModelSettings, batch: int, seconds: float) -> Speed:
     product = _calls(lambda: one @ other, device, seconds, 2 * side**3)
     turns = [(timed(network), timed(product)) for _ in range(_TURNS)]
     took, peak = (median(times) for times in zip(*turns, strict=True))
-    counted = operations(load_model(model.file or BUNDLED), height, width)
+    counted = operations(load_model(model.file or BUILT_IN), height, width)
     return Speed(Ran(took, *peaks), height, width, counted, peak.count / peak.wall_seconds)
 
 

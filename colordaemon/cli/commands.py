@@ -16,6 +16,7 @@ from colordaemon.cli.common import (
     NOTHING_TO_DO,
     ConfigFile,
     Device,
+    Quality,
     Saturation,
     app,
     console,
@@ -100,10 +101,7 @@ def once(
         Codec | None,
         typer.Option(help="Codec of finished films."),
     ] = None,
-    quality: Annotated[
-        Literal["draft", "standard", "best"] | None,
-        typer.Option(help="How much of the picture the network sees."),
-    ] = None,
+    quality: Quality = None,
     saturation: Saturation = None,
     device: Device = None,
     workers: Annotated[
@@ -282,10 +280,7 @@ def evaluate(
             help="Color films also with a reference: the first frame, or that of each shot."
         ),
     ] = None,
-    quality: Annotated[
-        Literal["draft", "standard", "best"] | None,
-        typer.Option(help="How much of the picture the network sees."),
-    ] = None,
+    quality: Quality = None,
     saturation: Saturation = None,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every number to this file.")

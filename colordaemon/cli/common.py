@@ -17,11 +17,12 @@ from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from colordaemon import __version__
 from colordaemon.config import Config
-from colordaemon.config_file import load_config
+from colordaemon.config_file import explain_values, load_config
 from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError, ModelError
 from colordaemon.logs import set_up_logging
 
@@ -42,14 +43,13 @@ ConfigFile = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the network runs.")
 ]
+Quality = Annotated[
+    Literal["draft", "standard", "best"] | None,
+    typer.Option(help="How much of the picture the network sees."),
+]
 Saturation = Annotated[
     float | None,
-    typer.Option(
-        min=0.0,
-        max=2.0,
-        metavar="N",
-        help="How strong colors are: 0 gray, 1 as tuned, 2 strongest.",
-    ),
+    typer.Option(metavar="N", help="How strong colors are, from 0 (gray) to 2; 1 is as tuned."),
 ]
 
 
@@ -80,8 +80,9 @@ def override(config: Config, **sections: dict[str, Any]) -> Config:
         values[section] |= {name: value for name, value in options.items() if value is not None}
     try:
         return Config.model_validate(values)
-    except ValueError as error:
-        raise ConfigError(f"command line: {error}") from error
+    except ValidationError as error:
+        mistakes = (f"command line: {mistake}" for mistake in explain_values(error))
+        raise ConfigError("\n".join(mistakes)) from error
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from rich.console import Console
 from colordaemon.cli.common import CONFIGURATION, FAILED, app, exit_codes
 from colordaemon.config_file import load_config
 from colordaemon.errors import ModelError, WorkerLost
+from colordaemon.logs import counted, printable
 
 if TYPE_CHECKING:
     from colordaemon.service.status import Reply
@@ -117,7 +118,6 @@ def status(
 
 def _list_ignored(config: Path, as_json: bool) -> None:
     from colordaemon.inbox.scan import list_ignored
-    from colordaemon.logs import printable
 
     with exit_codes():
         found = list(list_ignored(load_config(config)))
@@ -207,9 +207,8 @@ def rebuild_journal(config: Settings = SYSTEM_CONFIG) -> None:
         from colordaemon.service.journal_upkeep import rebuild
 
         rebuilt = rebuild(load_config(config))
-        typer.echo(
-            f"{rebuilt.kept} jobs kept, {rebuilt.recognized} more recognized by their results"
-        )
+        kept = counted(rebuilt.kept, "job")
+        typer.echo(f"{kept} kept, {rebuilt.recognized} more recognized by their results")
         if rebuilt.old is not None:
             typer.echo(f"the old journal is now {rebuilt.old}")
 
@@ -227,8 +226,9 @@ def vacuum_journal(config: Settings = SYSTEM_CONFIG) -> None:
 
 
 def _tell(config: Path, verb: str, jobs: list[str]) -> None:
-    count = _ask(config, {"verb": verb, "jobs": [_named(job) for job in jobs]})["count"]
-    typer.echo(f"{count} file(s)")
+    reply = _ask(config, {"verb": verb, "jobs": [_named(job) for job in jobs]})
+    count, why = reply["count"], reply.get("why")
+    typer.echo(counted(count, "file") + (f"; {why}" if why else ""))
     if jobs and not count:
         raise typer.Exit(FAILED)
 

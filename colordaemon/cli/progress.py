@@ -11,7 +11,7 @@ from threading import Event
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from colordaemon.logs import printable
+from colordaemon.logs import counted, printable
 from colordaemon.work_context import WorkContext
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class LineProgress(_Stoppable):
             return
         self._said = now
         rate = self._frames / (now - self._began)
-        line = f"{self._source.name}: {self._frames} frames, {rate:.1f} fps"
+        line = f"{self._source.name}: {counted(self._frames, 'frame')}, {rate:.1f} fps"
         if self._seconds and seconds > 0:
             share = min(1.0, seconds / self._seconds)
             left = (now - self._began) * (1 - share) / share

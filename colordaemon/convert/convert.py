@@ -21,6 +21,7 @@ from colordaemon.film.colorize import FilmJob, color_film, plan_film
 from colordaemon.guide.guide import NO_GUIDE, Guide
 from colordaemon.guide.sidecars import Sidecar, find_guide
 from colordaemon.inbox.safe_open import PRIVATE, OpenedSource, errors_by_name, opened, umask
+from colordaemon.logs import counted
 from colordaemon.media.demux import open_film
 from colordaemon.media.inventory import Inventory, Note, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
@@ -58,18 +59,21 @@ class Colored:
 
 @dataclass(frozen=True)
 class PreparedPhoto:
-    """A photo that is ready to be colored. suffix: of the result. guide: of its colors."""
+    """A photo that is ready to be colored. suffix: of the result. guide: of its colors. told:
+    remarks on that."""
 
     source: Path
     settings: PhotoSettings
     force: bool
     suffix: str
     guide: Guide = NO_GUIDE
+    told: tuple[str, ...] = ()
 
     def plan(self) -> tuple[Inventory, tuple[str, ...]]:
         """What would happen to everything that it holds, and remarks. Raises MediaError,
         AlreadyColor."""
-        return plan_photo(self.source, self.settings, force=self.force)
+        inventory, told = plan_photo(self.source, self.settings, force=self.force)
+        return inventory, (*told, *self.told)
 
     def run(self, partial: Path, model: Model, context: WorkContext, work: Path | None) -> Colored:
         """Color it into `partial`. Raises MediaError, AlreadyColor, GuideChanged, OSError."""
@@ -87,7 +91,7 @@ class PreparedPhoto:
         told = (painter.remark,) if painter and painter.remark else ()
         return Colored(
             f"{report.width}x{report.height}, {report.depth} bit{pages}{_following(self.guide)}",
-            (*report.warnings, *told),
+            (*report.warnings, *self.told, *told),
             report.inventory,
             report.is_whole,
             is_damaged=not report.is_whole,
@@ -140,9 +144,10 @@ class PreparedFilm:
         finally:
             context.end()
         told = (*self.job.remarks, *remarks(report.inventory), *report.remarks())
-        summary = f"{report.frames} frames, {report.shots} shots, {info.width}x{info.height}"
+        frames, shots = counted(report.frames, "frame"), counted(report.shots, "shot")
+        summary = f"{frames}, {shots}, {info.width}x{info.height}"
         if report.resumed:
-            summary += f", {report.resumed} of {report.segments} segments from before"
+            summary += f", {report.resumed} of {counted(report.segments, 'segment')} from before"
         summary += _following(self.job.guide)
         is_damaged = bool(report.damaged or report.left_out)
         return Colored(summary, told, report.inventory, is_damaged=is_damaged)
@@ -168,12 +173,13 @@ def prepare(
     MediaError, AlreadyColor, OSError.
     """
     if is_photo(source):
+        told: tuple[str, ...] = ()
         if guide:
             from colordaemon.convert.photo_guide import check_guide  # only guides need any of it
 
-            check_guide(guide, source)
+            guide, told = check_guide(guide, source)
         suffix = output_suffix(source, config.photo)
-        return PreparedPhoto(source, config.photo, force, suffix, guide)
+        return PreparedPhoto(source, config.photo, force, suffix, guide, told)
     if name := picture_name(source):  # FFmpeg may open it as a film of one frame
         raise MediaError(f"{source}: found {name}, expected a {READ} picture or a film")
     if not force:

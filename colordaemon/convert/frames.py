@@ -57,7 +57,7 @@ def _opened(
         info = probe_film(file, config.film)
         guide = guide_for(file, config, named=named)
         if guide:
-            check_guide(guide, info)
+            guide, _ = check_guide(guide, info)
         colorizer = loaded_for(guide, model)
         painter = None
         if guide:

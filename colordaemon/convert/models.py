@@ -18,7 +18,7 @@ from colordaemon.convert.routing import first_fitting
 from colordaemon.errors import ModelError
 from colordaemon.film.helper import HelperProcess
 from colordaemon.media.provenance import Maker
-from colordaemon.network.checkpoint import BUNDLED
+from colordaemon.network.checkpoint import BUILT_IN
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.network.device import gpus_alike
 
@@ -147,7 +147,7 @@ def _maker(file: Path | None, name: str) -> Maker:
     """name: part of the cache key, so that a replaced file is read again."""
     del name
     try:
-        digest = sha256(file or BUNDLED)
+        digest = sha256(file or BUILT_IN)
     except OSError:
         digest = ""  # loading it will tell more
     return Maker(file.name if file else "built-in", digest)

@@ -17,8 +17,9 @@ from colordaemon.evaluation.films import FilmTable, ReferenceFrames, evaluate_fi
 from colordaemon.evaluation.pictures import Evaluation, choose_pictures, evaluate_pictures
 from colordaemon.evaluation.sheets import draw_contact_sheet
 from colordaemon.evaluation.tables import save_json, write_json
+from colordaemon.logs import counted
 from colordaemon.media.probe import FilmInfo
-from colordaemon.network.checkpoint import BUNDLED, read_notes
+from colordaemon.network.checkpoint import BUILT_IN, read_notes
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.pictures.dataset import fingerprint
 
@@ -50,7 +51,7 @@ def evaluate_folder(
     colorizers = [(_name(file), open_model(file, settings)) for file in files]
     pictures, unreadable = choose_pictures(folder, subset, held_out, limit, sources)
     first = colorizers[0][1]
-    log.info("%d pictures, %s", len(pictures), first)
+    log.info("%s, %s", counted(len(pictures), "picture"), first)
     evaluation = evaluate_pictures(pictures, colorizers, stop=stop)
     if json_file:
         facts = {
@@ -63,8 +64,8 @@ def evaluate_folder(
             "models": [
                 {
                     "row": name,
-                    "file": str(file or BUNDLED),
-                    "data_fingerprint": read_notes(file or BUNDLED).get("data_fingerprint"),
+                    "file": str(file or BUILT_IN),
+                    "data_fingerprint": read_notes(file or BUILT_IN).get("data_fingerprint"),
                 }
                 for file, (name, _) in zip(files, colorizers, strict=True)
             ],
@@ -82,7 +83,7 @@ def _name(file: Path | None) -> str:
 
 
 def open_model(file: Path | None, settings: ModelSettings) -> Colorizer:
-    """A model file (None: the bundled one), run as the settings say. Raises ModelError."""
+    """A model file (None: the built-in one), run as the settings say. Raises ModelError."""
     return open_colorizer(
         file,
         settings.device,
@@ -127,14 +128,14 @@ def evaluate_films(
         _check_names(clips)
     infos = [open_clip(path) for path in clips]
     colorizer = open_model(settings.file, settings)
-    log.info("%d films, %s", len(infos), colorizer)
+    log.info("%s, %s", counted(len(infos), "film"), colorizer)
     tables = [
         _evaluate(info, colorizer, seconds, reference, damaged_percent, output, stop or Event())
         for info in infos
     ]
     if json_file:
         content = {
-            "model": str(settings.file or BUNDLED),
+            "model": str(settings.file or BUILT_IN),
             "device": str(colorizer),
             "quality": settings.quality,
             "seconds": seconds,

@@ -280,7 +280,8 @@ class FilmRowSum:
         if not scene.given:
             self.delta_e.add(difference)
         if self._since_cut is not None and self._since_cut < AFTER_CUT:
-            self.after_cut.add(difference)
+            if not scene.given:
+                self.after_cut.add(difference)
             self._since_cut += 1
         codes = (lab_to_rgb(lab).clamp(0, 1) * 255).round().byte()
         self.cdc.add(codes.numpy(), scene.cut)

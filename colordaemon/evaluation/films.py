@@ -38,6 +38,7 @@ from colordaemon.evaluation.tables import or_dash, show_tables
 from colordaemon.film.analysis import analyzed_frames
 from colordaemon.film.shots import Stride
 from colordaemon.film.smoothing import Sample, Smoother
+from colordaemon.logs import counted
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.pixels import layout_of, plane_array
 from colordaemon.media.probe import FilmInfo, probe_film
@@ -252,7 +253,7 @@ def evaluate_film(
     with FilmReader(info, damaged_percent=damaged_percent) as reader:
         for batch in _batches(color_frames(reader, colorizer, seconds), colorizer.batch_size):
             if stop is not None and stop.is_set():
-                raise Interrupted(f"{info.path}: stopped after {colored} frames")
+                raise Interrupted(f"{info.path}: stopped after {counted(colored, 'frame')}")
             samples = [_guess(batch, colorizer)]
             if guided:
                 batch = guided.marked(batch)
@@ -263,7 +264,7 @@ def evaluate_film(
                     screening.feed(frame, *said_of_it)
             if time.monotonic() - said > REPORT_SECONDS:
                 said = time.monotonic()
-                log.info("%s: %d frames colored", info.path, colored)
+                log.info("%s: %s colored", info.path, counted(colored, "frame"))
         with one_thread():
             return screening.finish(str(info.path))
 
@@ -320,7 +321,7 @@ def show_films(tables: Sequence[FilmTable], console: Console) -> None:
     lines into a file or pipe."""
     titled = [
         (
-            f"{table.clip}: {_count(table.frames, 'frame')}, {_count(len(table.cuts), 'shot')}",
+            f"{table.clip}: {counted(table.frames, 'frame')}, {counted(len(table.cuts), 'shot')}",
             table.rows,
         )
         for table in tables
@@ -329,10 +330,6 @@ def show_films(tables: Sequence[FilmTable], console: Console) -> None:
         title = f"mean of {len(tables)} films, which weigh the same"
         titled.append((title, mean_rows([table.rows for table in tables])))
     show_tables(titled, COLUMNS, console)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _times(value: float | None, factor: float) -> float | None:

@@ -24,6 +24,7 @@ from colordaemon.film.scout import LONGEST_STRETCH, Stretches, scouted
 from colordaemon.film.segment import SegmentWorker, run_segment, start_worker
 from colordaemon.film.shots import StrideSetting
 from colordaemon.guide.guide import NO_GUIDE, Guide
+from colordaemon.logs import counted
 from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.colorspace import color_holdings
 from colordaemon.media.demux import open_film
@@ -90,15 +91,20 @@ class FilmReport:
     def remarks(self) -> list[str]:
         """Remarks for the user."""
         told = {
-            f"{self.kept} of {self.frames} frames had color already and keep it": self.kept,
-            f"{self.misshown} frames have another field order than is said of them": self.misshown,
-            f"{self.damaged} damaged video packets; the rest is done": self.damaged,
-            f"{self.retimed} frames had no time or one out of order; put in order": self.retimed,
-            f"the clock starts anew or jumps {self.jumps} times; all streams go on from there":
+            f"{self.kept} of {counted(self.frames, 'frame')} had color already and kept it":
+                self.kept,
+            f"{counted(self.misshown, 'frame')} had another field order than the film says":
+                self.misshown,
+            f"{counted(self.damaged, 'damaged video packet')}; the rest is done": self.damaged,
+            f"{counted(self.retimed, 'frame')} had no time or one out of order; put in order":
+                self.retimed,
+            f"the clock starts anew or jumps {counted(self.jumps, 'time')}; all streams go on from"
+            " there":
                 self.jumps,
             Note(f"its header declares {self.overdeclared:.1f} s more than there are; nothing is"
                  " missing at its end"): round(self.overdeclared),
-            f"{self.left_out} damaged packets of sound or subtitles are left out": self.left_out,
+            f"left out: {counted(self.left_out, 'damaged packet')} of sound or subtitles":
+                self.left_out,
             self.unlike: len(self.unlike),
         }  # fmt: skip
         return [words for words, count in told.items() if count]
@@ -147,7 +153,8 @@ def plan_film(
     if guide:
         from colordaemon.film.guide import check_guide  # only films with a guide need any of it
 
-        check_guide(guide, source)
+        guide, more = check_guide(guide, source)
+        told = (*told, *more)
     return FilmJob(
         source, encoder, target, settings, inventory, told, not force, guide, most_workers
     )

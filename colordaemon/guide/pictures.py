@@ -7,7 +7,7 @@ no film is ever made with two guides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,6 +81,31 @@ def read_hints(picture: GuidePicture, height: int, width: int) -> Codes:
     return np.ascontiguousarray(pixels)
 
 
+def usable(
+    guide: Guide, check: Callable[[GuidePicture], object] = read_reference
+) -> tuple[Guide, tuple[str, ...]]:
+    """The guide without candidates that are of no use, and a remark on these if there are any.
+
+    A folder of candidates is somebody's collection, so a gray picture in it is no mistake; a
+    reference was chosen for this file. check: reads a picture in color. Raises MediaError for a
+    reference that is of no use, GuideChanged and OSError.
+    """
+    for picture in guide.references:
+        check(picture)
+    useless: dict[GuidePicture, MediaError] = {}
+    for picture in guide.candidates:
+        try:
+            check(picture)
+        except MediaError as error:
+            useless[picture] = error
+    if not useless:
+        return guide, ()
+    kept = tuple(picture for picture in guide.pictures if picture not in useless)
+    count, first = len(useless), next(iter(useless.values()))
+    remark = f"{count} of {len(guide.candidates)} candidates cannot be used; the first: {first}"
+    return Guide(kept), (remark,)
+
+
 def check_unchanged(guide: Guide) -> None:
     """Raises GuideChanged if a file of a guide was changed or removed, and OSError."""
     for picture in guide.pictures:
@@ -108,7 +133,7 @@ def _read(path: Path, *, needs_alpha: bool = False) -> Codes:
     file = PhotoFile(path)
     if file.pages != 1:
         raise MediaError(f"{path}: found {file.pages} pages, expected one")
-    return file.read_patiently(lambda: _read_page(file, needs_alpha))
+    return file.read_patiently(lambda: _read_page(file, needs_alpha), advises=False)
 
 
 def _read_page(file: PhotoFile, needs_alpha: bool) -> Codes:

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 3.0  # file systems' clocks are as coarse as 2; what changed since may change again
 MOST_BYTES = 1 << 30  # of a picture's file: 16 bits of RGB at 178 megapixels
-MOST_PICTURES = 100  # of one file; each takes the network as long as a frame, and 8 MB
+MOST_PICTURES = 100  # of one role and file; each takes the network as long as a frame, and 8 MB
 _REFUSED = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}
 
 
@@ -77,14 +78,18 @@ def find_guide(
 
     top, configured: see `find_sidecars`. candidates: a folder from the settings. named: pictures
     from the command line, which take the place of all others of their role. Raises MediaError for
-    a picture that cannot be opened or whose time is none, GuideChanged if one is removed meanwhile,
-    and OSError.
+    too many pictures, one that cannot be opened or one whose time is none, GuideChanged if one is
+    removed meanwhile, and OSError.
     """
     roles = {each.role for each in named}
     found = find_sidecars(source, top=top, configured=configured)
     if candidates is not None:
         found += pictures_in(candidates, None, "candidate")
     used = (*named, *(each for each in found if each.role not in roles))
+    for role, count in Counter(each.role for each in used).items():
+        if count > MOST_PICTURES:
+            what = "hints" if role == "hints" else f"{role}s"
+            raise MediaError(f"{source}: found {count} {what}, expected {MOST_PICTURES} at most")
     guide = Guide(tuple(map(_picture, used)))
     frames: dict[float | None, Path] = {}
     for hints in guide.hints:
@@ -178,7 +183,8 @@ def named_picture(text: str, role: Role) -> Sidecar:
 def _beside(source: Path, top: Path | None) -> list[_Beside]:
     """What stands beside a file and serves it. Raises OSError, and MediaError for a link."""
     folder = source.parent
-    found = folder.stat()
+    with _opened_folder(folder, top) as here:
+        found = here.stat()
     is_settled = time.time() - found.st_mtime > _TICK_SECONDS
     look = _sidecars_in if is_settled else _sidecars_in.__wrapped__
     try:
@@ -211,11 +217,18 @@ def _sidecars_in(
 
 @contextmanager
 def _listing(folder: Path, top: Path | None) -> Iterator[tuple[Path, list[str]]]:
-    """A safe path of a folder, and the names in it. Raises OSError, and MediaError for a link below
-    `top`."""
+    """A safe path of a folder, and the names in it. Raises what `_opened_folder` does."""
+    with _opened_folder(folder, top) as here:
+        yield here, os.listdir(here)  # noqa: PTH208  (three times as fast, of 100,000)
+
+
+@contextmanager
+def _opened_folder(folder: Path, top: Path | None) -> Iterator[Path]:
+    """A path of a folder that is safe to use, and short below `top`. Raises OSError, and MediaError
+    for a link below `top`."""
     try:
         with nullcontext(folder) if top is None else anchored(top, folder) as here:
-            yield here, os.listdir(here)  # noqa: PTH208  (three times as fast, of 100,000)
+            yield here
     except Obstructed as error:
         raise MediaError(f"{error.filename}: {error.strerror}") from None
 

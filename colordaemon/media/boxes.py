@@ -86,8 +86,8 @@ def read_contents(path: Path) -> Contents | None:
 
 
 def unknown_boxes(path: Path, moov: Box) -> list[str]:
-    """Names of boxes that no part of us or of FFmpeg reads: beside the table of contents, in it,
-    and in its tracks. Raises OSError."""
+    """Names of boxes that neither we nor FFmpeg read: beside the table of contents, in it, and in
+    its tracks. Raises OSError."""
     with path.open("rb") as file:
         beside = [
             _named(kind, file, offset + header) for kind, offset, header, _ in top_level(file)
@@ -101,7 +101,7 @@ def unknown_boxes(path: Path, moov: Box) -> list[str]:
 
 
 def _named(kind: bytes, file: BinaryIO, content: int) -> str:
-    """Its four letters; of one that is known by a number, the first half of that."""
+    """Its four letters; for a uuid box, also the first half of its number."""
     if kind != b"uuid":
         return kind.decode("latin-1")
     file.seek(content)
@@ -149,7 +149,7 @@ def entry_boxes(track: Box) -> list[Box]:
 
 
 def add_to_entry(track: Box, boxes: Iterable[Box]) -> None:
-    """Put boxes into the first sample description of a video track, but for kinds that are in."""
+    """Put boxes into the first sample description of a video track, except kinds that it has."""
     table = track.only("mdia minf stbl stsd")
     (kind, data), *others = sample_entries(track)
     present = entry_boxes(track)
@@ -176,7 +176,7 @@ def describe_as(track: Box, source: Box) -> None:
 
 
 def seconds_cut_away(track: Box, moov: Box) -> float:
-    """How much of a track its edit list does not show."""
+    """How many seconds of a track its edit list does not show."""
     lists = track.all("edts elst")
     if not lists:
         return 0.0
@@ -232,13 +232,14 @@ def _copy_volume(header: Box, source: Box) -> None:
 
 
 def _own_data(box: Box) -> Box:
-    """References of samples to this very file; the source's might point elsewhere."""
+    """A data reference to this very file, since the source's may point elsewhere."""
     url = struct.pack(">I4sI", 12, b"url ", 1)
     dref = struct.pack(">II", 0, 1) + url
     return Box(box.kind, struct.pack(">I4s", 8 + len(dref), b"dref") + dref)
 
 
 def split(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of boxes that stand one behind the other. Raises MediaError."""
     position = 0
     while position + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, position)

@@ -26,7 +26,7 @@ CARRIED = frozenset[str]().union(*CARRIED_IN.values())
 
 _ATSC = b"\xb5\x00\x31"  # ITU-T T.35: the United States, ATSC
 _MOST_TRIPLETS = 31
-_MOST_COUNTED = 30  # frames in a second, that a timecode counts
+_MOST_COUNTED = 30  # frames that a timecode counts in a second
 _REGISTERED_USER_DATA, _TIME_CODE = 4, 136  # types of SEI messages
 _START = b"\0\0\0\1"
 _SEI_HEADERS = {"h264": b"\x06", "hevc": b"\x4e\x01"}
@@ -98,7 +98,7 @@ def _time_code(data: bytes, rate: Fraction) -> bytes:
         if rate > _MOST_COUNTED:  # frames are counted in pairs, and a bit tells them apart
             frames = 2 * frames + (word >> (7 if rate == 50 else 23) & 1)
         counting = 4 if is_dropping(word) else 0
-        # A whole time stamp without offset, on which counting goes on from the one before.
+        # A full time stamp without offset; counting continues from the one before.
         bits += f"10{counting:05b}10{counting // 4}{frames:09b}"
         bits += f"{seconds:06b}{minutes:06b}{hours:05b}00000"
     bits += "1"

@@ -159,7 +159,7 @@ def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSetti
 
 
 def _applicable(settings: FilmSettings, codec: Codec) -> FilmSettings:
-    """What of the user's wishes for one codec means the same to another."""
+    """The user's settings, without those that mean something else to this codec."""
     if codec == settings.codec:
         return settings
     foreign: dict[str, object] = {"encoder_options": {}}
@@ -180,7 +180,7 @@ def _pin(info: FilmInfo, codec: Codec, pix_fmt: str, settings: FilmSettings) -> 
         height=info.height,
         time_base=info.time_base,
         rate=info.rate,
-        # FFmpeg takes it from the display matrix if that stretches, and the matrix stays.
+        # If the display matrix stretches, FFmpeg takes the aspect from it, and the matrix stays.
         sample_aspect=Fraction(0) if info.sample_aspect == stretch != 1 else info.sample_aspect,
         field_order=info.field_order,
         tags=written_tags(info.tags, code, info.height, info.rate),
@@ -208,7 +208,7 @@ def _options(info: FilmInfo, codec: Codec, pix_fmt: str, settings: FilmSettings)
     if "qp" in settings.encoder_options:
         options.pop("crf", None)  # x264 would heed crf alone
     for name, value in settings.encoder_options.items():
-        # Lists of an encoder's own parameters go together; ours come last, so they hold.
+        # Lists of an encoder's own parameters are joined; ours come last, so they take effect.
         ours = options.get(name) if name.endswith("-params") else None
         options[name] = f"{value}:{ours}" if ours else value
     if info.width * info.height > WIDE_PIXELS:

@@ -43,18 +43,18 @@ _OTHER_MATRICES = {
 _TRANSFERS = {_PQ: Transfer.PQ, _HLG: Transfer.HLG}
 _SITINGS = {1: Siting.LEFT, 2: Siting.CENTER, 3: Siting.TOP_LEFT, 4: Siting.TOP}
 _SITING_TAGS = {siting: tag for tag, siting in _SITINGS.items()}
-# By the standards of these, which FFmpeg's containers do not tell.
+# Codecs whose standard fixes the siting, which FFmpeg's containers do not tell.
 _SITINGS_BY_STANDARD = {"dvvideo": Siting.TOP_LEFT, "mpeg1video": Siting.CENTER}
-# What of these the codecs can say of 4:2:0.
+# Which sitings of 4:2:0 a codec can state.
 _SAID_SITINGS = {
     "h264": frozenset(Siting),
     "hevc": frozenset(Siting),
     "av1": frozenset((Siting.LEFT, Siting.TOP_LEFT)),
     "ffv1": frozenset(Siting),  # in Matroska
 }
-# Here a standard says that a film that says nothing has limited range (H.264 and H.265, E.2.1).
+# Their standards say that an untagged film has limited range (H.264 and H.265, E.2.1).
 _LIMITED_BY_STANDARD = frozenset(("h264", "hevc"))
-# FFmpeg's decoder of these calls gray limited, of which the file says nothing.
+# FFmpeg's decoders of these call gray limited, although the file does not say so.
 _SILENT_ON_GRAY = frozenset(("magicyuv",))
 _LINES_625, _LINES_525 = frozenset((288, 576, 608)), frozenset((240, 480, 486, 512))
 _HD_LINES = 720
@@ -80,7 +80,7 @@ class ColorTags:
     transfer_is_assumed: bool = False
 
     def assumed(self, settings: FilmSettings) -> ColorTags:
-        """With what the user knows better."""
+        """The tags, with what the user's settings assume in place of the film's own."""
         tags = self
         if settings.assume_range:
             number = _ASSUMED_RANGES[settings.assume_range]
@@ -143,7 +143,7 @@ def written_code(code: PixelCode, layout: Layout, codec: str) -> PixelCode:
 
 
 def written_tags(tags: ColorTags, code: PixelCode, height: int, rate: Fraction) -> ColorTags:
-    """The source's own tags; what it leaves open is said now, because now colors depend on it."""
+    """The source's own tags; those that it leaves open are set, since colors depend on them now."""
     matrix, primaries, transfer = {
         Matrix.BT709: (_BT709, _BT709, _BT709),
         Matrix.BT2020: (_BT2020, _BT2020, _BT2020_10BIT),
@@ -167,7 +167,7 @@ def written_tags(tags: ColorTags, code: PixelCode, height: int, rate: Fraction) 
 def color_holdings(
     tags: ColorTags, source: PixelCode, written: PixelCode, codec: str, container: str
 ) -> Inventory:
-    """What becomes of what a film says of its colors, where that is not simply kept."""
+    """What happens to the color tags of a film that are not simply kept."""
     entries = []
     if tags.strange_matrix:
         what = f"color matrix {tags.strange_matrix}"
@@ -184,7 +184,7 @@ def color_holdings(
 
 
 def matrix_tag(matrix: Matrix) -> int:
-    """Of those matrices that RGB is brought to."""
+    """FFmpeg's number of a matrix that RGB is converted to."""
     return _BT2020 if matrix is Matrix.BT2020 else _BT709
 
 
@@ -202,7 +202,7 @@ def _is_full_range(tags: ColorTags, layout: Layout, codec: str) -> bool:
         return True
     if tags.range_is_assumed or (tags.range and not (layout.is_gray and codec in _SILENT_ON_GRAY)):
         return tags.range == _FULL
-    # Everybody, FFmpeg too, takes gray for full range where nothing says otherwise.
+    # Everyone, FFmpeg included, takes gray for full range where nothing says otherwise.
     return layout.full_range or (layout.is_gray and codec not in _LIMITED_BY_STANDARD)
 
 

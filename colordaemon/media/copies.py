@@ -38,13 +38,13 @@ _TAKEN = {MATROSKA: "subrip", "mov": "mov_text", "mp4": "bin_data", "mpegts": TE
 _TEXT = frozenset(("mov_text", "text", "subrip", "webvtt"))
 # What decoded samples are written as; nothing is rounded.
 _PCM = {"s16": "pcm_s16le", "s32": "pcm_s32le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}
-# How many packets of a codec it takes until sound is right again, but for one; RFC 7845, 4.6.
+# Packets that a decoder needs before its sound is right (RFC 7845, 4.6); others need one.
 _LEADING_PACKETS = {"opus": 4}
 _AT_MOST_24_BITS = frozenset(("pcm_dvd", "pcm_bluray", "s302m"))
 
 
 class Way(StrEnum):
-    """Of a stream into the file."""
+    """How a stream gets into the file."""
 
     TEMPLATE = "copied"
     BARE = "copied, though the codec is old"
@@ -69,7 +69,7 @@ class Descriptions:
 
 
 def descriptions_of(source: InputContainer, path: Path, original: Original) -> Descriptions:
-    """Of streams without a decoder, and of those that FFmpeg reads but does not write."""
+    """The descriptions of streams that have no decoder, or that FFmpeg reads but does not write."""
     foreign = {s.index for s in source.streams if not s.codec_context and s.type != "attachment"}
     tracks = {index: track for index, track in original.tracks.items() if index in foreign}
     names = {index: name for index, track in tracks.items() if (name := _codec_in(track))}

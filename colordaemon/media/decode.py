@@ -45,7 +45,7 @@ from colordaemon.media.probe import FilmInfo
 from colordaemon.media.side_data import messages_of, names_beside
 
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
-_MOST_EMPTY_BYTES = 8  # a length of no bytes
+_MOST_EMPTY_BYTES = 8  # of a length field that says zero
 _DECODING_BYTES = 80 << 20  # pictures that are decoded at once
 _MOST_THREADS = 16  # the bound of FFmpeg
 MATRIX_709, RANGE_FULL = 1, 2  # FFmpeg's numbers
@@ -288,7 +288,7 @@ class FilmReader:
                 f"{self.info.path}: truncated, its {found:.2f} s of {what} end before the declared "
                 f"{declared:.2f} s; --accept-damaged colors what is there"
             )
-        # Some writers declare when a film ends on a clock that begins before it.
+        # Some writers declare the time of a film's end, on a clock that starts before the film.
         self.damage.overdeclared = declared - self.damage.content_end
 
     def _order(self, picture: VideoFrame) -> FieldOrder:

@@ -105,8 +105,8 @@ class EntryPoint:
     """A place where a film that was read before is entered: a cut.
 
     first_pts: of the frame behind the cut, the first that is wanted. before_pts, before_crc: of the
-    frame before it and its luma. The two differ so much that no picture can have the other's time.
-    known_pts, damage: of some frame from there on, and what was counted when it came.
+    frame before it and its luma. The two differ so much that neither can be taken for the other.
+    known_pts, damage: of some later frame, and what had been counted when it came.
     """
 
     first_pts: int
@@ -244,9 +244,9 @@ class Damage:
 
 
 class DamageMarks:
-    """Of packets that a demuxer calls damaged, because the numbers of the parts they came in have a
-    gap. At a jump of the clock these start anew as well, so a mark next to one counts only if the
-    picture itself turns out to be damaged.
+    """Counts the packets that a demuxer marks as damaged, because there is a gap in the numbers of
+    the parts that they came in. At a jump of the clock these numbers start anew as well, so a mark
+    next to a jump counts only if the picture itself turns out to be damaged.
 
     suspects: times of the pictures in question.
     """
@@ -257,8 +257,10 @@ class DamageMarks:
         self._marks: list[tuple[bool, int | None]] = [(False, None)] * (_LATE + 1)
 
     def feed(self, is_marked: bool, pts: int | None, jumps: int) -> int:
-        """Take in the next packet of the film. Returns how many are known now to be damaged. jumps:
-        of the clock, counted up to this packet."""
+        """Take in the next packet of the film; returns how many more are now known to be damaged.
+
+        jumps: of the clock, counted up to this packet.
+        """
         self._jumps = [*self._jumps[1:], jumps]
         self._marks = [*self._marks[1:], (is_marked, pts)]
         if not self._marks[0][0]:

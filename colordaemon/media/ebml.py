@@ -1,7 +1,7 @@
 """The header of a Matroska file, for what FFmpeg can neither read nor write.
 
-FFmpeg leaves room in the header, in tags that are ours; whatever is changed has to fit into it, so
-that the pictures and sound behind the header stay where they are.
+FFmpeg is made to leave room in the header, by a tag of ours; whatever is changed has to fit into
+it, so that the pictures and sound behind the header stay where they are.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Element:
         return next((c.data for c in self.children if c.id == name), b"")
 
     def with_child(self, name: bytes, children: Iterable[Element]) -> Element:
-        """The same with other elements in its first child of that name."""
+        """The same with other elements in its child of that name."""
         child = Element(name, b"".join(map(bytes, children)))
         parts = [child if c.id == name else c for c in self.children]
         return Element(self.id, b"".join(map(bytes, parts)))

@@ -1,9 +1,9 @@
 """Checks whether a file ends where its own structure says.
 
 A header may declare a film to be longer than it is, and the film is whole all the same: after a cut
-by a careless program, or where a clock does not begin at zero. What tells it from a file that was
-cut off is the structure: whatever a file consists of fits into it, one behind the other, up to its
-end. Bytes that never arrived and were filled with zeros are no structure.
+by a careless program, or where a clock does not begin at zero. It differs from a file that was cut
+off by its structure: the parts of a whole file follow each other without a gap, up to its end.
+Zeros in place of bytes that never arrived are no such parts.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def ends_whole(path: Path, container: str) -> bool:
 
 
 def lacks_bytes(path: Path, container: str) -> bool:
-    """Whether a file says that it is longer than it is; of those that then say no duration."""
+    """Whether a file declares more bytes than it has; asked where FFmpeg then finds no duration."""
     if container != "asf":
         return False
     with path.open("rb") as file:
@@ -158,7 +158,7 @@ def _mxf(file: BinaryIO, size: int) -> bool:
 
 
 def _nut(file: BinaryIO, size: int) -> bool:
-    """An index ends the file, behind which stands how long it is."""
+    """An index ends the file, followed by its length."""
     file.seek(max(0, size - 12))
     length = struct.unpack(">Q", file.read(8))[0]
     file.seek(max(0, size - length))

@@ -131,7 +131,7 @@ class _Block:
         return found if {_THUMB_OFFSET, _THUMB_LENGTH} <= found.entries.keys() else None
 
     def cut_off_thumbnail(self) -> None:
-        """It shows the gray picture. Where it stands last, as usual, its room is used again."""
+        """It shows the gray picture. If it stands last, as usual, its room is used again."""
         found = self.thumbnail_entries()
         if found is None:
             return

@@ -18,7 +18,7 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
 FieldOrder = Literal["progressive", "top first", "bottom first"]
-# FFmpeg's filter calls the field orders so.
+# What FFmpeg's filter calls the field orders.
 _MODES: dict[FieldOrder, str] = {"progressive": "prog", "top first": "tff", "bottom first": "bff"}
 # AVFieldOrder: in 2 and 5 the top field is shown first, in 3 and 4 the bottom field.
 _DECLARED: dict[int, FieldOrder] = {
@@ -27,7 +27,7 @@ _DECLARED: dict[int, FieldOrder] = {
     4: "bottom first",
     5: "top first",
 }
-# What decoders of these say of each picture is final. Of others only the container may know.
+# Decoders of these know the fields of each picture. For others only the container may know.
 _SAYING = frozenset(("h264", "hevc", "mpeg1video", "mpeg2video", "vc1", "dvvideo", "prores"))
 _MOSTLY = 0.75  # of the pictures
 
@@ -89,7 +89,7 @@ def film_order(orders: Iterable[FieldOrder], codec: str, declared: int) -> tuple
     counts = Counter(orders)
     interlaced = [order for order, _ in counts.most_common() if order != "progressive"]
     if interlaced:
-        # Combs hurt more than pictures that are taken apart needlessly.
+        # Combing is worse than whole pictures that are split into fields.
         is_mostly_whole = counts["progressive"] > _MOSTLY * counts.total()
         return "progressive" if is_mostly_whole else interlaced[0], True
     if codec in _SAYING:

@@ -18,7 +18,7 @@ def comments_of(data: bytes | mmap) -> list[bytes]:
 
 
 def xmp_of(data: bytes | mmap) -> bytes:
-    """It stands as it is, and a trailer makes readers of blocks stumble to its end."""
+    """XMP is not cut into blocks; its trailer leads readers of blocks to its end all the same."""
     for label, blocks, start in _extensions(data):
         if label == _APPLICATION and blocks[:1] == [_XMP]:
             packet = bytes(data[start + 1 + len(_XMP) :])
@@ -29,7 +29,7 @@ def xmp_of(data: bytes | mmap) -> bytes:
 
 
 def _extensions(data: bytes | mmap) -> Iterator[tuple[int, list[bytes], int]]:
-    """Label, blocks and place of the first of them; what cannot be followed ends the list."""
+    """Label, blocks and place of the first of them; damage ends the list."""
     position = 13 + _table(data, 10)
     while position + 2 < len(data):
         if data[position] == _EXTENSION:

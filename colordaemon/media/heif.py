@@ -32,7 +32,7 @@ _PARTS = frozenset((b"dimg", b"thmb", b"auxl"))  # what makes a picture a part o
 
 @dataclass(frozen=True)
 class HeicPicture:
-    """One HEIC picture, upright. icc: its profile, or empty. coding: what it says in its place."""
+    """One HEIC picture, upright. icc: its profile, or empty."""
 
     image: pyvips.Image
     exif: bytes
@@ -121,7 +121,7 @@ def write(image: pyvips.Image, quality: int, exif: bytes, xmp: bytes, icc: bytes
 
 
 def coding_of(path: Path) -> Coding:
-    """What HEIC or AVIF says in numbers of its curve and primaries (colr, nclx).
+    """The curve and primaries that HEIC or AVIF gives as numbers (colr, nclx).
 
     Raises MediaError, without the file's name, for high dynamic range.
     """

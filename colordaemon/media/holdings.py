@@ -62,7 +62,7 @@ def take_stock(
     described: Descriptions,
     original: Original,
 ) -> Inventory:
-    """What becomes of all that stands in a source's headers, in a container that takes its streams
+    """What happens to all that stands in a source's headers, in a container that takes its streams
     in these ways."""
     timecodes = _timecodes(source, info, format_name, ways)
     streams = [
@@ -78,7 +78,7 @@ def as_found(
     inventory: Inventory, source: InputContainer, result: InputContainer, target: str,
     streams: Collection[int],
 ) -> Inventory:  # fmt: skip
-    """The list, with what it calls kept and is not found in the finished film as left out.
+    """The inventory, corrected by the finished film: what is not found there was left out.
 
     target: the result's format. streams: indexes of those of the source that are in it.
     """
@@ -101,7 +101,7 @@ def as_found(
 def _tags(
     source: InputContainer, target: str, streams: Collection[int]
 ) -> Iterator[tuple[Entry, str]]:
-    """What becomes of the tags of a film, and of those of its streams that are taken; with their
+    """What happens to the tags of a film, and to those of its streams that are taken; with their
     words. Those that describe the old file are one entry."""
     old = [key for key in source.metadata if is_stale(key) and key.lower() not in _ELSEWHERE]
     for key, words in source.metadata.items():
@@ -126,7 +126,7 @@ def _tags(
 
 
 def _timecode(source: InputContainer, words: str, target: str) -> Iterator[Entry]:
-    """What becomes of the tag with a film's timecode, unless a track of it is in the list."""
+    """What happens to the tag with a film's timecode, unless a track of it is in the list."""
     if any(map(is_timecode, source.streams)):
         return
     what = f"timecode {words}"
@@ -187,7 +187,7 @@ def _beside(info: FilmInfo, format_name: str, original: Original) -> Iterator[En
 def _timecodes(
     source: InputContainer, info: FilmInfo, format_name: str, streams: Collection[int]
 ) -> set[str]:
-    """Those that the result has: of the film, and of other videos that are taken."""
+    """The timecodes that the result has: of the film, and of other videos that are taken."""
     if format_name == "mpegts":
         return set()
     others = (source.streams[index] for index in streams)
@@ -202,7 +202,7 @@ def is_timecode(stream: Stream) -> bool:
 
 
 def transparency(info: FilmInfo, pix_fmt: str, codec: str) -> Inventory:
-    """What becomes of it in pictures of a codec that are encoded from this format."""
+    """What happens to transparency in pictures of a codec that are encoded from this format."""
     with open_film(info.path) as source:
         stream = source.streams[info.stream_index]
         assert isinstance(stream, VideoStream)
@@ -245,7 +245,7 @@ def _stream(
 
 
 def side_data(info: FilmInfo, codec: str, container: str, covered: Collection[str]) -> Inventory:
-    """What becomes of what comes with packets and pictures, as far as samples tell.
+    """What happens to the side data of packets and pictures, as far as the sampled frames tell.
 
     codec, container: those that the film is going to be in. covered: names of what is accounted for
     elsewhere.
@@ -258,8 +258,8 @@ def side_data(info: FilmInfo, codec: str, container: str, covered: Collection[st
 
 
 def side_entries(names: Collection[str], info: FilmInfo, codec: str, container: str) -> Inventory:
-    """What becomes of side data with these names of FFmpeg."""
-    if not info.start_timecode:  # they count from zero, as where there are none
+    """What happens to side data, by FFmpeg's names of them."""
+    if not info.start_timecode:  # a count from zero, as of encoders that know no timecode
         names = {*names} - _TIMECODES
     return tuple(_entry(name, info, codec, container) for name in sorted(names))
 
@@ -270,7 +270,7 @@ def name_of(name: str) -> str:
 
 
 def light_found(inventory: Inventory, result: VideoFrame) -> Inventory:
-    """The list, with the light of HDR10 as left out where a picture of the result says none."""
+    """The inventory, corrected by a picture of the result: HDR10 that it lacks is left out."""
     found = {name_of(name) for name in light_of(result).names}
     expected = {name_of(name) for name in (MASTERING, LEVEL)}
     reason = "it is not found in the finished film"

@@ -1,6 +1,6 @@
 """Makes color profiles for pictures that give their curve and primaries as numbers, as PNG may.
 
-Made into ICC profiles, they go the way that embedded ones go. Numbers: ITU-T H.273 (cICP), PNG
+As ICC profiles they are applied in the same way as embedded ones. Numbers: ITU-T H.273 (cICP), PNG
 specification (gAMA, cHRM), ICC.1:2001-04 (the profile).
 """
 
@@ -56,7 +56,7 @@ def coding_of_cicp(primaries: int, transfer: int) -> Coding:
 
 
 def coding_of_gamma(file_gamma: float | None, primaries: tuple[float, ...] | None) -> Coding:
-    """file_gamma: as in gAMA, 0.45455 for what is made like sRGB, which is then taken to be it."""
+    """file_gamma: as in gAMA; 0.45455 stands for sRGB and is taken for its curve."""
     usual = file_gamma is None or file_gamma <= 0 or abs(file_gamma - 1 / 2.2) < 0.005
     return Coding(
         None if usual or file_gamma is None else 1 / file_gamma, primaries or _SRGB_PRIMARIES

@@ -19,7 +19,7 @@ Kind = Literal[
 ]  # fmt: skip
 Fate = Literal["kept", "converted", "left out"]
 OLD = "it describes the old file"
-# Who loses these has lost the film: it fails, unless the loss is accepted.
+# A film that would lose these fails, unless the loss is accepted.
 GRAVE: frozenset[Kind] = frozenset(("sound", "subtitles", "captions"))
 KIND_OF_STREAM: dict[str, Kind] = {
     "audio": "sound",
@@ -51,8 +51,8 @@ def grave_losses(entries: Iterable[Entry]) -> list[Entry]:
 
 
 class Note(str):
-    """A remark on something that comes out otherwise, by which nothing is lost and nothing is
-    missing that was asked for by name. It is said as INFO; all other remarks are warnings."""
+    """A remark on something that comes out differently without a loss, and without lacking
+    anything that was asked for by name. It is logged as INFO; all other remarks are warnings."""
 
     __slots__ = ()
 

@@ -66,7 +66,7 @@ class Parts:
 
 
 def take_apart(data: bytes | mmap) -> Parts:
-    """What cannot be followed ends the list; decoders have their own opinion of it."""
+    """Damage ends the list of segments; decoders judge it by themselves."""
     segments: list[Segment] = []
     position, scan = 2, len(data)
     while position + 4 <= len(data) and data[position] == 0xFF:
@@ -122,7 +122,7 @@ def kept_segments(parts: Parts) -> tuple[Segment, ...]:
 
 
 def _is_kept(segment: Segment) -> bool:
-    """List what must go: what is written anew or describes the old pixels."""
+    """Everything but what is written anew or describes the old pixels."""
     if segment.marker == _COMMENT:
         return True
     anew = {
@@ -163,8 +163,8 @@ def put_together(
     density: tuple[int, float, float] | None,
     kept: Iterable[Segment],
 ) -> bytes:
-    """A JPEG as libvips encodes it, with our own segments. What is too long for one is the
-    caller's to see to, except resources, which may stand in several."""
+    """A JPEG as libvips encodes it, with our own segments. The caller sees to it that EXIF
+    and XMP fit into one segment each; resources may take several."""
     parts = take_apart(encoded)
     unit, across, down = density or (0, 1, 1)
     dots = (min(round(n), 65535) for n in (across, down))

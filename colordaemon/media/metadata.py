@@ -107,7 +107,7 @@ def read_metadata(path: Path, kind: PhotoFormat, tags: tiff.Tags) -> Metadata:
 
 
 def finished(found: Metadata) -> Metadata:
-    """With what follows from its EXIF and XMP, whatever they were found in."""
+    """Completed by what follows from EXIF and XMP, in every format alike."""
     is_lost = bool(found.exif) and not exif.is_readable(found.exif)
     return replace(
         found,
@@ -179,7 +179,7 @@ def _of_png(parts: png.Parts) -> Metadata:
 
 
 def _of_gif(data: mmap.mmap) -> Metadata:
-    """Its comments as a PNG has them, which is what it becomes."""
+    """Its comments as chunks of a PNG, since that is what it becomes."""
     kept = (png.Chunk(b"tEXt", b"Comment\0" + comment) for comment in gif.comments_of(data))
     return Metadata(xmp=gif.xmp_of(data), kept=tuple(kept))
 

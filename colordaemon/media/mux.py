@@ -151,7 +151,7 @@ class FilmMuxer:
         self.others.damaged += 1
 
     def _let_dts_rise(self, packet: Packet[Stream]) -> None:
-        """Damaged files have dts that fall, which muxers refuse; these wait for the last one."""
+        """Damaged files have dts that fall, which muxers refuse; raise these to the last."""
         if packet.dts is None:
             return
         index = packet.stream.index

@@ -54,13 +54,13 @@ class Original:
     problem: str = ""
 
     def languages(self) -> dict[int, str]:
-        """Of streams, as BCP 47 writes them ("pt-BR"), where the source says more than a word of
-        three letters."""
+        """Languages of streams as BCP 47 writes them ("pt-BR"), where the source has more
+        than three letters."""
         found = {index: _language(track) for index, track in self.tracks.items()}
         return {index: language for index, language in found.items() if language}
 
     def hidden_seconds(self) -> float:
-        """How much of its longest cut stream an edit list of mp4 cuts away."""
+        """Seconds that edit lists of mp4 cut away, of the stream that loses most."""
         moov, tracks = self.moov, [t for t in self.tracks.values() if isinstance(t, Box)]
         if moov is None:
             return 0.0

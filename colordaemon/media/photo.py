@@ -99,7 +99,7 @@ def upright_shape(source: Path) -> tuple[int, int]:
 def plan_photo(
     source: Path, settings: PhotoSettings, *, force: bool = False
 ) -> tuple[Inventory, tuple[str, ...]]:
-    """What would become of all that a photo holds, and what else its owner should know. Raises what
+    """What would happen to all that a photo holds, and what else its owner should know. Raises what
     `color_photo` does."""
     file = PhotoFile(source, accept_damaged=settings.accept_damaged)
     target = _target(file.kind, settings)
@@ -389,7 +389,7 @@ def _shrunk(planes: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 
 def _kept(marks: Marks, color: Tensor) -> Kept:
-    """Marks as they are painted around: what surrounds them is the picture's own tint."""
+    """Marks for painting around them: what surrounds them has the picture's own tint."""
     small = torch.nn.functional.interpolate(color, marks.area.shape, mode="area")
     rest = torch.from_numpy(marks.area == 0)
     a, b = rgb_to_lab(small)[0, 1:, rest].median(dim=1).values.tolist()

@@ -22,6 +22,7 @@ import numpy as np
 import pyvips
 
 from colordaemon.errors import AlreadyColor, MediaError
+from colordaemon.logs import counted
 from colordaemon.media import heif, jpeg, png, tiff
 from colordaemon.media.heif import items_of
 from colordaemon.media.icc import Coding, coding_of_cicp, coding_of_gamma, profile
@@ -135,6 +136,7 @@ class PhotoFile:
             if kind is PhotoFormat.JPEG:
                 self._ways = ["warning", "error"]
                 self._mend_end(data)
+        self._accept_damaged = accept_damaged
         if accept_damaged:
             self._ways.append("none")
         # "truncated" would let a TIFF pass whose strips lie behind its end.
@@ -159,17 +161,34 @@ class PhotoFile:
         self.remarks = (said[self._ways[0]],)
         return True
 
-    def read_patiently(self, read: Callable[[], T]) -> T:
-        """Read pixels, and where they are damaged once more in every more patient way."""
+    def read_patiently(self, read: Callable[[], T], *, advises: bool = True) -> T:
+        """Read pixels, and where they are damaged once more in every more patient way.
+
+        advises: the error says how a damaged photo is colored nevertheless.
+        """
         while True:
             try:
                 with reading(self.path):
                     return read()
             except AlreadyColor:
                 raise
-            except MediaError:
-                if not self.trust_less():
+            except MediaError as error:
+                if self.trust_less():
+                    continue
+                if self._accept_damaged or not advises or not self._is_legible(read):
                     raise
+                cure = "`once --accept-damaged` colors what can be read"
+                raise MediaError(f"{error}; {cure}") from error
+
+    def _is_legible(self, read: Callable[[], T]) -> bool:
+        """Whether a damaged picture can be read in part. Nothing else is to be read after this."""
+        self._ways = ["none"]
+        try:
+            with reading(self.path):
+                read()
+        except MediaError:
+            return False
+        return True
 
     @cached_property
     def pages(self) -> int:
@@ -191,7 +210,7 @@ class PhotoFile:
     def _further_pictures(self) -> tuple[str, ...]:
         """A remark on the pictures of a HEIF file beside the one that is shown."""
         count = len(items_of(self.path).further_pictures())
-        return (f"{count} further picture(s) in it are left out",) if count else ()
+        return (f"left out: {counted(count, 'further picture')} in it",) if count else ()
 
     def open_image(self, page: int) -> pyvips.Image:
         """A page as stored; checks the header only, the pixels follow as they are read."""

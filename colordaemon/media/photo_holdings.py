@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from mmap import mmap
 
 from colordaemon.errors import MediaError
+from colordaemon.logs import counted
 from colordaemon.media import exif, jpeg, png, tiff, webp
 from colordaemon.media.heif import items_of
 from colordaemon.media.inventory import OLD, Entry, Fate, Inventory, Kind
@@ -90,7 +91,7 @@ class Stock:
 
 
 def take_stock(file: PhotoFile, target: PhotoFormat) -> Stock:
-    """What becomes of a photo in a format. Raises MediaError, OSError."""
+    """What happens to all that a photo holds, in a format. Raises MediaError, OSError."""
     count = file.pages
     holdings: list[Holding] = []
     for index in range(count):
@@ -158,7 +159,7 @@ def _stays(name: str) -> bool:
     return numbers[-1] == _MAKER_NOTE or not tiff.is_descriptive(numbers[0])
 
 
-# The parts of a file, whatever is to become of them; those that never come out as they are say so.
+# The parts of a file, in whatever format they end up; those that never come out unchanged say so.
 
 
 def parts_of(file: PhotoFile, page: int) -> Iterator[Holding]:
@@ -284,7 +285,7 @@ def _of_heif(file: PhotoFile, page: int) -> Iterator[Holding]:
     if items.referring(b"thmb"):
         yield Holding("pictures", "thumbnail", "left out", OLD)
     if more := items.further_pictures():
-        yield Holding("pictures", f"{len(more)} further pictures", "left out",
+        yield Holding("pictures", counted(len(more), "further picture"), "left out",
                       "only the one that is shown is colored")  # fmt: skip
     for number, kind in items.kinds.items():
         if kind in (b"uri ", b"mime") and not found.xmp:

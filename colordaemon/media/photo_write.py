@@ -43,8 +43,8 @@ _THUMBNAIL_SIDE = 160  # pixels, as the Exif standard has it
 
 @dataclass(frozen=True)
 class Sheet:
-    """A finished page. As it stands for one that was not colored: `copied` is its number in the
-    source then. said: what its metadata say of the picture and of its colors."""
+    """A finished page. copied: for a page that was not colored, its number in the source, from
+    which it is copied. said: what its metadata say of the picture and of its colors."""
 
     image: pyvips.Image
     said: Metadata = field(default_factory=Metadata)
@@ -293,7 +293,7 @@ class PhotoWriter:
         return packet(sheet.maker or Maker(), sheet.said.xmp)
 
     def _kept(self, said: Metadata, kind: type[_Block]) -> list[_Block]:
-        """What passes as it stands, if it is of this format; else that it cannot is said."""
+        """What passes unchanged, if it is of this format; else a remark says what is lost."""
         kept = [each for each in said.kept if isinstance(each, kind)]
         lost = [each for each in said.kept if not isinstance(each, kind)]
         if any(not (isinstance(each, png.Chunk) and each.is_measure) for each in lost):

@@ -124,7 +124,7 @@ def decoder_of(stream: VideoStream) -> VideoCodecContext:
 
 
 def has_second_picture(stream: VideoStream) -> bool:
-    """Whether Matroska says so of a stream."""
+    """Whether Matroska marks a stream as having a second picture with alpha."""
     return stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1"
 
 

@@ -23,7 +23,7 @@ _GONE = frozenset(
      b"mDCV", b"cLLI", b"sBIT", b"bKGD", b"hIST", b"sPLT", b"eXIf", b"acTL", b"fcTL", b"fdAT",
      b"caBX", b"iDOT", b"CgBI")
 )  # fmt: skip
-# Text that ImageMagick keeps profiles in; those that it describes the old pixels with.
+# Texts in which ImageMagick keeps color profiles, which describe the old pixels.
 _GONE_TEXTS = (b"Raw profile type icc\0", b"Raw profile type icm\0")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _MOST_CHUNKS = 10_000  # beside those of pixels; a picture has a dozen
@@ -54,7 +54,7 @@ class Chunk:
 
     @property
     def is_safe_to_copy(self) -> bool:
-        """Whether it says of itself that it holds whatever becomes of the pixels."""
+        """Whether it says of itself that it stays true when the pixels change."""
         return self.name[3:4].islower()
 
 
@@ -85,7 +85,7 @@ def take_apart(data: bytes | mmap) -> Parts:
 
 
 def _places(data: bytes | mmap) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk. What cannot be followed ends the list."""
+    """Name, start and end of each chunk. Damage ends the list."""
     position, count = len(SIGNATURE), 0
     while position + 12 <= len(data):
         size, name = struct.unpack_from(">I4s", data, position)

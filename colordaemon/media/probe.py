@@ -56,13 +56,13 @@ class FilmInfo:
     rate: frames per second, for encoders that want one, never for time. sample_aspect: width of a
     pixel over its height. orientation: how a player turns and mirrors the picture. stereo_mode:
     Matroska's number, 0 for none. has_own_fields: each picture says its field order itself; else
-    the film's is that of all. other_aspects: that the film has elsewhere. is_steady: the
+    the film's is that of all. other_aspects: those of other parts of the film. is_steady: the
     orientation is the same all over it. is_field_coded: each picture is a single field.
     existing_color: what it shows already. beside: FFmpeg's names of what comes with its packets and
     pictures, as far as samples tell. needs_dolby: only Dolby Vision's metadata tell its colors.
     duration_seconds: of the film stream, container_seconds: of the longest stream, each as a header
     declares it and None where it does not. origin_seconds: what a floating clock shows at the
-    start, else 0. start_timecode: that the first group of pictures says, empty if none.
+    start, else 0. start_timecode: of the first group of pictures, empty if none.
     """
 
     path: Path
@@ -178,7 +178,7 @@ def probe_film(path: Path, settings: FilmSettings | None = None) -> FilmInfo:
 
 
 def _aspects(stream: VideoStream, samples: Samples) -> tuple[Fraction, ...]:
-    """Of pixels, the usual one first. What only the container says is said of the whole film."""
+    """Aspects of pixels, the usual one first. One that only the container states holds for all."""
     declared = fraction(stream.sample_aspect_ratio or 1)
     said = Counter(found for found in samples.aspects if found)
     return tuple(found for found, _ in said.most_common()) if declared in said else (declared,)
@@ -235,8 +235,8 @@ class Samples:
 def take_samples(
     container: InputContainer, stream: VideoStream, first: VideoFrame, transfer: Transfer
 ) -> Samples:
-    """Look at pictures all over a film, whose first one has just been read; where it cannot be
-    searched, at its next ones."""
+    """Look at pictures all over a film, whose first one has just been read; at the next ones where
+    it cannot be searched."""
     samples, fields = Samples(), FieldReader(stream.codec_context.name)
 
     def add(picture: VideoFrame, *, judges: bool) -> None:
@@ -276,8 +276,8 @@ def _length(container: InputContainer, stream: VideoStream) -> int:
 def _next(
     container: InputContainer, stream: VideoStream, wanted: int, beside: set[str]
 ) -> Iterator[VideoFrame]:
-    """So many of the next frames at least, if they come; the names of what their packets say beside
-    them are added to `beside`."""
+    """At least `wanted` of the next frames, if there are so many; the names of their packets' side
+    data are added to `beside`."""
     for packet in container.demux(stream):
         beside |= names_beside_packet(packet)
         for picture in packet.decode():

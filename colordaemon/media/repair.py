@@ -86,7 +86,7 @@ def _blocks(data: mmap, path: Path, kind: PhotoFormat) -> list[bytes]:
     """Every EXIF block that libvips may find."""
     found: list[bytes] = []
     match kind:
-        case PhotoFormat.JPEG:  # libjpeg takes up more segments than `take_apart` where bytes stray
+        case PhotoFormat.JPEG:  # libjpeg finds segments behind stray bytes, unlike `take_apart`
             matches = islice(re.finditer(re.escape(jpeg.EXIF), data), _MOST_BLOCKS + 1)
             starts = [match.end() for match in matches]
             if len(starts) > _MOST_BLOCKS:

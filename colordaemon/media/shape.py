@@ -51,7 +51,7 @@ _FIEL: dict[FieldOrder, bytes] = {"top first": b"\x02\x01", "bottom first": b"\x
 
 @dataclass(frozen=True)
 class Shape:
-    """What a container says of a film's pictures.
+    """How a container says that a film's pictures are shown.
 
     order: of fields. stereo: Matroska's mode, 0 for none. display: elements of Matroska, in its own
     units. spherical: boxes of mp4 or elements of Matroska, which only the like can hold.
@@ -103,7 +103,7 @@ class Shape:
         return replace(self, crop=(left, top, right, bottom), display=display, spherical=spherical)
 
     def entries(self, container: str) -> Inventory:
-        """What becomes of each part in a container."""
+        """What happens to each part in a container."""
         sides = ", ".join(f"{float(pixels):g}" for pixels in self.crop)
         holds_stereo = self.stereo in (_ST3D if container in MP4 else _MODES)
 
@@ -222,7 +222,7 @@ def shape_of(info: FilmInfo, original: Original) -> Shape:
 
 
 def changes_of(info: FilmInfo) -> Inventory:
-    """What becomes of a shape that changes within a film: one is said of all of it."""
+    """What happens to a shape that changes within a film: the result has one for all of it."""
     found = []
     if info.other_aspects:
         others = ", ".join(map(_ratio, info.other_aspects))

@@ -86,14 +86,14 @@ Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment]  # as enum do
 
 
 def all_side_data(picture: VideoFrame) -> list[SideData]:
-    """Not by its property: that ties the picture to a list which is tied to the picture, so that
-    dozens of pictures would wait for Python's garbage collector."""
+    """The side data, not by PyAV's property: that makes picture and list refer to each other, so
+    that dozens of pictures would wait for Python's garbage collector."""
     return list(cast(Any, SideDataContainer)(picture))
 
 
 def is_void(data: SideData) -> bool:
-    """Whether it says nothing: decoders of MPEG-2 give every picture a pan and scan that moves
-    nothing."""
+    """Whether side data say nothing: decoders of MPEG-2 give every picture a pan and scan that
+    moves nothing."""
     return data.type.name == "PANSCAN" and not any(bytes(data)[_PAN_SCAN_MOVES])
 
 
@@ -119,7 +119,7 @@ def messages_of(picture: VideoFrame) -> Messages:
 
 
 def stereo_mode_of(picture: VideoFrame) -> int:
-    """Matroska's number of how two views share a picture; 0 where they do not, -1 for others."""
+    """Matroska's number for how two views share a picture; 0 for one view, -1 for unknown ways."""
     for side in all_side_data(picture):
         if side.type.name == "STEREO3D":
             kind, flags = struct.unpack_from("=2i", bytes(side))
@@ -128,9 +128,9 @@ def stereo_mode_of(picture: VideoFrame) -> int:
 
 
 def timecode_of(picture: VideoFrame) -> str:
-    """When the group of pictures that begins here begins, HH:MM:SS:FF; empty where it counts from
-    zero, as encoders do that know no timecode. FFmpeg hands out the bits of MPEG's header, and of
-    other codecs those of SMPTE 12M."""
+    """The timecode HH:MM:SS:FF of the group of pictures that begins here; empty where it counts
+    from zero, as encoders do that know no timecode. FFmpeg hands out the bits of MPEG's header, and
+    of other codecs those of SMPTE 12M."""
     for side in all_side_data(picture):
         if side.type.name == "GOP_TIMECODE":
             bits = int.from_bytes(bytes(side)[:8], "little")

@@ -1,7 +1,7 @@
 """Recognizes the kind of a picture by its first bytes: formats that are colored, and others by
 name.
 
-FFmpeg opens many of these as films of one frame; a picture never becomes a film.
+They are recognized because FFmpeg opens many of them as films of one frame.
 """
 
 from __future__ import annotations

@@ -46,10 +46,10 @@ def is_stale(key: str) -> bool:
 def tags_of_result(
     source: InputContainer, film: Stream, start_timecode: str, maker: Maker, format_name: str
 ) -> dict[str, str]:
-    """Those of the source that are still true, its timecode, and what is said of the colors.
+    """The source's tags that are still true, its timecode, and the note on the colors.
 
-    start_timecode: that its pictures say; the container's own goes before. Matroska and MXF have no
-    place for XMP, which says of the colors elsewhere what machines read.
+    start_timecode: as its pictures give it; the container's own takes precedence. Matroska and MXF
+    have no place for XMP, so there the facts for programs are tags as well.
     """
     tags = {k: v for k, v in source.metadata.items() if not is_stale(k)}
     timecode = timecode_of_film(source, film) or start_timecode
@@ -77,7 +77,7 @@ def is_result(source: InputContainer, path: Path) -> bool:
 
 
 def timecode_of_film(source: InputContainer, film: Stream) -> str:
-    """Its own where its container says it of streams; empty if none."""
+    """That of the stream if its container gives streams one, else the file's; empty if none."""
     return film.metadata.get("timecode") or find_tag(source, "timecode") or ""
 
 
@@ -104,7 +104,7 @@ def _read(error: UnicodeError) -> tuple[str, int]:
 
 
 def _as_japanese(words: bytes) -> str:
-    """Empty if it is not."""
+    """The text if it is Japanese, else empty."""
     for name in _JAPANESE:
         try:
             text = words.decode(name)

@@ -58,7 +58,7 @@ class Target:
     """The container to write.
 
     ways: of the source's streams in it, by index and in order; None for the film itself.
-    shape: in which its pictures are shown. inventory: what becomes of all that stands in the
+    shape: in which its pictures are shown. inventory: what happens to all that stands in the
     source's headers. remarks: what else is to be said.
     """
 

@@ -357,10 +357,10 @@ class TiffWriter:
         repack: Callable[[bytes], bytes] = bytes,
         changes: Tags | None = None,
     ) -> bool:
-        """Append a page of another file with its pixels as they are stored. False: it cannot be,
-        since its numbers are the other way round or its pixels lie where no tag says.
+        """Append a page of another file with its pixels as they are stored. False if that is not
+        possible: its byte order differs, or no tag says where its pixels are.
 
-        repack: what becomes of each strip or tile. changes: tags that say so.
+        repack: converts each strip or tile. changes: tags that say so.
         """
         own = read_tags(data, page)
         bits = own[BITS_PER_SAMPLE].numbers if BITS_PER_SAMPLE in own else (1,)

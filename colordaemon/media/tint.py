@@ -80,9 +80,9 @@ def is_colored_sheet(luma: NDArray[np.generic], chroma: NDArray[np.generic]) -> 
 # Found on 1 of 600 color photos, on none of them in gray as JPEG of quality 50; a deep tint leaves
 # more where it is clipped, so its own strength comes on top.
 _INK_CODES = 20.0
-_INK_SHARE = 0.08  # of the picture; more is a thing of its own
+_INK_SHARE = 0.08  # of the picture; more is part of what it shows
 _INK_PIXELS = 12  # of a thumbnail; less is a speck of grain
-_REST_SHARE = 0.002  # of the rest, that may be off the curve for all that
+_REST_SHARE = 0.002  # of the rest; so much of it may lie off the curve
 _BINS = 64
 
 

@@ -58,7 +58,7 @@ def text_items(tags: Mapping[str, str]) -> Items:
 
 
 def keep_user_data(holder: Box, source: Box) -> None:
-    """Add to a file or track the user data of the source's that it has not in its own."""
+    """Add to a file or track the user data of the source's that it lacks."""
     found = _parts(source)
     own = {kind for kind, _ in _parts(holder)}
     kept = [(kind, data) for kind, data in found if kind not in own | _MADE_ANEW]

@@ -26,7 +26,7 @@ FORMAT = "colordaemon"
 # 1 knew one head only; such files are read as models without bins. 2 had no exponent and one share
 # of the bins for all places. Axes may be missing in any: they are fitted when training ends.
 VERSION = 3
-BUNDLED = Path(__file__).parent / "default.safetensors"
+BUILT_IN = Path(__file__).parent / "default.safetensors"
 
 _SCALE = ".scale"  # suffix of the tensor that holds an int8 kernel's scales
 _AXES = "axes."  # prefix of the tensors by which pictures are compared
@@ -193,4 +193,7 @@ def read_tensors(path: Path, tensors: bool = True) -> tuple[dict[str, str], dict
     except FileNotFoundError:
         raise ModelError(f"{path}: no such model file") from None
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: expected a safetensors model, found {error}") from error
+        found = "a folder" if path.is_dir() else "a damaged file, or one of another kind"
+        raise ModelError(
+            f"{path}: found {found} ({error}), expected a safetensors model of colordaemon"
+        ) from error

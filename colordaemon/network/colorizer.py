@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from colordaemon.color import AB_LIMIT
 from colordaemon.errors import ModelError
-from colordaemon.network.checkpoint import BUNDLED, load_model
+from colordaemon.network.checkpoint import BUILT_IN, load_model
 from colordaemon.network.device import DTYPES, choose_device, choose_dtype
 from colordaemon.network.model import ColorNet, Look, fold_norms
 
@@ -147,10 +147,10 @@ def open_colorizer(
     batch_size: int,
     saturation: float = 1.0,
 ) -> Colorizer:
-    """Load a model (None: the bundled one) onto a device. Raises ModelError."""
+    """Load a model (None: the built-in one) onto a device. Raises ModelError."""
     chosen = choose_device(device)
     return Colorizer(
-        load_model(model or BUNDLED),
+        load_model(model or BUILT_IN),
         chosen,
         choose_dtype(precision, chosen),
         quality=quality,

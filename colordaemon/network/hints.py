@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 MOST_DABS = 200  # places with a dab; the equations of more take longer than the network
 _COSINE_WIDTH, _LIGHTNESS_WIDTH, _DISTANCE_WIDTH = 0.3, 20.0, 0.3
 _NOISE = 0.05
+_SHADE = 10.0  # lightness; less would make much of a dab in the dark
 _EDGE_COSINE, _EDGE_LIGHTNESS = 0.05, 3.0
 _PULL, _PULL_OF_DABS = 0.005, 10.0
 _STEPS = 60
-_LEAST_SHARE = 0.01  # of a place that a dab covers
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,10 @@ def solve(frame: Frame, ab: Tensor, dabs: Dabs) -> tuple[Tensor, Tensor]:
     known = _kernel(frame, dabs.where)
     inverse = known[dabs.where] + _NOISE * torch.eye(len(dabs.where), device=known.device)
     targets = torch.cat((dabs.ab - ab[dabs.where], torch.ones_like(dabs.ab[:, :1])), dim=1)
-    field = known @ torch.linalg.solve(inverse, targets)
+    # A color has less chroma in its shadows, so what is added goes with lightness; influence not.
+    shade = (frame.lightness[:, None] + _SHADE).expand(-1, 2)
+    scale = torch.cat((shade, torch.ones_like(shade[:, :1])), dim=1)
+    field = scale * (known @ torch.linalg.solve(inverse, targets / scale[dabs.where]))
     said = _smoothed(frame, field, dabs.where, targets)
     return said[:, :2], said[:, 2:].clamp(0, 1)
 

@@ -19,9 +19,9 @@ from colordaemon.color import lightness_to_gray, rgb_to_lab
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.places import STEP, places_size
 
-TOGETHER = 2  # references that a frame takes colors from; matching more takes longer than coloring
+TOGETHER = 2  # references that a frame takes colors from; each takes a fifth of the network's time
 _TEMPERATURE = 0.03  # of the cosines
-_MOST_PLACES = 2048  # of a reference: all 4128 of a film in 16:9 gain 0.05 ΔE, 1024 lose 0.2
+_MOST_PLACES = 2048  # of a reference: all 4128 of a film in 16:9 gain 0.1 ΔE, 1024 lose 0.1
 _ROWS = 1024  # places whose cosines are in memory at once, 8 MB with one reference
 _SHARE_OF_MEAN = 0.6  # of the weight; the rest is the place's own
 _WEIGHT_FROM, _WEIGHT_RAMP = 0.55, 0.20
@@ -72,6 +72,8 @@ def make_reference(
     rgb: (H, W, 3) sRGB, upright, at any size. opaque: (H, W), where it has color; None: everywhere.
     Raises ModelError for a model without axes, and ValueError if nothing is opaque.
     """
+    if opaque is not None and not opaque.any():
+        raise ValueError("found no opaque pixel, expected a picture in color")
     height, width = colorizer.network_size(*rgb.shape[:2])
     alpha = torch.ones(rgb.shape[:2]) if opaque is None else torch.from_numpy(opaque).float()
     color = torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
@@ -101,14 +103,17 @@ def mean_by_place(maps: Tensor, step: int = STEP) -> Tensor:
     return pooled[0].flatten(1).T.contiguous()
 
 
-def sampled(places: Tensor, values: Tensor, among: Tensor) -> Matchable:
+def sampled(places: Tensor, values: Tensor, among: Tensor, kept: Tensor | None = None) -> Matchable:
     """Up to so many places as are worth comparing with, in random order, always the same.
 
-    among: indices (n,) of those that may be taken.
+    among: indices (n,) of those that may be taken. kept: of those that are taken in any case, last.
     """
     chance = torch.Generator().manual_seed(len(among))
-    order = torch.randperm(len(among), generator=chance)[:_MOST_PLACES]
-    chosen = among.cpu()[order].to(places.device)
+    order = among.cpu()[torch.randperm(len(among), generator=chance)]
+    if kept is not None:
+        order = torch.cat((order[~torch.isin(order, kept.cpu())], kept.cpu()))
+        order = order[max(0, len(order) - _MOST_PLACES) :]
+    chosen = order[:_MOST_PLACES].to(places.device)
     return Matchable(places[chosen], values[chosen])
 
 
@@ -124,8 +129,8 @@ def match(places: Tensor, knowns: Sequence[Matchable]) -> tuple[Tensor, Tensor]:
         cosines = rows @ others
         best.append(cosines.amax(dim=1))
         found.append(torch.softmax(cosines.div_(_TEMPERATURE), dim=1) @ values)
-    closest = torch.cat(best)
-    confidence = _SHARE_OF_MEAN * closest.mean() + (1 - _SHARE_OF_MEAN) * closest
+    nearest = torch.cat(best)
+    confidence = _SHARE_OF_MEAN * nearest.mean() + (1 - _SHARE_OF_MEAN) * nearest
     weight = ((confidence - _WEIGHT_FROM) / _WEIGHT_RAMP).clamp(0, 1)
     return torch.cat(found), weight
 

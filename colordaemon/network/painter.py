@@ -47,13 +47,13 @@ class Painted(NamedTuple):
     """A picture with the colors of network and guide.
 
     ab: (1, 2, h, w) float32. sure: (1, 1, h, w). places: (P, D), None without a guide. weight: mean
-    of the references, None without any.
+    of the references, a scalar, None without any.
     """
 
     ab: Tensor
     sure: Tensor
     places: Tensor | None
-    weight: float | None
+    weight: Tensor | None
 
 
 class Painter:
@@ -108,9 +108,10 @@ class Painter:
             for one in _apart(look):
                 time = None if seconds is None else seconds[len(painted)]
                 painted.append(self._paint(one, gray.shape[-2:], time)._replace(places=None))
-        self.weights = [each.weight for each in painted]
         ab, sure = torch.cat([each.ab for each in painted]), torch.cat([e.sure for e in painted])
-        self._colorizer.check(ab)
+        self._colorizer.check(ab)  # waits for the GPU
+        weights = [each.weight for each in painted]
+        self.weights = [None if weight is None else float(weight) for weight in weights]
         return ab, sure
 
     @torch.inference_mode()
@@ -126,11 +127,10 @@ class Painter:
             places = self._colorizer.describe(look.features, rows, columns)
         shown = _gray_by_place(gray.to(self.device), rows, columns)
         frame = Frame(places, gray_to_lightness(shown).flatten(), rows, columns)
-        dabs = read_dabs(rgba, rows, columns)
-        dabs = dabs.to(self.device)
-        added, influence = solve(frame, mean_by_place(base.ab, 2), dabs)
+        dabs = read_dabs(rgba, rows, columns).to(self.device)
+        said = torch.cat(solve(frame, mean_by_place(base.ab, 2), dabs), dim=1)
         everywhere = torch.arange(len(places))
-        return HintedFrame(sampled(places, torch.cat((added, influence), dim=1), everywhere))
+        return HintedFrame(sampled(places, said, everywhere, kept=dabs.where))
 
     def _paint(self, look: Look, size: Sequence[int], seconds: float | None) -> Painted:
         """Colors of one picture. size: its own, in pixels."""
@@ -142,7 +142,7 @@ class Painter:
         ab, sure, mean_weight = look.ab, look.sure, None
         if references:
             found, weight = match(places, closest(places, columns, references))
-            mean_weight = float(weight.mean())
+            mean_weight = weight.mean()
             found, share = _enlarged(found, weight, rows, columns, ab.shape[-2:])
             ab, sure = torch.lerp(ab, found, share), torch.maximum(sure, share)
         if self._hints:
@@ -177,22 +177,39 @@ def most_alike(
 ) -> list[Reference]:
     """The few candidates that a picture is most like, and at least so much.
 
-    gray: (1, 1, H, W), as `guess` takes it. least: mean of the best cosines of its places; dark
-    ones do not count, since in the dark all pictures are alike. Raises ModelError for a model
-    without axes.
+    gray: (1, 1, H, W), as `guess` takes it. least: mean of the best cosines of its telling places.
+    Raises ModelError for a model without axes.
     """
     if not candidates:
         return []
     [look] = colorizer.looks(gray)
     rows, columns = places_size(*colorizer.network_size(*gray.shape[-2:]))
     places = colorizer.describe(look.features, rows, columns)
-    light = _gray_by_place(gray.to(colorizer.device), rows, columns).flatten()
-    seen = (light >= _DARK).nonzero()[:, 0]
-    if not len(seen):
+    telling = _telling(places, _gray_by_place(gray.to(colorizer.device), rows, columns)[0, 0])
+    if not len(telling):
         return []
-    likeness = likenesses(places[seen], [each.known for each in candidates])
+    likeness = likenesses(telling, [each.known for each in candidates])
     order = sorted(range(len(candidates)), key=lambda number: -likeness[number])
     return [candidates[n] for n in sorted(order[:TOGETHER]) if likeness[n] >= least]
+
+
+def _telling(places: Tensor, light: Tensor) -> Tensor:
+    """Of every other place both ways those that tell a picture from others.
+
+    Darkness, walls and skies are alike everywhere. So of the places (rows * columns, D) those count
+    that are light enough, (rows, columns) 0..1, and differ more than most from their neighbors.
+    """
+    grid = places.reshape(*light.shape, -1)
+    change = torch.zeros_like(light)
+    down = 1 - (grid[1:] * grid[:-1]).sum(dim=-1)
+    across = 1 - (grid[:, 1:] * grid[:, :-1]).sum(dim=-1)
+    change[1:] += down
+    change[:-1] += down
+    change[:, 1:] += across
+    change[:, :-1] += across
+    telling = (light >= _DARK) & (change > change.median())
+    chosen: Tensor = grid[::2, ::2][telling[::2, ::2]]
+    return chosen
 
 
 def _gray_by_place(gray: Tensor, rows: int, columns: int) -> Tensor:

@@ -25,7 +25,7 @@ from colordaemon.clock import Clock, Monotonic, UnixTime
 from colordaemon.config import Config
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import find_folders, locked_state
-from colordaemon.service.job import State
+from colordaemon.service.job import ENDS, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.records import Records
 from colordaemon.service.status import Reply, queue, status
@@ -37,6 +37,12 @@ _CREDENTIALS = struct.Struct("3i")  # of SO_PEERCRED: process, user, group
 BATCH = 1000  # jobs in one turn; updating them takes 20 ms
 _RETRIED = "retried up to"  # a fact in the journal: how far a `retry` of all jobs has come
 MOST_JOBS = 10_000  # jobs in one request: looking them up takes half a second
+_FITTING = {  # states of jobs that each verb does something for
+    "cancel": (State.QUEUED, State.RUNNING),
+    "first": (State.QUEUED,),
+    "forget": ENDS,
+    "retry": (State.QUEUED, *ENDS),
+}
 _READ_ONLY = {"status": status, "queue": queue}
 log = logging.getLogger(__name__)
 
@@ -271,15 +277,17 @@ class Commands:
         if verb in ("pause", "resume"):
             self._journal.note("paused", "yes" if verb == "pause" else "")
             return {"paused": verb == "pause"}
-        if verb == "retry":
-            return {"count": self._retry(self._ids(which))}
-        if verb == "forget":
-            return {"count": self._journal.forget(self._ids(which))}
-        if verb == "first":
-            return {"count": self._journal.put_first(self._ids(which))}
-        if verb == "cancel":
-            return {"count": self._cancel(self._ids(which))}
-        raise BadRequest(f"unknown verb {_shown(repr(verb))}")
+        actions = {
+            "retry": self._retry,
+            "forget": self._journal.forget,
+            "first": self._journal.put_first,
+            "cancel": self._cancel,
+        }
+        if not isinstance(verb, str) or verb not in actions:
+            raise BadRequest(f"unknown verb {_shown(repr(verb))}")
+        ids = self._ids(which)
+        unfit = self._unfit(verb, ids)
+        return {"count": actions[verb](ids)} | ({"why": unfit} if unfit else {})
 
     def turn(self) -> None:
         """Go on with a `retry` of all failed jobs, a batch at a time."""
@@ -308,6 +316,16 @@ class Commands:
     def _cancel(self, ids: Sequence[int]) -> int:
         running = sum(self._cancel_running(number) for number in ids)
         return running + self._journal.cancel(ids, self._wall())
+
+    def _unfit(self, verb: str, ids: Sequence[int]) -> str:
+        """Of the first job that this verb does nothing for: why, for people."""
+        for job in map(self._journal.job, ids):
+            if job.state not in _FITTING[verb]:
+                expected = " or ".join(_FITTING[verb])
+                return f"job {job.id} is {job.state}, and `{verb}` is for jobs that are {expected}"
+            if verb == "retry" and job.state is State.DONE and not _is_there(job.source):
+                return f"job {job.id} is done, and its source is no longer there"
+        return ""
 
     def _ids(self, which: object) -> list[int]:
         """Job numbers; a path stands for the latest job of that file."""

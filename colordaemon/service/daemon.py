@@ -22,7 +22,7 @@ from colordaemon.config import Config
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import NO_SPACE, OF_DISKS, ConfigError
 from colordaemon.inbox.folders import Folders, find_folders, locked_state, make_state
-from colordaemon.logs import printable
+from colordaemon.logs import counted, printable
 from colordaemon.service.control import Commands, Control
 from colordaemon.service.event_loop import EventLoop, Notifier, Signals, Wake
 from colordaemon.service.hooks import HookRunner
@@ -74,7 +74,7 @@ def watch_forever(
 
 
 def _wait_after(trouble: str) -> None:
-    log.error("%s; again in %g s", trouble, DISK_SECONDS)
+    log.error("%s; trying again in %g s", trouble, DISK_SECONDS)
     notifier = Notifier()
     notifier.status(f"waiting: {printable(trouble)}")
     notifier.extend_timeout(60)
@@ -184,7 +184,7 @@ class Daemon:
                 self._retiring.append(lifecycle.retire_all())
             added += self._intake.take(settled, lifecycle, wall)
         if added:
-            log.info("%d new in the queue", added)
+            log.info("%s in the queue", counted(added, "new file"))
         self._scheduler.serve(self._inboxes.present)
 
     def _clean_up(self, lifecycle: JobLifecycle) -> None:
@@ -192,7 +192,7 @@ class Daemon:
         appeared."""
         needed = {*self._journal.ids(*OPEN)}
         if count := sweep(lifecycle.folders.outbox, self._journal.token, needed):
-            log.info("removed %d work files that are no longer needed", count)
+            log.info("removed %s, no longer needed", counted(count, "work file"))
         self._retiring.append(lifecycle.retire_all())
 
     def _retire_some(self) -> None:
@@ -264,7 +264,8 @@ class Daemon:
             self._scheduler.close_down()
             limit = self._config.jobs.drain_seconds
             drain.begin(now, limit, self._scheduler.running.seconds_left)
-            log.info("stopping; %d file(s) being worked on", len(self._scheduler.running))
+            running = counted(len(self._scheduler.running), "file")
+            log.info("stopping; %s being worked on", running)
         if drain.should_ask(now):
             self._scheduler.stop_work()
         return not self._scheduler.running or signals.ends > 1 or drain.is_over(now)
@@ -288,7 +289,7 @@ class Daemon:
             self._intake.prioritize(routing.priority_of)
             self._hooks.reload(config.after)
             self._pruning.reload(config.journal)
-            log.info("took the new configuration")
+            log.info("the new configuration is in use")
         self._notifier.ready()
 
     def _check_that_folders_stay(self, all_folders: Sequence[Folders]) -> None:

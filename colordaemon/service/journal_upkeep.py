@@ -32,6 +32,7 @@ from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import Folders, find_folders, locked_state
 from colordaemon.inbox.scan import rank_of, scan
 from colordaemon.inbox.stability import Signature
+from colordaemon.logs import counted
 from colordaemon.service.job import ENDS, NO_INVENTORY, Found, Job, Partial, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import JobLifecycle
@@ -60,13 +61,17 @@ class Rebuilt:
 def check(config: Config) -> str:
     """Check the journal; returns a line about it. Raises Damaged and ConfigError."""
     path = _existing(config)
+    log_file = path.with_name(f"{path.name}-wal")  # gone when the last process closes the journal
     with Records(path) as records:
         if mistakes := records.mistakes():
             raise Damaged(f"{path}: {mistakes[0]}; `colordaemon journal rebuild` begins a new one")
         rows, size = sum(records.counts().values()), path.stat().st_size
+        waiting = log_file.stat().st_size if log_file.exists() else 0
         free, can_shrink = records.free_bytes, records.can_shrink
+    beside = f" (and {waiting} in {log_file.name})" if waiting else ""
     each = f", {size / rows:.0f} bytes each" if rows else ""
-    said = f"{path}: no damage; {rows} jobs, {size} bytes{each}, {free} of them free"
+    jobs = counted(rows, "job")
+    said = f"{path}: no damage; {jobs}, {size} bytes{beside}{each}, {free} of them free"
     return (
         said if can_shrink else f"{said}; `colordaemon journal vacuum` gives them back to the disk"
     )
@@ -227,7 +232,9 @@ class Pruning:
             self.due_at = now + PAUSE_SECONDS
             return
         if self._forgotten:
-            log.info("deleted %d jobs that ended long ago from the journal", self._forgotten)
+            log.info(
+                "deleted %s from the journal that ended long ago", counted(self._forgotten, "job")
+            )
         self._behind = self._forgotten = 0
         self.due_at = now + DAY
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from colordaemon import __version__
 from colordaemon.clock import Monotonic, UnixTime
-from colordaemon.convert.publish import sha256, stands_under_another_name, write_checksum
+from colordaemon.convert.publish import numbered, sha256, stands_under_another_name, write_checksum
 from colordaemon.convert.routing import Routing
 from colordaemon.durable import LONGEST_NAME, replace_file
 from colordaemon.errors import MediaError
@@ -37,6 +37,7 @@ from colordaemon.service.source_action import retire
 
 LONGEST_WAIT = 3600.0  # seconds between two tries
 QUIET_SECONDS = 5.0  # since a file was last touched, before it is opened
+_MOST_NUMBERS = 100  # of results of one name, among which an earlier one is looked for
 _LEAST_WAIT = 1.0  # seconds for a picture that a program has open for writing
 GONE_SECONDS = 10.0  # between two checks of a file whose inbox is gone
 _SUFFIX = ".error.txt"
@@ -291,10 +292,12 @@ class JobLifecycle:
             return True
 
     def _earlier_result(self, job: Job, wanted: Path) -> Path | None:
-        """Where the result of an earlier run of this job is, if it is as we left it: a job that was
-        done and is retried replaces it, and nothing that others have put or changed there."""
+        """Where the result of an earlier run of this job is, if it has the name that is wanted now,
+        or that with a number, and is as we left it: a job that was done and is retried replaces it,
+        and nothing that others have put or changed there."""
         target, partial = job.target, job.partial
-        if target is None or partial is None or target.suffix != wanted.suffix:
+        names = (wanted, *(numbered(wanted, number) for number in range(2, _MOST_NUMBERS)))
+        if target not in names or target is None or partial is None:
             return None
         try:
             with anchored(self.folders.outbox, target.parent) as here:

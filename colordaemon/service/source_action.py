@@ -40,8 +40,10 @@ def retire(source: Path, queued: Signature, action: str, inbox: Path, archive: P
     try:
         own = [] if action == "delete" else own_sidecars(source, top=inbox)
         with anchored(inbox, source.parent) as here:
-            for path in (*own, source):
-                _retire(here, path, action, inbox, archive)
+            for path in own:
+                if not (here / path.name).is_symlink():  # the work never used it
+                    _retire(here, path, action, inbox, archive)
+            _retire(here, source, action, inbox, archive)
     except (OSError, MediaError) as error:
         reason = getattr(error, "strerror", None) or error
         log.warning("%s: could not %s the source: %s", source, action, reason)

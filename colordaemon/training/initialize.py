@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from colordaemon.config import TrainSettings
-from colordaemon.network.checkpoint import BUNDLED, load_model, read_notes
+from colordaemon.network.checkpoint import BUILT_IN, load_model, read_notes
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 from colordaemon.network.vgg import balance, load_vgg
 from colordaemon.pictures.loader import Crops, HasPixels, to_gray_and_ab
@@ -32,9 +32,9 @@ _SAMPLED = 1000  # pictures whose colors determine the bins
 def starting_model(settings: TrainSettings, pictures: Sequence[HasPixels]) -> ColorNet:
     """The network before the first step, as `settings.encoder` says. Raises ModelError."""
     if settings.encoder == "model":
-        name = settings.start or f"bundled with colordaemon ({BUNDLED})"
-        log.info("starting from the model %s", name)
-        model = load_model(settings.start or BUNDLED)
+        built_in = f"the built-in model ({BUILT_IN})"
+        log.info("starting from %s", settings.start or built_in)
+        model = load_model(settings.start or BUILT_IN)
         model.axes = None  # they belong to these weights, which will change
     else:
         model = ColorNet(ModelSpec())
@@ -60,8 +60,8 @@ def origin_of(settings: TrainSettings) -> dict[str, Any]:
     if settings.encoder != "model":
         file = settings.vgg.name if settings.vgg else "from torchvision"
         return {"weights": f"ImageNet VGG16 ({file})"}
-    name = settings.start.name if settings.start else "the model bundled with colordaemon"
-    notes = read_notes(settings.start or BUNDLED)
+    name = settings.start.name if settings.start else "the built-in model"
+    notes = read_notes(settings.start or BUILT_IN)
     kept = ("labels", "pictures", "crops_seen", "data_fingerprint", "origin")
     return {"weights": name, "notes": {key: notes[key] for key in kept if key in notes}}
 

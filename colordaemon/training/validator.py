@@ -97,10 +97,13 @@ class Validator:
             log.info("the report is %s", self._folder / "report.html")
 
     def _fit_axes(self) -> None:
-        """Only now: those of weights that go on learning would be of no use."""
+        """Only now: those of weights that go on learning would be of no use. A model that has axes
+        got them here, after an earlier call of this run."""
         path, device = self._folder / MODEL, self._run.device
-        colorizer = Colorizer(load_model(path), device, choose_dtype("auto", device))
-        save_axes(path, fit_axes(colorizer, self._collection.training))
+        model = load_model(path)
+        if model.axes is None:
+            colorizer = Colorizer(model, device, choose_dtype("auto", device))
+            save_axes(path, fit_axes(colorizer, self._collection.training))
 
     def _judge(self, command: str, stop: Event) -> Outcome:
         run = self._run
