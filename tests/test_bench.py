@@ -30,7 +30,7 @@ from colordaemon.bench.command import Wishes, run_bench
 from colordaemon.bench.network import operations
 from colordaemon.bench.process import Ran, in_process
 from colordaemon.bench.report import STAGES, ClipReport, Report, show
-from colordaemon.bench.timing import Measured, Timed, measured
+from colordaemon.bench.timing import Measured, Timed, measured, timed
 from colordaemon.cli import main as colordaemon
 from colordaemon.config import Config, ModelSettings
 from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError
@@ -85,7 +85,7 @@ def test_the_json_has_every_field_and_its_ratios_are_what_they_say(
     report = run_bench([], config, TINY, Event())
     found = json.loads(json.dumps(report.to_json()))
     assert found["version"] == 1
-    assert found["settings"]["film"]["codec"] == "h264"
+    assert found["settings"]["film"]["codec"] == "h264" and found["settings"]["workers"] == 1
     assert found["network_on"] == {
         "device": "CPU", "precision": "fp32", "quality": "standard", "short_side": 48,
         "batch_size": 8,
@@ -247,6 +247,19 @@ def test_a_process_says_what_it_holds_itself_and_not_what_its_parent_does() -> N
     assert ran.device_peak_mib is None
     assert ran.result != os.getpid() and not Path(f"/proc/{ran.result}").exists()
     assert ballast[-1] == 1
+
+
+def test_the_memory_of_processes_that_help_counts() -> None:
+    program = "held = bytearray(100 << 20); print(flush=True); input()"
+    helper = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with helper:
+        assert helper.stdout and helper.stdout.readline()
+        took = timed(lambda: 1)
+        helper.kill()
+    assert 100 < took.helpers_mib - timed(lambda: 1).helpers_mib < 200
+    assert measured([Ran(took, 50.0, None)]).peak_mib == 50.0 + took.helpers_mib
 
 
 def test_a_process_that_dies_is_told_apart_from_one_that_fails(

@@ -133,7 +133,9 @@ def test_a_helper_that_dies_is_told_of_with_the_film_and_replaced(
     tmp_path: Path, film: Path, helper: Counted
 ) -> None:
     helper.load = Deadly  # type: ignore[assignment]
-    with pytest.raises(HelperDied, match=r"film\.mp4: a helper died of it \(killed by SIGSEGV\)"):
+    with pytest.raises(
+        HelperDied, match=r"film\.mp4: a helper process has died, killed by SIGSEGV"
+    ):
         color_with([helper], job_of(film), tmp_path / "done.mp4", patience=3.0)
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
     helper.load = Painter  # type: ignore[assignment]

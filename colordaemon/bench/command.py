@@ -84,6 +84,7 @@ class _Bench:
         settings = {
             "film": config.film.model_dump(mode="json"),
             "model": config.model.model_dump(mode="json"),
+            "workers": config.jobs.workers,
         }
         report = Report(asdict(machine), asdict(network), settings)
         if "films" in wishes.parts:
@@ -182,6 +183,7 @@ class _Bench:
         config = Config(
             model=self._config.model,
             photo=self._config.photo,
+            jobs=self._config.jobs,
             output=OutputSettings(folder=output),
         )
         found = measured([self._call(color_photos, photos, config)])

@@ -6,22 +6,27 @@ most memory is read as VmHWM: what `getrusage` says begins with the memory of th
 
 from __future__ import annotations
 
+import logging
+import os
 import resource
 import signal
-import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Event
 from typing import Any, Generic, TypeVar
 
+from colordaemon.child import Child, die_with, ignore_signals
 from colordaemon.errors import ColordaemonError, Interrupted
 
 T = TypeVar("T")
 
+# Not with -m: there the class of results would be another than here.
+COMMAND = (sys.executable, "-c", "from colordaemon.bench.process import main; main()")
 _POLL_SECONDS = 0.1
 
 
@@ -41,47 +46,45 @@ def in_process(function: Callable[..., T], *arguments: Any, stop: Event) -> Ran[
     Raises what it raises of our own errors, Interrupted when a stop is asked for, and
     ChildProcessError if the process dies of anything else; it is gone in any case.
     """
-    ours, theirs = Pipe()
-    with ours:
-        with theirs:
-            line = [sys.executable, "-m", __package__, str(theirs.fileno())]
-            # Ctrl-C in a terminal is meant for us alone.
-            process = subprocess.Popen(  # noqa: S603
-                line, pass_fds=[theirs.fileno()], start_new_session=True
-            )
-        try:
-            with suppress(OSError):  # dead already
-                ours.send((function, arguments))
-            while not ours.poll(_POLL_SECONDS):
-                if stop.is_set():
-                    raise Interrupted("stopped")
-            said = ours.recv()
-        except (EOFError, ConnectionError):
-            raise ChildProcessError(f"its process {_cause(process.wait())}") from None
-        finally:
-            process.kill()
-            process.wait()
+    child = _StageChild(COMMAND)
+    try:
+        said = child.ask((function, arguments), stop)
+    finally:
+        child.kill()
+        child.close()
     if isinstance(said, ColordaemonError):
         raise said
     assert isinstance(said, Ran)
     return said
 
 
-def _cause(status: int) -> str:
-    if status == -signal.SIGKILL:
-        return "was killed, perhaps because memory ran out"
-    if status < 0:
-        return f"was killed by {signal.Signals(-status).name}"
-    return f"ended with status {status}; what it wrote on standard error says why"
+class _StageChild(Child):
+    def ask(self, order: object, stop: Event) -> object:
+        """Raises Interrupted and ChildProcessError."""
+        try:
+            self._connection.send(order)
+            while not self._connection.poll(_POLL_SECONDS):
+                if stop.is_set():
+                    raise Interrupted("stopped")
+            return self._connection.recv()
+        except (EOFError, ConnectionError):
+            status = self._process.wait()
+            if status == -signal.SIGKILL:
+                cause = "was killed, perhaps because memory ran out"
+            elif status > 0:
+                cause = f"ended with status {status}; what it wrote on standard error says why"
+            else:
+                cause = self.cause_of_death()
+            raise ChildProcessError(f"its process {cause}") from None
 
 
-def peak_mib() -> float:
-    """The most memory that this process has held, in MiB."""
+def peak_mib(pid: int | None = None) -> float:
+    """The most memory that a process has held, in MiB; None: this one."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path(f"/proc/{pid or 'self'}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return 0.0 if pid else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def device_peak_mib() -> float | None:
@@ -92,3 +95,30 @@ def device_peak_mib() -> float | None:
 
     reserved = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
     return reserved / 2**20 if reserved else None
+
+
+def children() -> list[int]:
+    """The processes that this one has started and that have not ended."""
+    found: list[int] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            found += map(int, path.read_text().split())
+    return found
+
+
+def main() -> None:
+    descriptor, parent = map(int, sys.argv[1:])
+    die_with(parent)
+    ignore_signals()  # they are meant for the parent
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    connection, status = Connection(descriptor), 0
+    try:
+        function, arguments = connection.recv()
+        connection.send(Ran(function(*arguments), peak_mib(), device_peak_mib()))
+    except ColordaemonError as error:
+        connection.send(error)
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    sys.stderr.flush()
+    os._exit(status)  # at once: threads of libraries could hold up the usual way

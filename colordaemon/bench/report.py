@@ -194,7 +194,8 @@ def _facts(report: Report) -> list[str]:
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_mib']} MiB; {gpu}",
         f"network on {on['device']}, {on['precision']}, {on['quality']} ({on['short_side']} px), "
         f"batches of {on['batch_size']}; threads: {threads}",
-        f"{film['codec']}, smoothing {film['smoothing']}, stride {film['stride']}",
+        f"{film['codec']}, smoothing {film['smoothing']}, stride {film['stride']}; "
+        f"workers: {report.settings['workers']}",
         versions,
     ]
 

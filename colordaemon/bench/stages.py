@@ -19,6 +19,7 @@ import torch
 
 from colordaemon.bench.timing import Timed, timed
 from colordaemon.config import Config, FilmSettings, ModelSettings
+from colordaemon.convert.models import Model, ModelCache, helpers_for
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.film.analysis import analyzed_frames, gray_of
 from colordaemon.film.chroma import frame_chroma
@@ -30,7 +31,7 @@ from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.encode import own_chroma, segment_writer
 from colordaemon.media.probe import probe_film
-from colordaemon.network.colorizer import Colorizer, open_colorizer
+from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.device import choose_device
 from colordaemon.work_context import WorkContext
 
@@ -42,24 +43,25 @@ WARM = LOOK_AHEAD + TOGETHER  # frames before smoothing counts; from here on TOG
 _SMOOTHED = 3 * TOGETHER
 
 
-def open_model(model: ModelSettings) -> Colorizer:
-    """The network, warmed up."""
-    colorizer = open_colorizer(
-        model.file, model.device, model.precision, model.quality, model.batch_size, model.saturation
-    )
+def _warm(colorizer: Colorizer) -> Colorizer:
     colorizer.predict_ab(torch.rand(colorizer.batch_size, 1, 256, 256))
     return colorizer
 
 
 def color(clip: Path, config: Config, result: Path) -> Timed:
     """The whole pipeline. result: gets the colored film."""
-    colorizer = open_model(config.model)
+    with helpers_for(config.jobs, config.model) as helpers:
+        model = Model(config.model, ModelCache(helpers))
+        colorizer = _warm(model.load())
 
-    def work() -> int:
-        job = plan_film(clip, config.film, force=True)
-        return color_film(job, result, colorizer).frames
+        def work() -> int:
+            job = plan_film(clip, config.film, force=True)
+            hands = model.helpers(job.most_workers - 1)
+            return color_film(job, result, colorizer, helpers=hands).frames
 
-    return timed(work)
+        if helpers:
+            work()  # they load the network with their first task
+        return timed(work)
 
 
 def keep_chroma(clip: Path, film: FilmSettings, colored: Path, kept: Path) -> None:
@@ -121,7 +123,7 @@ def decode(clip: Path) -> Timed:
 
 def guess(clip: Path, model: ModelSettings, kept: Path) -> None:
     """Write what the network says of the first frames, so that the stages after it need none."""
-    colorizer = open_model(model)
+    colorizer = Model(model, ModelCache()).load()
     with FilmReader(probe_film(clip)) as reader:
         frames = analyzed_frames(reader, colorizer, Stride(1), holds=False)
         seen = list(islice(frames, _SEEN))

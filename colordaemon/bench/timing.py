@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from colordaemon.bench.process import Ran
+from colordaemon.bench.process import Ran, children, peak_mib
 
 
 @dataclass(frozen=True)
 class Timed:
-    """count: of frames or pictures that were worked on in that time."""
+    """count: of frames or pictures that were worked on in that time. helpers_mib: the most memory
+    of processes that helped."""
 
     count: int
     wall_seconds: float
     processor_seconds: float
+    helpers_mib: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def measured(runs: Sequence[Ran[Timed]]) -> Measured:
         count=took.count,
         wall_seconds=took.wall_seconds,
         processor_seconds=took.processor_seconds,
-        peak_mib=max(run.peak_mib for run in runs),
+        peak_mib=max(run.peak_mib + run.result.helpers_mib for run in runs),
         device_peak_mib=max(devices, default=None),
         runs=len(runs),
     )
@@ -88,6 +92,7 @@ def median(times: Sequence[Timed]) -> Timed:
         times[0].count,
         statistics.median(time.wall_seconds for time in times),
         statistics.median(time.processor_seconds for time in times),
+        max(time.helpers_mib for time in times),
     )
 
 
@@ -99,10 +104,19 @@ def timed(work: Callable[[], int], repeats: int = 1) -> Timed:
 def _once(work: Callable[[], int]) -> Timed:
     wall, processor = time.perf_counter(), _processor_seconds()
     count = work()
-    return Timed(count, time.perf_counter() - wall, _processor_seconds() - processor)
+    took = time.perf_counter() - wall, _processor_seconds() - processor
+    return Timed(count, *took, sum(map(peak_mib, children())))
 
 
 def _processor_seconds() -> float:
-    """Of this process, and of those that it started and that have ended."""
+    """Of this process and those that it has started."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(one.ru_utime + one.ru_stime for one in used) + sum(map(_used_by, children()))
+
+
+def _used_by(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

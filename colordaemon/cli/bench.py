@@ -70,6 +70,10 @@ def bench(
         typer.Option(help="How much of the picture the network sees."),
     ] = None,
     device: Device = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="Processes that color parts of a film together."),
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Measure how fast this machine colors, beside decoding and encoding without color.
@@ -81,6 +85,7 @@ def bench(
         settings = override(
             load(config),
             film={"codec": codec},
+            jobs={"workers": workers},
             model={"file": model, "device": device, "quality": quality},
         )
         heights = _numbers("--sizes", sizes, 32, 8640)

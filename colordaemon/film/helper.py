@@ -149,7 +149,7 @@ class HelperProcess:
         self.end()
         if self.context.should_stop():
             return Interrupted(f"{task.source.path}: stopped")
-        return HelperDied(f"{task.source.path}: a helper died of it ({cause})")
+        return HelperDied(f"{task.source.path}: a helper process has died, {cause}")
 
 
 class _HelperChild(Child):
