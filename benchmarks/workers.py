@@ -56,7 +56,8 @@ def main() -> None:
     environment = {"PYTHONPATH": os.pathsep.join(paths)}
     helpers = [HelperProcess(environment) for _ in range(options.workers - 1)]
     for helper in helpers:
-        helper.load = Importable
+        make: Any = Importable
+        helper.load = make
         helper.start()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import typer
 from films import luma_of, make_film, pictures
 
+from colordaemon.cli.frames import frames
 from colordaemon.config import Config
 from colordaemon.convert import models
 from colordaemon.convert.frames import write_frames, write_preview
@@ -132,6 +136,31 @@ def test_a_time_beyond_the_end_and_a_photo_are_refused_by_name(film: Path, tmp_p
     cv2.imwrite(str(photo), np.full((8, 8), 99, np.uint8))
     with pytest.raises(MediaError, match=r"photo\.png: found a photo, expected a film"):
         write(photo, 0.0)
+
+
+@pytest.mark.logs_errors
+@pytest.mark.parametrize(
+    ("name", "at", "told"),
+    [
+        ("none.mkv", "0", r"none\.mkv: No such file or directory"),
+        ("film.mkv", "90", r"film\.mkv: found no frame at 00-01-30\.000, since it has ended"),
+        ("film.mkv", "0", r"film\.mkv\.out: File exists"),
+        ("film.mkv", "0.36", r"\.gray@00-00-00\.360\.png exists already; --overwrite replaces it"),
+    ],
+)
+def test_the_command_says_in_one_line_what_is_in_its_way(
+    film: Path, caplog: pytest.LogCaptureFixture, name: str, at: str, told: str
+) -> None:
+    write(film, 0.36)
+    folder = film.with_name("out")
+    if at == "0":
+        folder = film.with_name("film.mkv.out")
+        folder.touch()
+    with pytest.raises((SystemExit, typer.Exit)), caplog.at_level(logging.ERROR):
+        frames(film.with_name(name), folder, at=[at])
+    (record,) = caplog.records
+    assert re.search(told, record.message)
+    assert not record.exc_info
 
 
 def test_a_preview_shows_places_all_over_the_film(film: Path) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sqlite3
 import sys
@@ -23,7 +24,15 @@ from rich.console import Console
 from colordaemon import __version__
 from colordaemon.config import Config
 from colordaemon.config_file import explain_values, load_config
-from colordaemon.errors import ConfigError, DataError, Interrupted, MediaError, ModelError
+from colordaemon.errors import (
+    ConfigError,
+    DataError,
+    GuideChanged,
+    Interrupted,
+    MediaError,
+    ModelError,
+    TargetExists,
+)
 from colordaemon.logs import set_up_logging
 
 FAILED, NOTHING_TO_DO, CONFIGURATION, INTERRUPTED = 1, 3, 78, 130
@@ -97,7 +106,7 @@ def exit_codes() -> Iterator[None]:
     except ModelError as error:
         log.error("%s", error)
         raise typer.Exit(CONFIGURATION) from None
-    except (DataError, MediaError) as error:
+    except (DataError, GuideChanged, MediaError, TargetExists) as error:
         log.error("%s", error)
         raise typer.Exit(FAILED) from None
     except Interrupted as reason:
@@ -110,7 +119,10 @@ def exit_codes() -> Iterator[None]:
         log.error("the journal: %s", error)
         raise typer.Exit(FAILED) from None
     except OSError as error:
-        log.exception("%s", error)
+        if error.filename is None:
+            log.exception("%s", error)
+        else:
+            log.error("%s: %s", os.fsdecode(error.filename), error.strerror or error)
         sys.exit(FAILED)
 
 
