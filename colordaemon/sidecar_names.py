@@ -31,6 +31,9 @@ _FILE = re.compile(
     r"(?P<base>.+)\.(?P<role>reference|hints)(\.(?P<number>\d+))?(@(?P<when>[^@]*))?",
     re.IGNORECASE | re.DOTALL,
 )
+_NEARLY = re.compile(
+    r"(?P<base>.+)[._ -](ref|refs|references?|hints?)([._ @-].*)?", re.IGNORECASE | re.DOTALL
+)
 _FOLDER = re.compile(r"(?P<base>.+)\.references", re.IGNORECASE | re.DOTALL)
 _RANGE = re.compile(r".+@(?P<when>[\d:.-]*\.\.[\d:.-]*)", re.DOTALL)
 _TIME = re.compile(
@@ -55,7 +58,7 @@ class SidecarName:
 def may_be_sidecar(name: str) -> bool:
     """Whether it is worth a closer look; cheap, since most names in a folder are others."""
     low = name.lower()
-    return "reference" in low or "hints" in low
+    return "ref" in low or "hint" in low
 
 
 def sidecar_file(name: str) -> SidecarName | None:
@@ -68,6 +71,16 @@ def sidecar_file(name: str) -> SidecarName | None:
         return None
     role: Role = "hints" if found["role"].lower() == "hints" else "reference"
     return SidecarName(found["base"], role, found["when"])
+
+
+def misnamed_base(name: str) -> str | None:
+    """The base of a picture whose name is nearly that of a sidecar, as of film.hint.png; None of
+    any other."""
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122
+    if suffix.lower() not in PHOTO_SUFFIXES or sidecar_file(name) is not None:
+        return None
+    found = _NEARLY.fullmatch(stem)
+    return found["base"] if found else None
 
 
 def sidecar_folder(name: str) -> SidecarName | None:

@@ -262,6 +262,25 @@ def test_a_file_with_thousands_of_pictures_beside_it_is_refused(
     assert len(find_guide(tmp_path / "film.mp4").pictures) == 2
 
 
+@pytest.mark.parametrize("name", ["film.hint.png", "film_reference.jpg", "film.refs.2.tif"])
+def test_a_name_that_is_nearly_right_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    touch(tmp_path, "film.mp4", name, "other_reference.jpg", "film.preference.png")
+    assert found(tmp_path / "film.mp4") == []
+    assert f"{name}: guides nothing; expected a name as film.reference.png" in caplog.text
+    assert "other" not in caplog.text and "preference" not in caplog.text
+
+
+def test_an_empty_folder_of_references_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "references").mkdir()
+    assert found(tmp_path / "a.mp4") == found(tmp_path / "b.mp4") == []
+    assert caplog.text.count("references: found no picture in it") == 1
+
+
 def test_links_in_an_inbox_are_refused_and_elsewhere_followed(tmp_path: Path) -> None:
     inbox, outside = tmp_path / "in", tmp_path / "outside"
     touch(outside, "secret.png", "folder/secret.png")

@@ -63,14 +63,16 @@ def once(
         list[str] | None,
         typer.Option(
             metavar="FILE[@START..END]",
-            help="Picture in color that colors follow, for a film or a part of it; repeatable.",
+            help="Picture in color that colors follow, for a film or a part of it (from 1:30 to"
+            " 2:05.4 as FILE@1:30..2:05.4); repeatable.",
         ),
     ] = None,
     hints: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FILE[@TIME]",
-            help="Dabs of color on transparent ground, for the frame at a time or the first.",
+            help="Dabs of color on transparent ground, for the first frame or that at a time (as"
+            " 1:23.4).",
         ),
     ] = None,
     candidates: Annotated[

@@ -40,7 +40,8 @@ def frames(
 ) -> None:
     """Write frames of a film as PNG: gray, colored, and transparent for dabs of color.
 
-    An edited picture that is put beside the film guides its colors.
+    Either --shots or --at says which. An edited picture that is put beside the film guides its
+    colors.
     """
     with exit_codes(), stop_on_signals() as stop:
         if shots == bool(at):

@@ -85,6 +85,10 @@ def write_frames(
     """
     percent = config.film.damaged_percent
     with _opened(source, config, model) as film:
+        seconds = film.info.duration_seconds or film.info.container_seconds
+        for time in times or ():
+            if seconds is not None and time >= seconds:
+                raise _beyond(source, time)
         wanted: list[tuple[float, str]]
         if times is None:
             shots = find_shots(film.info, film.colorizer, percent)
@@ -96,14 +100,17 @@ def write_frames(
         folder.mkdir(parents=True, exist_ok=True)
         for (time, which), frame in zip(wanted, frames, strict=True):
             if frame is None:
-                at = time_text(time)
-                raise MediaError(f"{source}: found no frame at {at}, since it has ended")
+                raise _beyond(source, time)
             for name, pixels in _edited_later(film, frame, which):
                 path = folder / f"{source.stem}.{name}.png"
                 if path.exists() and not overwrite:
                     raise TargetExists(f"{path} exists already; --overwrite replaces it")
                 write_png(path, pixels)
                 on_file(path)
+
+
+def _beyond(source: Path, time: float) -> MediaError:
+    return MediaError(f"{source}: found no frame at {time_text(time)}, since it has ended")
 
 
 def _edited_later(film: _Film, frame: Frame, which: str) -> Iterator[tuple[str, np.ndarray]]:

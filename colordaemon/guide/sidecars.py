@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from colordaemon.sidecar_names import (
     Role,
     SidecarName,
     may_be_sidecar,
+    misnamed_base,
     parse_range,
     parse_time,
     range_in,
@@ -111,9 +112,16 @@ def find_sidecars(
     references = [_sidecar(each, top) for each in _closest(source, beside, "reference")]
     for folder in sorted((each for each in beside if each.is_folder), key=_distance(source)):
         references = references or pictures_in(folder.path, top)
+        if not references:
+            _say_empty(folder.path)
     if not references and configured is not None:
         references = pictures_at(configured)
     return references + hints
+
+
+@lru_cache(maxsize=100)  # once for all files beside it
+def _say_empty(folder: Path) -> None:
+    log.warning("%s: found no picture in it, so it guides nothing", folder)
 
 
 def own_sidecars(source: Path, *, top: Path | None = None) -> list[Path]:
@@ -192,18 +200,35 @@ def _beside(source: Path, top: Path | None) -> list[_Beside]:
     except PermissionError:
         log.warning("%s: cannot be listed, so nothing beside %s guides it", folder, source.name)
         return []
+    for name in {
+        *all_there.misnamed.get(source.stem, ()),
+        *all_there.misnamed.get(source.name, ()),
+    }:
+        if name != source.name:
+            log.warning(
+                "%s: guides nothing; expected a name as %s.reference.png or %s.hints.png",
+                folder / name,
+                source.stem,
+                source.stem,
+            )
     bases = dict.fromkeys((source.name, source.stem, ""))
-    return [each for base in bases for each in all_there.get(base, ())]
+    return [each for base in bases for each in all_there.by_base.get(base, ())]
+
+
+@dataclass(frozen=True)
+class _All:
+    """The sidecars in a folder by their bases, and names that are nearly those of sidecars."""
+
+    by_base: dict[str, list[_Beside]] = field(default_factory=dict)
+    misnamed: dict[str, list[str]] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=16)
-def _sidecars_in(
-    folder: Path, top: Path | None, state: tuple[int, int, int]
-) -> dict[str, list[_Beside]]:
-    """The sidecars in a folder, by their bases. state: part of the cache key; changes whenever a
-    name in the folder does. Ten thousand photos in one folder ask for the same."""
+def _sidecars_in(folder: Path, top: Path | None, state: tuple[int, int, int]) -> _All:
+    """All sidecars in a folder. state: part of the cache key; changes whenever a name in the folder
+    does. Ten thousand photos in one folder ask for the same."""
     del state
-    found: dict[str, list[_Beside]] = {}
+    found = _All()
     with _listing(folder, top) as (here, names):
         for name in filter(may_be_sidecar, names):
             said = sidecar_file(name)
@@ -211,7 +236,10 @@ def _sidecars_in(
             said = said or sidecar_folder(name)
             # Links count as well, so that they are opened and refused instead of passed over.
             if said is not None and is_folder == (here / name).is_dir():
-                found.setdefault(said.base, []).append(_Beside(folder / name, said, is_folder))
+                beside = _Beside(folder / name, said, is_folder)
+                found.by_base.setdefault(said.base, []).append(beside)
+            elif said is None and (base := misnamed_base(name)) is not None:
+                found.misnamed.setdefault(base, []).append(name)
     return found
 
 
