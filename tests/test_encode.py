@@ -23,6 +23,7 @@ from films import (
 from colordaemon.config import Codec, FilmSettings
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.film.colorize import plan_film
+from colordaemon.media import encoders
 from colordaemon.media.codec import choose_encoder
 from colordaemon.media.inventory import level_of
 from colordaemon.media.probe import probe_film
@@ -131,3 +132,17 @@ def test_a_picture_without_luma_is_refused(tmp_path: Path) -> None:
     source = make_film(tmp_path / "film.mkv", iter(()), codec="ffv1", pix_fmt="gray")
     with pytest.raises(MediaError, match=r"film\.mkv"):
         plan_film(source, ARCHIVE)
+
+
+def test_x264_does_without_avx512_which_gives_other_bytes_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"qp": "0", "x264-params": "bframes=1"}
+    monkeypatch.setattr(encoders, "_has_avx512", lambda: False)
+    assert encoders.with_steady_code("h264", options) == options
+    monkeypatch.setattr(encoders, "_has_avx512", lambda: True)
+    steady = encoders.with_steady_code("h264", options)
+    assert steady == {"qp": "0", "x264-params": "asm=AVX2:bframes=1"}
+    assert encoders.with_steady_code("hevc", options) == options
+    source = make_film(tmp_path / "film.mp4", 3)
+    assert luma_differences(source, color(source, EXACT)) == [0] * 3

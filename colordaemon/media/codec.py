@@ -22,7 +22,7 @@ from colordaemon.color import PixelCode
 from colordaemon.config import Codec, FilmSettings
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.media.colorspace import ColorTags, written_code, written_tags
-from colordaemon.media.encoders import ENCODERS, WIDE_PIXELS
+from colordaemon.media.encoders import ENCODERS, WIDE_PIXELS, with_steady_code
 from colordaemon.media.fields import FieldOrder
 from colordaemon.media.inventory import Note
 from colordaemon.media.pixels import layout_of, planar_name, with_alpha
@@ -103,8 +103,9 @@ class EncoderSettings:
     def add_to(self, container: OutputContainer) -> VideoStream:
         """Declare the film stream in a container, with these settings."""
         siting = {"chroma_sample_location": str(self.tags.siting)}
+        options = with_steady_code(self.codec, dict(self.options))
         stream = container.add_stream(
-            ENCODERS[self.codec].name, rate=self.rate, options=siting | dict(self.options)
+            ENCODERS[self.codec].name, rate=self.rate, options=siting | options
         )
         assert isinstance(stream, VideoStream)
         context = stream.codec_context

@@ -11,6 +11,8 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 from colordaemon.config import Codec
 
@@ -133,4 +135,27 @@ ENCODERS: dict[Codec, Encoder] = {
     "dnxhr": Encoder("dnxhd", {"profile": "dnxhr_hqx"}, Cost((22, 25)), segment_format="mov"),
     "ffv1": Encoder("ffv1", {"level": "3", "g": "1", "slicecrc": "1"}, Cost((29, 48))),
 }  # fmt: skip
+
+
+def with_steady_code(codec: Codec, options: dict[str, str]) -> dict[str, str]:
+    """The options, and what makes an encoder give the same bytes for the same pictures each time.
+
+    With AVX-512, the macroblock tree of x264 (core 165) does not: of 4 runs over 270 pictures of
+    320 x 240 all 4 differed, also with one thread; with AVX2 none did. This is of the machine, and
+    so no part of a film's settings: the header is the same.
+    """
+    if codec != "h264" or not _has_avx512():
+        return options
+    told = filter(None, ("asm=AVX2", options.get("x264-params")))
+    return options | {"x264-params": ":".join(told)}
+
+
+@cache
+def _has_avx512() -> bool:
+    try:
+        return "avx512f" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
 os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 greets on stderr otherwise
