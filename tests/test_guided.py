@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from colordaemon.film import pipeline
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
 from colordaemon.film.guide import frames_at, seconds_of
 from colordaemon.film.pipeline import guide_bytes, reading_bytes
+from colordaemon.film.segment import SegmentWorker
 from colordaemon.guide.guide import Guide
 from colordaemon.guide.sidecars import find_guide, named_picture, pictures_in
 from colordaemon.media.probe import probe_film
@@ -294,6 +296,27 @@ def test_a_guided_film_that_was_stopped_goes_on_as_if_it_had_not_been(
     assert report.resumed == 3 < report.segments == never.segments
     assert partial.read_bytes() == whole.read_bytes()
     assert report.unlike == never.unlike
+
+
+@pytest.mark.parametrize("kind", ["reference and hints", "candidates"])
+def test_a_guided_film_has_the_same_bytes_however_many_workers_make_it(
+    guided: FilmJob,
+    candidates: Guide,
+    colorizer: Colorizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(film_guide, "KNOWN", -1.0)
+    job = guided
+    if kind == "candidates":
+        job = plan_film(guided.source.path, SETTINGS, guide=candidates)
+    job = replace(job, most_workers=3)
+    one, three = tmp_path / "one", tmp_path / "three"
+    alone = color_film(job, one, colorizer)
+    helpers = [SegmentWorker(colorizer) for _ in range(2)]
+    assert color_film(job, three, colorizer, helpers=helpers).unlike == alone.unlike
+    assert three.read_bytes() == one.read_bytes()
 
 
 def _killed(job: FilmJob, partial: Path, colorizer: Colorizer, work: Path, count: int) -> None:

@@ -211,3 +211,22 @@ def test_a_file_whose_guide_changes_meanwhile_begins_anew(
     tally = color_files([film], Config(), WorkContext())
     assert tries == [film] * 3 and tally.done == [film]
     assert caplog.text.count("begins anew: film.hints.png: was changed") == 2
+
+
+def test_a_number_of_workers_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4")
+    for wrong in ("0", "several"):
+        done = once("--workers", wrong, film)
+        assert done.returncode == 78 and "jobs.workers" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_once_with_two_workers_gives_the_film_of_one(tmp_path: Path, model: Path) -> None:
+    film = write_film(tmp_path / "film.mp4", 300)
+    made = []
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        done = once("--model", model, "--device", "cpu", "--workers", workers, "-o", folder, film)
+        assert done.returncode == 0, done.stderr
+        made.append((folder / "film.color.mp4").read_bytes())
+    assert made[0] == made[1]
