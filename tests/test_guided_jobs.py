@@ -402,18 +402,20 @@ def decoded(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="yuv420p") for frame in film.decode(video=0)])
 
 
-@pytest.mark.parametrize("change", ["replaced", "removed"])
+@pytest.mark.parametrize("change", ["replaced", "removed", "new"])
 def test_a_film_whose_guide_changes_begins_anew_and_never_has_two(
     start: Start, change: str
 ) -> None:
     daemon = start(frame_seconds=0.01)
-    hints = put(daemon, "film.hints.png", dabs(200, 30, 40))
+    hints = daemon.inbox / "film.hints.png"
+    if change != "new":
+        put(daemon, hints.name, dabs(200, 30, 40))
     source = make_film(daemon.root / "made.mp4", 300)
     shutil.copy(source, daemon.root / "other.mp4")
     source.rename(daemon.inbox / "film.mp4")
     daemon.start()
     wait_for_segment(daemon, 2)
-    if change == "replaced":
+    if change != "removed":
         put(daemon, "film.hints.png", dabs(30, 60, 200))
         put(daemon, "other.hints.png", dabs(30, 60, 200))
     else:
@@ -425,8 +427,10 @@ def test_a_film_whose_guide_changes_begins_anew_and_never_has_two(
     assert daemon.results == ["film.color.mp4", "other.color.mp4"]
     begun = daemon.segments_begun("film.mp4")
     assert begun.count(0) == 2 and begun[begun.index(0, 1) :] == [*range(max(begun) + 1)]
-    told = "was changed" if change == "replaced" else "was removed"
-    assert "begins anew" in daemon.said() and told in daemon.said()
+    told = {"replaced": "was changed", "removed": "was removed", "new": "came while work on"}[
+        change
+    ]
+    assert "begins anew" in daemon.said() and words[change] in daemon.said()
     film, other = (decoded(daemon.outbox / f"{name}.color.mp4") for name in ("film", "other"))
     assert np.array_equal(film, other)
 

@@ -124,6 +124,16 @@ def _say_empty(folder: Path) -> None:
     log.warning("%s: found no picture in it, so it guides nothing", folder)
 
 
+def check_for_new(source: Path, guide: Guide, top: Path) -> None:
+    """Raises GuideChanged for a picture that guides this file alone and came after its guide was
+    found: a source that is moved when it is done would take it along, unused."""
+    known = {each.path for each in guide.pictures}
+    own = set(own_sidecars(source, top=top))
+    for found in find_sidecars(source, top=top) if own else ():
+        if found.path not in known and own & {found.path, found.path.parent}:
+            raise GuideChanged(f"{found.path}: came while work on {source.name} went on")
+
+
 def own_sidecars(source: Path, *, top: Path | None = None) -> list[Path]:
     """The files and folders that guide a file and no other one beside it. Raises OSError, and
     MediaError for a link below `top`."""

@@ -41,6 +41,7 @@ from colordaemon.errors import (
     SourceChanged,
 )
 from colordaemon.film.helper import HelperProcess
+from colordaemon.guide.sidecars import check_for_new
 from colordaemon.inbox.safe_open import (
     PRIVATE,
     Obstructed,
@@ -229,6 +230,7 @@ class Worker:
         colored = prepared.run(partial, model, context, work)
         if colored.is_damaged:
             read_through(source, context.heartbeat)
+        check_for_new(source, guide, order.inbox)
         # In this process, since flushing gigabytes to the disk would block the daemon.
         seal(partial, source)
         digest = sha256(partial, context.heartbeat) if config.after.checksum else ""
