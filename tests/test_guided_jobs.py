@@ -427,9 +427,7 @@ def test_a_film_whose_guide_changes_begins_anew_and_never_has_two(
     assert daemon.results == ["film.color.mp4", "other.color.mp4"]
     begun = daemon.segments_begun("film.mp4")
     assert begun.count(0) == 2 and begun[begun.index(0, 1) :] == [*range(max(begun) + 1)]
-    told = {"replaced": "was changed", "removed": "was removed", "new": "came while work on"}[
-        change
-    ]
+    words = {"replaced": "was changed", "removed": "was removed", "new": "came while work on"}
     assert "begins anew" in daemon.said() and words[change] in daemon.said()
     film, other = (decoded(daemon.outbox / f"{name}.color.mp4") for name in ("film", "other"))
     assert np.array_equal(film, other)
