@@ -26,6 +26,7 @@ LAYERS = (
     ("pictures", "film"),
     ("convert", "evaluation"),
     ("bench", "install", "service", "training"),
+    ("doctor", "web"),
     ("cli",),
     ("__main__",),
 )
