@@ -1,0 +1,1 @@
+"""What is wrong with this machine, its configuration and its daemon, and how to mend it."""
