@@ -99,7 +99,7 @@ def test_a_desktop_library_that_opencv_lacks_is_one_of_the_system(
         raise ImportError("libGL.so.1: cannot open shared object file")
 
     monkeypatch.setattr("importlib.import_module", fail)
-    assert "libgl1" in one(machine.libraries({"cv2": "opencv-python"})).mend
+    assert "libgl1" in one(machine.libraries({"cv2": "opencv-python-headless"})).mend
 
 
 def test_a_gpu_that_is_asked_for_and_missing_is_a_fault() -> None:

@@ -15,7 +15,7 @@ from colordaemon.memory import limit_bytes
 _LIBRARIES = {
     "numpy": "numpy",
     "torch": "torch",
-    "cv2": "opencv-python",
+    "cv2": "opencv-python-headless",
     "av": "av",
     "pyvips": "pyvips[binary]",
     "pillow_heif": "pillow-heif",
