@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal
@@ -77,6 +78,9 @@ class PhotoSettings(Settings):
     candidates: bool = False  # also for photos; measured, they make their colors less true
 
 
+NAME_FIELDS = ("stem", "suffix", "model", "quality", "date", "folder")
+
+
 class OutputSettings(Settings):
     """Where finished files go and what they are called."""
 
@@ -87,9 +91,12 @@ class OutputSettings(Settings):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        rest = name.replace("{stem}", "").replace("{suffix}", "")
+        rest = re.sub("{(?:" + "|".join(NAME_FIELDS) + ")}", "", name)
         if "{stem}" not in name or set(rest) & set("{}/\\\0"):
-            raise ValueError("text with {stem}, perhaps {suffix}, no other braces, no / and no \\")
+            others = ", ".join(f"{{{field}}}" for field in NAME_FIELDS[1:])
+            raise ValueError(
+                f"text with {{stem}}, perhaps {others}, no other braces, no / and no \\"
+            )
         return name
 
 

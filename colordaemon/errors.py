@@ -6,6 +6,7 @@
     ├── DataError        the operator corrects the training pictures
     ├── MediaError       nobody: this file can never be converted as it stands
     │   └── AlreadyColor     nothing is wrong: the file has real color already
+    │       └── OwnResult        nothing is wrong: the file was made by colordaemon
     ├── TargetExists     the operator moves a file or asks to overwrite it
     ├── TargetTaken      the operator gives two sources different folders or names
     ├── SourceChanged    nobody: the queued file was removed or replaced; scans find the new one
@@ -52,6 +53,10 @@ class MediaError(ColordaemonError):
 
 class AlreadyColor(MediaError):
     """The source has real color, so coloring it would destroy information."""
+
+
+class OwnResult(AlreadyColor):
+    """The source is a result of colordaemon."""
 
 
 class TargetExists(ColordaemonError):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
+
+Stage = Literal["joining", "checking", "checksum"]
 
 
 class WorkContext:
@@ -22,6 +25,10 @@ class WorkContext:
 
     def heartbeat(self) -> None:
         """The work goes on without finishing frames: on a photo, a join, a checksum."""
+
+    def stage(self, name: Stage, share: float) -> None:
+        """Work on the file without frames that count: what is done, and the share of it, 0..1."""
+        self.heartbeat()
 
     def should_stop(self) -> bool:
         """Whether to stop the work; called for every frame."""

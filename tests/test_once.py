@@ -16,7 +16,7 @@ from programs import burning
 
 from colordaemon.config import Config
 from colordaemon.convert.convert import Colored
-from colordaemon.convert.once import color_files
+from colordaemon.convert.once import Once
 from colordaemon.errors import GuideChanged
 from colordaemon.work_context import WorkContext
 
@@ -27,7 +27,8 @@ def test_good_files_are_done_and_each_bad_one_gets_a_line(tmp_path: Path, model:
     empty.touch()
     text.write_text("no film")
     out = tmp_path / "out"
-    bad = [empty, text, tmp_path / "missing.mp4", tmp_path]
+    bad = [empty, text, tmp_path / "missing.mp4", tmp_path / "nothing"]
+    bad[-1].mkdir()
     result = once_untampered(*bad, photo, film, "-o", out, "--model", model)
     assert result.returncode == 1
     assert sorted(path.name for path in out.iterdir()) == ["film.color.mp4", "photo.color.png"]
@@ -208,7 +209,7 @@ def test_a_file_whose_guide_changes_meanwhile_begins_anew(
 
     monkeypatch.setattr("colordaemon.convert.once.convert", changing)
     film = tmp_path / "film.mp4"
-    tally = color_files([film], Config(), WorkContext())
+    tally = Once([film], Config()).color(WorkContext())
     assert tries == [film] * 3 and tally.done == [film]
     assert caplog.text.count("begins anew: film.hints.png: was changed") == 2
 

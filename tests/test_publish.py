@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from command import write_photo
 
-from colordaemon.config import OutputSettings
-from colordaemon.convert.publish import _tell_not_kept, publish, seal, target_for
+from colordaemon.config import Config, ModelSettings, OutputSettings
+from colordaemon.convert.publish import _tell_not_kept, publish, result_name, seal, target_for
 from colordaemon.durable import partial_for
 from colordaemon.errors import TargetExists
 
@@ -67,7 +69,8 @@ def test_a_name_in_other_letters_is_another_file(
 ) -> None:
     """As on exFAT, where a.png is found under A.png."""
     source = write_photo(tmp_path / "a.png")
-    settings = OutputSettings(name="{stem}{suffix}", overwrite=True, folder=tmp_path / "out")
+    output = OutputSettings(name="{stem}{suffix}", overwrite=True, folder=tmp_path / "out")
+    settings = Config(output=output)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "A.png").write_bytes(b"of another source")
     assert target_for(source, ".png", settings, {}) == tmp_path / "out" / "a.png"
@@ -78,6 +81,24 @@ def test_a_name_in_other_letters_is_another_file(
 
 def test_a_source_is_never_its_own_target(tmp_path: Path) -> None:
     source = write_photo(tmp_path / "photo.png")
-    settings = OutputSettings(name="{stem}{suffix}", overwrite=True)
+    settings = Config(output=OutputSettings(name="{stem}{suffix}", overwrite=True))
     with pytest.raises(TargetExists, match="its own source"):
         target_for(source, ".png", settings, {})
+
+
+def test_a_name_may_say_model_quality_folder_and_the_day_of_the_source(tmp_path: Path) -> None:
+    source = write_photo(tmp_path / "a.png")
+    os.utime(source, (0, datetime(1931, 2, 3, 12).timestamp()))
+    output = OutputSettings(name="{folder}-{stem}-{model}-{quality}-{date}{suffix}")
+    faces = Config(output=output, models={"a*": Path("/models/face.safetensors")})
+    folder = tmp_path.name
+    assert result_name(source, ".png", faces) == f"{folder}-a-face-standard-1931-02-03.png"
+    best = Config(output=output, model=ModelSettings(quality="best"))
+    assert result_name(source, ".png", best) == f"{folder}-a-built-in-best-1931-02-03.png"
+    os.utime(source, (0, 1 << 60))  # a year that Python does not know
+    assert "-undated" in result_name(source, ".png", best) or source.stat().st_mtime < 1 << 60
+
+
+def test_a_stem_that_is_too_long_for_a_name_is_shortened(tmp_path: Path) -> None:
+    source = tmp_path / f"{'a' * 250}.png"
+    assert len(result_name(source, ".png", Config())) == 255

@@ -173,10 +173,10 @@ def paint(clip: Path, config: Config, kept: Path) -> Timed:
 
 def color_photos(photos: Sequence[Path], config: Config) -> Timed:
     """Photos as `once` colors them; loading the model counts."""
-    from colordaemon.convert.once import color_files  # with libraries that films do without
+    from colordaemon.convert.once import Once  # with libraries that films do without
 
     def work() -> int:
-        tally = color_files(photos, config, WorkContext())
+        tally = Once(photos, config).color(WorkContext())
         if len(tally.done) < len(photos):
             raise MediaError(f"{len(photos) - len(tally.done)} of {len(photos)} photos failed")
         return len(photos)

@@ -1,9 +1,9 @@
 """The command line."""
 
-from colordaemon.cli import bench, commands, daemon, doctor, frames  # each adds its commands
+from colordaemon.cli import bench, daemon, doctor, evaluate, frames, once, train  # each adds some
 from colordaemon.cli.common import app
 
-__all__ = ["bench", "commands", "daemon", "doctor", "frames", "main"]
+__all__ = ["bench", "daemon", "doctor", "evaluate", "frames", "main", "once", "train"]
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from colordaemon.convert.models import Model
 from colordaemon.convert.publish import RESULT, publish, seal, target_for
 from colordaemon.convert.routing import first_fitting
 from colordaemon.durable import partial_for
-from colordaemon.errors import AlreadyColor, MediaError, TargetExists
+from colordaemon.errors import AlreadyColor, MediaError, OwnResult, TargetExists
 from colordaemon.film.colorize import FilmJob, color_film, plan_film
 from colordaemon.guide.guide import NO_GUIDE, Guide
 from colordaemon.guide.sidecars import Sidecar, find_guide
@@ -25,7 +25,8 @@ from colordaemon.logs import counted
 from colordaemon.media.demux import open_film
 from colordaemon.media.inventory import Inventory, Note, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
-from colordaemon.media.photo_file import picture_name
+from colordaemon.media.photo import refuse_our_own as refuse_our_photo
+from colordaemon.media.photo_file import PhotoFile, picture_name
 from colordaemon.media.stills import READ
 from colordaemon.media.tags import is_result
 from colordaemon.memory import limit_bytes
@@ -183,7 +184,7 @@ def prepare(
     if name := picture_name(source):  # FFmpeg may open it as a film of one frame
         raise MediaError(f"{source}: found {name}, expected a {READ} picture or a film")
     if not force:
-        _refuse_our_own(source)
+        _refuse_our_film(source)
     memory_bytes = limit_bytes(config.jobs.memory_mib)
     job = plan_film(source, config.film, guide=guide, force=force, memory_bytes=memory_bytes)
     return PreparedFilm(job)
@@ -219,7 +220,7 @@ def _plan(file: Path, config: Config, guide: Guide, force: bool) -> Planned:
     prepared = prepare(file, config, guide=guide, force=force)
     inventory, told = prepared.plan()
     told += (Note(f"its colors follow {guide.names}"),) if guide else ()
-    return Planned(target_for(file, prepared.suffix, config.output, {}), inventory, told)
+    return Planned(target_for(file, prepared.suffix, config, {}), inventory, told)
 
 
 def convert(
@@ -242,7 +243,7 @@ def convert(
     with opened(source) as file, umask(PRIVATE) as folder_umask, errors_by_name():
         guide = guide_for(file, config, named=named)
         prepared = prepare(file, config, guide=guide, force=force)
-        target = target_for(file, prepared.suffix, config.output, made)
+        target = target_for(file, prepared.suffix, config, made)
         with umask(folder_umask):  # for folders; files are private until they are finished
             target.parent.mkdir(parents=True, exist_ok=True)
         hidden = partial_for(target).stem[:_LONGEST_STEM]
@@ -275,11 +276,19 @@ def _following(guide: Guide) -> str:
     return f", colors after {guide.names}" if guide else ""
 
 
-def _refuse_our_own(source: Path) -> None:
-    """Raises AlreadyColor for a film whose metadata say that colordaemon made it."""
+def refuse_our_own(source: Path) -> None:
+    """Raises OwnResult for a photo or film whose metadata say that colordaemon made it."""
+    with opened(source) as file:
+        if is_photo(file):
+            refuse_our_photo(PhotoFile(file))
+        else:
+            _refuse_our_film(file)
+
+
+def _refuse_our_film(source: Path) -> None:
     with open_film(source) as container:
         if is_result(container, source):
-            raise AlreadyColor(f"{source}: is a result of colordaemon; expected a source")
+            raise OwnResult(f"{source}: is a result of colordaemon; expected a source")
 
 
 def loaded_for(guide: Guide, model: Model) -> Colorizer:

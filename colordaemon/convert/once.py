@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from colordaemon.config import Config
-from colordaemon.convert.convert import convert, plan
+from colordaemon.convert.convert import convert, plan, refuse_our_own
 from colordaemon.convert.models import ModelCache, Models, helpers_for
+from colordaemon.convert.report import Report
 from colordaemon.convert.routing import check_guides
+from colordaemon.convert.sources import Source, find_sources
+from colordaemon.convert.workload import Workload
 from colordaemon.errors import (
     AlreadyColor,
-    ColordaemonError,
     ConfigError,
     GuideChanged,
     Interrupted,
     ModelError,
+    OwnResult,
     TargetExists,
 )
 from colordaemon.guide.sidecars import Sidecar
-from colordaemon.media.inventory import level_of
 from colordaemon.sidecar_names import sidecar_file
 from colordaemon.work_context import WorkContext
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -39,136 +37,130 @@ class Tally:
     interrupted: bool = False
 
 
-def color_files(
-    sources: Sequence[Path],
-    config: Config,
-    context: WorkContext,
-    *,
-    named: Sequence[Sidecar] = (),
-    force: bool = False,
-) -> Tally:
-    """Color files and log a line about each.
+class Once:
+    """One call: the files that were named, or found in folders and by patterns, and what is said of
+    each.
 
-    named: pictures that guide the colors of all of them, in place of those beside each. Raises
-    ModelError and ConfigError, because they affect all files.
+    named: pictures that guide the colors of all of them, in place of those beside each. force:
+    color files that have color already; our own results only if they were named themselves.
     """
-    check_guides(config)
-    with helpers_for(config.jobs, config.model) as helpers:
-        models = Models(config, ModelCache(helpers))
-        return _color_files(sources, config, models, context, named, force)
 
+    def __init__(
+        self,
+        wanted: Sequence[Path],
+        config: Config,
+        report: Report | None = None,
+        *,
+        named: Sequence[Sidecar] = (),
+        force: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Raises ConfigError if a picture that the configuration names is missing."""
+        check_guides(config)
+        self._config, self._report = config, report or Report()
+        self._named, self._force, self._should_stop = named, force, should_stop
+        self._tally = Tally()
+        self.sources = find_sources(
+            wanted, config.output.folder, self._report.passed_over, self._failed
+        )
+        self.workload = Workload([source.path for source in self.sources])
 
-def _color_files(
-    sources: Sequence[Path],
-    config: Config,
-    models: Models,
-    context: WorkContext,
-    named: Sequence[Sidecar],
-    force: bool,
-) -> Tally:
-    made: dict[Path, Path] = {}
+    def color(self, context: WorkContext) -> Tally:
+        """Color the files. Raises ModelError and ConfigError, because they affect all files."""
+        config, made = self._config, dict[Path, Path]()
+        with helpers_for(config.jobs, config.model) as helpers:
+            models = Models(config, ModelCache(helpers))
 
-    def color_one(source: Path) -> None:
-        model = models.model_for(source)
-        while True:
-            try:
-                target, done = convert(
-                    source, config, model, context, made, named=named, force=force
-                )
+            def color_one(source: Source) -> None:
+                model, path = models.model_for(source.path), source.path
+                settings = source.settings(config)
+                while True:
+                    try:
+                        target, done = convert(
+                            path, settings, model, context, made,
+                            named=self._named, force=self._force,
+                        )  # fmt: skip
+                        break
+                    except GuideChanged as reason:
+                        self._report.begins_anew(path, reason)
+                made[target.resolve()] = path
+                self._report.done(path, target, done)
+
+            return self._each(color_one)
+
+    def plan(self) -> Tally:
+        """Say for each file what would be done with it and with everything that it holds."""
+
+        def plan_one(source: Source) -> None:
+            settings = source.settings(self._config)
+            planned = plan(source.path, settings, named=self._named, force=self._force)
+            self._report.planned(source.path, planned)
+            if planned.skipped:
+                raise AlreadyColor(planned.skipped)
+
+        return self._each(plan_one)
+
+    def preview(self, places: int) -> Tally:
+        """Draw some places of each film; color nothing else. Raises ModelError and ConfigError."""
+        from colordaemon.convert.frames import write_preview  # with all that guides need
+
+        models = Models(self._config)
+
+        def preview_one(source: Source) -> None:
+            model, settings = models.model_for(source.path), source.settings(self._config)
+            path = write_preview(source.path, settings, model, places, named=self._named)
+            self._report.previewed(source.path, path)
+
+        return self._each(preview_one)
+
+    def _each(self, act: Callable[[Source], None]) -> Tally:
+        """Call `act` for every file and report errors."""
+        paths = [source.path for source in self.sources]
+        self._report.found(paths)
+        for source in self.sources:
+            if guided := _guided_by(source.path, paths):
+                reason = f"{source.path}: by its name it guides the colors of {guided}"
+                self._skipped(source.path, reason, is_expected=True)
+                continue
+            if self._should_stop():
+                self._tally.interrupted = True
                 break
-            except GuideChanged as reason:
-                log.warning("%s: begins anew: %s", source, reason)
-        for remark in done.remarks:
-            log.log(level_of(remark), "%s: %s", source, remark)
-        log.info("done: %s (%s)", target, done.summary)
-        made[target.resolve()] = source
+            self._report.begun(source.path)
+            self.workload.begin(source.path)
+            is_done = self._try(source, act)
+            self.workload.end(source.path, is_done=is_done)
+        return self._tally
 
-    return _each(sources, color_one, context.should_stop)
-
-
-def plan_files(
-    sources: Sequence[Path],
-    config: Config,
-    say: Callable[[str], None],
-    *,
-    named: Sequence[Sidecar] = (),
-    force: bool = False,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Tally:
-    """Print for each file what would be done with it and with everything that it holds.
-
-    Raises ConfigError.
-    """
-    check_guides(config)
-
-    def plan_one(source: Path) -> None:
-        planned = plan(source, config, named=named, force=force)
-        say(f"{source} -> {planned.target}{' with --force' if planned.skipped else ''}")
-        for entry in planned.inventory:
-            how = f" ({entry.how})" if entry.how else ""
-            say(f"  {entry.fate:<9}  {entry.what}{how}")
-        for remark in planned.remarks:
-            say(f"  remark     {remark}")
-        if planned.skipped:
-            raise AlreadyColor(planned.skipped)
-
-    return _each(sources, plan_one, should_stop)
-
-
-def preview_files(
-    sources: Sequence[Path],
-    config: Config,
-    places: int,
-    say: Callable[[str], None],
-    *,
-    named: Sequence[Sidecar] = (),
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Tally:
-    """Draw some places of each film and print the path of each picture; color nothing else.
-
-    Raises ModelError and ConfigError.
-    """
-    from colordaemon.convert.frames import write_preview  # with all that guides need
-
-    models = Models(config)
-    check_guides(config)
-
-    def preview_one(source: Path) -> None:
-        model = models.model_for(source)
-        say(str(write_preview(source, config, model, places, named=named)))
-
-    return _each(sources, preview_one, should_stop)
-
-
-def _each(
-    sources: Sequence[Path], act: Callable[[Path], None], should_stop: Callable[[], bool]
-) -> Tally:
-    """Call `act` for every file and log errors."""
-    tally = Tally()
-    for source in dict.fromkeys(sources):  # without repetitions
-        if guided := _guided_by(source, sources):
-            log.info("skipped: %s: by its name it guides the colors of %s", source, guided)
-            tally.skipped.append(source)
-            continue
-        if should_stop():
-            tally.interrupted = True
-            break
+    def _try(self, source: Source, act: Callable[[Source], None]) -> bool:
+        """Whether it was done; reports errors that concern this file alone, and counts it."""
+        path = source.path
         try:
+            if source.top is not None and self._force:
+                refuse_our_own(path)
             act(source)
         except (ConfigError, ModelError):
             raise  # the next file would fail in the same way
         except Interrupted as reason:
-            log.warning("interrupted: %s", reason)
-            tally.interrupted = True
+            self._report.interrupted(path, reason)
+            self._tally.interrupted = True
+        except OwnResult as reason:
+            self._skipped(path, reason, is_expected=source.top is not None)
         except (AlreadyColor, TargetExists) as reason:
-            log.warning("skipped: %s", reason)
-            tally.skipped.append(source)
+            self._skipped(path, reason)
         except Exception as error:
-            _log_failure(source, error)
-            tally.failed.append(source)
+            self._failed(path, error)
         else:
-            tally.done.append(source)
-    return tally
+            self._tally.done.append(path)
+            return True
+        return False
+
+    def _skipped(self, path: Path, reason: object, *, is_expected: bool = False) -> None:
+        self._report.skipped(path, reason, is_expected=is_expected)
+        self._tally.skipped.append(path)
+
+    def _failed(self, path: Path, error: Exception) -> None:
+        self._report.failed(path, error)
+        self._tally.failed.append(path)
 
 
 def _guided_by(source: Path, sources: Iterable[Path]) -> Path | None:
@@ -178,15 +170,3 @@ def _guided_by(source: Path, sources: Iterable[Path]) -> Path | None:
         return None
     fits = (each for each in sources if each.parent == source.parent and name.serves(each))
     return next(fits, None)
-
-
-def _log_failure(source: Path, error: Exception) -> None:
-    """Log one line that names the source, with a traceback only for unexpected errors."""
-    if isinstance(error, ColordaemonError):
-        log.error("failed: %s", error)
-    elif isinstance(error, OSError):
-        reason, name = error.strerror or error, error.filename
-        where = "" if name in (None, str(source), os.path.abspath(source)) else f" ({name})"  # noqa: PTH100
-        log.error("failed: %s: %s%s", source, reason, where)
-    else:
-        log.error("failed: %s: unexpected %r", source, error, exc_info=error)

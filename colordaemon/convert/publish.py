@@ -16,10 +16,12 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
-from colordaemon.config import OutputSettings
+from colordaemon.config import Config
+from colordaemon.convert.routing import first_fitting
 from colordaemon.durable import LONGEST_NAME, flush_file, flush_folder, rename_new, replace_file
 from colordaemon.errors import TargetExists, TargetTaken
 
@@ -32,34 +34,53 @@ _SUFFIX = ".sha256"
 _READ_BYTES = 1 << 20
 
 
-def target_for(
-    source: Path, suffix: str, settings: OutputSettings, made: Mapping[Path, Path]
-) -> Path:
+def target_for(source: Path, suffix: str, config: Config, made: Mapping[Path, Path]) -> Path:
     """The path of the result of a source.
 
     made: results that are not replaced even if `overwrite` is set, by their resolved paths, with
     their sources. Raises TargetTaken, and TargetExists also if it would be the source itself.
     """
-    folder = settings.folder or source.parent
-    target = folder / fitting_name(source.stem, suffix, settings.name)
+    folder = config.output.folder or source.parent
+    target = folder / result_name(source, suffix, config)
     if other := made.get(target.resolve()):
         raise TargetTaken(f"{source}: its result would replace {target}, just made from {other}")
     if target.exists() and target.samefile(source):
         raise TargetExists(f"{source}: the result would replace its own source")
     if stands_under_another_name(target):
         raise TargetExists(f"{source}: {target} exists with other letter case; not replaced")
-    if target.exists() and not settings.overwrite:
+    if target.exists() and not config.output.overwrite:
         raise TargetExists(f"{source}: {target} exists already; --overwrite replaces it")
     return target
 
 
-def fitting_name(stem: str, suffix: str, pattern: str) -> str:
-    """The name of a result by the pattern; a stem that is too long for a name is shortened."""
+def result_name(source: Path, suffix: str, config: Config) -> str:
+    """The name of the result of a source, by the pattern of the settings; a stem that is too long
+    for a name is shortened.
+
+    The date is that of the source, so that the name is the same whenever the work is done.
+    """
+    model = first_fitting(source, config.models, config.model.file)
+    fields = {
+        "suffix": suffix,
+        "model": model.stem if model else "built-in",
+        "quality": config.model.quality,
+        "folder": source.parent.resolve().name,
+    }
+    if "{date}" in config.output.name:
+        fields["date"] = _day_of(source)
+    stem = source.stem
     while True:
-        name = pattern.format(stem=stem, suffix=suffix)
+        name = config.output.name.format(stem=stem, **fields)
         if len(os.fsencode(name)) <= LONGEST_NAME or len(stem) <= 1:
             return name
         stem = stem[:-1]
+
+
+def _day_of(source: Path) -> str:
+    try:
+        return f"{datetime.fromtimestamp(source.stat().st_mtime):%Y-%m-%d}"
+    except (OverflowError, ValueError, OSError):  # some file systems store years that Python lacks
+        return "undated"
 
 
 def numbered(target: Path, number: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 import tempfile
@@ -215,14 +216,16 @@ def color_film(
                 plan = run_segments(
                     job, folder, executor, stride, done=done, on_result=keep_and_tell
                 )
-            others = join(plan, job.target, partial, maker, context.heartbeat)
+            others = join(
+                plan, job.target, partial, maker, functools.partial(context.stage, "joining")
+            )
             if others.exceeds(job.settings.damaged_percent):
                 raise MediaError(
                     f"{job.source.path}: {others.damaged} of {others.packets} packets of sound or "
                     "subtitles are too damaged to be copied, more than "
                     f"{job.settings.damaged_percent:g} %; --accept-damaged leaves them out"
                 )
-            verify(plan, job.target, partial, context.heartbeat)
+            verify(plan, job.target, partial, functools.partial(context.stage, "checking"))
             inventory = _as_found(job, plan, partial)
     except BaseException:
         partial.unlink(missing_ok=True)

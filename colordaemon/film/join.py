@@ -37,13 +37,13 @@ def join(
     target: Target,
     path: Path,
     maker: Maker | None = None,
-    heartbeat: Callable[[], None] = lambda: None,
+    tell: Callable[[float], None] = lambda share: None,
 ) -> Damage:
     """Write the film to `path`, which is not checked yet; see `verify`.
 
-    maker: who made the colors, for the metadata; None: the built-in model. heartbeat: called for
-    every packet. Returns how many packets the other streams have, and how many of them
-    were too damaged to be copied.
+    maker: who made the colors, for the metadata; None: the built-in model. tell: called for every
+    packet with the share that is done, 0..1. Returns how many packets the other streams have, and
+    how many of them were too damaged to be copied.
     """
     if target.format == MXF and len({*np.diff(plan.pts()).tolist()}) > 1:
         raise MediaError(
@@ -54,25 +54,25 @@ def join(
         muxer = FilmMuxer(path, source, plan.source, target, plan.encoder, maker or Maker())
         try:
             try:
-                muxer.write(_film_packets(plan, target, heartbeat))
+                muxer.write(_film_packets(plan, target, tell))
             finally:
                 muxer.close()  # writes the packets that were held back
         except (av.error.ArgumentError, av.error.InvalidDataError) as error:
             raise MediaError(
                 f"{plan.source.path}: {target.format} refuses a packet of it ({error.strerror})"
             ) from error
-        muxer.complete(heartbeat)
+        muxer.complete(lambda: tell(1.0))
         return muxer.others
 
 
 def verify(
-    plan: FilmPlan, target: Target, path: Path, heartbeat: Callable[[], None] = lambda: None
+    plan: FilmPlan, target: Target, path: Path, tell: Callable[[float], None] = lambda share: None
 ) -> None:
     """Reopen a joined film and compare it with its plan: the number of streams, the time of every
     frame, how many pictures carry captions and the like, and that its first and its last group of
     pictures decode.
 
-    heartbeat: as in `join`. Raises MediaError.
+    tell: as in `join`. Raises MediaError.
     """
     name = f"{plan.source.path}: the finished film"
     with open_film(path) as container:
@@ -82,7 +82,7 @@ def verify(
         film = film_of(container, target.kept.index(plan.source.stream_index))
         origin = target.origin(plan.source)
         told, found_told = plan.told, Counter[str]()
-        packets = _packets(container, film, heartbeat)
+        packets = _packets(container, film, plan.frame_count, tell)
         counted = _counting(packets, found_told) if told else packets
         _check_times(plan, counted, film, name, origin)
         if lost := told - found_told:
@@ -105,7 +105,7 @@ def verify(
 
 
 def _film_packets(
-    plan: FilmPlan, target: Target, heartbeat: Callable[[], None]
+    plan: FilmPlan, target: Target, tell: Callable[[float], None]
 ) -> Iterator[Packet[Stream]]:
     """The packets of all segments with pts of the source, new dts and durations."""
     times, depth = plan.pts(), plan.reorder_depth
@@ -135,7 +135,7 @@ def _film_packets(
             packet.duration = durations[pts]
             packet.time_base = plan.source.time_base
             number += 1
-            heartbeat()
+            tell(number / len(times))
             yield packet
 
 
@@ -165,10 +165,10 @@ def _header(stream: Stream) -> bytes:
 
 
 def _packets(
-    container: InputContainer, film: VideoStream, heartbeat: Callable[[], None]
+    container: InputContainer, film: VideoStream, count: int, tell: Callable[[float], None]
 ) -> Iterator[Packet[VideoStream]]:
-    for packet in container.demux(film):
-        heartbeat()
+    for number, packet in enumerate(container.demux(film), start=1):
+        tell(min(1.0, number / count))
         yield packet
 
 

@@ -35,7 +35,6 @@ from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
 
 from colordaemon.inbox.scan import DEEPEST
 
-
 # Without this filter there would be events for every file that we read, and for every block that is
 # copied. Changes are found anyway, by the check before a file is taken.
 _EVENTS: list[type[FileSystemEvent]] = [

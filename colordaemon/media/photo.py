@@ -24,7 +24,7 @@ from torch import Tensor
 
 from colordaemon.color import Matrix, rgb_to_lab, rgb_to_ycbcr
 from colordaemon.config import PhotoSettings
-from colordaemon.errors import AlreadyColor, MediaError
+from colordaemon.errors import AlreadyColor, MediaError, OwnResult
 from colordaemon.media.inventory import Inventory, Note
 from colordaemon.media.metadata import Metadata
 from colordaemon.media.photo_file import Page, PhotoFile, is_lossless_webp, photo_format
@@ -105,7 +105,7 @@ def plan_photo(
     target = _target(file.kind, settings)
     _check_pages(file, target)
     if not force:
-        _refuse_our_own(file)
+        refuse_our_own(file)
     told, unchanged = _Told(file.pages), []
     for index in range(file.pages):
         found = _look_at(file, target, index, force)
@@ -145,7 +145,7 @@ def color_photo(
         check_size(source, kind, page.image.width, page.image.height)
         raw_bytes += page.image.width * page.image.height * (3 + len(page.extras)) * page.depth // 8
     if not force:
-        _refuse_our_own(file)
+        refuse_our_own(file)
     writer = PhotoWriter(
         file,
         partial,
@@ -173,9 +173,10 @@ def _check_pages(file: PhotoFile, target: PhotoFormat) -> None:
         raise MediaError(f"{file.path}: {file.pages} pages, expected one for {target.name}")
 
 
-def _refuse_our_own(file: PhotoFile) -> None:
+def refuse_our_own(file: PhotoFile) -> None:
+    """Raises OwnResult for a photo all of whose pages say that colordaemon made them."""
     if all(file.metadata(index).is_ours for index in range(file.pages)):
-        raise AlreadyColor(f"{file.path}: is a result of colordaemon; expected a source")
+        raise OwnResult(f"{file.path}: is a result of colordaemon; expected a source")
 
 
 def _already_color(path: Path) -> AlreadyColor:

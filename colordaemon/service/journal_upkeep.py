@@ -25,7 +25,7 @@ from pathlib import Path
 
 from colordaemon.clock import Clock, Monotonic, UnixTime
 from colordaemon.config import Config, JournalSettings
-from colordaemon.convert.publish import fitting_name
+from colordaemon.convert.publish import result_name
 from colordaemon.convert.routing import Routing
 from colordaemon.durable import flush_folder
 from colordaemon.errors import ConfigError
@@ -184,7 +184,7 @@ def _results(
 ) -> Iterator[Path]:
     """Files in the outbox that have the name and time of a source's result."""
     folder = (folders.outbox / folders.relative(source)).parent
-    stem = fitting_name(source.stem, "", routing.config_for(source).output.name)
+    stem = result_name(source, "", routing.config_for(source))
     called = re.compile(rf"{re.escape(stem)}( \(\d+\))?\.\w+")
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:

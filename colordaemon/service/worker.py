@@ -26,7 +26,7 @@ import torch
 from colordaemon.child import die_with, ignore_signals
 from colordaemon.convert.convert import NoRoom, guide_for, prepare
 from colordaemon.convert.models import ModelCache, Models, helpers_for
-from colordaemon.convert.publish import RESULT, fitting_name, seal, sha256
+from colordaemon.convert.publish import RESULT, result_name, seal, sha256
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import (
     NO_SPACE,
@@ -219,7 +219,7 @@ class Worker:
         config = self._routing.config_for(order.source)
         guide = guide_for(source, config, top=order.inbox)
         prepared = prepare(source, config, guide=guide)
-        name = fitting_name(source.stem, prepared.suffix, config.output.name)
+        name = result_name(source, prepared.suffix, config)
         check_length(order.source, order.folder / name, order.folder / order.tag)
         with _way(order):  # as late as this, so that a file that fails leaves no empty folder
             with umask(self._folder_umask):

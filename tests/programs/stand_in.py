@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from multiprocessing.connection import Connection
 
-from colordaemon.convert.publish import fitting_name
+from colordaemon.convert.publish import result_name
 from colordaemon.convert.routing import Routing
 from colordaemon.service.messages import Failed, Fault, Finished, Order, Ready, Started
 
@@ -25,8 +25,8 @@ def main() -> None:
 
 def _pretend(order: Order, routing: Routing, connection: Connection) -> None:
     connection.send(Started(order.job))
-    source, pattern = order.source, routing.config_for(order.source).output.name
-    target = order.folder / fitting_name(source.stem, source.suffix, pattern)
+    source, config = order.source, routing.config_for(order.source)
+    target = order.folder / result_name(source, source.suffix, config)
     partial = order.folder / f"{order.tag}.partial"
     try:
         order.folder.mkdir(parents=True, exist_ok=True)
