@@ -145,9 +145,7 @@ def once(
     ] = None,
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json", help="Print what happens as JSON, one object a line; docs/command-line.md."
-        ),
+        typer.Option("--json", help="Print what happens as JSON, one object a line."),
     ] = False,
     model: Annotated[
         Path | None,

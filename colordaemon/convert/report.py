@@ -1,7 +1,7 @@
 """What a call of `once` says of each file: log lines, and lines of JSON for programs.
 
-docs/command-line.md describes the JSON. VERSION rises when something there changes or is gone, and not for
-what is added.
+docs/command-line.md describes the JSON. VERSION rises when something there changes or is gone, and
+not for what is added.
 """
 
 from __future__ import annotations
