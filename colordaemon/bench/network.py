@@ -43,7 +43,7 @@ def look(model: ModelSettings, batch: int, seconds: float) -> Speed:
     )
     device, (height, width) = colorizer.device, colorizer.network_size(*ASPECT)
     gray = torch.rand(batch, 1, height, width, device=device)
-    network = _calls(lambda: colorizer.predict_ab(gray), device, seconds, batch)
+    network = _calls(lambda: colorizer.begin(gray)[0], device, seconds, batch)
     peaks = peak_mib(), device_peak_mib()
     side = 8192 if device.type == "cuda" else 2048
     one, other = (torch.randn(side, side, device=device).to(colorizer.dtype) for _ in range(2))

@@ -22,8 +22,8 @@ from colordaemon.config import Config, FilmSettings, ModelSettings
 from colordaemon.convert.models import Model, ModelCache, helpers_for
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.film.analysis import analyzed_frames, gray_of
-from colordaemon.film.chroma import frame_chroma
 from colordaemon.film.colorize import color_film, plan_film
+from colordaemon.film.gpu_chroma import ChromaPainter
 from colordaemon.film.pipeline import frames_ahead
 from colordaemon.film.prefetch import prefetch
 from colordaemon.film.shots import Stride
@@ -31,7 +31,7 @@ from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.encode import own_chroma, segment_writer
 from colordaemon.media.probe import probe_film
-from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.cuda import Traffic
 from colordaemon.network.device import choose_device
 from colordaemon.work_context import WorkContext
 
@@ -43,16 +43,12 @@ WARM = LOOK_AHEAD + TOGETHER  # frames before smoothing counts; from here on TOG
 _SMOOTHED = 3 * TOGETHER
 
 
-def _warm(colorizer: Colorizer) -> Colorizer:
-    colorizer.predict_ab(torch.rand(colorizer.batch_size, 1, 256, 256))
-    return colorizer
-
-
 def color(clip: Path, config: Config, result: Path) -> Timed:
     """The whole pipeline. result: gets the colored film."""
     with helpers_for(config.jobs, config.model) as helpers:
         model = Model(config.model, ModelCache(helpers))
-        colorizer = _warm(model.load())
+        colorizer = model.load()
+        colorizer.warm_up()
 
         def work() -> int:
             job = plan_film(clip, config.film, force=True)
@@ -154,17 +150,18 @@ def smooth(film: FilmSettings, kept: Path) -> Timed:
 def paint(clip: Path, config: Config, kept: Path) -> Timed:
     """Chroma planes for decoded frames. kept: what `guess` wrote."""
     job, colors = plan_film(clip, config.film, force=True), np.load(kept)["ab"]
-    device = choose_device(config.model.device)
+    traffic = Traffic(choose_device(config.model.device))
     fitting = max(1, _HELD_BYTES // job.source.layout.bytes_of(job.source.width, job.source.height))
     with FilmReader(job.source) as reader:
         frames = list(islice(reader, min(len(colors), fitting)))
     turned = [job.source.orientation.as_stored(ab).copy() for ab in colors[: len(frames)]]
-    painted = [torch.from_numpy(ab).to(device) for ab in turned]
     count = max(_PAINTED, len(frames))
 
     def work() -> int:
-        for frame, ab in islice(cycle(zip(frames, painted, strict=True)), count):
-            frame_chroma(frame, ab, job.encoder.code_of(frame.fields))
+        painter = ChromaPainter[None](traffic)
+        for frame, ab in islice(cycle(zip(frames, turned, strict=True)), count):
+            painter.feed(None, frame, ab, job.encoder.code_of(frame.fields))
+        painter.finish()
         return count
 
     work()  # tables are made once

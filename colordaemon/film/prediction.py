@@ -4,6 +4,9 @@ A sum of floats depends on its order, and that on what else is in the batch: by 
 rounds a few samples of each picture to another code. So batches are counted from the beginning of
 each shot, wherever reading begins: a film has the same bytes after an interruption, and whoever
 makes which part of it.
+
+Where the device queues its work, a batch more than that of the frames that are taken is in it: the
+GPU goes on while Python is busy with what it has said.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import torch
 from colordaemon.film.analysis import AnalyzedFrame, gray_of
 from colordaemon.film.smoothing import Sample
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.cuda import Arriving, Traffic
 
 if TYPE_CHECKING:
     from colordaemon.film.guide import FilmPainter
@@ -36,6 +40,17 @@ class Prediction:
     likeness: float | None = None
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Frames that follow each other, and what the network says of those that it is asked about;
+    None if there are none of these."""
+
+    frames: list[AnalyzedFrame]
+    asked: list[AnalyzedFrame]
+    said: Arriving | None
+    likenesses: Sequence[float | None]
+
+
 class Predictions:
     """The frames of a film in order, with a look ahead at those that follow."""
 
@@ -47,17 +62,25 @@ class Predictions:
     ) -> None:
         """painter: the colorizer with a guide, if the film has one."""
         self._frames, self._colorizer, self._painter = frames, colorizer, painter
-        self._read: deque[AnalyzedFrame] = deque()  # not yet predicted: one at the most
+        self._traffic = Traffic(colorizer.device)
+        self._read: deque[AnalyzedFrame] = deque()  # and in no batch yet: one at the most
         self._skipped: list[AnalyzedFrame] = []  # which the next batch begins with
+        self._begun: deque[_Batch] = deque()
         self._predictions: deque[Prediction] = deque()  # not yet taken
 
     @property
     def next(self) -> AnalyzedFrame | None:
         """The frame that is taken next; None at the film's end."""
-        return self._predictions[0].frame if self._predictions else self._unpredicted
+        if self._predictions:
+            return self._predictions[0].frame
+        return self._unpredicted
 
     @property
     def _unpredicted(self) -> AnalyzedFrame | None:
+        return self._begun[0].frames[0] if self._begun else self._unread
+
+    @property
+    def _unread(self) -> AnalyzedFrame | None:
         if not self._read:
             self._read.extend(islice(self._frames, 1))
         return self._read[0] if self._read else None
@@ -98,32 +121,50 @@ class Predictions:
         return True
 
     def _predict(self) -> None:
+        """Have what the network says of the batch that comes next."""
+        while len(self._begun) <= self._traffic.queues and self._unread is not None:
+            self._begin()
+        batch = self._begun.popleft()
+        said = {prediction.frame.pts: prediction for prediction in self._said(batch)}
+        self._predictions.extend(
+            said.get(frame.pts) or Prediction(frame, None) for frame in batch.frames
+        )
+
+    def _begin(self) -> None:
         """Run the network on the frames up to the end of a batch or shot."""
         size, frames = self._colorizer.batch_size, list[AnalyzedFrame]()
         asked = [] if len(self._skipped) >= size else self._skipped
         self._skipped = []
-        while (frame := self._unpredicted) is not None and not (frames and frame.cut):
+        while (frame := self._unread) is not None and not (frames and frame.cut):
             asked = [] if frame.cut else asked
             frames.append(self._read.popleft())
             if _is_asked(frame):
                 asked.append(frame)
             if len(asked) >= size or (frame.in_color and len(frames) >= size):
                 break  # a long shot in color needs no predictions
-        said = {prediction.frame.pts: prediction for prediction in self._ask(asked)}
-        self._predictions.extend(said.get(frame.pts) or Prediction(frame, None) for frame in frames)
+        self._begun.append(self._ask(frames, asked))
 
-    def _ask(self, asked: list[AnalyzedFrame]) -> list[Prediction]:
-        if not asked:
-            return []
+    def _ask(self, frames: list[AnalyzedFrame], asked: list[AnalyzedFrame]) -> _Batch:
         likenesses: Sequence[float | None] = [None] * len(asked)
-        if self._painter is None:
-            said = self._colorizer.guess(torch.from_numpy(gray_of(asked)))
+        if not asked:
+            return _Batch(frames, asked, None, likenesses)
+        if self._painter is not None:
+            guessed, likenesses = self._painter.guess(asked)
+        elif self._traffic.queues:
+            guessed = self._colorizer.begin(self._traffic.upload(gray_of(asked)))
         else:
-            said, likenesses = self._painter.guess(asked)
-        ab, sure = (part.cpu().numpy() for part in said)  # waits for the GPU
+            guessed = self._colorizer.guess(torch.from_numpy(gray_of(asked)))
+        return _Batch(frames, asked, self._traffic.download(*guessed), likenesses)
+
+    def _said(self, batch: _Batch) -> list[Prediction]:
+        if batch.said is None:
+            return []
+        ab, sure = batch.said.get()  # waits for the GPU
+        if self._traffic.queues:
+            self._colorizer.check(torch.from_numpy(ab))
         return [
-            Prediction(frame, Sample(frame.luma, ab[n], sure[n, 0]), likenesses[n])
-            for n, frame in enumerate(asked)
+            Prediction(frame, Sample(frame.luma, ab[n], sure[n, 0]), batch.likenesses[n])
+            for n, frame in enumerate(batch.asked)
         ]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from colordaemon.errors import Interrupted, MediaError
-from colordaemon.film.chroma import frame_chroma
+from colordaemon.film.gpu_chroma import ChromaPainter
 from colordaemon.film.pipeline import FilmPipeline, frames_ahead, opened_at
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.prefetch import prefetch
@@ -29,6 +29,7 @@ from colordaemon.media.inventory import grave_losses
 from colordaemon.media.probe import FilmInfo
 from colordaemon.memory import release_free_heaps
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.cuda import Traffic
 from colordaemon.work_context import WorkContext
 
 if TYPE_CHECKING:
@@ -178,15 +179,19 @@ def colored_frames(
     pipeline: FilmPipeline, task: SegmentTask, device: torch.device
 ) -> Iterator[ColoredFrame]:
     """The frames of a task with their final colors."""
+    painter = ChromaPainter[tuple[Frame, bool]](Traffic(device))
     for analyzed, ab in pipeline.colored(task):
         frame = pipeline.full(analyzed)
         if ab is None:
             _check_own_color(task.source)
             yield ColoredFrame(frame, own_chroma(frame, task.encoder), analyzed.cut, kept=True)
             continue
-        stored = torch.from_numpy(task.source.orientation.as_stored(ab).copy())
-        chroma = frame_chroma(frame, stored.to(device), task.encoder.code_of(frame.fields))
-        yield ColoredFrame(frame, chroma, analyzed.cut, kept=False)
+        stored = task.source.orientation.as_stored(ab).copy()
+        code = task.encoder.code_of(frame.fields)
+        for (done, cut), chroma in painter.feed((frame, analyzed.cut), frame, stored, code):
+            yield ColoredFrame(done, chroma, cut, kept=False)
+    for (done, cut), chroma in painter.finish():
+        yield ColoredFrame(done, chroma, cut, kept=False)
 
 
 def _check_own_color(source: FilmInfo) -> None:

@@ -7,9 +7,9 @@ at any resolution. Only the network runs in half precision; ab comes out in floa
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,14 +18,18 @@ from torch.nn import functional
 from colordaemon.color import AB_LIMIT
 from colordaemon.errors import ModelError
 from colordaemon.network.checkpoint import BUILT_IN, load_model
+from colordaemon.network.cuda import USUAL, fuse_on, graphs_for
 from colordaemon.network.device import DTYPES, choose_device, choose_dtype
 from colordaemon.network.model import ColorNet, Look, fold_norms
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 # Short side, in thirty-seconds of the model's own: 128, 192 and 256 px for the default model, whose
 # error is the same at all three within 1 % (benchmarks/training.md); finer ones have finer edges.
 _QUALITY = {"draft": 16, "standard": 24, "best": 32}
+_USUAL_SHAPES = (3, 4), (9, 16)  # of films, height and width
 LONGEST_ASPECT = 4.0  # a panorama longer than this is shown smaller, or it would fill the memory
 
 
@@ -48,6 +52,8 @@ class Colorizer:
         self._multiple = model.spec.multiple
         self._model = fold_norms(model).to(device=device, dtype=dtype)
         self._model.to(memory_format=torch.channels_last)
+        fuse_on(self._model, device, dtype)
+        self._graphs = graphs_for(device)
         self._axes = model.axes and model.axes.to(device, dtype)
 
     def __str__(self) -> str:
@@ -80,10 +86,26 @@ class Colorizer:
 
         Raises ModelError for colors that are no finite numbers.
         """
-        said = [(look.ab, look.sure) for look in self.looks(gray)]
-        ab, sure = (torch.cat(parts) for parts in zip(*said, strict=True))
+        ab, sure = self.begin(gray)
         self.check(ab)  # waits for the GPU, as all callers do next
         return ab, sure
+
+    @torch.inference_mode()
+    def begin(self, gray: Tensor) -> tuple[Tensor, Tensor]:
+        """As `guess`, without waiting for a GPU; ab is still to be checked."""
+        said = list(self._in_batches(gray, self._colors))
+        ab, sure = (torch.cat(parts) for parts in zip(*said, strict=True))
+        return ab, sure
+
+    def warm_up(self) -> None:
+        """Color a first picture, which takes long: kernels are chosen and memory is allocated. On a
+        GPU also frames of the usual shapes, often enough to be recorded."""
+        self.predict_ab(torch.zeros(1, 1, self.short_side, self.short_side))
+        if self._graphs is not None:
+            for shape in _USUAL_SHAPES:
+                frames = torch.zeros(self.batch_size, 1, *self.network_size(*shape))
+                for _ in range(USUAL):
+                    self.predict_ab(frames)
 
     def check(self, ab: Tensor) -> None:
         """Raises ModelError for colors that are no finite numbers."""
@@ -93,19 +115,25 @@ class Colorizer:
     def looks(self, gray: Tensor) -> Iterator[Look]:
         """As `guess`, batch by batch and unchecked, with the features behind it; those are not
         cropped: below and to the right they cover the padding too."""
+        return self._in_batches(gray, lambda batch: self._look(self._prepared(batch)))
+
+    def _in_batches(self, gray: Tensor, function: Callable[[Tensor], T]) -> Iterator[T]:
         count = 0
         while count < len(gray):
+            batch = gray[count : count + self.batch_size]
             try:
-                look = self._look(gray[count : count + self.batch_size])
+                said = function(batch)
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
                 self.batch_size = max(1, self.batch_size // 2)
+                if self._graphs is not None:
+                    self._graphs.drop()
                 torch.cuda.empty_cache()
                 log.warning("out of GPU memory: going on with batches of %d", self.batch_size)
                 continue
-            count += len(look.ab)
-            yield look
+            count += len(batch)
+            yield said
 
     @property
     def compares(self) -> bool:
@@ -121,8 +149,18 @@ class Colorizer:
             )
         return self._axes.describe(features, height, width)
 
+    def _colors(self, gray: Tensor) -> tuple[Tensor, ...]:
+        """What `guess` returns, of one batch."""
+        prepared = self._prepared(gray)
+        return self._say(prepared) if self._graphs is None else self._graphs(self._say, prepared)
+
+    def _say(self, gray: Tensor) -> tuple[Tensor, ...]:
+        look = self._look(gray)
+        return look.ab, look.sure
+
     @torch.inference_mode()
-    def _look(self, gray: Tensor) -> Look:
+    def _prepared(self, gray: Tensor) -> Tensor:
+        """(N, 1, h, w) float32 at the network's size, on its device."""
         gray = gray.to(self.device, non_blocking=True)
         gray = gray.float() / 255 if gray.dtype == torch.uint8 else gray.float()
         height, width = self.network_size(*gray.shape[-2:])
@@ -130,6 +168,11 @@ class Colorizer:
             gray = functional.interpolate(
                 gray, (height, width), mode="bilinear", antialias=True, align_corners=False
             )
+        return gray
+
+    @torch.inference_mode()
+    def _look(self, gray: Tensor) -> Look:
+        height, width = gray.shape[-2:]
         down, right = -height % self._multiple, -width % self._multiple
         # Reflection keeps texture going; it cannot reach further than the picture itself.
         mode = "reflect" if down < height and right < width else "replicate"

@@ -238,6 +238,7 @@ class Encoder(nn.Module):
     def __init__(self, stages: tuple[tuple[int, ...], ...], channels: int = 1) -> None:
         super().__init__()
         self.stages = nn.ModuleList()
+        self.activation: nn.Module = nn.ReLU()
         for widths in stages:
             stage = nn.ModuleList()
             for width in widths:
@@ -256,7 +257,7 @@ class Encoder(nn.Module):
             if taps:
                 x = functional.max_pool2d(x, 2)
             for conv in stage.children():
-                x = functional.relu(conv(x))
+                x = self.activation(conv(x))
             taps.append(x)
         return taps
 

@@ -129,8 +129,7 @@ class Worker:
     def _predict(self) -> Colorizer:
         """Color a picture with the first model."""
         colorizer = self._models[id(self._routing.configs[0])].model_for(Path()).load()
-        side = colorizer.short_side
-        colorizer.predict_ab(torch.zeros(1, 1, side, side))
+        colorizer.warm_up()
         return colorizer
 
     def run(self) -> None:
