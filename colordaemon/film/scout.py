@@ -54,7 +54,7 @@ def scouted(
 class _Unseeing:
     """Stands in for a colorizer where no colors are wanted, only which frames it would see."""
 
-    batch_size = 1
+    batch_size, device = 1, torch.device("cpu")
 
     def __init__(self, colorizer: Colorizer) -> None:
         self.network_size = colorizer.network_size
