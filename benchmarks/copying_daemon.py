@@ -21,7 +21,9 @@ WORKER = (sys.executable, __file__, "work")
 
 def watch(config: Path) -> None:
     set_up_logging()
-    watch_forever(lambda: load_config(config), lambda routing: WorkerProcess(routing, WORKER))
+    watch_forever(
+        lambda: load_config(config), lambda routing, _: WorkerProcess(routing, None, WORKER)
+    )
 
 
 def work(descriptor: int) -> None:

@@ -40,7 +40,7 @@ class Sleeping(Painter):
 def seconds(job: FilmJob, folder: Path, helpers: list[HelperProcess]) -> float:
     began = time.monotonic()
     painter: Any = Sleeping()
-    color_film(job, folder / f"{len(helpers)}.color.mp4", painter, helpers=helpers)
+    color_film(job, folder / f"{len(helpers)}.color.mp4", painter, helpers=lambda: helpers)
     return time.monotonic() - began
 
 

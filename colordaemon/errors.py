@@ -5,8 +5,9 @@
     ├── ModelError       the operator supplies another model file, or a device
     ├── DataError        the operator corrects the training pictures
     ├── MediaError       nobody: this file can never be converted as it stands
-    │   └── AlreadyColor     nothing is wrong: the file has real color already
-    │       └── OwnResult        nothing is wrong: the file was made by colordaemon
+    │   ├── AlreadyColor     nothing is wrong: the file has real color already
+    │   │   └── OwnResult        nothing is wrong: the file was made by colordaemon
+    │   └── TooLarge         it needs more memory than it may take, at least at the moment
     ├── TargetExists     the operator moves a file or asks to overwrite it
     ├── TargetTaken      the operator gives two sources different folders or names
     ├── SourceChanged    nobody: the queued file was removed or replaced; scans find the new one
@@ -57,6 +58,10 @@ class AlreadyColor(MediaError):
 
 class OwnResult(AlreadyColor):
     """The source is a result of colordaemon."""
+
+
+class TooLarge(MediaError):
+    """The file needs more memory than it may take; without others beside it, it might have more."""
 
 
 class TargetExists(ColordaemonError):

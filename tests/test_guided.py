@@ -315,7 +315,7 @@ def test_a_guided_film_has_the_same_bytes_however_many_workers_make_it(
     one, three = tmp_path / "one", tmp_path / "three"
     alone = color_film(job, one, colorizer)
     helpers = [SegmentWorker(colorizer) for _ in range(2)]
-    assert color_film(job, three, colorizer, helpers=helpers).unlike == alone.unlike
+    assert color_film(job, three, colorizer, helpers=lambda: helpers).unlike == alone.unlike
     assert three.read_bytes() == one.read_bytes()
 
 

@@ -86,7 +86,7 @@ def color_with(
     helpers: list[Counted], job: FilmJob, done: Path, patience: float = 100.0, **options: Any
 ) -> FilmReport:
     colorizer: Any = Patient(helpers[0], patience) if helpers else Painter()
-    return color_film(job, done, colorizer, helpers=helpers, **options)
+    return color_film(job, done, colorizer, helpers=lambda: helpers, **options)
 
 
 def test_a_film_of_two_processes_is_that_of_one(

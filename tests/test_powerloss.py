@@ -79,7 +79,7 @@ class House:
         """One life of a daemon, from its start until nothing is left to do."""
         with Journal(self.folders.journal) as journal:
             routing = Routing(self.config)
-            dispatcher = Scheduler(journal, [self.folders], routing, lambda _: Hand())
+            dispatcher = Scheduler(journal, [self.folders], routing, lambda *_: Hand())
             intake, now = Intake(journal), 100.0
             dispatcher.recover(UnixTime(now))
             ends = dispatcher.lifecycle_of(self.folders.inbox)

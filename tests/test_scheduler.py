@@ -23,6 +23,7 @@ from colordaemon.inbox.stability import signature_of
 from colordaemon.service.job import Found, Job, Partial, Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import (
+    Environment,
     Failed,
     Fault,
     Finished,
@@ -83,14 +84,15 @@ CONFIG = Config(jobs=JobSettings(free_mib=0, tries=3, failures=2, hang_seconds=5
 class Stage:
     """A dispatcher with real folders and a real journal. `turn` passes ten milliseconds."""
 
+    first_words: FromWorker | None = Ready("a test")
+
     def __init__(self, journal: Journal, config: Config, folders: Folders, *more: Folders) -> None:
         self.journal, self.folders = journal, folders
         self.puppets: list[Puppet] = []
-        self.first_words: FromWorker | None = Ready("a test")
         self.dispatcher = Scheduler(journal, [folders, *more], Routing(config), self._make)
         self.now = 100.0
 
-    def _make(self, routing: Routing) -> Puppet:
+    def _make(self, routing: Routing, environment: Environment) -> Puppet:
         self.puppets.append(Puppet(*([self.first_words] if self.first_words else [])))
         return self.puppets[-1]
 
@@ -144,12 +146,14 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 @contextmanager
-def open_stage(*all_folders: Folders, config: Config = CONFIG) -> Iterator[Stage]:
+def open_stage(
+    *all_folders: Folders, config: Config = CONFIG, kind: type[Stage] = Stage
+) -> Iterator[Stage]:
     for folders in all_folders:
         for folder in (folders.inbox, folders.outbox, folders.state):
             folder.mkdir(exist_ok=True)
     with Journal(all_folders[0].journal) as journal:
-        yield Stage(journal, config, *all_folders)
+        yield kind(journal, config, *all_folders)
 
 
 def test_a_file_is_colored_published_and_noted(stage: Stage) -> None:

@@ -52,7 +52,7 @@ def color_with(
     colorizer = colorizer or Painter()
     helpers: list[Any] = [SegmentWorker(colorizer) for _ in range(workers - 1)]
     job = replace(job, most_workers=workers)
-    return color_film(job, done, colorizer, helpers=helpers, **options)
+    return color_film(job, done, colorizer, helpers=lambda: helpers, **options)
 
 
 def many_shots(path: Path) -> Path:
@@ -212,7 +212,9 @@ def test_an_error_of_a_helper_is_raised_where_the_film_was_asked_for(
     helper = FailingHelper(OSError(28, "No space left on device"))
     colorizer: Any = Waiting(helper)
     with pytest.raises(OSError, match="No space left"):
-        color_film(replace(job, most_workers=2), tmp_path / "done.mp4", colorizer, helpers=[helper])
+        color_film(
+            replace(job, most_workers=2), tmp_path / "done.mp4", colorizer, helpers=lambda: [helper]
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
@@ -222,7 +224,9 @@ def test_a_film_that_is_not_the_same_after_a_seek_is_made_by_one_worker(
     caplog.set_level(logging.INFO)
     helper = FailingHelper(MediaError("film.mp4: the frame at pts 440 has changed"))
     colorizer: Any = Waiting(helper)
-    color_film(replace(job, most_workers=2), tmp_path / "done.mp4", colorizer, helpers=[helper])
+    color_film(
+        replace(job, most_workers=2), tmp_path / "done.mp4", colorizer, helpers=lambda: [helper]
+    )
     assert helper.was_asked and "has changed; going on with one worker" in caplog.text
     color_with(1, job, tmp_path / "one.mp4")
     assert is_same(tmp_path / "done.mp4", tmp_path / "one.mp4")
@@ -237,7 +241,7 @@ def test_helpers_take_part_only_as_far_as_there_is_memory(tmp_path: Path) -> Non
     assert most[0] == 1 and most == sorted(most) and most[-1] > 5
     helper = FailingHelper(AssertionError("asked"))
     job = replace(plan_film(film, short_segments(EXACT, 0.2)), most_workers=1)
-    color_film(job, tmp_path / "done.mp4", Painter(), helpers=[helper])  # type: ignore[arg-type]
+    color_film(job, tmp_path / "done.mp4", Painter(), helpers=lambda: [helper])  # type: ignore[arg-type]
     assert not helper.was_asked
 
 

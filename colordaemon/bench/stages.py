@@ -53,7 +53,7 @@ def color(clip: Path, config: Config, result: Path) -> Timed:
         def work() -> int:
             job = plan_film(clip, config.film, force=True)
             hands = model.helpers(job.most_workers - 1)
-            return color_film(job, result, colorizer, helpers=hands).frames
+            return color_film(job, result, colorizer, helpers=lambda: hands).frames
 
         if helpers:
             work()  # they load the network with their first task

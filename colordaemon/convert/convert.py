@@ -140,7 +140,7 @@ class PreparedFilm:
                 work=work,
                 made_by=model.name,
                 maker=model.maker(),
-                helpers=model.helpers(self._most_helpers),
+                helpers=lambda: model.helpers(self._most_helpers),
             )
         finally:
             context.end()
@@ -166,12 +166,18 @@ Prepared = PreparedPhoto | PreparedFilm
 
 
 def prepare(
-    source: Path, config: Config, *, guide: Guide = NO_GUIDE, force: bool = False
+    source: Path,
+    config: Config,
+    *,
+    guide: Guide = NO_GUIDE,
+    force: bool = False,
+    share: float = 1.0,
 ) -> Prepared:
     """Read what a file is, and decide everything that can be decided without the network.
 
-    guide: the pictures that guide its colors. force: color files that have color already. Raises
-    MediaError, AlreadyColor, OSError.
+    guide: the pictures that guide its colors. force: color files that have color already. share: of
+    the memory, where others are worked on at the same time. Raises MediaError, TooLarge,
+    AlreadyColor, OSError.
     """
     if is_photo(source):
         told: tuple[str, ...] = ()
@@ -186,7 +192,9 @@ def prepare(
     if not force:
         _refuse_our_film(source)
     memory_bytes = limit_bytes(config.jobs.memory_mib)
-    job = plan_film(source, config.film, guide=guide, force=force, memory_bytes=memory_bytes)
+    job = plan_film(
+        source, config.film, guide=guide, force=force, memory_bytes=memory_bytes, share=share
+    )
     return PreparedFilm(job)
 
 

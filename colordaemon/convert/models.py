@@ -61,8 +61,8 @@ class Model:
         return self.cache.colorizer(self.settings)
 
     def helpers(self, most: int) -> Sequence[HelperProcess]:
-        """As many helpers with this model as there are, and `most` at the most, just started if
-        need be."""
+        """As many helpers with this model as there are by now, and `most` at the most, just started
+        if need be."""
         found = self.cache.helpers[:most]
         threads = max(1, torch.get_num_threads() // (len(found) + 1))
         for helper in found:
@@ -108,20 +108,25 @@ class Models:
         return Model(self._settings.model_copy(update={"file": file}), self._cache)
 
 
-@contextmanager
-def helpers_for(settings: JobSettings, model: ModelSettings) -> Iterator[list[HelperProcess]]:
-    """The helpers that the settings ask for; their processes end with the block.
+def environments(settings: JobSettings, model: ModelSettings) -> list[dict[str, str]]:
+    """For each process that the settings ask for: its environment, in addition to ours. The first
+    is meant to be this one.
 
-    With GPUs, each helper has one of those of the kind of the first, in turn.
+    With GPUs, each process has one of those of the kind of the first, in turn.
     """
     gpus = gpus_alike() if model.device != "cpu" and settings.workers != 1 else []
-    count = settings.workers
-    if count == "auto":
-        count = len(gpus) or (os.cpu_count() or 1) // CORES
-    helpers = [
-        HelperProcess({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else None)
-        for number in range(1, count)
+    auto = len(gpus) or max(1, (os.cpu_count() or 1) // CORES)
+    count = auto if settings.workers == "auto" else settings.workers
+    return [
+        {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+        for number in range(count)
     ]
+
+
+@contextmanager
+def helpers_for(settings: JobSettings, model: ModelSettings) -> Iterator[list[HelperProcess]]:
+    """The helpers that the settings ask for; their processes end with the block."""
+    helpers = [HelperProcess(each) for each in environments(settings, model)[1:]]
     try:
         yield helpers
     finally:

@@ -16,7 +16,7 @@ import torch
 
 from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, MediaError
-from colordaemon.film.crew import Crew, Helper
+from colordaemon.film.crew import Crew, Helper, Helpers
 from colordaemon.film.join import join, verify
 from colordaemon.film.manifest import Manifest, identity_of
 from colordaemon.film.pipeline import check_memory, guide_bytes, reading_bytes, scouting_bytes
@@ -47,7 +47,8 @@ class FilmJob:
 
     inventory: what the source holds, and what happens to it. remarks: other differences from the
     source or the settings, for people. keep_color: shots that have real color already are left
-    unchanged. guide: pictures that guide its colors. most_workers: that there is memory for.
+    unchanged. guide: pictures that guide its colors. most_workers: that there is memory for, if
+    no other film is made at the same time.
     """
 
     source: FilmInfo
@@ -118,26 +119,30 @@ def plan_film(
     guide: Guide = NO_GUIDE,
     force: bool = False,
     memory_bytes: int | None = None,
+    share: float = 1.0,
 ) -> FilmJob:
     """Probe a film and choose encoder and container.
 
     guide: pictures that guide its colors.
-    memory_bytes: how much the film may use; None: the default of this machine.
-    Raises MediaError for a file that is no film, would lose its sound or subtitles or needs too
-    much memory, and for pictures that cannot guide it, AlreadyColor for a film with real color
-    unless `force`, ConfigError for encoder options that do not exist.
+    memory_bytes: how much all films may use that are made at the same time; None: the default of
+    this machine. share: of that, for one worker with this film.
+    Raises MediaError for a file that is no film or would lose its sound or subtitles, and for
+    pictures that cannot guide it, TooLarge for a film that needs more memory than its share,
+    AlreadyColor for a film with real color unless `force`, ConfigError for encoder options that do
+    not exist.
     """
     if memory_bytes is None:
         memory_bytes = limit_bytes(None)
+    allowed = int(memory_bytes * share)
     source = probe_film(path, settings)
-    check_memory(source, reading_bytes(source, settings.stride), memory_bytes)
+    check_memory(source, reading_bytes(source, settings.stride), allowed)
     if not force and source.existing_color is ExistingColor.COLOR:
         raise AlreadyColor(
             f"{path}: has real color already; `colordaemon once --force` replaces it"
         )
     encoder, remarks = choose_encoder(source, settings)
     wanted = reading_bytes(source, settings.stride) + encoder.memory_bytes + guide_bytes(guide)
-    check_memory(source, wanted, memory_bytes)
+    check_memory(source, wanted, allowed)
     most_workers = max(1, (memory_bytes - scouting_bytes(source)) // wanted)
     target = choose_target(source, encoder)
     release_free_heaps()  # both have opened encoders
@@ -170,15 +175,16 @@ def color_film(
     work: Path | None = None,
     made_by: str = "",
     maker: Maker | None = None,
-    helpers: Sequence[Helper] = (),
+    helpers: Helpers = lambda: (),
 ) -> FilmReport:
     """Color a film on this machine, into `partial`.
 
     work: a folder for finished segments. The caller removes it; until then another call with the
     same job and folder goes on after the last of them, if it is made by the same model as well.
     None: a folder beside `partial`, which is removed.
-    maker: who made the colors, for the metadata; None: the built-in model. helpers: further workers
-    with the same model, of which as many take part as there is memory for; the result is the same.
+    maker: who made the colors, for the metadata; None: the built-in model. helpers: gives further
+    workers with the same model, of which as many take part as there is memory for; asked again and
+    again, since more may come. The result is the same.
     Raises MediaError, GuideChanged, OSError, and Interrupted when a stop is asked for.
     """
     context = context or WorkContext()
@@ -198,7 +204,6 @@ def color_film(
         with _work_folder(work, partial) as folder:
             manifest = Manifest(folder, identity)
             done = manifest.load(context.heartbeat)
-
             resumed = len(done)
 
             def keep(result: SegmentResult) -> None:
@@ -210,12 +215,17 @@ def color_film(
                 keep(result)
                 context.segment_done(len(done))
 
-            if hands := helpers[: job.most_workers - 1]:
-                _run_together(job, folder, [worker, *hands], context, stride, done, keep)
+            def hands() -> Sequence[Helper]:
+                return helpers()[: job.most_workers - 1]
+
             with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
-                plan = run_segments(
-                    job, folder, executor, stride, done=done, on_result=keep_and_tell
+                run = functools.partial(
+                    run_segments, job, folder, executor, stride, done=done, on_result=keep_and_tell
                 )
+                plan = run(until=hands)
+                if not plan.is_whole:
+                    _run_together(job, folder, worker, hands, context, stride, done, keep)
+                    plan = run()
             others = join(
                 plan, job.target, partial, maker, functools.partial(context.stage, "joining")
             )
@@ -291,10 +301,14 @@ def run_segments(
     *,
     done: Mapping[int, SegmentResult] | None = None,
     on_result: Callable[[SegmentResult], None] = lambda result: None,
+    until: Callable[[], object] = lambda: False,
 ) -> FilmPlan:
-    """Make all segments that are not done yet; each begins where the one before it ended."""
+    """Make all segments that are not done yet; each begins where the one before it ended.
+
+    until: asked before each; if it is true, the plan is left as it is.
+    """
     plan = _plan_of(job, work, stride, done or {})
-    while (task := _following(job, work, stride, plan)) is not None:
+    while (task := _following(job, work, stride, plan)) is not None and not until():
         result = executor.submit(run_segment, task).result()
         on_result(result)
         plan.add(result)
@@ -305,7 +319,8 @@ def run_segments(
 def _run_together(
     job: FilmJob,
     work: Path,
-    workers: Sequence[Helper],
+    own: SegmentWorker,
+    helpers: Helpers,
     context: WorkContext,
     stride: StrideSetting,
     done: dict[int, SegmentResult],
@@ -316,8 +331,6 @@ def _run_together(
     first = _following(job, work, stride, _plan_of(job, work, stride, done))
     if first is None:
         return
-    own = workers[0]
-    assert isinstance(own, SegmentWorker)
 
     def scout(go_on: Callable[[], None]) -> Iterator[SegmentTask]:
         for task in scouted(first, own.colorizer, go_on):
@@ -325,15 +338,21 @@ def _run_together(
                 yield task
 
     seconds = job.source.duration_seconds or job.source.container_seconds or math.inf
-    stretch = min(LONGEST_STRETCH, seconds / (2 * len(workers)))
+    threads = torch.get_num_threads()
+
+    def hands() -> Sequence[Helper]:
+        torch.set_num_threads(threads)  # they share these with us
+        found = helpers()
+        torch.set_num_threads(max(1, threads // (1 + len(found))))  # which changes no digit
+        return found
+
+    stretch = min(LONGEST_STRETCH, seconds / (2 * (1 + len(helpers()))))
     stretches = Stretches(max(stretch, job.settings.segment_seconds))
     seconds_done = sum(
         float((result.end_pts - min(result.packet_pts)) * job.source.time_base)
         for result in done.values()
     )
-    crew = Crew(job.source.path, workers, context, stretches, keep, len(done), seconds_done)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // len(workers)))  # which changes no digit
+    crew = Crew(job.source.path, own, hands, context, stretches, keep, len(done), seconds_done)
     try:
         crew.run(scout)
     finally:

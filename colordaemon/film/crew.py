@@ -33,24 +33,30 @@ class Helper(Protocol):
         """Close the film; another may follow."""
 
 
+Helpers = Callable[[], Sequence[Helper]]  # those that may take part by now, the same ones first
+
+
 class Crew:
     """A worker and its helpers, with a film."""
 
     def __init__(
         self,
         name: Path,
-        workers: Sequence[Helper],
+        own: Helper,
+        helpers: Helpers,
         context: WorkContext,
         stretches: Stretches,
         keep: Callable[[SegmentResult], None],
         before: int,
         seconds: float,
     ) -> None:
-        """name: of the film. workers: the first runs in the calling thread. keep: called with each
-        result, by one thread at a time. before, seconds: how many segments are finished already,
-        and how much of the film they are."""
+        """name: of the film. own: runs in the calling thread, which also asks for helpers. keep:
+        called with each result, by one thread at a time. before, seconds: how many segments are
+        finished already, and how much of the film they are."""
         self._name = name
-        self._workers, self._context, self._stretches = workers, context, stretches
+        self._own, self._helpers, self._hired = own, helpers, list[Helper]()
+        self._threads: list[threading.Thread] = []
+        self._context, self._stretches = context, stretches
         self._keep, self._keeping = keep, threading.Lock()
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -67,16 +73,10 @@ class Crew:
         something else of a damaged film, and only a worker that reads on is sure to agree with
         itself. If the error is one of the film, that worker will raise it.
         """
-        threads = [threading.Thread(target=self._look, args=(scout,), name="scout")]
-        for number, helper in enumerate(self._workers[1:], 1):
-            threads.append(
-                threading.Thread(target=self._help, args=(number, helper), name=f"helper {number}")
-            )
-        own, before = self._workers[0], self._workers[0].context
+        own, before = self._own, self._own.context
         own.context = _Reporting(self._progress, self._stop, self._context)
         try:
-            for thread in threads:
-                thread.start()
+            self._start(self._look, scout, name="scout")
             self._work(own)
         except MediaError as error:
             self._doubt(error)
@@ -85,14 +85,25 @@ class Crew:
                 raise
         finally:
             self._stop.set()
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+            for thread in self._threads:
+                thread.join()
             own.context = before
-            for helper in self._workers:
+            for helper in (own, *self._hired):
                 helper.close()
         if self._error is not None:
             raise self._error
+
+    def _start(self, target: Callable[..., None], *rest: object, name: str) -> None:
+        thread = threading.Thread(target=target, args=rest, name=name)
+        thread.start()
+        self._threads.append(thread)
+
+    def _hire(self) -> None:
+        """Let those take part that are new."""
+        for helper in self._helpers()[len(self._hired) :]:
+            self._hired.append(helper)
+            number = len(self._hired)
+            self._start(self._help, number, helper, name=f"helper {number}")
 
     @property
     def _is_finished(self) -> bool:
@@ -103,6 +114,7 @@ class Crew:
         reporting = own.context
         assert isinstance(reporting, _Reporting)
         while not self._stop.is_set() and not self._is_finished:
+            self._hire()
             task = self._stretches.take(0, _POLL_SECONDS)
             if task is not None:
                 self._run(own, task)

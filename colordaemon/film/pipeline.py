@@ -20,7 +20,7 @@ import numpy as np
 
 from colordaemon.color import WHOLE_PIXELS
 from colordaemon.config import Smoothing
-from colordaemon.errors import MediaError
+from colordaemon.errors import MediaError, TooLarge
 from colordaemon.film.analysis import JUDGED, AnalyzedFrame, analyzed_frames, shots_in_color
 from colordaemon.film.plan import SHORTEST_SECONDS, ResumePoint, SegmentTask, Shot
 from colordaemon.film.prediction import Prediction, Predictions
@@ -326,9 +326,9 @@ def guide_bytes(guide: Guide) -> int:
 
 
 def check_memory(info: FilmInfo, wanted: int, allowed: int) -> None:
-    """Raises MediaError for a film that needs more memory than allowed."""
+    """Raises TooLarge for a film that needs more memory than allowed."""
     if wanted > allowed:
-        raise MediaError(
+        raise TooLarge(
             f"{info.path}: {info.width} x {info.height} pixels of {info.layout.depth} bits take "
             f"about {wanted >> 20} MiB of memory, {allowed >> 20} MiB is the limit "
             "(jobs.memory_mib)"

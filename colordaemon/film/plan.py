@@ -166,6 +166,11 @@ class FilmPlan:
         self.segments.append(result)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all of the film is finished."""
+        return bool(self.segments) and self.segments[-1].next is None
+
+    @property
     def frame_count(self) -> int:
         return sum(len(segment.packet_pts) for segment in self.segments)
 

@@ -35,7 +35,7 @@ from colordaemon.service.publisher import sweep
 from colordaemon.service.records import may_pass
 from colordaemon.service.scheduler import Scheduler
 from colordaemon.service.status import DaemonStatus, Reply
-from colordaemon.service.supervisor import WorkerProcess
+from colordaemon.service.supervisor import MakeWorker, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,7 @@ OPEN = (State.QUEUED, State.RUNNING, State.PUBLISHING)
 ABORT_SECONDS = 10.0  # that a worker has to leave a film after it was told to stop
 
 
-def watch_forever(
-    load: Callable[[], Config], make_worker: Callable[[Routing], WorkerProcess] = WorkerProcess
-) -> None:
+def watch_forever(load: Callable[[], Config], make_worker: MakeWorker = WorkerProcess) -> None:
     """Run until SIGTERM or SIGINT. load: reads the configuration, at the start and at every SIGHUP.
 
     If a disk fails, or another program has locked the journal, the daemon stops as if the power had
@@ -82,7 +80,7 @@ def _wait_after(trouble: str) -> None:
     time.sleep(DISK_SECONDS)
 
 
-def _watch(load: Callable[[], Config], make_worker: Callable[[Routing], WorkerProcess]) -> None:
+def _watch(load: Callable[[], Config], make_worker: MakeWorker) -> None:
     config = load()
     all_folders = find_folders(config)
     state = all_folders[0].state
@@ -108,7 +106,7 @@ class Daemon:
         all_folders: Sequence[Folders],
         journal: Journal,
         wake: Wake,
-        make_worker: Callable[[Routing], WorkerProcess],
+        make_worker: MakeWorker,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or Clock()
@@ -208,7 +206,7 @@ class Daemon:
             self._scheduler.pauses.remove("paused")
 
     def _notify_systemd(self, now: Monotonic) -> None:
-        if not self._is_ready and self._scheduler.supervisor.ready_on:
+        if not self._is_ready and self._scheduler.ready_on:
             self._is_ready = True  # the first scan of the inboxes was begun before
             self._notifier.ready()
         elif not self._is_ready:
@@ -217,7 +215,7 @@ class Daemon:
             self._status_at = now + STATUS_SECONDS
             self._notifier.status(self._status(now).line)
         # Only after a write to the journal: a daemon that cannot write is not healthy.
-        if self._notifier.is_ping_due(now) and not self._scheduler.supervisor.is_lost:
+        if self._notifier.is_ping_due(now) and not self._scheduler.has_lost_worker:
             self._journal.note("alive", f"{self._clock.time():.0f}")
             self._notifier.ping(now)
 
@@ -225,7 +223,7 @@ class Daemon:
         scheduler, inboxes = self._scheduler, self._inboxes
         reasons = inboxes.trouble, scheduler.pauses.reason(now), scheduler.space.reason(now)
         return DaemonStatus(
-            device=scheduler.supervisor.ready_on,
+            device=scheduler.ready_on,
             queued=self._journal.queued(),
             settling=inboxes.settling,
             running=[(task.job.source.name, str(task.pace)) for task in scheduler.running],
@@ -235,7 +233,7 @@ class Daemon:
     # Waiting
 
     def _wait(self) -> None:
-        self._event_loop.listen_to(self._scheduler.supervisor.worker)
+        self._event_loop.listen_to(self._scheduler.workers)
         parts = self._inboxes, self._intake, self._commands
         is_busy = bool(self._retiring) or any(part.is_busy for part in parts)
         self._event_loop.wait(0.0 if is_busy else TICK_SECONDS)
@@ -324,12 +322,12 @@ class Drain:
         self._until = now if seconds_left > limit_seconds else now + limit_seconds
 
     def should_ask(self, now: Monotonic) -> bool:
-        """Whether to tell the worker to stop now. True once, when the limit is over."""
+        """Whether to tell the workers to stop now. True once, when the limit is over."""
         if self._asked or now < self._until:
             return False
         self._asked, self._until = True, now + ABORT_SECONDS
         return True
 
     def is_over(self, now: Monotonic) -> bool:
-        """Whether the worker was told to stop and has had its time to do so."""
+        """Whether the workers were told to stop and have had their time to do so."""
         return self._asked and now >= self._until

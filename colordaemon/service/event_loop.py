@@ -12,7 +12,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from types import FrameType
 from typing import Self
@@ -92,19 +92,15 @@ class EventLoop:
     def __init__(self, wake: Wake) -> None:
         self.selector = selectors.DefaultSelector()
         self.selector.register(wake, selectors.EVENT_READ, wake.clear)
-        self._worker: WorkerProcess | None = None
-        self._worker_fd = -1
+        self._workers: dict[WorkerProcess, int] = {}  # and their descriptors
 
-    def listen_to(self, worker: WorkerProcess | None) -> None:
-        """Wake up for messages of this worker, in place of the one before."""
-        if worker is self._worker:
-            return
-        if self._worker is not None:
-            self.selector.unregister(self._worker_fd)  # may be closed by now
-        if worker is not None:
-            self._worker_fd = worker.fileno()
-            self.selector.register(self._worker_fd, selectors.EVENT_READ, lambda: None)
-        self._worker = worker
+    def listen_to(self, workers: Collection[WorkerProcess]) -> None:
+        """Wake up for messages of these workers, in place of those before."""
+        for worker in [*self._workers.keys() - set(workers)]:
+            self.selector.unregister(self._workers.pop(worker))  # may be closed by now
+        for worker in set(workers) - self._workers.keys():
+            self._workers[worker] = worker.fileno()
+            self.selector.register(worker.fileno(), selectors.EVENT_READ, lambda: None)
 
     def wait(self, seconds: float) -> None:
         for key, _ in self.selector.select(seconds):

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     HALF = "half"  # it looks damaged and may still be copied
     LOST = "lost"  # the result, before it was published
     SPACE = "space"  # there was no room for the result
+    MEMORY = "memory"  # it needs more than there is beside other files; it is made alone
     WAY = "way"  # something stands where its folder in the outbox belongs
     SETTINGS = "settings"  # no file can be colored with these
     STOPPED = "stopped"  # by a pause, a restart or a more urgent film

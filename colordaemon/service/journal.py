@@ -38,7 +38,7 @@ from colordaemon.inbox.watcher import Identity
 from colordaemon.logs import printable
 from colordaemon.media.inventory import Inventory, as_plain
 from colordaemon.service.job import NO_INVENTORY, Found, Job, Partial, Reason, State, job_of
-from colordaemon.service.records import ABSENT, FIRST, Records, below, identity_fact, upgrade
+from colordaemon.service.records import ABSENT, FIRST, Records, identity_fact, next_query, upgrade
 
 CRASHES = 2  # a file that has killed the worker this often has failed
 LARGEST_LOG = 16 << 20  # bytes of the write-ahead log that are kept after a large transaction
@@ -135,14 +135,11 @@ class Journal(Records):
         The attempt is counted before any work begins: a file that crashes the whole machine must
         not do so for ever.
         """
-        where, folders = below(inboxes)
-        # The + keeps SQLite from using the index of times, and then sorting all that is due.
+        query, values = next_query(now, inboxes, most_rank, least_priority)
         row = self._db.execute(
             "UPDATE jobs SET state = 'running', attempts = attempts + 1, changed = ?, claimed = ?"  # noqa: S608
-            " WHERE id ="
-            " (SELECT id FROM jobs WHERE state = 'queued' AND +not_before <= ? AND rank <= ?"
-            f" AND priority >= ? AND {where} ORDER BY priority DESC, rank, id LIMIT 1) RETURNING *",
-            (now, now, now, most_rank, least_priority, *folders),
+            f" WHERE id = ({query}) RETURNING *",
+            (now, now, *values),
         ).fetchone()
         return job_of(row) if row else None
 

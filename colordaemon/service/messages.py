@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from colordaemon.inbox.stability import Signature
 from colordaemon.media.inventory import Inventory
+
+Environment = Mapping[str, str]
+
 
 # To the worker
 
@@ -17,7 +21,8 @@ class Order:
     """Color a file. folder: where its result goes; tag: the beginning of all work files' names.
 
     inbox, outbox: the folders that the source and the result are in, or below. queued: what
-    identified the source when it was queued.
+    identified the source when it was queued. share: of the memory and of the processor's cores;
+    less than 1 where other workers have files of their own.
     """
 
     job: int
@@ -27,6 +32,16 @@ class Order:
     inbox: Path
     outbox: Path
     queued: Signature
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Help:
+    """Start helpers for a film that is being worked on. environments: one for each of them, in
+    addition to that of the worker."""
+
+    job: int
+    environments: tuple[Environment, ...]
 
 
 @dataclass(frozen=True)
@@ -39,9 +54,15 @@ class Stop:
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is loaded and has colored a first picture. on: device and precision, for people."""
+    """The model is loaded and has colored a first picture. on: device and precision, for people.
+
+    environments: for as many workers and helpers as there may be in all, what each has in its
+    environment, in addition to that of the daemon. Only the first worker knows: others may see no
+    more than their own GPU.
+    """
 
     on: str
+    environments: tuple[Environment, ...] = ({},)
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,7 @@ class Fault(StrEnum):
     COLOR = "color"  # skips it
     SPACE = "space"  # lets all work wait
     ROOM = "room"  # lets this film wait, which needs more space than there is; others go on
+    MEMORY = "memory"  # lets it wait until no other file is worked on, and has all memory
     WAY = "way"  # lets it wait, since its folder in the outbox is obstructed; others go on
     SETTINGS = "settings"  # lets all work wait for the operator
     CHANGED = "changed"  # cancels it: it is not the file that was queued
@@ -129,5 +151,5 @@ class Failed:
     reason: str
 
 
-ToWorker = Order | Stop
+ToWorker = Order | Help | Stop
 FromWorker = Ready | StartFailed | Started | Progress | Heartbeat | Segment | Finished | Failed

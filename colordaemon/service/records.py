@@ -298,6 +298,12 @@ class Records:
         found = {State(state): count for state, count in rows}
         return {state: found.get(state, 0) for state in State}
 
+    def next_due(self, now: UnixTime, inboxes: Sequence[Path] | None = None) -> int | None:
+        """The number of the job that `Journal.claim` would start; None if there is none."""
+        query, values = next_query(now, inboxes)
+        row = self._db.execute(query, values).fetchone()
+        return int(row[0]) if row else None
+
     def has_more_urgent_film(self, priority: int, now: UnixTime, inboxes: Sequence[Path]) -> bool:
         """Whether a film of higher priority than this is queued and due.
 
@@ -336,6 +342,22 @@ def below(folders: Sequence[Path] | None) -> tuple[str, list[bytes]]:
     starts = [os.fsencode(folder).rstrip(b"/") for folder in folders]
     ranges = " OR ".join(["+source > ? AND +source < ?"] * len(starts)) or "0"
     return f"({ranges})", [start + end for start in starts for end in (b"/", b"0")]  # 0 follows /
+
+
+def next_query(
+    now: UnixTime,
+    inboxes: Sequence[Path] | None,
+    most_rank: int = 99,
+    least_priority: int = -FIRST,
+) -> tuple[str, tuple[object, ...]]:
+    """SQL for the number of the job that is next, and its values; see `Journal.claim`."""
+    where, folders = below(inboxes)
+    # The + keeps SQLite from using the index of times, and then sorting all that is due.
+    query = (
+        "SELECT id FROM jobs WHERE state = 'queued' AND +not_before <= ? AND rank <= ?"  # noqa: S608
+        f" AND priority >= ? AND {where} ORDER BY priority DESC, rank, id LIMIT 1"
+    )
+    return query, (now, most_rank, least_priority, *folders)
 
 
 def identity_fact(inbox: Path) -> str:

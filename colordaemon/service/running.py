@@ -1,4 +1,4 @@
-"""Jobs that the worker has: one file, or a film and a photo between two of its segments."""
+"""Jobs that the workers have: each one file, or a film and a photo between two of its segments."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ class Pace:
     def __init__(self) -> None:
         self._first: tuple[float, Progress] | None = None
         self._last: tuple[float, Progress] | None = None
+        self.total: float | None = 0.0  # seconds of the film; None: unknown; 0: it is not open yet
 
     def feed(self, said: Progress, now: Monotonic) -> None:
+        self.total = said.total
         if said.frames == 0:  # the film was opened
             return
         self._first = self._first or (now, said)
@@ -62,18 +64,27 @@ class Pace:
 
 @dataclass
 class Task:
-    """A job that was sent to the worker. began: when the worker started it, by time.monotonic()."""
+    """A job that was sent to a worker, by its number. share: as its order says. began: when the
+    worker started it, by time.monotonic()."""
 
     job: Job
     lifecycle: JobLifecycle
+    worker: int = 0
+    share: float = 1.0
     began: float = math.nan
     pace: Pace = field(default_factory=Pace)
     is_cancelled: bool = False
     is_preempted: bool = False  # told to stop in favor of a more urgent film
 
+    def can_be_parted(self, segment_seconds: float) -> bool:
+        """Whether it is a film of more than one segment, and will not be stopped."""
+        total = self.pace.total
+        is_long = total is None or total > segment_seconds
+        return is_long and not self.is_cancelled and not self.is_preempted
+
 
 class RunningJobs:
-    """The tasks of the worker, by job number."""
+    """The tasks of all workers, by job number."""
 
     def __init__(self) -> None:
         self._tasks: dict[int, Task] = {}
@@ -91,8 +102,8 @@ class RunningJobs:
     def __getitem__(self, number: int) -> Task:
         return self._tasks[number]
 
-    def take(self, job: Job, lifecycle: JobLifecycle) -> None:
-        self._tasks[job.id] = Task(job, lifecycle)
+    def take(self, job: Job, lifecycle: JobLifecycle, worker: int, share: float) -> None:
+        self._tasks[job.id] = Task(job, lifecycle, worker, share)
 
     def begin(self, number: int, now: Monotonic) -> None:
         self._begun.append(number)
@@ -103,16 +114,20 @@ class RunningJobs:
             self._begun.remove(number)
         return self._tasks.pop(number)
 
-    @property
-    def begun_last(self) -> int | None:
-        """The job that the worker is working on; None while it is idle."""
-        return self._begun[-1] if self._begun else None
+    def of(self, worker: int) -> list[Task]:
+        """The tasks of one worker."""
+        return [task for task in self._tasks.values() if task.worker == worker]
 
-    @property
-    def film(self) -> Job | None:
-        """The film, if it is the only task: then a photo may be done between its segments."""
-        jobs = [task.job for task in self._tasks.values()]
-        return jobs[0] if len(jobs) == 1 and jobs[0].rank else None
+    def begun_last(self, worker: int) -> int | None:
+        """The job that a worker is working on; None while it is idle."""
+        begun = (number for number in reversed(self._begun) if self[number].worker == worker)
+        return next(begun, None)
+
+    def film(self, worker: int) -> Task | None:
+        """The film of a worker, if it is the only task: then a photo may be done between its
+        segments."""
+        tasks = self.of(worker)
+        return tasks[0] if len(tasks) == 1 and tasks[0].job.rank else None
 
     @property
     def seconds_left(self) -> float:

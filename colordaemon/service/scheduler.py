@@ -1,4 +1,10 @@
-"""Decides which job runs next, and handles the worker's messages."""
+"""Decides which job runs next, and on which of the workers.
+
+With `jobs.workers` each worker has a file of its own, as long as there are files. A worker that is
+left without one is replaced by a helper of a film that is being worked on, until that is finished;
+so there are never more processes than the settings say. Memory and cores are shared evenly; a file
+that needs more memory than its share is made alone.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +15,21 @@ from pathlib import Path
 
 from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.convert.routing import Routing
-from colordaemon.errors import ModelError
+from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.inbox.folders import Folders
-from colordaemon.inbox.safe_open import Obstructed
-from colordaemon.service.job import Job, Reason, State
+from colordaemon.service.job import Job, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import LONGEST_WAIT, JobLifecycle, Unpublished
 from colordaemon.service.messages import (
-    Failed,
-    Fault,
-    Finished,
+    Environment,
     FromWorker,
+    Help,
     Order,
-    Progress,
     Ready,
-    Segment,
-    Started,
     StartFailed,
     Stop,
 )
+from colordaemon.service.outcomes import Outcomes
 from colordaemon.service.pauses import OutboxSpace, Pauses
 from colordaemon.service.publisher import tag_of
 from colordaemon.service.records import FIRST
@@ -35,13 +37,11 @@ from colordaemon.service.running import RunningJobs, Task
 from colordaemon.service.supervisor import MakeWorker, Supervisor, WorkerProcess
 
 _CLOCK_SECONDS = 1.0  # a clock that differs by more was set back, and does not only run unevenly
-ROOM_WAITS = 10  # times the usual wait for space, since opening a film again costs seconds
-OBSTACLE_SECONDS = 3600.0  # between two warnings about the same obstacle
 log = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Gives the worker one file at a time, and a photo between two segments of a film."""
+    """Gives each worker one file at a time, and a photo between two segments of a film."""
 
     def __init__(
         self,
@@ -51,14 +51,16 @@ class Scheduler:
         make_worker: MakeWorker = WorkerProcess,
     ) -> None:
         self._journal = journal
-        self.supervisor = Supervisor(make_worker)
+        self._make_worker = make_worker
+        self._supervisors = [Supervisor(make_worker)]
         self.pauses = Pauses(routing.config.jobs.failures)
         self.space = OutboxSpace(routing.config.jobs)
         self.running = RunningJobs()
         self._unpublished = Unpublished(self.space)
         self._outcomes = Outcomes(journal, self.running, self.pauses, self.space, self._unpublished)
         self._was_ever_ready = False
-        self._closing = self._renewing = False
+        self._closing = False
+        self._most = 1  # workers
         self._lead = -math.inf  # of wall over now
         self._configure(routing, all_folders)
         self._serving = {folders.inbox for folders in all_folders}
@@ -92,8 +94,22 @@ class Scheduler:
                 "the clock was set back; %d files that waited for a retry are due now", count
             )
 
+    @property
+    def ready_on(self) -> str:
+        """The device of the first worker that has loaded its model; empty if none has."""
+        return next((each.ready_on for each in self._supervisors if each.ready_on), "")
+
+    @property
+    def workers(self) -> list[WorkerProcess]:
+        return [each.worker for each in self._supervisors if each.worker is not None]
+
+    @property
+    def has_lost_worker(self) -> bool:
+        """Whether a worker that was killed does not end."""
+        return any(each.is_lost for each in self._supervisors)
+
     def turn(self, now: Monotonic, wall: UnixTime) -> None:
-        """Handle the worker's messages, restart it if it died or hangs, give it work.
+        """Handle what workers say, restart those that died or hang, give them work.
 
         Raises ModelError and WorkerLost.
         """
@@ -102,31 +118,65 @@ class Scheduler:
         self._lead = wall - now
         if self._unpublished and not self.pauses.reason(now):
             self._unpublished.publish(self._served, self._config.jobs.tries, now, wall)
-        if self.supervisor.worker is None:
-            if (
-                now >= self.supervisor.start_at
-                and not self._closing
-                and not self.pauses.has("settings")
-            ):
-                self.supervisor.start(self._routing, now)
-                self._renewing = False
-            return
-        cause = self.supervisor.cause_of_death()
-        for message in self.supervisor.receive(now):  # its last words too
-            self._handle(message, now, wall)
-        if cause is not None:
-            self._outcomes.worker_died(cause, wall)
-            self.supervisor.reap(now)
-        elif self._renewing and not self.running:
-            self.supervisor.replace()
-        else:
-            self.supervisor.watch(now, self._config.jobs.hang_seconds, busy=bool(self.running))
+        for supervisor in [*self._supervisors]:
+            self._attend(supervisor, now, wall)
+        self._let_go()
+        if not self._closing and not self.pauses.reason(now):
             self._give_work(now, wall)
+
+    def _attend(self, supervisor: Supervisor, now: Monotonic, wall: UnixTime) -> None:
+        """Hear what a worker says; replace it if it is dead or has settings of before."""
+        if supervisor.lent_to is not None and supervisor.lent_to not in self.running:
+            supervisor.lent_to = None
+        if supervisor.worker is None:
+            if supervisor.number == 0 and supervisor.lent_to is None:
+                self._start(supervisor, now)
+            return
+        cause = supervisor.cause_of_death()
+        for message in supervisor.receive(now):  # its last words too
+            self._handle(message, supervisor, now, wall)
+        if cause is not None:
+            self._outcomes.worker_died(supervisor.number, cause, wall)
+            self._reap(supervisor, now)
+        elif supervisor.is_outdated and not self.running.of(supervisor.number):
+            supervisor.close()
+        else:
+            busy = bool(self.running.of(supervisor.number))
+            supervisor.watch(now, self._config.jobs.hang_seconds, busy=busy)
+
+    def _let_go(self) -> None:
+        """End idle workers beyond the number that the settings say by now."""
+        while len(self._supervisors) > self._most:
+            last = self._supervisors[-1]
+            if self.running.of(last.number) or last.lent_to is not None:
+                break
+            self._supervisors.pop().close()
+
+    def _start(self, supervisor: Supervisor, now: Monotonic) -> None:
+        if now >= supervisor.start_at and not self._closing and not self.pauses.has("settings"):
+            supervisor.start(self._routing, now)
+
+    def _reap(self, supervisor: Supervisor, now: Monotonic) -> None:
+        """Clean up after a dead worker. Without the first there is no work at all; the others can
+        be done without."""
+        try:
+            supervisor.reap(now)
+        except WorkerLost as error:
+            if supervisor.number == 0:
+                raise
+            log.error("going on with fewer workers: %s", error)
+            supervisor.start_at = math.inf
 
     def stop_work(self) -> None:
         """Stop the running jobs and queue them again; a film keeps its finished segments."""
-        if self.supervisor.worker is not None and self.running:
-            self.supervisor.worker.send(Stop())
+        for number in {task.worker for task in self.running}:
+            self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        """Stop the jobs of one worker."""
+        worker = self._supervisors[number].worker
+        if worker is not None:
+            worker.send(Stop())
 
     def take_missing_inboxes(self) -> set[Path]:
         """Inboxes that seemed to be gone since the last call."""
@@ -138,7 +188,7 @@ class Scheduler:
         if number not in self.running:
             return False
         self.running[number].is_cancelled = True
-        self.stop_work()
+        self._stop(self.running[number].worker)
         return True
 
     def resume(self) -> None:
@@ -147,33 +197,48 @@ class Scheduler:
         self.space.recheck()
 
     def reload(self, routing: Routing, all_folders: Sequence[Folders]) -> None:
-        """Use another configuration from the next job on; the worker is restarted when it is
+        """Use another configuration from the next job on; each worker is restarted when it is
         idle."""
         self._configure(routing, all_folders)
         jobs = self._config.jobs
         self.pauses.failures, self.space.settings = jobs.failures, jobs
         self.pauses.remove("settings")
         self._unpublished.add(self._journal.jobs(State.PUBLISHING))  # of inboxes that are back
-        self._renewing = True
+        for supervisor in self._supervisors:
+            supervisor.is_outdated = supervisor.worker is not None
+            supervisor.start_at = min(supervisor.start_at, 0.0)
 
     def close_down(self) -> None:
         """Claim no more jobs."""
         self._closing = True
 
     def close(self) -> None:
-        self.supervisor.close()
+        for supervisor in self._supervisors:
+            supervisor.close()
 
-    # Messages of the worker
+    # Messages of workers
 
-    def _handle(self, message: FromWorker, now: Monotonic, wall: UnixTime) -> None:
+    def _handle(
+        self, message: FromWorker, supervisor: Supervisor, now: Monotonic, wall: UnixTime
+    ) -> None:
         match message:
-            case Ready(on):
+            case Ready(on, environments):
                 log.info("ready on %s", on)
                 self._was_ever_ready = True
+                if supervisor.number == 0:
+                    self._have_workers(environments)
             case StartFailed(reason):
                 self._start_failed(reason)
             case _:
                 self._outcomes.handle(message, now, wall)
+
+    def _have_workers(self, environments: Sequence[Environment]) -> None:
+        """Have as many workers as there are environments."""
+        self._most = len(environments)
+        for number in range(len(self._supervisors), len(environments)):
+            self._supervisors.append(Supervisor(self._make_worker, number))
+        for supervisor, environment in zip(self._supervisors, environments, strict=False):
+            supervisor.environment = dict(environment)
 
     def _start_failed(self, reason: str) -> None:
         if not self._was_ever_ready:
@@ -181,36 +246,104 @@ class Scheduler:
         log.error("no file can be colored: %s", reason)
         self.pauses.add("settings", reason)
 
-    # Orders to the worker
+    # Orders to workers
 
     def _give_work(self, now: Monotonic, wall: UnixTime) -> None:
-        film = self.running.film
-        if not self.supervisor.is_ready or self._closing or self._renewing:
-            return
-        if (self.running and film is None) or self.pauses.reason(now):
+        able = [each for each in self._supervisors if each.is_ready and not each.is_outdated]
+        idle = [each for each in self._supervisors if self._is_idle(each)]
+        films = [] if idle else self._films()
+        if not able or not (idle or films):
             return
         inboxes = self._with_room(now)
-        if film is None:
-            job = self._journal.claim(wall, inboxes)
-        else:  # photos only, and none of lower priority
-            least = -FIRST if film.priority >= FIRST else film.priority
-            job = self._journal.claim(wall, inboxes, most_rank=0, least_priority=least)
-            if job is None and self._journal.has_more_urgent_film(film.priority, wall, inboxes):
-                self._preempt(film)
-        if job is not None:
-            self._order(job, now, wall)
+        if films:
+            self._give_to_film(min(films, key=lambda film: film.job.priority), inboxes, now, wall)
+            return
+        may_begin = self._may_begin(wall, inboxes)
+        for supervisor in (each for each in idle if each in able):
+            job = self._journal.claim(wall, inboxes) if may_begin else None
+            if job is None:
+                may_begin = False
+                break
+            self._order(job, supervisor, now, wall)
+            may_begin = self._may_begin(wall, inboxes)
+        if len(self._supervisors) > 1:
+            left = [each for each in idle if self._is_idle(each)]
+            if may_begin and self._journal.next_due(wall, inboxes) is not None:
+                self._start_one(left, now)
+            else:
+                self._lend(left)
 
-    def _preempt(self, film: Job) -> None:
+    def _is_idle(self, supervisor: Supervisor) -> bool:
+        """Whether it has no file, and no helper in its place, and may have one; its worker may have
+        to be started."""
+        is_free = supervisor.lent_to is None and not self.running.of(supervisor.number)
+        is_wanted = supervisor.number < self._most and supervisor.start_at < math.inf
+        return is_free and is_wanted and not supervisor.is_outdated
+
+    def _may_begin(self, wall: UnixTime, inboxes: list[Path]) -> bool:
+        """Whether another file may be begun beside those that are worked on: none of them has all
+        memory, nor wants it next."""
+        alone = self._outcomes.alone
+        if not alone or not self.running:
+            return True
+        if any(task.job.id in alone for task in self.running):
+            return False
+        return self._journal.next_due(wall, inboxes) not in alone
+
+    def _start_one(self, idle: Sequence[Supervisor], now: Monotonic) -> None:
+        """Start one more worker, unless one is starting."""
+        if idle and all(each.worker is None for each in idle):
+            self._start(idle[0], now)
+
+    def _lend(self, idle: Sequence[Supervisor]) -> None:
+        """Replace workers without a file by helpers, each for the film that has the fewest."""
+        films = [task for task in self.running if task.job.rank and self._can_be_parted(task)]
+        for supervisor in idle if films else ():
+            if supervisor.worker is not None and not supervisor.is_ready:
+                continue
+            lent = [each.lent_to for each in self._supervisors]
+            film = min(films, key=lambda task: lent.count(task.job.id))
+            supervisor.close()
+            supervisor.lent_to = film.job.id
+            worker = self._supervisors[film.worker].worker
+            assert worker is not None
+            worker.send(Help(film.job.id, (supervisor.environment,)))
+
+    def _can_be_parted(self, film: Task) -> bool:
+        config = self._routing.config_for(film.job.source)
+        return film.can_be_parted(config.film.segment_seconds)
+
+    def _films(self) -> list[Task]:
+        """The films of all workers; none if a worker has something else."""
+        busy = [each for each in self._supervisors if each.lent_to is None and each.worker]
+        films = [self.running.film(each.number) for each in busy]
+        return [each for each in films if each] if all(films) else []
+
+    def _give_to_film(
+        self, film: Task, inboxes: list[Path], now: Monotonic, wall: UnixTime
+    ) -> None:
+        """Let a photo be done between two segments of a film, or stop it for a more urgent one."""
+        supervisor, priority = self._supervisors[film.worker], film.job.priority
+        if not supervisor.is_ready or supervisor.is_outdated:
+            return
+        least = -FIRST if priority >= FIRST else priority
+        job = self._journal.claim(wall, inboxes, most_rank=0, least_priority=least)
+        if job is not None:
+            self._order(job, supervisor, now, wall)
+        elif self._journal.has_more_urgent_film(priority, wall, inboxes):
+            self._preempt(film)
+
+    def _preempt(self, film: Task) -> None:
         """Stop a film in favor of a more urgent one; later it goes on at its last finished
         segment."""
-        if not self.running[film.id].is_preempted:
-            log.info("%s makes way for a film of higher priority", film.source)
-            self.running[film.id].is_preempted = True
-            self.stop_work()
+        if not any(task.is_preempted for task in self.running):
+            log.info("%s makes way for a film of higher priority", film.job.source)
+            film.is_preempted = True
+            self._stop(film.worker)
 
-    def _order(self, job: Job, now: Monotonic, wall: UnixTime) -> None:
+    def _order(self, job: Job, supervisor: Supervisor, now: Monotonic, wall: UnixTime) -> None:
         lifecycle = self.lifecycle_of(job.source)
-        assert lifecycle is not None and self.supervisor.worker is not None
+        assert lifecycle is not None and supervisor.worker is not None
         if not self._outcomes.is_still_there(job, lifecycle, wall):
             return
         if not lifecycle.is_quiet(job, wall) or not lifecycle.guide_is_quiet(job, wall):
@@ -218,10 +351,13 @@ class Scheduler:
         job, folders = self._journal.job(job.id), lifecycle.folders
         folder = (folders.outbox / folders.relative(job.source)).parent
         tag = tag_of(self._journal.token, job.id)
-        self.running.take(job, lifecycle)
-        self.supervisor.order_sent(now)
-        self.supervisor.worker.send(
-            Order(job.id, job.source, folder, tag, folders.inbox, folders.outbox, job.queued)
+        share = 1.0 if job.id in self._outcomes.alone else 1.0 / len(self._supervisors)
+        if (film := self.running.film(supervisor.number)) is not None:
+            share = film.share
+        self.running.take(job, lifecycle, supervisor.number, share)
+        supervisor.order_sent(now)
+        supervisor.worker.send(
+            Order(job.id, job.source, folder, tag, folders.inbox, folders.outbox, job.queued, share)
         )
 
     def _served(self, source: Path) -> JobLifecycle | None:
@@ -240,148 +376,3 @@ class Scheduler:
         served = self._served_folders
         room = self.space.with_room((folders.outbox for folders in served), now)
         return [folders.inbox for folders in served if folders.outbox in room]
-
-
-class Outcomes:
-    """Handles the worker's messages about jobs: started, progress, finished, failed; and its death.
-
-
-
-    missing_inboxes: inboxes that seem to be gone.
-    """
-
-    def __init__(
-        self,
-        journal: Journal,
-        running: RunningJobs,
-        pauses: Pauses,
-        space: OutboxSpace,
-        unpublished: Unpublished,
-    ) -> None:
-        self._journal, self._running, self._pauses = journal, running, pauses
-        self._space, self._unpublished = space, unpublished
-        self.missing_inboxes: set[Path] = set()
-        self._obstacles: dict[str, float] = {}  # when each was logged
-
-    def handle(self, message: FromWorker, now: Monotonic, wall: UnixTime) -> None:
-        """Handle a message about a job."""
-        match message:
-            case Started(number):
-                self._running.begin(number, now)
-            case Progress(number):
-                self._running[number].pace.feed(message, now)
-            case Segment(number, _):
-                self._journal.progress(self._running[number].job)
-            case Finished():
-                self._finished(message, now, wall)
-            case Failed():
-                self._failed(message, now, wall)
-
-    def worker_died(self, cause: str, wall: UnixTime) -> None:
-        """Blame the file that the worker was working on, and no other; queue the others again."""
-        blamed = self._running.begun_last
-        for task in self._running:
-            if task.job.id == blamed:
-                self._running.leave(task.job.id)
-                # A file that was cut short under libraries that map it kills them.
-                if self.is_still_there(task.job, task.lifecycle, wall):
-                    task.lifecycle.crashed(task.job, cause, wall)
-            else:
-                self._requeue(task, wall)
-        if blamed is None:
-            log.warning("the worker has ended (%s)", cause)
-
-    def is_still_there(self, job: Job, lifecycle: JobLifecycle, wall: UnixTime) -> bool:
-        """Whether a job's source is still what was queued; if not, the job is cancelled or
-        waits."""
-        if lifecycle.is_still_there(job, wall):
-            return True
-        if not lifecycle.inbox_is_there():
-            self.missing_inboxes.add(lifecycle.folders.inbox)
-        return False
-
-    def _finished(self, said: Finished, now: Monotonic, wall: UnixTime) -> None:
-        task = self._running.leave(said.job)
-        self._pauses.succeeded()
-        try:
-            task.lifecycle.finished(task.job, said, now - task.began, wall)
-        except OSError as error:
-            job = self._journal.job(said.job)
-            if job.state is State.PUBLISHING:  # it may have its name already
-                self._unpublished.add([job])
-                if not isinstance(error, Obstructed):
-                    reason = f"cannot publish {job.target}: {error.strerror}"
-                    self._space.wait(task.lifecycle.folders.outbox, reason, now)
-            elif isinstance(error, Obstructed):
-                reason = f"{error.filename}: {error.strerror}"
-                self._wait_for_folder(job, task.lifecycle, reason, now, wall)
-            else:
-                task.lifecycle.retry_later(job, str(error), wall)
-
-    def _failed(self, said: Failed, now: Monotonic, wall: UnixTime) -> None:
-        task = self._running[said.job]
-        job, lifecycle = task.job, task.lifecycle
-        reason = said.reason.removeprefix(f"{job.source}: ")
-        if task.is_cancelled:
-            self._running.leave(said.job)
-            lifecycle.set_aside(job, State.CANCELLED, Reason.ASKED, "cancelled by command", wall)
-            return
-        if said.fault is Fault.STOPPED:
-            self._requeue(task, wall)
-            return
-        self._running.leave(said.job)
-        if said.fault is Fault.SPACE:
-            # Twice as long as the others wait, which may be smaller.
-            wait_seconds = 2 * self._space.wait_seconds
-            lifecycle.requeue(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)
-            self._space.wait(lifecycle.folders.outbox, reason, now)
-        elif said.fault is Fault.ROOM:
-            wait_seconds = ROOM_WAITS * self._space.wait_seconds
-            lifecycle.requeue(job, Reason.SPACE, reason, wall, wait_seconds=wait_seconds)
-            if reason != job.reason:
-                log.warning("%s waits for space; other files go on: %s", job.source, reason)
-        elif said.fault is Fault.WAY:
-            self._wait_for_folder(job, lifecycle, reason, now, wall)
-        elif said.fault is Fault.SETTINGS:
-            lifecycle.requeue(job, Reason.SETTINGS, reason, wall)
-            log.error("work is paused until the settings are changed: %s", reason)
-            self._pauses.add("settings", reason)
-        elif self.is_still_there(job, lifecycle, wall):  # if not, that explains the failure
-            self._handle_fault(task, said.fault, reason, now, wall)
-
-    def _wait_for_folder(
-        self, job: Job, lifecycle: JobLifecycle, reason: str, now: Monotonic, wall: UnixTime
-    ) -> None:
-        """Something else stands where its folder in the outbox belongs. That is not the file's
-        fault, and other files go on; the log tells the operator what to remove."""
-        wait = ROOM_WAITS * self._space.wait_seconds
-        lifecycle.requeue(job, Reason.WAY, reason, wall, wait_seconds=wait)
-        if now >= self._obstacles.get(reason, -math.inf) + OBSTACLE_SECONDS:
-            self._obstacles[reason] = now
-            log.warning("a result cannot be written, and its file waits: %s", reason)
-
-    def _handle_fault(
-        self, task: Task, fault: Fault, reason: str, now: Monotonic, wall: UnixTime
-    ) -> None:
-        """A file failed, by its own fault or the machine's: fail it, or try it again."""
-        job, lifecycle = task.job, task.lifecycle
-        if fault is Fault.UNFORESEEN:
-            lifecycle.failed_unexpectedly(job, reason, wall)
-        elif fault is Fault.CRASH:
-            lifecycle.crashed(job, reason, wall)
-        elif fault is Fault.GUIDE:
-            lifecycle.requeue(job, Reason.GUIDE, reason, wall)
-            log.info("%s: begins anew: %s", job.source, reason)
-        elif fault in (Fault.MACHINE, Fault.FILE, Fault.CHANGED):  # and back again by now
-            lifecycle.retry_later(job, reason, wall)
-            if fault is Fault.MACHINE and self._pauses.failed(job.id, now):
-                log.error("work is paused: %s", self._pauses.reason(now))
-        elif fault is Fault.MEDIA and lifecycle.may_be_incomplete(job, reason, wall):
-            pass
-        else:
-            state = State.SKIPPED if fault is Fault.COLOR else State.FAILED
-            lifecycle.set_aside(job, state, Reason(fault), reason, wall)
-
-    def _requeue(self, task: Task, wall: UnixTime) -> None:
-        task.lifecycle.requeue(task.job, Reason.STOPPED, "", wall)
-        self._running.leave(task.job.id)

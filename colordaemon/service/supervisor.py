@@ -11,7 +11,7 @@ from colordaemon.child import Child
 from colordaemon.clock import Monotonic
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import WorkerLost
-from colordaemon.service.messages import FromWorker, Ready, ToWorker
+from colordaemon.service.messages import Environment, FromWorker, Ready, ToWorker
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,13 @@ START_LIMIT = 3  # workers in a row that die before they are ready; then the dae
 class WorkerProcess(Child):
     """A running worker. command: what to run, followed by two numbers; see `worker.main`."""
 
-    def __init__(self, routing: Routing, command: Sequence[str] = COMMAND) -> None:
-        super().__init__(command)
+    def __init__(
+        self,
+        routing: Routing,
+        environment: Environment | None = None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        super().__init__(command, environment)
         with suppress(OSError):  # dead already: `is_dead` says so
             self._connection.send(routing)
 
@@ -41,13 +46,21 @@ class WorkerProcess(Child):
         return said
 
 
-MakeWorker = Callable[[Routing], WorkerProcess]
+MakeWorker = Callable[[Routing, Environment], WorkerProcess]
 
 
 class Supervisor:
-    """Keeps one worker running."""
+    """Keeps one worker running: one of several, each of which has a number.
 
-    def __init__(self, make_worker: MakeWorker) -> None:
+    environment: of the next worker, in addition to ours. lent_to: the job of another worker that
+    has a helper in place of a worker here. is_outdated: whether the worker has settings of before,
+    and takes no more files.
+    """
+
+    def __init__(self, make_worker: MakeWorker, number: int = 0) -> None:
+        self.number, self.environment = number, dict[str, str]()
+        self.lent_to: int | None = None
+        self.is_outdated = False
         self._make_worker = make_worker
         self.worker: WorkerProcess | None = None
         self.ready_on = ""  # the device, once the model is loaded
@@ -66,18 +79,15 @@ class Supervisor:
         return bool(self.ready_on) and self._killed is None
 
     def start(self, routing: Routing, now: Monotonic) -> None:
-        self.worker = self._make_worker(routing)
+        self.worker = self._make_worker(routing, self.environment)
         self._heard_at, self._killed, self.ready_on = now, None, ""
-
-    def replace(self) -> None:
-        """Stop an idle worker; the next one may start at once."""
-        self._end(5.0)
-        self.start_at = 0.0
+        self.is_outdated = False
 
     def close(self) -> None:
-        """Stop the worker. One that is still loading its model reads no messages, so it is killed
-        at once."""
+        """Stop the worker; the next one may start at once. One that is still loading its model
+        reads no messages, so it is killed at once."""
         self._end(5.0 if self.ready_on else 0.0)
+        self.start_at = 0.0
 
     def receive(self, now: Monotonic) -> Iterator[FromWorker]:
         """The worker's messages since the last call."""

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,7 +25,7 @@ import torch
 
 from colordaemon.child import die_with, ignore_signals
 from colordaemon.convert.convert import NoRoom, guide_for, prepare
-from colordaemon.convert.models import ModelCache, Models, helpers_for
+from colordaemon.convert.models import ModelCache, Models, environments
 from colordaemon.convert.publish import RESULT, result_name, seal, sha256
 from colordaemon.convert.routing import Routing
 from colordaemon.errors import (
@@ -39,6 +39,7 @@ from colordaemon.errors import (
     MediaError,
     ModelError,
     SourceChanged,
+    TooLarge,
 )
 from colordaemon.film.helper import HelperProcess
 from colordaemon.guide.sidecars import check_for_new
@@ -62,6 +63,7 @@ from colordaemon.service.messages import (
     Finished,
     FromWorker,
     Heartbeat,
+    Help,
     Order,
     Progress,
     Ready,
@@ -81,10 +83,12 @@ _OF_THE_MACHINE = NO_SPACE | OF_DISKS | {
     errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT,
     errno.EAGAIN,
 }  # fmt: skip
+_LEAST_BYTES = 1 << 30  # of memory for a worker, as for the smallest `jobs.memory_mib`
 _UNUSED_BYTES = 512 << 20  # reserved by threads for their stacks, and never used
 # The fault for each of our own errors; the first that fits.
 _FAULTS: dict[type[Exception], Fault] = {
     AlreadyColor: Fault.COLOR,
+    TooLarge: Fault.MEMORY,
     MediaError: Fault.MEDIA,
     SourceChanged: Fault.CHANGED,
     GuideChanged: Fault.GUIDE,
@@ -106,12 +110,14 @@ class Worker:
         connection: Connection,
         routing: Routing,
         folder_umask: int = 0o022,
-        helpers: Sequence[HelperProcess] = (),
     ) -> None:
         self._connection = connection
         self._folder_umask = folder_umask
         self._routing = routing
-        cache = ModelCache(helpers)
+        self._threads = torch.get_num_threads()
+        self._order: Order | None = None  # the outermost
+        self._helpers: list[HelperProcess] = []  # of that
+        cache = ModelCache(self._helpers)
         self._models = {id(each): Models(each, cache) for each in routing.configs}
         self._waiting: deque[Order] = deque()
         self._stopping = False
@@ -122,9 +128,15 @@ class Worker:
         Raises ModelError.
         """
         colorizer = self._predict()
-        wanted = self._routing.configs[0].model.device
+        config = self._routing.config
+        wanted = config.model.device
         remark = " (CUDA does not find the NVIDIA GPU)" if overlooks_gpu(wanted) else ""
-        self.send(Ready(f"{colorizer}{remark}"))
+        # Each may have a file, and each file needs some memory.
+        most = max(1, limit_bytes(config.jobs.memory_mib) // _LEAST_BYTES)
+        every = environments(config.jobs, config.model)
+        if len(every) > most:
+            log.info("memory for %d of %d workers (jobs.memory_mib)", most, len(every))
+        self.send(Ready(f"{colorizer}{remark}", tuple(every[:most])))
 
     def _predict(self) -> Colorizer:
         """Color a picture with the first model."""
@@ -145,10 +157,33 @@ class Worker:
 
     def _handle(self, order: Order) -> None:
         self.send(Started(order.job))
+        if self._order is not None:  # a photo between two segments
+            self._try(order)
+            return
+        self._order = order
+        self._take_share(1)
+        try:
+            self._try(order)
+        finally:
+            self._order = None
+            while self._helpers:
+                self._helpers.pop().end()
+
+    def _take_share(self, processes: int) -> None:
+        """Use as much memory, and as many cores, as the order allows. processes: that work on it,
+        each of which has a share."""
+        assert self._order is not None
+        share = min(1.0, self._order.share * processes)
+        torch.set_num_threads(max(1, round(self._threads * share)))
+        limit_memory(self._routing.config.jobs.memory_mib, share)
+
+    def _try(self, order: Order) -> None:
         try:
             self._color(order)
         except tuple(_FAULTS) as reason:
             fault = next(fault for kind, fault in _FAULTS.items() if isinstance(reason, kind))
+            if fault is Fault.MEMORY and order.share == 1:
+                fault = Fault.MEDIA
             self._fail(order, fault, _message_of(reason))
         except SystemExit:  # a photo between two segments of it has broken this process
             self._fail(order, Fault.STOPPED, "the worker has to be restarted")
@@ -161,7 +196,7 @@ class Worker:
         if _is_out_of_memory(error):
             limit = limit_bytes(self._routing.config_for(order.source).jobs.memory_mib) >> 20
             reason = f"out of memory, {limit} MiB is the limit (jobs.memory_mib)"
-            self._fail(order, Fault.UNFORESEEN, reason)
+            self._fail(order, Fault.UNFORESEEN if order.share == 1 else Fault.MEMORY, reason)
             return
         number = error.errno if isinstance(error, OSError) else None
         if number in NO_SPACE | OF_DISKS:
@@ -205,7 +240,7 @@ class Worker:
             context = _OrderContext(self, order)
             try:
                 finished = self._colored(order, source, context, stack)
-            except AlreadyColor:
+            except (AlreadyColor, TooLarge):
                 raise
             except MediaError:
                 read_through(source, context.heartbeat)
@@ -217,7 +252,7 @@ class Worker:
     ) -> Finished:
         config = self._routing.config_for(order.source)
         guide = guide_for(source, config, top=order.inbox)
-        prepared = prepare(source, config, guide=guide)
+        prepared = prepare(source, config, guide=guide, share=order.share)
         name = result_name(source, prepared.suffix, config)
         check_length(order.source, order.folder / name, order.folder / order.tag)
         with _way(order):  # as late as this, so that a file that fails leaves no empty folder
@@ -263,10 +298,18 @@ class Worker:
                     self._stopping = True
                     while self._waiting:
                         self._fail(self._waiting.popleft(), Fault.STOPPED, "stopped")
+                elif isinstance(message, Help):
+                    self._have_helped(message)
                 else:
                     self._waiting.append(message)
         except EOFError:
             self._stopping = True
+
+    def _have_helped(self, help_: Help) -> None:
+        """Have helpers for the film that is being worked on; they start when they are asked."""
+        if self._order is not None and self._order.job == help_.job:
+            self._helpers += [HelperProcess(each) for each in help_.environments]
+            self._take_share(1 + len(self._helpers))
 
     def _fail(self, order: Order, fault: Fault, reason: object) -> None:
         self.send(Failed(order.job, fault, str(reason)))
@@ -317,14 +360,14 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or is_allocation or "insufficient memory" in words
 
 
-def limit_memory(memory_mib: int | None) -> None:
+def limit_memory(memory_mib: int | None, share: float = 1.0) -> None:
     """Limit the memory of this process, so that the kernel does not have to choose one to kill.
 
     Not with CUDA: its driver maps far more than it uses. Reserved address space does not count.
     """
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return
-    wanted = limit_bytes(memory_mib) + _UNUSED_BYTES
+    wanted = int(limit_bytes(memory_mib) * share) + _UNUSED_BYTES
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     if hard == resource.RLIM_INFINITY or wanted < hard:
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
@@ -367,17 +410,14 @@ def main() -> None:
     set_up_logging()
     with Connection(descriptor) as connection, umask(PRIVATE) as folder_umask:
         routing: Routing = connection.recv()
-        config = routing.config
-        with helpers_for(config.jobs, config.model) as helpers:
-            try:
-                worker = Worker(connection, routing, folder_umask, helpers)
-                worker.warm_up()
-                limit_memory(config.jobs.memory_mib)
-            except (ConfigError, ModelError) as error:
-                connection.send(StartFailed(str(error)))
-                return
-            with suppress(EOFError, ConnectionError):  # the daemon is gone
-                worker.run()
+        try:
+            worker = Worker(connection, routing, folder_umask)
+            worker.warm_up()
+        except (ConfigError, ModelError) as error:
+            connection.send(StartFailed(str(error)))
+            return
+        with suppress(EOFError, ConnectionError):  # the daemon is gone
+            worker.run()
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def main(config: Path, work: Callable[[], None]) -> None:
         return turn(self, now)
 
     Watch.turn = hanging  # type: ignore[method-assign]
-    watch_forever(lambda: load_config(config), lambda routing: ForkedWorker(routing, work))
+    watch_forever(lambda: load_config(config), lambda routing, _: ForkedWorker(routing, work))
 
 
 class ForkedWorker(WorkerProcess):
