@@ -47,7 +47,8 @@ _XYZ_FROM_2020 /= _XYZ_FROM_2020.sum(dim=1, keepdim=True)
 _709_FROM_XYZ = torch.linalg.inv(_XYZ_FROM_709)
 _2020_FROM_XYZ = torch.linalg.inv(_XYZ_FROM_2020)
 _EPSILON = 216 / 24389  # CIE: below this Y/Yn the cube root becomes a straight line
-_KAPPA = 24389 / 27
+KAPPA = 24389 / 27
+TOE = 6 / 29  # of f in CIE Lab: the root of that, where cube and straight line meet
 # Larger frames than 4K are painted in bands; float32 planes of a whole one would take gigabytes.
 WHOLE_PIXELS, _BAND_PIXELS = 4096 * 2304, 1 << 20
 _HDR_STEPS = 2  # chroma is within 1 of what was asked for; a third changes nothing
@@ -265,16 +266,28 @@ def enlarging(
     The product of what is returned: the matrix (H', h) that enlarges columns, and ab (N, 2, h, W')
     with its lines enlarged. It is left to the caller, who may want some lines at a time.
     """
+    lines, columns = chroma_grid(size, code)
+    vertical, horizontal = (
+        _cubic(count, *axis, ab.device)
+        for count, axis in zip(ab.shape[-2:], (lines, columns), strict=True)
+    )
+    return vertical, ab @ horizontal.T
+
+
+# Of an axis: how many samples there are, and that the i-th one is at (i + offset) * step, as a
+# share of the axis.
+Axis = tuple[int, float, float]
+
+
+def chroma_grid(size: tuple[int, int] | torch.Size, code: PixelCode) -> tuple[Axis, Axis]:
+    """Where the chroma samples of a luma plane (H, W) sit, vertically and horizontally."""
     height, width = size
     (rows, columns), (across, down) = code.chroma_size(height, width), code.subsampling
     shift_x, shift_y = code.siting.value
-    # Positions of chroma samples in luma pixels, from the picture's edge: a sample that sits in the
-    # middle of its block is at (i + 0.5) * step, a cosited one half a luma sample into it.
-    vertical = _cubic(ab.shape[-2], rows, offset_in_block(shift_y, down), down / height, ab.device)
-    horizontal = _cubic(
-        ab.shape[-1], columns, offset_in_block(shift_x, across), across / width, ab.device
-    )
-    return vertical, ab @ horizontal.T
+    # In luma pixels, from the picture's edge: a sample that sits in the middle of its block is at
+    # (i + 0.5) * step, a cosited one half a luma sample into it.
+    vertical = rows, offset_in_block(shift_y, down), down / height
+    return vertical, (columns, offset_in_block(shift_x, across), across / width)
 
 
 def offset_in_block(shift: float, step: int) -> float:
@@ -284,22 +297,25 @@ def offset_in_block(shift: float, step: int) -> float:
     return 0.5 if shift == 0.5 else 0.5 / step
 
 
-def cubic_matrix(size: int, count: int, offset: float, step: float, device: torch.device) -> Tensor:
-    """The (count, size) matrix that samples a line of `size` values at (i + offset) * step.
+def cubic_taps(size: int, count: int, offset: float, step: float) -> tuple[Tensor, Tensor]:
+    """Which values of a line of `size`, and how much of each, make a sample at (i + offset) * step.
 
-    Positions are shares of the line. Keys' cubic convolution with A = -0.75, as in OpenCV and
-    torch; beyond the ends the edge value goes on.
+    Positions are shares of the line. Returns indices (count, 4), int64, and weights (count, 4),
+    float64. Keys' cubic convolution with A = -0.75, as in OpenCV and torch; beyond the ends the
+    edge value goes on.
     """
     position = (torch.arange(count, dtype=torch.float64) + offset) * step * size - 0.5
-    left = position.floor()
-    matrix = torch.zeros(count, size, dtype=torch.float64)
-    for tap in (-1, 0, 1, 2):
-        x = (position - left - tap).abs()
-        near = (1.25 * x - 2.25) * x * x + 1
-        far = ((-0.75 * x + 3.75) * x - 6) * x + 3
-        weight = torch.where(x <= 1, near, far)
-        column = (left + tap).clamp(0, size - 1).long()
-        matrix.scatter_add_(1, column[:, None], weight[:, None])
+    left, taps = position.floor()[:, None], torch.arange(-1, 3)
+    x = (position[:, None] - left - taps).abs()
+    near = (1.25 * x - 2.25) * x * x + 1
+    far = ((-0.75 * x + 3.75) * x - 6) * x + 3
+    return (left + taps).clamp(0, size - 1).long(), torch.where(x <= 1, near, far)
+
+
+def cubic_matrix(size: int, count: int, offset: float, step: float, device: torch.device) -> Tensor:
+    """The (count, size) matrix that samples a line of `size` values; see `cubic_taps`."""
+    places, weights = cubic_taps(size, count, offset, step)
+    matrix = torch.zeros(count, size, dtype=torch.float64).scatter_add_(1, places, weights)
     return matrix.to(device, torch.float32)
 
 
@@ -372,13 +388,13 @@ def lightness_root(gray: Tensor) -> Tensor:
 def _root(linear: Tensor) -> Tensor:
     """f of CIE Lab: of relative X, Y or Z."""
     return torch.where(
-        linear > _EPSILON, linear.clamp(min=_EPSILON) ** (1 / 3), (_KAPPA * linear + 16) / 116
+        linear > _EPSILON, linear.clamp(min=_EPSILON) ** (1 / 3), (KAPPA * linear + 16) / 116
     )
 
 
 def _cube(root: Tensor) -> Tensor:
     """The inverse of f: relative X, Y or Z from its root."""
-    return torch.where(root > 6 / 29, root * root * root, (116 * root - 16) / _KAPPA)
+    return torch.where(root > TOE, root * root * root, (116 * root - 16) / KAPPA)
 
 
 def _lab_to_linear(fy: Tensor, a: Tensor, b: Tensor, matrix: Matrix) -> Tensor:
