@@ -57,6 +57,10 @@ class Folders:
         return self.state / "control.sock"
 
     @property
+    def thumbnails(self) -> Path:
+        return self.state / "thumbnails"
+
+    @property
     def failed(self) -> Path:
         """The folder for the reasons of failed files. Results of two inboxes in one outbox get
         numbers if their names are the same; the reasons are in separate folders instead."""

@@ -1,4 +1,4 @@
-"""Writes PNG files for people to look at, with words on them."""
+"""Encodes pictures for people to look at, some with words on them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     # Encoded in memory: cv2.imwrite only returns False when the disk is full.
     _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, order))
     replace_file(path, encoded.tobytes())
+
+
+def jpeg_of(pixels: np.ndarray, quality: int = 85) -> bytes:
+    """(H, W, 3) uint8 sRGB as a JPEG file."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    return encoded.tobytes()
 
 
 def write_text(pixels: np.ndarray, text: str, left: int, bottom: int) -> None:

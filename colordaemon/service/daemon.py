@@ -245,7 +245,10 @@ class Daemon:
         if request["verb"] == "status":
             status = self._status(self._clock.monotonic())
             inboxes = [inbox.as_json() for inbox in self._inboxes]
-            reply["daemon"] = {"ready": self._is_ready} | status.as_json(inboxes)
+            running = [
+                {"id": task.job.id} | task.pace.as_json() for task in self._scheduler.running
+            ]
+            reply["daemon"] = {"ready": self._is_ready} | status.as_json(inboxes, running)
         elif request["verb"] == "pause":
             self._scheduler.stop_work()
         elif request["verb"] == "resume":

@@ -205,7 +205,7 @@ def job_of(row: sqlite3.Row) -> Job:
         crashes=row["crashes"],
         not_before=row["not_before"],
         changed=row["changed"],
-        code=_reason(row["code"]),
+        code=reason_of(row["code"]),
         reason=row["reason"],
         target=Path(os.fsdecode(row["target"])) if row["target"] is not None else None,
         partial=partial,
@@ -227,6 +227,6 @@ def _unsigned(number: int) -> int:
     return number % (1 << 64)
 
 
-def _reason(code: str) -> Reason:
+def reason_of(code: str) -> Reason:
     """Journals of other versions may know codes that we do not."""
     return Reason(code) if code in {*Reason} else Reason.NONE

@@ -22,7 +22,8 @@ class Order:
 
     inbox, outbox: the folders that the source and the result are in, or below. queued: what
     identified the source when it was queued. share: of the memory and of the processor's cores;
-    less than 1 where other workers have files of their own.
+    less than 1 where other workers have files of their own. thumbnails: where small pictures of it
+    are kept, if they are wanted.
     """
 
     job: int
@@ -33,6 +34,7 @@ class Order:
     outbox: Path
     queued: Signature
     share: float = 1.0
+    thumbnails: Path | None = None
 
 
 @dataclass(frozen=True)

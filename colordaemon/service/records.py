@@ -6,17 +6,18 @@ For everything that only reads the journal: the status, tests, and `Journal`, wh
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from colordaemon.clock import UnixTime
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.watcher import Identity
-from colordaemon.service.job import Found, Job, Reason, State, job_of
+from colordaemon.service.job import ENDS, Found, Job, Reason, State, job_of, reason_of
 
-VERSION = 6
+VERSION = 7
 _SCHEMA = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY,
@@ -54,6 +55,7 @@ _PASSING = frozenset(
     (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY,
      sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN)
 )  # fmt: skip
+_ORDER_OF_WORK = "ORDER BY priority DESC, rank, id"
 _INCREMENTAL = 2  # PRAGMA auto_vacuum
 _BUSY_SECONDS = 30.0  # to wait for a backup or another reader; well below the watchdog's time
 # From each version to the next; a journal of version n runs all that follow from n on.
@@ -72,6 +74,8 @@ UPGRADES: dict[int, str] = {
     # What guides the colors of a file is looked for then. Unknown of older jobs: at the latest.
     5: "ALTER TABLE jobs ADD COLUMN claimed REAL NOT NULL DEFAULT 0;"
     " UPDATE jobs SET claimed = changed;",
+    # The latest of a state, and a search in their names, read this index and not the rows.
+    6: "CREATE INDEX latest ON jobs (state, changed, id, source);",
 }
 
 
@@ -107,6 +111,15 @@ class Damaged(ConfigError):
 def may_pass(error: sqlite3.Error) -> bool:
     """Whether an error may go away by itself, so that trying later makes sense."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
+
+
+class Span(NamedTuple):
+    """When a job was worked on, in Unix seconds. size: of its source, in bytes."""
+
+    rank: int
+    size: int
+    began: float
+    ended: float
 
 
 class Records:
@@ -238,13 +251,44 @@ class Records:
 
     def jobs(self, *states: State, limit: int = -1) -> list[Job]:
         """In the order of work."""
-        marks = ", ".join("?" * len(states))
-        rows = self._db.execute(
-            f"SELECT * FROM jobs WHERE state IN ({marks})"  # noqa: S608
-            " ORDER BY priority DESC, rank, id LIMIT ?",
-            (*states, limit),
-        )
-        return [job_of(row) for row in rows]
+        # State by state, since of several together SQLite would sort all.
+        query = f"SELECT * FROM jobs WHERE state = ? {_ORDER_OF_WORK} LIMIT ?"  # noqa: S608
+        rows = [row for state in states for row in self._db.execute(query, (state, limit))]
+        rows.sort(key=lambda row: (-row["priority"], row["rank"], row["id"]))
+        return [job_of(row) for row in (rows if limit < 0 else rows[:limit])]
+
+    def listed(
+        self, state: State, search: str = "", *, limit: int = -1, offset: int = 0
+    ) -> list[Job]:
+        """Jobs of one state: those that are still to be done in the order of work, others the
+        latest first. search: what their paths contain; case counts beyond ASCII only."""
+        order = "ORDER BY changed DESC, id DESC" if state in ENDS else _ORDER_OF_WORK
+        where, values = _among(state, search)
+        query = f"SELECT * FROM jobs WHERE {where} {order} LIMIT ? OFFSET ?"  # noqa: S608
+        return [job_of(row) for row in self._db.execute(query, (*values, limit, offset))]
+
+    def found(self, state: State, search: str) -> int:
+        """How many jobs `listed` finds."""
+        where, values = _among(state, search)
+        query = f"SELECT count(*) FROM jobs WHERE {where}"  # noqa: S608
+        return int(self._db.execute(query, values).fetchone()[0])
+
+    def codes(self, state: State) -> dict[Reason, int]:
+        """How many jobs of a state there are with each code."""
+        query = "SELECT code, count(*) FROM jobs WHERE state = ? GROUP BY code"
+        rows = self._db.execute(query, (state,)).fetchall()
+        return {reason_of(code): count for code, count in rows}
+
+    @property
+    def last_change(self) -> float:
+        """When a job last came into its state, in Unix seconds; 0 if there is no job."""
+        query = "SELECT ifnull(max(changed), 0) FROM jobs WHERE state = ?"
+        return max(float(self._db.execute(query, (state,)).fetchone()[0]) for state in State)
+
+    def waiting(self) -> dict[int, tuple[int, int]]:
+        """What is queued, by rank: how many jobs, and how many bytes."""
+        query = "SELECT rank, count(*), sum(size) FROM jobs WHERE state = 'queued' GROUP BY rank"
+        return {rank: (count, size) for rank, count, size in self._db.execute(query)}
 
     def of_source(self, source: Path) -> list[Job]:
         """All jobs of a path, the latest first."""
@@ -293,6 +337,15 @@ class Records:
         )
         return [job_of(row) for row in rows]
 
+    def spans(self, limit: int) -> list[Span]:
+        """When the latest done jobs were worked on; not of those of which that is unknown."""
+        rows = self._db.execute(
+            "SELECT rank, size, claimed, changed FROM jobs WHERE state = 'done'"
+            " ORDER BY changed DESC, id DESC LIMIT ?",
+            (limit,),
+        )
+        return [Span(*row) for row in rows if 0 < row["claimed"] < row["changed"]]
+
     def counts(self) -> dict[State, int]:
         rows = self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state")
         found = {State(state): count for state, count in rows}
@@ -322,6 +375,19 @@ class Records:
         where, folders = below(inboxes)
         query = f"SELECT count(*) FROM jobs WHERE state = 'queued' AND {where}"  # noqa: S608
         return int(self._db.execute(query, folders).fetchone()[0])
+
+
+def _among(state: State, search: str) -> tuple[str, tuple[str, ...]]:
+    """SQL for "one of `Records.listed`", and its values."""
+    if not search:
+        return "state = ?", (state,)
+    # Names are bytes that need not be text. The inner query reads nothing but the index.
+    like = re.sub(r"([%_\\])", r"\\\1", os.fsencode(search).decode(errors="replace"))
+    found = (
+        "SELECT id FROM jobs INDEXED BY latest WHERE state = ?"
+        " AND CAST(source AS TEXT) LIKE ? ESCAPE '\\'"
+    )
+    return f"id IN ({found})", (state, f"%{like}%")
 
 
 def _check_file(path: Path, access: int) -> None:

@@ -55,6 +55,17 @@ class Pace:
             parts.append(f"{left / 60:.0f} min left" if left >= 60 else "less than a minute left")
         return ", ".join(parts)
 
+    def as_json(self) -> dict[str, float | None]:
+        """share: how much of the film is done, from 0 to 1. frames: since it was begun or resumed.
+        None is what is not known (yet)."""
+        said, left = self._last[1] if self._last else None, self.seconds_left
+        return {
+            "share": min(1.0, said.done / said.total) if said and said.total else None,
+            "frames": said.frames if said else None,
+            "fps": self._per_second(lambda said: said.frames) or None,
+            "seconds_left": left if left < math.inf else None,
+        }
+
     def _per_second(self, figure: Figure) -> float:
         if self._first is None or self._last is None or self._last[0] <= self._first[0]:
             return 0.0

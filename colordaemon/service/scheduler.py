@@ -356,8 +356,10 @@ class Scheduler:
             share = film.share
         self.running.take(job, lifecycle, supervisor.number, share)
         supervisor.order_sent(now)
+        where = folders.inbox, folders.outbox
+        pictures = folders.thumbnails if self._config.web.thumbnails else None
         supervisor.worker.send(
-            Order(job.id, job.source, folder, tag, folders.inbox, folders.outbox, job.queued, share)
+            Order(job.id, job.source, folder, tag, *where, job.queued, share, pictures)
         )
 
     def _served(self, source: Path) -> JobLifecycle | None:

@@ -42,15 +42,16 @@ class DaemonStatus:
             parts.append(f"waiting: {printable(self.waiting)}")
         return ", ".join(parts)
 
-    def as_json(self, inboxes: Sequence[Reply]) -> Reply:
-        """inboxes: each as `Inbox.as_json`. orphaned: jobs that wait for an inbox which is no
-        longer in the configuration."""
+    def as_json(self, inboxes: Sequence[Reply], running: Sequence[Reply]) -> Reply:
+        """inboxes: each as `Inbox.as_json`. running: each a job number with `Pace.as_json`.
+        orphaned: jobs that wait for an inbox which is no longer in the configuration."""
         return {
             "on": self.device,
             "settling": self.settling,
             "waiting": self.waiting,
             "status": self.line,
             "inboxes": [*inboxes],
+            "running": [*running],
             "orphaned": self.queued - sum(inbox["queued"] for inbox in inboxes),
         }
 
@@ -59,7 +60,7 @@ def status(records: Records) -> Reply:
     """Counts of all states, the running jobs and the last that failed."""
     counts = {str(state): count for state, count in records.counts().items()}
     running = records.jobs(State.RUNNING, State.PUBLISHING)
-    failed = records.jobs(State.FAILED, limit=20)
+    failed = records.listed(State.FAILED, limit=20)
     return {
         "version": 2,
         "counts": counts,

@@ -28,6 +28,7 @@ from colordaemon.convert.convert import NoRoom, guide_for, prepare
 from colordaemon.convert.models import ModelCache, Models, environments
 from colordaemon.convert.publish import RESULT, result_name, seal, sha256
 from colordaemon.convert.routing import Routing
+from colordaemon.convert.samples import samples
 from colordaemon.errors import (
     NO_SPACE,
     OF_DISKS,
@@ -54,6 +55,7 @@ from colordaemon.inbox.safe_open import (
     umask,
 )
 from colordaemon.logs import set_up_logging
+from colordaemon.media.drawing import jpeg_of
 from colordaemon.memory import limit_bytes
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.device import overlooks_gpu
@@ -74,6 +76,7 @@ from colordaemon.service.messages import (
     ToWorker,
 )
 from colordaemon.service.publisher import check_length, private_folder
+from colordaemon.service.thumbnails import MOST_PICTURES, Thumbnails
 from colordaemon.work_context import WorkContext
 
 log = logging.getLogger(__name__)
@@ -84,6 +87,7 @@ _OF_THE_MACHINE = NO_SPACE | OF_DISKS | {
     errno.EAGAIN,
 }  # fmt: skip
 _LEAST_BYTES = 1 << 30  # of memory for a worker, as for the smallest `jobs.memory_mib`
+_PRUNE_AFTER = 50  # files, after which the bounds of small pictures are checked again
 _UNUSED_BYTES = 512 << 20  # reserved by threads for their stacks, and never used
 # The fault for each of our own errors; the first that fits.
 _FAULTS: dict[type[Exception], Fault] = {
@@ -121,6 +125,7 @@ class Worker:
         self._models = {id(each): Models(each, cache) for each in routing.configs}
         self._waiting: deque[Order] = deque()
         self._stopping = False
+        self._unpruned = _PRUNE_AFTER  # files that got small pictures since the last look at all
 
     def warm_up(self) -> None:
         """Color a first picture, which takes long: kernels are chosen and memory is allocated.
@@ -268,6 +273,7 @@ class Worker:
         # In this process, since flushing gigabytes to the disk would block the daemon.
         seal(partial, source)
         digest = sha256(partial, context.heartbeat) if config.after.checksum else ""
+        self._keep_thumbnails(order, source, partial, context)
         return Finished(
             order.job,
             order.folder / work.name / RESULT,
@@ -278,6 +284,26 @@ class Worker:
             colored.inventory,
             colored.is_whole,
         )
+
+    def _keep_thumbnails(
+        self, order: Order, source: OpenedSource, partial: Path, context: WorkContext
+    ) -> None:
+        """Small pictures for the page. A file is done without them, whatever the error is."""
+        if order.thumbnails is None:
+            return
+        thumbnails, settings = Thumbnails(order.thumbnails), self._routing.config.web
+        try:
+            pictures = []
+            for pair in samples(source, partial, MOST_PICTURES):
+                pictures.append((jpeg_of(pair[0]), jpeg_of(pair[1])))
+                context.heartbeat()
+            thumbnails.write(order.tag, pictures)
+            self._unpruned += 1
+            if self._unpruned >= _PRUNE_AFTER:
+                self._unpruned = 0
+                thumbnails.prune(settings.thumbnails, settings.thumbnails_mib << 20)
+        except Exception as error:
+            log.warning("%s: no small pictures of it are kept: %s", order.source, error)
 
     def between_segments(self, order: Order, count: int) -> None:
         """Do photos that were ordered while a film runs, so that they need not wait for hours."""

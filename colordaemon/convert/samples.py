@@ -1,0 +1,61 @@
+"""Small pictures of a source and of its result, to be looked at side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyvips
+
+from colordaemon.film.stills import frames_near
+from colordaemon.media.decode import Frame
+from colordaemon.media.photo import is_photo
+from colordaemon.media.photo_file import PhotoFile
+from colordaemon.media.probe import FilmInfo, probe_film
+
+SIDE = 720  # pixels of the longer side, at most
+_GROUND = 200  # the gray behind what is transparent
+Sample = tuple[np.ndarray, np.ndarray]
+
+
+def samples(source: Path, result: Path, count: int) -> Iterator[Sample]:
+    """Pairs of pictures (H, W, 3) uint8 sRGB, before and after: of the first page of a photo, or of
+    `count` frames of a film, evenly spread.
+
+    Raises MediaError and OSError.
+    """
+    if is_photo(source):
+        yield _page(source), _page(result)
+        return
+    before, after = probe_film(source), probe_film(result)
+    seconds = before.duration_seconds or before.container_seconds or 0.0
+    times = [seconds * (2 * number + 1) / (2 * count) for number in range(count)]
+    pairs = zip(frames_near(before, times), frames_near(after, times), strict=True)
+    for one, other in pairs:
+        yield _frame(one, before), _frame(other, after)
+
+
+def _page(path: Path) -> np.ndarray:
+    """The first page of a photo, upright."""
+    try:  # some formats are decoded to a smaller size at once, in a fraction of the time
+        image = pyvips.Image.thumbnail(os.fspath(path), SIDE, height=SIDE, size="down")
+    except pyvips.Error:  # HEIC, which this libvips does not read
+        image = PhotoFile(path, accept_damaged=True).open_page(0).pixels
+        image = image.thumbnail_image(SIDE, height=SIDE, size="down")
+    image = image.colourspace("srgb").cast("uchar")
+    if image.hasalpha():
+        image = image.flatten(background=_GROUND)
+    pixels: np.ndarray = image.extract_band(0, n=3).numpy()
+    return pixels
+
+
+def _frame(frame: Frame, info: FilmInfo) -> np.ndarray:
+    """A frame with square pixels, upright."""
+    width = info.width * float(info.sample_aspect)
+    scale = min(1.0, SIDE / max(width, info.height))
+    size = max(1, round(width * scale)), max(1, round(info.height * scale))
+    pixels = frame.picture.reformat(*size, format="rgb24").to_ndarray()
+    upright: np.ndarray = info.orientation.upright(pixels.transpose(2, 0, 1)).transpose(1, 2, 0)
+    return np.ascontiguousarray(upright)
