@@ -142,6 +142,30 @@ class JournalSettings(Settings):
     keep_days: float | None = Field(default=365.0, ge=0.0)  # None and 0: for ever
 
 
+class WebSettings(Settings):
+    """The page, and the small pictures that it shows."""
+
+    listen: str = "127.0.0.1:8765"
+    hosts: tuple[str, ...] = ()  # further names of this machine, as a proxy passes them on
+    thumbnails: int = Field(default=1000, ge=0, le=100_000)  # files that have some; 0: none
+    thumbnails_mib: int = Field(default=200, ge=1)
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if not host.strip("[]") or not port.isdecimal() or not 0 <= int(port) <= 65535:
+            raise ValueError("an address and a port, as in 127.0.0.1:8765")
+        return listen
+
+    @field_validator("hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [host for host in hosts if not re.fullmatch(r"[\w.-]+|\[[\da-fA-F:]+\]", host)]:
+            raise ValueError(f"names of machines without a port; not {wrong[0]}")
+        return hosts
+
+
 class AfterSettings(Settings):
     """What happens once a file is done."""
 
@@ -227,6 +251,7 @@ class Config(Settings):
     jobs: JobSettings = JobSettings()
     journal: JournalSettings = JournalSettings()
     after: AfterSettings = AfterSettings()
+    web: WebSettings = WebSettings()
     train: TrainSettings = TrainSettings()
 
     @field_validator("inboxes")

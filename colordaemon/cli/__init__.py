@@ -1,9 +1,10 @@
 """The command line."""
 
-from colordaemon.cli import bench, daemon, doctor, evaluate, frames, once, train  # each adds some
+# Each adds its commands.
+from colordaemon.cli import bench, daemon, doctor, evaluate, frames, once, train, web
 from colordaemon.cli.common import app
 
-__all__ = ["bench", "daemon", "doctor", "evaluate", "frames", "main", "once", "train"]
+__all__ = ["bench", "daemon", "doctor", "evaluate", "frames", "main", "once", "train", "web"]
 
 
 def main() -> None:

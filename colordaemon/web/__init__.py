@@ -1,0 +1,1 @@
+"""The page: what the daemon does and did, and the commands of its operator, for a browser."""
