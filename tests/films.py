@@ -21,6 +21,7 @@ from colordaemon.film.colorize import FilmReport, color_film, plan_film
 from colordaemon.media.decode import Frame
 from colordaemon.media.fields import FieldOrder, FieldReader
 from colordaemon.media.pixels import layout_of, plane_array
+from colordaemon.media.stretch import Stretch
 from colordaemon.work_context import WorkContext
 
 SIZE = (64, 48)
@@ -328,9 +329,10 @@ def color_and_report(
     *,
     colorizer: Any = None,
     force: bool = False,
+    stretch: Stretch | None = None,
     **options: Any,
 ) -> tuple[Path, FilmReport]:
-    job = plan_film(source, settings, force=force)
+    job = plan_film(source, settings, force=force, stretch=stretch)
     done = source.with_name(f"{source.stem}.color{job.target.suffix}")
     colorizer = colorizer or Painter()
     report = color_film(job, done, colorizer, **options)

@@ -228,11 +228,12 @@ def test_tags_of_streams_are_listed_and_looked_for_in_the_finished_film(tmp_path
     done, report = color_and_report(source)
     fates = {entry.what: entry.fate for entry in report.inventory}
     assert fates["tag title of stream 1"] == fates["tag title of stream 2"] == "kept"
+    info, listed = plan_film(source, EXACT).source, report.inventory
     with av.open(str(source)) as one, av.open(str(done)) as other:
-        assert as_found(report.inventory, one, other, "matroska", (0, 1, 2)) == report.inventory
+        assert as_found(listed, one, other, "matroska", (0, 1, 2), info) == listed
         poor = av.open(str(make_film(tmp_path / "poor.mkv", metadata={"title": "Oma"})))
         with poor:
-            told = as_found(report.inventory, one, poor, "matroska", (0, 1, 2))
+            told = as_found(listed, one, poor, "matroska", (0, 1, 2), info)
     lost = [entry.what for entry in told if "not found" in entry.how]
     assert lost == ["tag title of stream 1", "tag title of stream 2"]
 

@@ -35,7 +35,7 @@ from colordaemon.errors import GuideChanged, Interrupted, MediaError
 from colordaemon.film import guide as film_guide
 from colordaemon.film import pipeline
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
-from colordaemon.film.guide import frames_at, seconds_of
+from colordaemon.film.guide import frames_at
 from colordaemon.film.pipeline import guide_bytes, reading_bytes
 from colordaemon.film.segment import SegmentWorker
 from colordaemon.guide.guide import Guide
@@ -160,7 +160,7 @@ def test_times_of_frames_count_in_whole_milliseconds(tmp_path: Path) -> None:
     # At 30000/1001 frames a second no frame is shown at a whole millisecond.
     film = make_film(tmp_path / "film.mkv", 9, rate=30)
     info = probe_film(film)
-    assert [seconds_of(pts, info) for pts in (0, 33, 67)] == [0.0, 0.033, 0.067]
+    assert [info.seconds_at(pts) for pts in (0, 33, 67)] == [0.0, 0.033, 0.067]
 
 
 # Dabs of color

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from colordaemon.convert.once import Once, Tally
     from colordaemon.convert.report import Report
     from colordaemon.guide.sidecars import Sidecar
+    from colordaemon.media.stretch import Stretch
 
 _WITHOUT_CRF = ("prores", "dnxhr", "ffv1")
 
@@ -129,6 +130,15 @@ def once(
             help="Pictures in color of which each shot or photo takes those that resemble it.",
         ),
     ] = None,
+    stretch: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            metavar="START:END",
+            help="Only this part of films, in seconds (90:125.4) or as two times (1:30:2:05.4,"
+            " 0:01:30..0:02:05).",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Write nothing; list what would be kept, changed or lost."),
@@ -215,7 +225,15 @@ def once(
         json_report = JsonReport(_say)
         report: Report = json_report if as_json else Report(_say)
         with _code_told(report):
-            call = Once(files, settings, report, named=named, force=force, should_stop=stop.is_set)
+            call = Once(
+                files,
+                settings,
+                report,
+                named=named,
+                force=force,
+                stretch=_stretch(stretch),
+                should_stop=stop.is_set,
+            )
             progress: Progress
             if as_json:
                 progress = JsonProgress(call.workload, json_report.emit, stop)
@@ -239,6 +257,15 @@ def _pictures(
     named = [named_picture(each, "reference") for each in references]
     named += [named_picture(each, "hints") for each in hints]
     return named + (pictures_in(candidates, None, "candidate") if candidates else [])
+
+
+def _stretch(text: str | None) -> Stretch | None:
+    from colordaemon.media.stretch import parse_stretch
+
+    try:
+        return None if text is None else parse_stretch(text)
+    except ValueError as error:
+        raise ConfigError(f"--range: {error}") from None
 
 
 def _run(call: Once, progress: Progress, *, dry_run: bool, preview: int) -> Tally:

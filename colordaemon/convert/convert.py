@@ -27,7 +27,9 @@ from colordaemon.media.inventory import Inventory, Note, remarks
 from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
 from colordaemon.media.photo import refuse_our_own as refuse_our_photo
 from colordaemon.media.photo_file import PhotoFile, picture_name
+from colordaemon.media.probe import FilmInfo
 from colordaemon.media.stills import READ
+from colordaemon.media.stretch import Stretch
 from colordaemon.media.tags import is_result
 from colordaemon.memory import limit_bytes
 from colordaemon.network.colorizer import Colorizer
@@ -128,9 +130,9 @@ class PreparedFilm:
         Raises MediaError, GuideChanged, OSError, NoRoom, and Interrupted on request.
         """
         info = self.job.source
-        _check_space(info.path, partial.parent, work)
+        _check_space(info, partial.parent, work)
         colorizer = loaded_for(self.job.guide, model)
-        context.begin(info.path, info.duration_seconds or info.container_seconds)
+        context.begin(info.path, info.wanted_seconds)
         try:
             report = color_film(
                 self.job,
@@ -157,7 +159,7 @@ class PreparedFilm:
     def _most_helpers(self) -> int:
         """None for a film of one segment: they would only be started."""
         info, settings = self.job.source, self.job.settings
-        seconds = info.duration_seconds or info.container_seconds
+        seconds = info.wanted_seconds
         is_short = seconds is not None and seconds <= settings.segment_seconds
         return 0 if is_short else self.job.most_workers - 1
 
@@ -172,14 +174,17 @@ def prepare(
     guide: Guide = NO_GUIDE,
     force: bool = False,
     share: float = 1.0,
+    stretch: Stretch | None = None,
 ) -> Prepared:
     """Read what a file is, and decide everything that can be decided without the network.
 
     guide: the pictures that guide its colors. force: color files that have color already. share: of
-    the memory, where others are worked on at the same time. Raises MediaError, TooLarge,
-    AlreadyColor, OSError.
+    the memory, where others are worked on at the same time. stretch: all that is wanted of a film.
+    Raises MediaError, TooLarge, AlreadyColor, OSError.
     """
     if is_photo(source):
+        if stretch is not None:
+            raise MediaError(f"{source}: found a photo, expected a film to take a range of")
         told: tuple[str, ...] = ()
         if guide:
             from colordaemon.convert.photo_guide import check_guide  # only guides need any of it
@@ -193,7 +198,13 @@ def prepare(
         _refuse_our_film(source)
     memory_bytes = limit_bytes(config.jobs.memory_mib)
     job = plan_film(
-        source, config.film, guide=guide, force=force, memory_bytes=memory_bytes, share=share
+        source,
+        config.film,
+        guide=guide,
+        force=force,
+        memory_bytes=memory_bytes,
+        share=share,
+        stretch=stretch,
     )
     return PreparedFilm(job)
 
@@ -210,7 +221,12 @@ class Planned:
 
 
 def plan(
-    source: Path, config: Config, *, named: Sequence[Sidecar] = (), force: bool = False
+    source: Path,
+    config: Config,
+    *,
+    named: Sequence[Sidecar] = (),
+    force: bool = False,
+    stretch: Stretch | None = None,
 ) -> Planned:
     """What `convert` would do with a file, without running the network.
 
@@ -219,13 +235,15 @@ def plan(
     with opened(source) as file:
         guide = guide_for(file, config, named=named)
         try:
-            return _plan(file, config, guide, force)
+            return _plan(file, config, guide, force, stretch)
         except AlreadyColor as reason:
-            return replace(_plan(file, config, guide, force=True), skipped=str(reason))
+            return replace(_plan(file, config, guide, True, stretch), skipped=str(reason))
 
 
-def _plan(file: Path, config: Config, guide: Guide, force: bool) -> Planned:
-    prepared = prepare(file, config, guide=guide, force=force)
+def _plan(
+    file: Path, config: Config, guide: Guide, force: bool, stretch: Stretch | None
+) -> Planned:
+    prepared = prepare(file, config, guide=guide, force=force, stretch=stretch)
     inventory, told = prepared.plan()
     told += (Note(f"its colors follow {guide.names}"),) if guide else ()
     return Planned(target_for(file, prepared.suffix, config, {}), inventory, told)
@@ -240,17 +258,19 @@ def convert(
     *,
     named: Sequence[Sidecar] = (),
     force: bool = False,
+    stretch: Stretch | None = None,
 ) -> tuple[Path, Colored]:
     """Color a file and publish it; returns where the result is, and what was done.
 
     made: results of this call, which are never replaced, and their sources; see `target_for`.
-    named: pictures that guide its colors, from the command line; see `find_guide`.
+    named: pictures that guide its colors, from the command line; see `find_guide`. stretch: all
+    that is wanted of a film.
     Raises MediaError, AlreadyColor, TargetExists, TargetTaken, GuideChanged, OSError, and
     Interrupted on request.
     """
     with opened(source) as file, umask(PRIVATE) as folder_umask, errors_by_name():
         guide = guide_for(file, config, named=named)
-        prepared = prepare(file, config, guide=guide, force=force)
+        prepared = prepare(file, config, guide=guide, force=force, stretch=stretch)
         target = target_for(file, prepared.suffix, config, made)
         with umask(folder_umask):  # for folders; files are private until they are finished
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -311,9 +331,12 @@ def loaded_for(guide: Guide, model: Model) -> Colorizer:
     return colorizer
 
 
-def _check_space(source: Path, folder: Path, work: Path | None) -> None:
+def _check_space(info: FilmInfo, folder: Path, work: Path | None) -> None:
     """Raises NoRoom if segments and joined film do not fit, each about as large as the source."""
-    needed, free = 2 * source.stat().st_size, shutil.disk_usage(folder).free
+    needed, free = 2 * info.path.stat().st_size, shutil.disk_usage(folder).free
+    whole = info.duration_seconds or info.container_seconds
+    if whole and info.wanted_seconds:
+        needed = round(needed * info.wanted_seconds / whole)
     if work is not None and work.exists():
         needed -= sum(path.stat().st_size for path in work.iterdir())
     if free < needed:

@@ -21,7 +21,7 @@ from colordaemon.config import Config
 from colordaemon.convert.convert import guide_for, loaded_for
 from colordaemon.convert.models import Model
 from colordaemon.errors import MediaError, TargetExists
-from colordaemon.film.guide import FilmPainter, check_guide, frames_at, open_guide, seconds_of
+from colordaemon.film.guide import FilmPainter, check_guide, frames_at, open_guide
 from colordaemon.film.stills import Shot, Stills, find_shots, frames_near
 from colordaemon.guide.sidecars import Sidecar
 from colordaemon.inbox.safe_open import errors_by_name, opened
@@ -29,6 +29,7 @@ from colordaemon.media.decode import Frame
 from colordaemon.media.drawing import write_png, write_text
 from colordaemon.media.photo import is_photo
 from colordaemon.media.probe import FilmInfo, probe_film
+from colordaemon.media.stretch import Stretch
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.sidecar_names import time_text
 
@@ -48,13 +49,17 @@ class _Film:
 
 @contextmanager
 def _opened(
-    source: Path, config: Config, model: Model, named: Sequence[Sidecar] = ()
+    source: Path,
+    config: Config,
+    model: Model,
+    named: Sequence[Sidecar] = (),
+    stretch: Stretch | None = None,
 ) -> Iterator[_Film]:
     """Raises MediaError, ModelError, GuideChanged and OSError."""
     with opened(source) as file, errors_by_name():
         if is_photo(file):
             raise MediaError(f"{source}: found a photo, expected a film")
-        info = probe_film(file, config.film)
+        info = probe_film(file, config.film, stretch)
         guide = guide_for(file, config, named=named)
         if guide:
             guide, _ = check_guide(guide, info)
@@ -115,7 +120,7 @@ def _beyond(source: Path, time: float) -> MediaError:
 
 def _edited_later(film: _Film, frame: Frame, which: str) -> Iterator[tuple[str, np.ndarray]]:
     """The pictures of a frame, with the part of their names behind the film's."""
-    shown, gray = time_text(seconds_of(frame.pts, film.info)), film.stills.gray(frame)
+    shown, gray = time_text(film.info.seconds_at(frame.pts)), film.stills.gray(frame)
     yield f"gray@{shown}", gray
     yield f"reference{which}", film.stills.colored(frame, film.painter)
     yield f"hints@{shown}", np.zeros((*gray.shape[:2], 4), np.uint8)
@@ -126,16 +131,22 @@ def _range_of(shot: Shot) -> str:
 
 
 def write_preview(
-    source: Path, config: Config, model: Model, count: int, *, named: Sequence[Sidecar] = ()
+    source: Path,
+    config: Config,
+    model: Model,
+    count: int,
+    *,
+    named: Sequence[Sidecar] = (),
+    stretch: Stretch | None = None,
 ) -> Path:
     """Draw `count` places of a film, evenly spread, gray beside colored, and with a guide a third
     time. Returns the path of NAME.preview.png, where the result would be; an old one is replaced.
 
     Raises MediaError, ModelError, GuideChanged and OSError.
     """
-    with _opened(source, config, model, named) as film:
-        seconds = film.info.duration_seconds or film.info.container_seconds or 0.0
-        times = [seconds * (2 * number + 1) / (2 * count) for number in range(count)]
+    with _opened(source, config, model, named, stretch) as film:
+        first, seconds = film.info.start_seconds, film.info.wanted_seconds or 0.0
+        times = [first + seconds * (2 * number + 1) / (2 * count) for number in range(count)]
         lines = [_heading(film.painter is not None)]
         lines += [_line(film, frame) for frame in frames_near(film.info, times)]
     folder = config.output.folder or source.parent
@@ -156,7 +167,7 @@ def _heading(is_guided: bool) -> np.ndarray:
 def _line(film: _Film, frame: Frame) -> np.ndarray:
     cells = [_cell(picture) for picture in _pictures(film, frame)]
     line = np.hstack(cells)
-    write_text(line, time_text(seconds_of(frame.pts, film.info)), 8, line.shape[0] - 9)
+    write_text(line, time_text(film.info.seconds_at(frame.pts)), 8, line.shape[0] - 9)
     return line
 
 

@@ -23,6 +23,7 @@ from colordaemon.errors import (
     TargetExists,
 )
 from colordaemon.guide.sidecars import Sidecar
+from colordaemon.media.stretch import Stretch
 from colordaemon.sidecar_names import sidecar_file
 from colordaemon.work_context import WorkContext
 
@@ -43,6 +44,7 @@ class Once:
 
     named: pictures that guide the colors of all of them, in place of those beside each. force:
     color files that have color already; our own results only if they were named themselves.
+    stretch: all that is wanted of films; None: the whole of them, and photos.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Once:
         *,
         named: Sequence[Sidecar] = (),
         force: bool = False,
+        stretch: Stretch | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Raises ConfigError if a picture that the configuration names is missing."""
         check_guides(config)
         self._config, self._report = config, report or Report()
         self._named, self._force, self._should_stop = named, force, should_stop
+        self._stretch = stretch
         self._tally = Tally()
         self.sources = find_sources(
             wanted, config.output.folder, self._report.passed_over, self._failed
@@ -78,7 +82,7 @@ class Once:
                     try:
                         target, done = convert(
                             path, settings, model, context, made,
-                            named=self._named, force=self._force,
+                            named=self._named, force=self._force, stretch=self._stretch,
                         )  # fmt: skip
                         break
                     except GuideChanged as reason:
@@ -93,7 +97,13 @@ class Once:
 
         def plan_one(source: Source) -> None:
             settings = source.settings(self._config)
-            planned = plan(source.path, settings, named=self._named, force=self._force)
+            planned = plan(
+                source.path,
+                settings,
+                named=self._named,
+                force=self._force,
+                stretch=self._stretch,
+            )
             self._report.planned(source.path, planned)
             if planned.skipped:
                 raise AlreadyColor(planned.skipped)
@@ -108,7 +118,9 @@ class Once:
 
         def preview_one(source: Source) -> None:
             model, settings = models.model_for(source.path), source.settings(self._config)
-            path = write_preview(source.path, settings, model, places, named=self._named)
+            path = write_preview(
+                source.path, settings, model, places, named=self._named, stretch=self._stretch
+            )
             self._report.previewed(source.path, path)
 
         return self._each(preview_one)

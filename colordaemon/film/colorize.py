@@ -34,6 +34,7 @@ from colordaemon.media.inventory import Inventory, Note, grave_losses
 from colordaemon.media.mux import film_of
 from colordaemon.media.probe import FilmInfo, probe_film
 from colordaemon.media.provenance import Maker
+from colordaemon.media.stretch import Stretch
 from colordaemon.media.target import Target, choose_target
 from colordaemon.media.tint import ExistingColor
 from colordaemon.memory import limit_bytes, release_free_heaps
@@ -120,12 +121,14 @@ def plan_film(
     force: bool = False,
     memory_bytes: int | None = None,
     share: float = 1.0,
+    stretch: Stretch | None = None,
 ) -> FilmJob:
     """Probe a film and choose encoder and container.
 
     guide: pictures that guide its colors.
     memory_bytes: how much all films may use that are made at the same time; None: the default of
     this machine. share: of that, for one worker with this film.
+    stretch: all that is wanted of the film; None: the whole.
     Raises MediaError for a file that is no film or would lose its sound or subtitles, and for
     pictures that cannot guide it, TooLarge for a film that needs more memory than its share,
     AlreadyColor for a film with real color unless `force`, ConfigError for encoder options that do
@@ -134,7 +137,7 @@ def plan_film(
     if memory_bytes is None:
         memory_bytes = limit_bytes(None)
     allowed = int(memory_bytes * share)
-    source = probe_film(path, settings)
+    source = probe_film(path, settings, stretch)
     check_memory(source, reading_bytes(source, settings.stride), allowed)
     if not force and source.existing_color is ExistingColor.COLOR:
         raise AlreadyColor(
@@ -147,6 +150,8 @@ def plan_film(
     target = choose_target(source, encoder)
     release_free_heaps()  # both have opened encoders
     told = (*remarks, *target.remarks)
+    if stretch:
+        told = (*told, Note(f"only what is shown from {stretch} is wanted of it"))
     inventory = (
         *target.inventory,
         *side_data(source, encoder.codec, target.format, target.shape.covered),
@@ -272,7 +277,7 @@ def _check_unchanged(guide: Guide) -> None:
 def _as_found(job: FilmJob, plan: FilmPlan, finished: Path) -> Inventory:
     inventory, target = (*job.inventory, *_found_later(job, plan)), job.target
     with open_film(job.source.path) as source, open_film(finished) as result:
-        found = as_found(inventory, source, result, target.format, target.kept)
+        found = as_found(inventory, source, result, target.format, target.kept, job.source)
         if not job.source.light.names:
             return found
         film = film_of(result, target.kept.index(job.source.stream_index))
@@ -337,7 +342,7 @@ def _run_together(
             if not _is_result_of(task, done.get(task.index)):
                 yield task
 
-    seconds = job.source.duration_seconds or job.source.container_seconds or math.inf
+    seconds = job.source.wanted_seconds or math.inf
     threads = torch.get_num_threads()
 
     def hands() -> Sequence[Helper]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -77,7 +78,7 @@ class FilmPainter:
             self.pass_by(frames[start])
             painter = self._painter_of_shot()
             gray = torch.from_numpy(gray_of(frames[start:end]))
-            times = [seconds_of(frame.pts, self._info) for frame in frames[start:end]]
+            times = [self._info.seconds_at(frame.pts) for frame in frames[start:end]]
             said.append(painter.guess(gray, times))
             weights += painter.weights
         ab, sure = zip(*said, strict=True)
@@ -112,9 +113,10 @@ def open_guide(
     """
     references = open_references(guide.references, colorizer, heartbeat)
     candidates = open_references(guide.candidates, colorizer, heartbeat)
-    dabs = sorted(guide.hints, key=lambda picture: picture.start or 0.0)
-    times = [picture.start or 0.0 for picture in dabs]
-    frames = frames_at(info, times, damaged_percent=damaged_percent, heartbeat=heartbeat)
+    first, whole = info.start_seconds, replace(info, stretch=None)
+    dabs = sorted(guide.hints, key=lambda picture: picture.start or first)
+    times = [picture.start or first for picture in dabs]
+    frames = frames_at(whole, times, damaged_percent=damaged_percent, heartbeat=heartbeat)
     view, hints = network_view(info, colorizer), list[HintedFrame]()
     for picture, frame in zip(dabs, frames, strict=True):
         if frame is None:
@@ -126,7 +128,7 @@ def open_guide(
         rgba = read_hints(picture, *upright_shape(info))
         chosen = most_alike(colorizer, gray, candidates, KNOWN)
         base = Painter(colorizer, [*references, *chosen])
-        hints.append(hinted_frame(base, gray, rgba, seconds_of(frame.pts, info)))
+        hints.append(hinted_frame(base, gray, rgba, info.seconds_at(frame.pts)))
     return FilmPainter(colorizer, info, references, hints, candidates)
 
 
@@ -146,11 +148,6 @@ def open_references(
     return references
 
 
-def seconds_of(pts: int, info: FilmInfo) -> float:
-    """When a frame is shown, in whole milliseconds, as the names of guiding pictures say times."""
-    return round(float(pts * info.time_base - info.origin_seconds), 3)
-
-
 def frames_at(
     info: FilmInfo,
     times: Sequence[float],
@@ -167,14 +164,14 @@ def frames_at(
     with FilmReader(info, damaged_percent=damaged_percent) as reader:
         for frame in reader if waiting else ():
             heartbeat()
-            while last and waiting and waiting[0] < seconds_of(frame.pts, info):
+            while last and waiting and waiting[0] < info.seconds_at(frame.pts):
                 yield last
                 waiting.popleft()
             if not waiting:
                 return
             last = frame
     for time in waiting:
-        is_shown = last and time < seconds_of(last.pts + max(1, last.duration), info)
+        is_shown = last and time < info.seconds_at(last.pts + max(1, last.duration))
         yield last if is_shown else None
 
 

@@ -51,7 +51,9 @@ def join(
             "rate; --codec ffv1 writes Matroska"
         )
     with open_film(plan.source.path) as source:
-        muxer = FilmMuxer(path, source, plan.source, target, plan.encoder, maker or Maker())
+        muxer = FilmMuxer(
+            path, source, plan.source, target, plan.encoder, maker or Maker(), plan.cut
+        )
         try:
             try:
                 muxer.write(_film_packets(plan, target, tell))
@@ -80,7 +82,7 @@ def verify(
         if found < expected:
             raise MediaError(f"{name} has {found} streams, expected {expected}")
         film = film_of(container, target.kept.index(plan.source.stream_index))
-        origin = target.origin(plan.source)
+        origin = target.origin(plan.source, plan.cut)
         told, found_told = plan.told, Counter[str]()
         packets = _packets(container, film, plan.frame_count, tell)
         counted = _counting(packets, found_told) if told else packets

@@ -24,6 +24,7 @@ from colordaemon.guide.guide import NO_GUIDE, Guide
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.demux import Damage, EntryPoint
 from colordaemon.media.probe import FilmInfo
+from colordaemon.media.stretch import Cut
 
 SHORTEST_SECONDS = 2.0  # a cut within this time of a segment's start does not end it
 
@@ -109,7 +110,8 @@ class SegmentTask:
         """How far into the film it begins."""
         if self.start is None:
             return 0.0
-        return float(self.start.pts * self.source.time_base - self.source.origin_seconds)
+        seconds = float(self.start.pts * self.source.time_base - self.source.origin_seconds)
+        return seconds - self.source.start_seconds
 
     def following(self, start: ResumePoint, damage: Damage) -> SegmentTask:
         """The task after this one, which ends by rule."""
@@ -195,6 +197,16 @@ class FilmPlan:
         """pts of every frame, rising, int64."""
         parts = [np.sort(np.array(s.packet_pts, dtype=np.int64)) for s in self.segments]
         return np.concatenate(parts)
+
+    @property
+    def cut(self) -> Cut | None:
+        """Where the frames begin and end, if only a stretch of the film is wanted."""
+        if self.source.stretch is None:
+            return None
+        pts, end = self.pts(), self.segments[-1].end_pts
+        tick = self.source.time_base
+        last = int(pts[-1]) * tick
+        return Cut(int(pts[0]) * tick, max(end * tick, last + 1 / self.source.rate))
 
     @property
     def reorder_depth(self) -> int:

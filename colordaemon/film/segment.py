@@ -85,7 +85,8 @@ class SegmentWorker:
                         beside |= new
                         _check_losses(task, new)
                     writer.write(last, colored.chroma)
-                    self.context.advance(float(last.pts * source.time_base - source.origin_seconds))
+                    seconds = float(last.pts * source.time_base - source.origin_seconds)
+                    self.context.advance(seconds - source.start_seconds)
                     kept += colored.kept
                     misshown += last.fields != task.encoder.order_of(last.fields)
                     if colored.cut:

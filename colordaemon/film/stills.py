@@ -11,7 +11,7 @@ import torch
 
 from colordaemon.errors import MediaError
 from colordaemon.film.analysis import View, analyzed_frames, calmed, network_view
-from colordaemon.film.guide import FilmPainter, seconds_of
+from colordaemon.film.guide import FilmPainter
 from colordaemon.film.shots import Stride
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.photo_pixels import paint
@@ -37,7 +37,7 @@ class Stills:
         if painter is None:
             ab = self._colorizer.predict_ab(torch.from_numpy(gray)[None, None])
         else:
-            ab = painter.guess_alone(gray, seconds_of(frame.pts, self._info))
+            ab = painter.guess_alone(gray, self._info.seconds_at(frame.pts))
         full = torch.from_numpy(self._full.of(frame))[None, None]
         enlarged = torch.nn.functional.interpolate(
             ab.float().cpu(), full.shape[-2:], mode="bicubic", align_corners=False
@@ -61,7 +61,7 @@ def find_shots(info: FilmInfo, colorizer: Colorizer, damaged_percent: float) -> 
     times, cuts = list[float](), list[int]()
     with FilmReader(info, damaged_percent=damaged_percent) as reader:
         for number, frame in enumerate(analyzed_frames(reader, colorizer, Stride(1), holds=False)):
-            times.append(seconds_of(frame.pts, info))
+            times.append(info.seconds_at(frame.pts))
             if frame.cut:
                 cuts.append(number)
     cuts.append(len(times))

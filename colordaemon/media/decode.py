@@ -43,6 +43,7 @@ from colordaemon.media.fields import FieldOrder, FieldReader
 from colordaemon.media.pixels import alpha_of, decoder_of, plane_array
 from colordaemon.media.probe import FilmInfo
 from colordaemon.media.side_data import messages_of, names_beside
+from colordaemon.media.stretch import SEARCHABLE, Stretch
 
 MAX_CONSECUTIVE_ERRORS = 64  # packets; a damaged start of a long GOP takes this many
 _MOST_EMPTY_BYTES = 8  # of a length field that says zero
@@ -119,6 +120,18 @@ class FilmReader:
             self._entry = None
             self.close()
             self._open()
+        self._skips = self.sought
+        if begin is None and self._starts_late:
+            first = round((info.start_seconds + float(info.origin_seconds)) / info.time_base)
+            self._skips = begin_before(self._container, self._stream, first)
+            if not self._skips:
+                self.close()
+                self._open()
+
+    @property
+    def _starts_late(self) -> bool:
+        """Whether a stretch is wanted to whose beginning the container leads without a doubt."""
+        return self.info.start_seconds > 0 and self.info.container in SEARCHABLE
 
     def __enter__(self) -> Self:
         return self
@@ -141,8 +154,29 @@ class FilmReader:
 
     def __iter__(self) -> Iterator[Frame]:
         frames = self._frames()
-        yield from self._from_entry(frames, self._entry) if self._entry else frames
-        self._check_end()
+        if self._entry:
+            frames = self._from_entry(frames, self._entry)
+        if self.info.stretch is None:
+            yield from frames
+            self._check_end()
+        else:
+            yield from self._within(frames, self.info.stretch)
+
+    def _within(self, frames: Iterator[Frame], stretch: Stretch) -> Iterator[Frame]:
+        begun = self._entry is not None
+        for frame in frames:
+            seconds = self.info.seconds_at(frame.pts)
+            if seconds >= stretch.end:
+                self._check_damage()
+                break
+            if seconds >= stretch.start:
+                if not begun:  # what is wrong before it is no damage of it
+                    begun, self.damage.damaged, self.damage.retimed = True, 0, 0
+                yield frame
+        else:
+            self._check_end()
+        if not begun:
+            raise MediaError(f"{self.info.path}: found no frame from {stretch}, expected one")
 
     def _frames(self) -> Iterator[Frame]:
         step = max(1, round(1 / (self.info.rate * self.info.time_base)))
@@ -198,7 +232,7 @@ class FilmReader:
     def _packets(self) -> Iterator[Packet[Stream]]:
         """The film's packets, then the flushing one."""
         packets = all_packets(self._container, self.info.path, self._count_unreadable)
-        for packet in from_keyframe(packets, self._stream) if self.sought else packets:
+        for packet in from_keyframe(packets, self._stream) if self._skips else packets:
             if self._clock:
                 self._clock.steady(packet)
                 self.damage.jumps = self._clock.jumps
@@ -260,13 +294,17 @@ class FilmReader:
                 f"{_describe(*found)} at {picture.time or 0:.3f} s; split the film there"
             )
 
-    def _check_end(self) -> None:
+    def _check_damage(self) -> None:
         damage, path = self.damage, self.info.path
         if damage.exceeds(self._damaged_percent):
             raise MediaError(
                 f"{path}: {damage.damaged} of {damage.packets} video packets do not decode, more "
                 f"than {self._damaged_percent:g} %; --accept-damaged colors what is left"
             )
+
+    def _check_end(self) -> None:
+        self._check_damage()
+        damage, path = self.damage, self.info.path
         if self._damaged_percent >= 100:
             return
         if lacks_bytes(path, self.info.container):

@@ -119,7 +119,15 @@ def _missing(path: Path, tags: Mapping[str, str]) -> dict[str, str]:
 class MatroskaFinish:
     """To be made before the header is written, which has to leave room for it."""
 
-    def __init__(self, target: Target, original: Original, described: Descriptions) -> None:
+    def __init__(
+        self,
+        target: Target,
+        original: Original,
+        described: Descriptions,
+        *,
+        has_chapters: bool = True,
+    ) -> None:
+        """has_chapters: whether those of the source are put in as they are."""
         numbers = {index: number for number, (index, _) in enumerate(target.ways)}
         self._tracks = {
             numbers[index]: track
@@ -131,7 +139,7 @@ class MatroskaFinish:
             for index, language in original.languages().items()
             if index in numbers and numbers[index] not in self._tracks
         }
-        self._chapters = original.chapters if target.format == MATROSKA else None
+        self._chapters = original.chapters if has_chapters and target.format == MATROSKA else None
         self._film = next(numbers[index] for index, way in target.ways if way is None)
         self._shape = target.shape if target.shape.is_incomplete_in(target.format) else None
         parts = [*self._tracks.values(), *([self._chapters] if self._chapters else [])]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from fractions import Fraction
+from typing import Any
 
 from av.container import InputContainer
 from av.stream import Stream
@@ -23,6 +25,7 @@ from colordaemon.media.pixels import has_second_picture, layout_of
 from colordaemon.media.probe import FilmInfo
 from colordaemon.media.shape import KNOWN
 from colordaemon.media.side_data import LEVEL, LIGHT_CODECS, MASTERING, light_of
+from colordaemon.media.stretch import chapters_in
 from colordaemon.media.tags import is_stale, timecode_of_film
 from colordaemon.media.userdata import unread_parts
 
@@ -70,25 +73,27 @@ def take_stock(
         for s in source.streams
     ]
     tags = (entry for entry, _ in _tags(source, format_name, [*ways, info.stream_index]))
-    return (*streams, *tags, *_chapters(source, format_name, original),
+    return (*streams, *tags, *_chapters(source, info, format_name, original),
             *_beside(info, format_name, original))  # fmt: skip
 
 
 def as_found(
     inventory: Inventory, source: InputContainer, result: InputContainer, target: str,
-    streams: Collection[int],
+    streams: Collection[int], info: FilmInfo,
 ) -> Inventory:  # fmt: skip
     """The inventory, corrected by the finished film: what is not found there was left out.
 
-    target: the result's format. streams: indexes of those of the source that are in it.
+    target: the result's format. info: of the source. streams: indexes of the source's streams that
+    are in it.
     """
     said = [*result.metadata.values(), *(v for s in result.streams for v in s.metadata.values())]
     lost = {
         entry
         for entry, words in _tags(source, target, streams)
         if not any(words in each for each in said)
+        and not (info.stretch and entry.kind == "timecode")  # which begins later there
     }
-    if len(result.chapters()) < len(source.chapters()):
+    if len(result.chapters()) < len(_chapters_in(source, info)):
         lost |= {entry for entry in inventory if entry.kind == "chapters"}
     return tuple(
         replace(entry, fate="left out", how="it is not found in the finished film")
@@ -149,18 +154,29 @@ def _tag(key: str, format_name: str) -> Entry:
     return Entry("tags", f"tag {key}")
 
 
-def _chapters(source: InputContainer, format_name: str, original: Original) -> Iterator[Entry]:
-    count = len(source.chapters())
+def _chapters(
+    source: InputContainer, info: FilmInfo, format_name: str, original: Original
+) -> Iterator[Entry]:
+    count = len(_chapters_in(source, info))
     if original.has_deep_chapters():
         what = "chapters that are nested, ordered or in several editions"
-        fits = format_name == "matroska"
-        reason = "" if fits else f"{format_name} holds one plain list of them"
+        fits = format_name == "matroska" and info.stretch is None
+        holder = "a stretch of a film" if info.stretch else format_name
+        reason = "" if fits else f"{holder} holds one plain list of them"
         yield Entry("chapters", what, "kept" if fits else "left out", reason)
     elif count and format_name in ("mpegts", "mxf"):
         reason = f"{format_name} has no place for them"
         yield Entry("chapters", f"{count} chapters", "left out", reason)
     elif count:
         yield Entry("chapters", f"{count} chapters")
+
+
+def _chapters_in(source: InputContainer, info: FilmInfo) -> list[Any]:
+    """Those that are wanted."""
+    if info.stretch is None:
+        return source.chapters()
+    start, end = (Fraction(str(min(t, 1e12))) for t in (info.stretch.start, info.stretch.end))
+    return chapters_in(source.chapters(), start + info.origin_seconds, end + info.origin_seconds)
 
 
 def _beside(info: FilmInfo, format_name: str, original: Original) -> Iterator[Entry]:

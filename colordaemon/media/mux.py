@@ -24,11 +24,19 @@ from av.video.stream import VideoStream
 from colordaemon.errors import MediaError
 from colordaemon.media.codec import EncoderSettings
 from colordaemon.media.copies import Converter, descriptions_of
-from colordaemon.media.demux import JUMPING_CLOCKS, Damage, SteadyClock, all_packets, tick
+from colordaemon.media.demux import (
+    JUMPING_CLOCKS,
+    Damage,
+    SteadyClock,
+    all_packets,
+    fraction,
+    tick,
+)
 from colordaemon.media.finish import MatroskaFinish, finish_mp4
 from colordaemon.media.originals import original_of
 from colordaemon.media.probe import FilmInfo
 from colordaemon.media.provenance import Maker
+from colordaemon.media.stretch import Cut, PacketCut, chapters_in, timecode_at
 from colordaemon.media.tags import tags_of_result
 from colordaemon.media.target import MATROSKA, TRANSPORT, Target, declare_streams
 
@@ -45,26 +53,31 @@ class FilmMuxer:
     """Writes a finished film: the film stream's packets come from outside, all others from the
     source, interleaved by time.
 
-    others: how many packets the others have, and how many are too damaged to be read or copied.
+    cut: if only that is wanted of the film. others: how many packets the others have, and how many
+    are too damaged to be read or copied.
     """
 
     def __init__(
         self, path: Path, source: InputContainer, info: FilmInfo, target: Target,
-        encoder: EncoderSettings, maker: Maker,
+        encoder: EncoderSettings, maker: Maker, cut: Cut | None = None,
     ) -> None:  # fmt: skip
         self._source, self._info, self._path, self._target = source, info, path, target
-        self._maker = maker
+        self._maker, self._cut = maker, cut
         self.others = Damage()
-        self._origin = target.origin(info)
+        self._origin = target.origin(info, cut)
         self._original = original_of(source, info.path)
         self._described = descriptions_of(source, info.path, self._original)
         film = source.streams[info.stream_index]
         self._tags = tags_of_result(source, film, info.start_timecode, maker, target.format)
+        if cut and "timecode" in self._tags:
+            start = fraction(film.time_base or 1) * (film.start_time or 0)
+            later = round((cut.start - start) * info.rate)
+            self._tags["timecode"] = timecode_at(self._tags["timecode"], later, info.rate)
         self._next_dts: dict[int, int] = {}
         self._least_step = 0 if target.format in (MATROSKA, "webm") else 1
         options = _OPTIONS.get(target.format, {})
         if target.format in ("mov", "mp4"):
-            options = {"movie_timescale": str(_movie_timescale(source, info))}
+            options = {"movie_timescale": str(_movie_timescale(source, info, cut))}
         self._container = av.open(str(path), "w", format=target.format, options=options)
         self.streams = declare_streams(self._container, source, info, encoder, dict(target.ways))
         self._converters = {
@@ -73,10 +86,15 @@ class FilmMuxer:
             if way is not None
         }
         self._set_tags()
-        self._container.set_chapters(source.chapters())
+        chapters = source.chapters()
+        if cut:
+            chapters = chapters_in(chapters, cut.start, cut.end)
+        self._container.set_chapters(chapters)
         self._matroska: MatroskaFinish | None = None
         if target.format in (MATROSKA, "webm"):
-            self._matroska = MatroskaFinish(target, self._original, self._described)
+            self._matroska = MatroskaFinish(
+                target, self._original, self._described, has_chapters=not cut
+            )
             self._container.metadata.update(self._matroska.tags())
         self.film = self.streams[info.stream_index]
         self._container.start_encoding()
@@ -124,11 +142,16 @@ class FilmMuxer:
 
     def _copied_packets(self) -> Iterator[Packet[Stream]]:
         clock = SteadyClock() if self._info.container in JUMPING_CLOCKS else None
+        wanted = PacketCut(self._cut) if self._cut else None
+        if self._cut:
+            self._cut.go_to(self._source)
         for packet in all_packets(self._source, self._info.path, self._count_left_out):
             if clock:
                 clock.steady(packet)
+            if self._cut and self._cut.is_over(packet):
+                return
             index = packet.stream.index
-            if packet.size and index in self._converters:
+            if packet.size and index in self._converters and (not wanted or wanted.keeps(packet)):
                 self.others.packets += 1
                 if packet.dts is None:
                     packet.dts = packet.pts
@@ -168,10 +191,11 @@ class FilmMuxer:
             packet.dts = None if packet.dts is None else packet.dts - ticks
 
 
-def _movie_timescale(source: InputContainer, info: FilmInfo) -> int:
+def _movie_timescale(source: InputContainer, info: FilmInfo, cut: Cut | None) -> int:
     """Ticks a second of the clock in which mp4 says when a stream begins late, so fine that it says
-    all beginnings exactly; FFmpeg's own is 1/1000."""
-    starts = [
+    all beginnings exactly; FFmpeg's own is 1/1000. Behind a cut, any tick may be one."""
+    starts = [tick(stream) for stream in source.streams if cut and stream.time_base]
+    starts += [
         stream.start_time * tick(stream) - info.origin_seconds
         for stream in source.streams
         if stream.start_time

@@ -7,6 +7,7 @@ asked of the same ones.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from colordaemon.media.side_data import (
     stereo_mode_of,
     timecode_of,
 )
+from colordaemon.media.stretch import Stretch
 from colordaemon.media.tint import ExistingColor, existing_color
 from colordaemon.transfer import Transfer
 
@@ -62,7 +64,8 @@ class FilmInfo:
     pictures, as far as samples tell. needs_dolby: only Dolby Vision's metadata tell its colors.
     duration_seconds: of the film stream, container_seconds: of the longest stream, each as a header
     declares it and None where it does not. origin_seconds: what a floating clock shows at the
-    start, else 0. start_timecode: of the first group of pictures, empty if none.
+    start, else 0. start_timecode: of the first group of pictures, empty if none. stretch: all that
+    is wanted of the film; None: the whole.
     """
 
     path: Path
@@ -91,6 +94,25 @@ class FilmInfo:
     container_seconds: float | None
     origin_seconds: Fraction
     start_timecode: str
+    stretch: Stretch | None = None
+
+    @property
+    def start_seconds(self) -> float:
+        """Where in the film begins what is wanted of it."""
+        return self.stretch.start if self.stretch else 0.0
+
+    @property
+    def wanted_seconds(self) -> float | None:
+        """How long that plays; None if unknown."""
+        whole = self.duration_seconds or self.container_seconds
+        if self.stretch is None:
+            return whole
+        end = min(self.stretch.end, math.inf if whole is None else whole)
+        return end - self.stretch.start if end < math.inf else None
+
+    def seconds_at(self, pts: int) -> float:
+        """When a frame is shown from the film's beginning on, in whole milliseconds."""
+        return round(float(pts * self.time_base - self.origin_seconds), 3)
 
     @property
     def layout(self) -> Layout:
@@ -116,9 +138,11 @@ def film_stream(container: InputContainer, path: Path) -> VideoStream:
     return best if best in known else known[0]
 
 
-def probe_film(path: Path, settings: FilmSettings | None = None) -> FilmInfo:
+def probe_film(
+    path: Path, settings: FilmSettings | None = None, stretch: Stretch | None = None
+) -> FilmInfo:
     """Read what a film is, from headers and some of its frames. settings: what the user knows
-    better. Raises MediaError or OSError."""
+    better. stretch: all that is wanted of it. Raises MediaError or OSError."""
     with open_film(path) as container:
         stream = film_stream(container, path)
         container_name = container.format.name.split(",")[0]
@@ -133,7 +157,7 @@ def probe_film(path: Path, settings: FilmSettings | None = None) -> FilmInfo:
         tags = tags_of(frame, parameters.siting)
         tags = tags.assumed(settings) if settings else tags
         declared = context.field_order
-        samples = take_samples(container, stream, frame, transfer_of(tags.transfer))
+        samples = take_samples(container, stream, frame, transfer_of(tags.transfer), stretch)
         field_order, has_own_fields = film_order(samples.orders, context.name, declared)
         sample_aspect, *other_aspects = _aspects(stream, samples)
         info = FilmInfo(
@@ -169,6 +193,12 @@ def probe_film(path: Path, settings: FilmSettings | None = None) -> FilmInfo:
             if floating
             else Fraction(0),
             start_timecode=timecode_of(frame),
+            stretch=stretch,
+        )
+    if (seconds := info.wanted_seconds) is not None and seconds <= 0:
+        raise MediaError(
+            f"{path}: found {seconds + info.start_seconds:.3f} s of film, expected more than the"
+            f" {info.start_seconds:.3f} s at which the range begins"
         )
     try:
         info.layout  # noqa: B018  (raises for formats without luma)
@@ -233,10 +263,14 @@ class Samples:
 
 
 def take_samples(
-    container: InputContainer, stream: VideoStream, first: VideoFrame, transfer: Transfer
+    container: InputContainer,
+    stream: VideoStream,
+    first: VideoFrame,
+    transfer: Transfer,
+    stretch: Stretch | None = None,
 ) -> Samples:
-    """Look at pictures all over a film, whose first one has just been read; at the next ones where
-    it cannot be searched."""
+    """Look at pictures all over a film, or a stretch of it, whose first one has just been read; at
+    the next ones where it cannot be searched."""
     samples, fields = Samples(), FieldReader(stream.codec_context.name)
 
     def add(picture: VideoFrame, *, judges: bool) -> None:
@@ -251,6 +285,10 @@ def take_samples(
     total = _length(container, stream)
     add(first, judges=not total)
     start = stream.start_time or 0
+    if total and stretch:
+        begin = min(total, int(stretch.start / tick(stream)))
+        behind = total if stretch.end == math.inf else int(stretch.end / tick(stream))
+        start, total = start + begin, max(1, min(total, behind) - begin)
     for place in range(_PLACES):
         wanted = 1 if place % _MORE_EVERY else _MORE_FRAMES
         try:

@@ -33,6 +33,7 @@ from colordaemon.media.originals import original_of
 from colordaemon.media.probe import FilmInfo
 from colordaemon.media.shape import Shape, changes_of, shape_of
 from colordaemon.media.side_data import LIGHT_CODECS, NO_LIGHT
+from colordaemon.media.stretch import Cut
 from colordaemon.media.tags import find_tag, is_stale
 
 MATROSKA, TRANSPORT, MXF = "matroska", "mpegts", "mxf"
@@ -74,9 +75,11 @@ class Target:
         """Indexes of the source's streams in it, in order."""
         return tuple(index for index, _ in self.ways)
 
-    def origin(self, info: FilmInfo) -> Fraction:
+    def origin(self, info: FilmInfo, cut: Cut | None = None) -> Fraction:
         """By how much times are moved; a transport stream keeps its own clock."""
-        return Fraction(0) if self.format == TRANSPORT else info.origin_seconds
+        if self.format == TRANSPORT:
+            return Fraction(0)
+        return cut.start if cut else info.origin_seconds
 
 
 def choose_target(info: FilmInfo, encoder: EncoderSettings) -> Target:
