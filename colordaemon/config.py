@@ -165,6 +165,12 @@ class WebSettings(Settings):
             raise ValueError(f"names of machines without a port; not {wrong[0]}")
         return hosts
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the page."""
+        host = self.listen.rpartition(":")[0]
+        return host in ("localhost", "[::1]") or host.startswith("127.")
+
 
 class AfterSettings(Settings):
     """What happens once a file is done."""

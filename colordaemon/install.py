@@ -28,6 +28,7 @@ OWN_MIB = 1024  # added to jobs.memory_mib: the daemon, its hooks, files that ar
 STATE = Path("/var/lib/colordaemon")  # systemd makes this by itself
 _CLOSED = "PrivateNetwork=true\nRestrictAddressFamilies=AF_UNIX\nIPAddressDeny=any"
 _OPEN = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
+_LOCAL = "IPAddressDeny=any\nIPAddressAllow=localhost"
 _SHARED = "2775 colordaemon colordaemon -"  # new files get the group of the folder
 _OWN = "0750 colordaemon colordaemon -"
 _PLACEHOLDER = re.compile(r"@(\w+)@")
@@ -49,6 +50,7 @@ def system_units(config: Config, config_file: Path, program: Path) -> list[Unit]
         Unit(etc / folder / name, render(template, values))
         for folder, name, template in (
             ("systemd/system", "colordaemon.service", "colordaemon.service"),
+            ("systemd/system", "colordaemon-web.service", "colordaemon-web.service"),
             ("systemd/system", "colordaemon-gpu.service", "colordaemon-gpu.service"),
             ("sysusers.d", "colordaemon.conf", "colordaemon.sysusers.conf"),
             ("tmpfiles.d", "colordaemon.conf", "colordaemon.tmpfiles.conf"),
@@ -83,11 +85,14 @@ def gpu_unit(config: Config, config_file: Path, program: Path) -> Unit:
     return Unit(Path("/etc/systemd/system/colordaemon@.service"), text)
 
 
-def user_unit(config: Config, config_file: Path, program: Path, home: Path) -> Unit:
+def user_units(config: Config, config_file: Path, program: Path, home: Path) -> list[Unit]:
     """For one user, without any privilege. Raises ConfigError."""
     values = _values([config], config_file, program)
-    path = home / ".config" / "systemd" / "user" / "colordaemon.service"
-    return Unit(path, render("colordaemon-user.service", values))
+    folder = home / ".config" / "systemd" / "user"
+    return [
+        Unit(folder / f"{name}.service", render(f"{name}-user.service", values))
+        for name in ("colordaemon", "colordaemon-web")
+    ]
 
 
 def write_units(units: list[Unit], root: Path = Path("/")) -> list[Path]:
@@ -153,6 +158,9 @@ def _values(configs: Sequence[Config], config_file: Path, program: Path) -> dict
         "private_tmp": "false" if _any_inside(hidden, "/tmp", "/var/tmp") else "true",  # noqa: S108
         "gpu": "",
         "network": _OPEN if has_webhook else _CLOSED,
+        "listen": configs[0].web.listen,
+        "states": " ".join(f"-{path}" for path in states),
+        "page_network": _LOCAL if configs[0].web.is_local else "",
     }
 
 

@@ -17,9 +17,9 @@ import pytest
 from typer.testing import CliRunner
 
 from colordaemon.cli.common import app
-from colordaemon.config import AfterSettings, Config, InboxSettings, JobSettings
+from colordaemon.config import AfterSettings, Config, InboxSettings, JobSettings, WebSettings
 from colordaemon.errors import ConfigError
-from colordaemon.install import Unit, gpu_unit, system_units, this_program, user_unit
+from colordaemon.install import Unit, gpu_unit, system_units, this_program, user_units
 
 SHIPPED = Path(__file__).parents[1] / "systemd"
 Analyze = Callable[..., str]
@@ -37,13 +37,17 @@ DEFAULT = Config(
 
 def shipped() -> dict[str, Unit]:
     """By name in the folder systemd of the repository."""
-    service, gpu, sysusers, tmpfiles, sysctl = system_units(DEFAULT, CONFIG_FILE, PROGRAM)
-    home = Path("/home/you")
+    service, web, gpu, sysusers, tmpfiles, sysctl = system_units(DEFAULT, CONFIG_FILE, PROGRAM)
+    user, user_web = user_units(
+        DEFAULT, Path("%E/colordaemon.yaml"), PROGRAM, home=Path("/home/you")
+    )
     return {
         "colordaemon.service": service,
+        "colordaemon-web.service": web,
         "colordaemon-gpu.service": gpu,
         "colordaemon@.service": gpu_unit(DEFAULT, CONFIG_FILE, PROGRAM),
-        "user/colordaemon.service": user_unit(DEFAULT, Path("%E/colordaemon.yaml"), PROGRAM, home),
+        "user/colordaemon.service": user,
+        "user/colordaemon-web.service": user_web,
         "colordaemon.sysusers.conf": sysusers,
         "colordaemon.tmpfiles.conf": tmpfiles,
         "colordaemon.sysctl.conf": sysctl,
@@ -81,22 +85,46 @@ def test_the_files_of_the_repository_are_what_install_service_writes(name: str) 
 def test_systemd_finds_nothing_wrong_and_little_exposed(analyze: Analyze, name: str) -> None:
     unit = shipped()[name]
     assert analyze(unit, "verify", "--man=no") == ""
+    assert exposure(analyze, unit) <= MOST_EXPOSED
+
+
+def exposure(analyze: Analyze, unit: Unit) -> float:
     said = analyze(unit, "security", "--offline=yes", "--no-pager")
     match = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
-    assert match is not None and float(match[1]) <= MOST_EXPOSED
+    assert match is not None
+    return float(match[1])
 
 
 def test_a_webhook_opens_the_network_and_no_more(analyze: Analyze) -> None:
     config = configured(after=AfterSettings(webhook="https://example.org/done"))
     assert line_of(config, "RestrictAddressFamilies") == "AF_UNIX AF_INET AF_INET6"
     unit = system_units(config, CONFIG_FILE, PROGRAM)[0]
-    said = analyze(unit, "security", "--offline=yes", "--no-pager")
-    match = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
-    assert match is not None and float(match[1]) <= WITH_NETWORK
+    assert exposure(analyze, unit) <= WITH_NETWORK
 
 
-def test_systemd_finds_nothing_wrong_with_the_users_unit(analyze: Analyze) -> None:
-    assert analyze(shipped()["user/colordaemon.service"], "--user", "verify", "--man=no") == ""
+@pytest.mark.parametrize("name", ["user/colordaemon.service", "user/colordaemon-web.service"])
+def test_systemd_finds_nothing_wrong_with_the_users_units(analyze: Analyze, name: str) -> None:
+    assert analyze(shipped()[name], "--user", "verify", "--man=no") == ""
+
+
+def web_unit(listen: str = "127.0.0.1:8765", **settings: object) -> Unit:
+    config = configured(web=WebSettings(listen=listen), **settings)
+    return system_units(config, CONFIG_FILE, PROGRAM)[1]
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:8765", "0.0.0.0:80"])
+def test_the_page_is_locked_in_as_well_as_the_daemon(analyze: Analyze, listen: str) -> None:
+    unit = web_unit(listen)
+    assert analyze(unit, "verify", "--man=no") == ""
+    assert exposure(analyze, unit) <= WITH_NETWORK
+
+
+def test_the_page_of_this_machine_talks_to_nobody_else_and_writes_to_its_state_only() -> None:
+    unit = web_unit(state_dir=Path("/srv/state"))
+    assert value_of(unit, "IPAddressAllow") == "localhost"
+    assert value_of(unit, "ReadWritePaths") == "-/srv/state"
+    assert "IPAddressAllow" not in web_unit("0.0.0.0:8765").text
+    assert "[Install]" in unit.text and "enable --now" in unit.text  # off until somebody wants it
 
 
 def configured(**settings: object) -> Config:
@@ -258,7 +286,7 @@ def test_install_service_writes_the_files_and_says_so(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 0, result.output
     written = [path for path in root.rglob("*") if path.is_file()]
-    assert len(written) == 6
+    assert len(written) == 7
     assert all(f"wrote {path}" in result.output.replace("\n", "") for path in written)
     service = (root / "etc/systemd/system/colordaemon.service").read_text()
     assert f"watch --config {config}" in service and f"-{tmp_path}/out" in service

@@ -73,7 +73,7 @@ def install_service(
 
         settings, file, program = load_config(config), config.absolute(), install.this_program()
         if user:
-            units = [install.user_unit(settings, file, program, Path.home())]
+            units = install.user_units(settings, file, program, Path.home())
         else:
             units = install.system_units(settings, file, program)
             units += [install.gpu_unit(settings, file, program)] if per_gpu else []
@@ -85,6 +85,8 @@ def install_service(
         else:
             typer.echo("next: systemd-sysusers && systemd-tmpfiles --create")
             typer.echo("      systemctl daemon-reload && systemctl enable --now colordaemon")
+        again = "systemctl --user" if user else "systemctl"
+        typer.echo(f"for the page at {settings.web.listen}: {again} enable --now colordaemon-web")
 
 
 @app.command()

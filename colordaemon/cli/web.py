@@ -1,9 +1,11 @@
-"""The command that serves the page."""
+"""Commands for those who look at the daemon: the page, and figures for Prometheus."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +13,7 @@ import typer
 from colordaemon.cli.common import app, exit_codes, override
 from colordaemon.cli.daemon import SYSTEM_CONFIG, Settings
 from colordaemon.config_file import load_config
+from colordaemon.inbox.folders import find_folders
 
 if TYPE_CHECKING:
     from colordaemon.web.server import Address
@@ -32,7 +35,32 @@ def web(
         settings = override(load_config(config), web={"listen": listen})
         from colordaemon.web.server import serve
 
-        serve(settings, settings.web.listen, _tell)
+        serve(settings, _tell)
+
+
+@app.command()
+def metrics(
+    config: Settings = SYSTEM_CONFIG,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Write to this file, at once, and print nothing."
+        ),
+    ] = None,
+) -> None:
+    """Print what the daemon does for Prometheus, or write it where node_exporter looks for it."""
+    with exit_codes():
+        all_folders = find_folders(load_config(config))
+        from prometheus_client import generate_latest, write_to_textfile
+
+        from colordaemon.web.look import Disks, look_at
+        from colordaemon.web.metrics import registry_of
+
+        registry = registry_of(look_at(all_folders[0], Disks(all_folders).latest()))
+        if output is None:
+            typer.echo(generate_latest(registry), nl=False)
+        else:
+            write_to_textfile(os.fspath(output), registry)
 
 
 def _tell(address: Address) -> None:

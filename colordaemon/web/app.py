@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urlencode
 import anyio
 import jinja2
 from anyio import to_thread
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -20,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
     HTMLResponse,
+    JSONResponse,
     PlainTextResponse,
     RedirectResponse,
     Response,
@@ -40,6 +42,7 @@ from colordaemon.service.thumbnails import SIDES, Thumbnails
 from colordaemon.web import words
 from colordaemon.web.guard import Door, Guard, Keys, with_cookie
 from colordaemon.web.look import ANSWER_SECONDS, LOOK_SECONDS, TROUBLES, Look, Looks
+from colordaemon.web.metrics import registry_of, summary_of
 
 HERE = Path(__file__).parent
 ON_A_PAGE = 50  # jobs
@@ -101,6 +104,8 @@ class Page:
             Route("/job/{number:int}", self.job),
             Route("/picture/{number:int}/{which:int}/{side}", self.picture),
             Route("/events", self.events),
+            Route("/status.json", self.summary),
+            Route("/metrics", self.metrics),
             Route("/do/{verb}", self.command, methods=["POST"]),
             Route("/login", self.login, methods=["POST"]),
             Mount("/static", StaticFiles(directory=HERE / "static")),
@@ -213,6 +218,13 @@ class Page:
                 silent = 0.0
             await anyio.sleep(LOOK_SECONDS)
             silent += LOOK_SECONDS
+
+    async def summary(self, request: Request) -> Response:
+        return JSONResponse(summary_of(await self._looks.latest()))
+
+    async def metrics(self, request: Request) -> Response:
+        registry = registry_of(await self._looks.latest())
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     def _parts(self, look: Look) -> dict[str, str]:
         """What the elements of these ids hold, on whichever page they are."""

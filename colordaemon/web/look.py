@@ -9,10 +9,9 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -32,9 +31,10 @@ TROUBLES = (BadRequest, NoAnswer, ConfigError, sqlite3.Error, OSError)
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk that a folder is on. free, total: in bytes; None if it does not say."""
+    """A disk. uses: what is on it. folder: the first that is on it. free, total: in bytes; None if
+    that is not there."""
 
-    name: str
+    uses: tuple[str, ...]
     folder: Path
     free: int | None = None
     total: int | None = None
@@ -55,8 +55,57 @@ class Look:
     disks: Sequence[Disk] = ()
     revision: str = ""
 
+    @property
+    def state(self) -> str:
+        """In one word."""
+        if self.daemon is None:
+            return "down"
+        if self.paused:
+            return "paused"
+        if self.running:
+            return "coloring"
+        if self.daemon["waiting"]:
+            return "waiting"
+        return "idle" if self.daemon["ready"] else "starting"
 
+
+NO_PROGRESS: Reply = dict.fromkeys(("share", "frames", "fps", "seconds_left"))  # of a photo
 NOTHING = Look(None, "", {}, False, (), Forecast())
+
+
+def look_at(folders: Folders, disks: Sequence[Disk]) -> Look:
+    """Ask the daemon, and the journal. folders: any of the configuration."""
+    reply, trouble = _ask(folders)
+    try:
+        with Records(folders.journal) as records:
+            reply = reply or status(records) | {"daemon": None}
+            left = forecast(records)
+            revision = f"{records.last_change} {records.last_id} {reply['counts']}"
+    except TROUBLES as error:
+        there = folders.journal.exists()
+        said = str(error) if there else "There is no journal yet; the daemon makes it."
+        return replace(NOTHING, trouble=trouble or said, disks=disks)
+    daemon = reply["daemon"]
+    progress = {each["id"]: each for each in daemon["running"]} if daemon else {}
+    running = [NO_PROGRESS | job | progress.get(job["id"], {}) for job in reply["running"]]
+    return Look(
+        daemon=daemon,
+        trouble=trouble,
+        counts=reply["counts"],
+        paused=reply["paused"],
+        running=running,
+        left=left.plus(running),
+        disks=disks,
+        revision=revision,
+    )
+
+
+def _ask(folders: Folders) -> tuple[Reply | None, str]:
+    """The daemon's status, and why there is none, if that is not because no daemon runs."""
+    try:
+        return ask(folders.control, {"verb": "status"}, ANSWER_SECONDS), ""
+    except TROUBLES as error:
+        return None, str(error)
 
 
 class Looks:
@@ -82,62 +131,36 @@ class Looks:
         self._at = float("-inf")
 
     def _take(self) -> Look:
-        disks = self._disks.latest()
-        reply, trouble = self._ask()
-        try:
-            with Records(self._folders.journal) as records:
-                reply = reply or status(records) | {"daemon": None}
-                left = forecast(records)
-                revision = f"{records.last_change} {records.last_id} {reply['counts']}"
-        except TROUBLES as error:
-            there = self._folders.journal.exists()
-            said = str(error) if there else "There is no journal yet; the daemon makes it."
-            return replace(NOTHING, trouble=trouble or said, disks=disks)
-        daemon = reply["daemon"]
-        progress = {each["id"]: each for each in daemon["running"]} if daemon else {}
-        running = [job | progress.get(job["id"], {}) for job in reply["running"]]
-        left = left.plus(running)
-        return Look(
-            daemon, trouble, reply["counts"], reply["paused"], running, left, disks, revision
-        )
-
-    def _ask(self) -> tuple[Reply | None, str]:
-        """The daemon's status, and why there is none, if that is not because no daemon runs."""
-        try:
-            return ask(self._folders.control, {"verb": "status"}, ANSWER_SECONDS), ""
-        except TROUBLES as error:
-            return None, str(error)
+        return look_at(self._folders, self._disks.latest())
 
 
 class Disks:
     """The disks of all folders, looked at now and then."""
 
-    def __init__(self, all_folders: Sequence[Folders], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, all_folders: Sequence[Folders], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._clock, self._at = clock, float("-inf")
-        self._folders = {folders.outbox: "results" for folders in all_folders}
-        self._folders |= {folders.inbox: "inbox" for folders in all_folders}
-        self._folders[all_folders[0].state] = "journal"
+        self._folders = [("results", folders.outbox) for folders in all_folders]
+        self._folders += [("inbox", folders.inbox) for folders in all_folders]
+        self._folders += [("journal", all_folders[0].state)]
         self._found: tuple[Disk, ...] = ()
 
     def latest(self) -> Sequence[Disk]:
-        """Each disk once, by the first folder on it."""
+        """Each disk once, by the first folder on it; folders that are not there by themselves."""
         if self._clock() - self._at >= DISK_SECONDS:
             self._found = tuple(self._each())
             self._at = self._clock()
         return self._found
 
-    def _each(self) -> list[Disk]:
-        found = dict[Any, Disk]()
-        for folder, name in self._folders.items():
+    def _each(self) -> Iterable[Disk]:
+        found = dict[int | Path, Disk]()
+        for use, folder in self._folders:
             try:
                 usage, device = shutil.disk_usage(folder), folder.stat().st_dev
             except OSError:
-                found[folder] = Disk(name, folder)
+                found[folder] = Disk((use,), folder)
             else:
-                same = found.get(device)
-                names = f"{same.name}, {name}" if same and name not in same.name else name
-                where = same.folder if same else folder
-                found[device] = Disk(
-                    same.name if same and names == name else names, where, usage.free, usage.total
-                )
-        return [*found.values()]
+                first = found.get(device, Disk((), folder, usage.free, usage.total))
+                found[device] = replace(first, uses=tuple(dict.fromkeys((*first.uses, use))))
+        return found.values()

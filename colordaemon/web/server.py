@@ -15,7 +15,7 @@ from colordaemon.config import Config
 from colordaemon.errors import ConfigError
 from colordaemon.inbox.folders import find_folders
 from colordaemon.web.app import Page, make_app
-from colordaemon.web.guard import LOCAL_HOSTS, Keys, hosts_of, token_of
+from colordaemon.web.guard import Keys, hosts_of, token_of
 
 MOST_CALLERS = 100  # connections at once; browsers that look on keep one each
 log = logging.getLogger(__name__)
@@ -30,8 +30,8 @@ class Address:
     file: Path
 
 
-def serve(config: Config, listen: str, on_start: Callable[[Address], None]) -> None:
-    """Serve the page until SIGTERM or SIGINT. listen: ADDRESS:PORT; port 0: any that is free.
+def serve(config: Config, on_start: Callable[[Address], None]) -> None:
+    """Serve the page until SIGTERM or SIGINT, where the settings say; port 0: any that is free.
 
     on_start: called once it can be asked for. Raises ConfigError, and OSError if the address
     cannot be had.
@@ -43,8 +43,9 @@ def serve(config: Config, listen: str, on_start: Callable[[Address], None]) -> N
     file = state / "web.token"
     token = token_of(file)
     keys = Keys(token)
+    listen = config.web.listen
     host = listen.rpartition(":")[0]
-    if host not in LOCAL_HOSTS:
+    if not config.web.is_local:
         log.warning(
             "web.listen: %s can be reached from other machines, without encryption; docs/page.md"
             " shows safer ways",
