@@ -29,6 +29,13 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def clock_time(seconds: float) -> str:
+    """ "1:05" for 65 seconds, "1:00:00" for an hour."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 class PrintableFormatter(logging.Formatter):
     """One line for each record. Tracebacks are indented, so that none of their lines looks like a
     record."""

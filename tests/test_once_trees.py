@@ -229,3 +229,29 @@ def test_lines_of_progress_name_the_stage_and_the_time_for_all(
         "0.mp4: 1 frame, 0.1 fps, 50%, about 0:10 left; about 0:30 for all",
         "0.mp4: joining, 10%; about 0:10 for all",
     ]
+
+
+def test_a_dry_run_estimates_time_and_size_by_a_trial_that_leaves_nothing(
+    tmp_path: Path, model: Path
+) -> None:
+    films = [write_film(tmp_path / f"{number}.mp4", 60) for number in range(5)]
+    photo = write_photo(tmp_path / "photo.png")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    told = events(once(*films, photo, "--dry-run", "--json", "--model", model).stdout)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    found = {str(each["file"]): each["estimate"] for each in told if each["stage"] == "planned"}
+    tried = [found[str(path)]["was_tried"] for path in (*films, photo)]  # type: ignore[index]
+    assert tried == [True, True, True, False, False, True]
+    done = once(*films, photo, "--model", model)
+    assert done.returncode == 0
+    for path in (*films, photo):
+        result = path.with_name(f"{path.stem}.color{path.suffix}")
+        size, expected = result.stat().st_size, found[str(path)]["bytes"]  # type: ignore[index]
+        assert 0.3 * size < expected < 3 * size  # headers count for more in a second
+
+
+def test_a_dry_run_adds_up_for_people(tmp_path: Path, model: Path) -> None:
+    photos = [write_photo(tmp_path / f"{number}.png") for number in range(2)]
+    lines = once(*photos, "--dry-run", "--model", model).stdout.splitlines()
+    assert sum(line.startswith("  estimate   about 0:0") for line in lines) == 2
+    assert lines[-1].startswith("in all     about 0:0")

@@ -141,7 +141,11 @@ def once(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Write nothing; list what would be kept, changed or lost."),
+        typer.Option(
+            "--dry-run",
+            help="Write no result; list what would be kept, changed or lost, and estimate time and"
+            " size.",
+        ),
     ] = False,
     preview: Annotated[
         bool,

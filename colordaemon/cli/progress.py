@@ -14,7 +14,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from colordaemon.convert.workload import Workload
-from colordaemon.logs import counted, printable
+from colordaemon.logs import clock_time, counted, printable
 from colordaemon.work_context import Stage, WorkContext
 
 log = logging.getLogger(__name__)
@@ -176,12 +176,6 @@ class BarProgress(Progress):
     def end(self) -> None:
         self._bars.stop()
         super().end()
-
-
-def clock_time(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _rounded(seconds: float | None) -> float | None:

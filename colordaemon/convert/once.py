@@ -8,6 +8,7 @@ from pathlib import Path
 
 from colordaemon.config import Config
 from colordaemon.convert.convert import convert, plan, refuse_our_own
+from colordaemon.convert.estimate import Estimator
 from colordaemon.convert.models import ModelCache, Models, helpers_for
 from colordaemon.convert.report import Report
 from colordaemon.convert.routing import check_guides
@@ -93,7 +94,9 @@ class Once:
             return self._each(color_one)
 
     def plan(self) -> Tally:
-        """Say for each file what would be done with it and with everything that it holds."""
+        """Say for each file what would be done with it and with everything that it holds, how long
+        that would take and how large the result would be. Raises ModelError and ConfigError."""
+        estimator = Estimator(self._config, self._named, self._force, self._stretch)
 
         def plan_one(source: Source) -> None:
             settings = source.settings(self._config)
@@ -104,11 +107,14 @@ class Once:
                 force=self._force,
                 stretch=self._stretch,
             )
-            self._report.planned(source.path, planned)
+            estimate = None if planned.skipped else estimator.of(source.path, settings)
+            self._report.planned(source.path, planned, estimate)
             if planned.skipped:
                 raise AlreadyColor(planned.skipped)
 
-        return self._each(plan_one)
+        tally = self._each(plan_one)
+        self._report.planned_all()
+        return tally
 
     def preview(self, places: int) -> Tally:
         """Draw some places of each film; color nothing else. Raises ModelError and ConfigError."""

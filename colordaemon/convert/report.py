@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colordaemon.errors import ColordaemonError
+from colordaemon.logs import clock_time
 from colordaemon.media.inventory import as_plain, level_of
 
 if TYPE_CHECKING:
     from colordaemon.convert.convert import Colored, Planned
+    from colordaemon.convert.estimate import Estimate
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class Report:
 
     def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
         self._say = say
+        self._estimates: list[Estimate] = []
 
     def found(self, sources: Sequence[Path]) -> None:
         """The files of the call, before work on the first of them."""
@@ -43,13 +46,24 @@ class Report:
     def begins_anew(self, source: Path, reason: object) -> None:
         log.warning("%s: begins anew: %s", source, reason)
 
-    def planned(self, source: Path, planned: Planned) -> None:
+    def planned(self, source: Path, planned: Planned, estimate: Estimate | None) -> None:
+        self._estimates += [estimate] if estimate else []
         self._say(f"{source} -> {planned.target}{' with --force' if planned.skipped else ''}")
         for entry in planned.inventory:
             how = f" ({entry.how})" if entry.how else ""
             self._say(f"  {entry.fate:<9}  {entry.what}{how}")
         for remark in planned.remarks:
             self._say(f"  remark     {remark}")
+        if estimate:
+            like = "" if estimate.was_tried else ", if it is like the others"
+            self._say(f"  estimate   {_told(estimate.seconds, estimate.bytes)}{like}")
+
+    def planned_all(self) -> None:
+        """All files were planned."""
+        if len(self._estimates) > 1:
+            seconds = sum(each.seconds for each in self._estimates)
+            size = sum(each.bytes for each in self._estimates)
+            self._say(f"in all     {_told(seconds, size)}")
 
     def previewed(self, source: Path, picture: Path) -> None:
         self._say(str(picture))
@@ -95,14 +109,18 @@ class JsonReport(Report):
         super().begins_anew(source, reason)
         self.emit("begun", source, reason=str(reason))
 
-    def planned(self, source: Path, planned: Planned) -> None:
+    def planned(self, source: Path, planned: Planned, estimate: Estimate | None) -> None:
         self.emit(
             "planned",
             source,
             target=str(planned.target),
             inventory=as_plain(planned.inventory),
             remarks=_plain_remarks(planned.remarks),
+            estimate=_plain_estimate(estimate),
         )
+
+    def planned_all(self) -> None:
+        """Programs can add."""
 
     def previewed(self, source: Path, picture: Path) -> None:
         self.emit("previewed", source, target=str(picture))
@@ -148,6 +166,20 @@ def _in_words(source: Path, error: Exception) -> str:
     reason, name = error.strerror or error, error.filename
     where = "" if name in (None, str(source), os.path.abspath(source)) else f" ({name})"  # noqa: PTH100
     return f"{reason}{where}"
+
+
+def _told(seconds: float, size: float) -> str:
+    return f"about {clock_time(seconds)} on this machine, {size / 1e6:,.1f} MB"
+
+
+def _plain_estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    return {
+        "seconds": round(estimate.seconds, 1),
+        "bytes": round(estimate.bytes),
+        "was_tried": estimate.was_tried,
+    }
 
 
 def _plain_remarks(remarks: Sequence[str]) -> list[dict[str, str]]:

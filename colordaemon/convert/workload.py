@@ -72,12 +72,16 @@ class Workload:
 
     def _weigh(self, source: Path) -> float:
         if source not in self._weights:
-            try:
-                weight = _pixels(source) if rank_of(source) else float(source.stat().st_size)
-            except (ColordaemonError, OSError, av.error.FFmpegError):
-                weight = 0.0  # it will fail at once
-            self._weights[source] = weight
+            self._weights[source] = weight_of(source)
         return self._weights[source]
+
+
+def weight_of(source: Path) -> float:
+    """Pixels of a film or bytes of a photo; 0 for a file that will fail at once."""
+    try:
+        return _pixels(source) if rank_of(source) else float(source.stat().st_size)
+    except (ColordaemonError, OSError, av.error.FFmpegError):
+        return 0.0
 
 
 def _pixels(film: Path) -> float:
