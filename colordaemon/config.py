@@ -57,6 +57,8 @@ class FilmSettings(Settings):
     crf: int | None = Field(default=None, ge=0, le=63)  # None: the codec's usual value
     preset: str | None = None  # None: the codec's usual one
     encoder_options: dict[str, str] = {}
+    encode_on: Literal["cpu", "gpu"] = "cpu"
+    decode_on: Literal["cpu", "gpu"] = "cpu"
     smoothing: Smoothing = "motion"
     stride: Annotated[int, Field(ge=1, le=16)] | Literal["auto"] = "auto"
     segment_seconds: float = Field(default=10.0, ge=2.0, le=600.0)

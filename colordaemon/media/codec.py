@@ -22,7 +22,7 @@ from colordaemon.color import PixelCode
 from colordaemon.config import Codec, FilmSettings
 from colordaemon.errors import ConfigError, MediaError
 from colordaemon.media.colorspace import ColorTags, written_code, written_tags
-from colordaemon.media.encoders import ENCODERS, WIDE_PIXELS
+from colordaemon.media.encoders import ENCODERS, NVENC, WIDE_PIXELS, Encoder
 from colordaemon.media.fields import FieldOrder
 from colordaemon.media.inventory import Note
 from colordaemon.media.pixels import layout_of, planar_name, with_alpha
@@ -67,6 +67,11 @@ class EncoderSettings:
     tags: ColorTags
     code: PixelCode
     options: tuple[tuple[str, str], ...]
+    on_gpu: bool = False
+
+    @property
+    def encoder(self) -> Encoder:
+        return (NVENC if self.on_gpu else ENCODERS)[self.codec]
 
     @property
     def keeps_alpha(self) -> bool:
@@ -74,14 +79,14 @@ class EncoderSettings:
 
     @property
     def segment_format(self) -> str:
-        return ENCODERS[self.codec].segment_format
+        return self.encoder.segment_format
 
     @property
     def memory_bytes(self) -> int:
         """About how much memory the encoder takes."""
         layout = layout_of(self.pix_fmt)
         samples = layout.samples(self.width, self.height)
-        return ENCODERS[self.codec].memory_bytes(dict(self.options), samples, layout.depth)
+        return self.encoder.memory_bytes(dict(self.options), samples, layout.depth)
 
     @property
     def reorders(self) -> bool:
@@ -104,7 +109,7 @@ class EncoderSettings:
         """Declare the film stream in a container, with these settings."""
         siting = {"chroma_sample_location": str(self.tags.siting)}
         stream = container.add_stream(
-            ENCODERS[self.codec].name, rate=self.rate, options=siting | dict(self.options)
+            self.encoder.name, rate=self.rate, options=siting | dict(self.options)
         )
         assert isinstance(stream, VideoStream)
         context = stream.codec_context
@@ -140,6 +145,11 @@ def choose_encoder(info: FilmInfo, settings: FilmSettings) -> tuple[EncoderSetti
         pix_fmt = _format_for(info, codec)
         if pix_fmt is None:
             continue
+        if settings.encode_on == "gpu" and codec == settings.codec:
+            found = _on_gpu(info, codec, pix_fmt, settings)
+            if isinstance(found, EncoderSettings):
+                return found, remarks
+            remarks.append(f"encoding on the processor: {found}")
         encoder = _pin(info, codec, pix_fmt, _applicable(settings, codec))
         problem = _refusal(encoder)
         if problem is None:
@@ -168,7 +178,43 @@ def _applicable(settings: FilmSettings, codec: Codec) -> FilmSettings:
     return settings.model_copy(update=foreign)
 
 
-def _pin(info: FilmInfo, codec: Codec, pix_fmt: str, settings: FilmSettings) -> EncoderSettings:
+def _on_gpu(
+    info: FilmInfo, codec: Codec, pix_fmt: str, settings: FilmSettings
+) -> EncoderSettings | str:
+    """The encoder of the GPU, or why it is not to be had."""
+    if codec not in NVENC:
+        return f"NVENC knows no {codec}"
+    if pix_fmt != "yuv420p" or info.field_order != "progressive":
+        return f"NVENC is used for yuv420p without fields, and this becomes {pix_fmt}" + (
+            "" if info.field_order == "progressive" else " with fields"
+        )
+    if info.light.option(codec):
+        return "NVENC does not write the light levels that the film has"
+    if settings.preset is not None or settings.encoder_options:
+        return "preset and encoder_options are not for NVENC"
+    encoder = _pin(info, codec, pix_fmt, settings, on_gpu=True)
+    problem = _fails(encoder)
+    return encoder if problem is None else f"{encoder.encoder.name} fails ({problem})"
+
+
+def _fails(encoder: EncoderSettings) -> str | None:
+    """Why an encoder cannot encode a picture, None if it can."""
+    try:
+        with av.open(io.BytesIO(), "w", format=encoder.segment_format) as trial:
+            stream = encoder.add_to(trial)
+            picture = av.VideoFrame(encoder.width, encoder.height, encoder.pix_fmt)
+            for plane in picture.planes:
+                plane.update(bytes(plane.buffer_size))
+            picture.pts, picture.time_base = 0, encoder.time_base
+            packets = [*stream.encode(picture), *stream.encode(None)]
+    except (av.error.FFmpegError, ValueError) as error:
+        return str(error)
+    return None if packets else "it gives no packet"
+
+
+def _pin(
+    info: FilmInfo, codec: Codec, pix_fmt: str, settings: FilmSettings, *, on_gpu: bool = False
+) -> EncoderSettings:
     layout = layout_of(pix_fmt)
     code = written_code(info.code, layout, codec)
     stretch = info.orientation.stretch
@@ -185,12 +231,15 @@ def _pin(info: FilmInfo, codec: Codec, pix_fmt: str, settings: FilmSettings) -> 
         field_order=info.field_order,
         tags=written_tags(info.tags, code, info.height, info.rate),
         code=code,
-        options=tuple(sorted(_options(info, codec, pix_fmt, settings).items())),
+        options=tuple(sorted(_options(info, codec, pix_fmt, settings, on_gpu).items())),
+        on_gpu=on_gpu,
     )
 
 
-def _options(info: FilmInfo, codec: Codec, pix_fmt: str, settings: FilmSettings) -> dict[str, str]:
-    encoder = ENCODERS[codec]
+def _options(
+    info: FilmInfo, codec: Codec, pix_fmt: str, settings: FilmSettings, on_gpu: bool
+) -> dict[str, str]:
+    encoder = (NVENC if on_gpu else ENCODERS)[codec]
     options = dict(encoder.options)
     if settings.crf is not None and encoder.quality:
         options[encoder.quality] = str(settings.crf)

@@ -40,6 +40,7 @@ from colordaemon.media.demux import (
 )
 from colordaemon.media.ending import ends_whole, lacks_bytes
 from colordaemon.media.fields import FieldOrder, FieldReader
+from colordaemon.media.nvdec import UNPACKED, opened_on_gpu
 from colordaemon.media.pixels import alpha_of, decoder_of, plane_array
 from colordaemon.media.probe import FilmInfo
 from colordaemon.media.side_data import messages_of, names_beside
@@ -140,11 +141,13 @@ class FilmReader:
         self.close()
 
     def _open(self) -> None:
-        self._container = open_film(self.info.path)
+        on_gpu = opened_on_gpu(self.info)
+        self._container = on_gpu or open_film(self.info.path)
         stream = self._container.streams[self.info.stream_index]
         assert isinstance(stream, VideoStream)
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = decoder_threads(self.info)
+        if on_gpu is None:
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = decoder_threads(self.info)
         self._stream, self._decoder = stream, decoder_of(stream)
         self._marks = DamageMarks()
         self._clock = SteadyClock() if self.info.container in JUMPING_CLOCKS else None
@@ -286,7 +289,7 @@ class FilmReader:
             )
 
     def _check_size(self, picture: VideoFrame) -> None:
-        found = (picture.width, picture.height, picture.format.name)
+        found = (picture.width, picture.height, self._unpacked(picture))
         expected = (self.info.width, self.info.height, self.info.pix_fmt)
         if _without_range(*found) != _without_range(*expected):
             raise MediaError(
@@ -335,10 +338,18 @@ class FilmReader:
             return self.info.field_order
         return order
 
+    def _unpacked(self, picture: VideoFrame) -> str:
+        """The format of the picture as the processor would have decoded it."""
+        name = picture.format.name
+        return UNPACKED.get(name, name) if self.info.on_gpu else name
+
     def _planar(self, picture: VideoFrame) -> VideoFrame:
         layout = self._layout
         if layout.in_place:
-            return picture
+            unpacked = self._unpacked(picture)
+            if unpacked == picture.format.name:
+                return picture
+            return self._reformatter.reformat(untagged(picture), format=unpacked)
         if layout.is_rgb:
             return self._reformatter.reformat(
                 untagged(picture),

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import av
 import av.error
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -48,7 +49,7 @@ ALWAYS_TOLERATED = 8  # damaged packets, so that a short clip survives one scrat
 _LATE = 2  # packets that a parser is behind the mark that it passes on
 
 
-def open_film(path: Path) -> InputContainer:
+def open_film(path: Path, hwaccel: HWAccel | None = None) -> InputContainer:
     """Open a film for reading. Raises MediaError, or OSError when the file cannot be reached."""
     if path.is_dir():
         raise MediaError(f"{path}: found a folder, expected a film or photo")
@@ -58,7 +59,7 @@ def open_film(path: Path) -> InputContainer:
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
     try:
         name = os.path.abspath(path)  # noqa: PTH100  (may be a descriptor)
-        return av.open(name, options=options, metadata_errors=FALLBACK)
+        return av.open(name, options=options, metadata_errors=FALLBACK, hwaccel=hwaccel)
     except av.error.FFmpegError as error:
         reason = "no film container that colordaemon opens"
         if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError):

@@ -20,6 +20,8 @@ _LEAST_LOOK_AHEAD = 5  # pictures; with fewer, the encoder sees no change of the
 _OPTION = "rc-lookahead"
 _SLOWER = {"slower": 1.7, "veryslow": 3.0, "placebo": 3.0}  # these keep more pictures to refer to
 
+_USUAL_CQ: dict[Codec, str] = {"h264": "19", "hevc": "21", "av1": "24"}  # chosen, not yet measured
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -135,4 +137,14 @@ ENCODERS: dict[Codec, Encoder] = {
     "dnxhr": Encoder("dnxhd", {"profile": "dnxhr_hqx"}, Cost((22, 25)), segment_format="mov"),
     "ffv1": Encoder("ffv1", {"level": "3", "g": "1", "slicecrc": "1"}, Cost((29, 48))),
 }  # fmt: skip
+# The encoders of NVIDIA's GPUs. What they take is on the card, and their copies of a few pictures.
+NVENC: dict[Codec, Encoder] = {
+    codec: Encoder(
+        f"{codec}_nvenc",
+        {"preset": "p5", "tune": "hq", "rc": "vbr", "b": "0", "cq": cq},
+        Cost((16, 16)),
+        "cq",
+    )
+    for codec, cq in _USUAL_CQ.items()
+}
 os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 greets on stderr otherwise

@@ -65,7 +65,7 @@ class FilmInfo:
     duration_seconds: of the film stream, container_seconds: of the longest stream, each as a header
     declares it and None where it does not. origin_seconds: what a floating clock shows at the
     start, else 0. start_timecode: of the first group of pictures, empty if none. stretch: all that
-    is wanted of the film; None: the whole.
+    is wanted of the film; None: the whole. on_gpu: it is to be decoded there, if that can be done.
     """
 
     path: Path
@@ -95,6 +95,7 @@ class FilmInfo:
     origin_seconds: Fraction
     start_timecode: str
     stretch: Stretch | None = None
+    on_gpu: bool = False
 
     @property
     def start_seconds(self) -> float:
@@ -194,6 +195,7 @@ def probe_film(
             else Fraction(0),
             start_timecode=timecode_of(frame),
             stretch=stretch,
+            on_gpu=settings is not None and settings.decode_on == "gpu",
         )
     if (seconds := info.wanted_seconds) is not None and seconds <= 0:
         raise MediaError(
