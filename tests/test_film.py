@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import weakref
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -317,17 +317,25 @@ def test_an_error_in_the_network_surfaces_once_and_leaves_nothing(tmp_path: Path
     assert len(own_threads()) == 1
 
 
-def test_memory_does_not_grow_with_duration(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = picture_of(luma_of(0, (32, 32)))
     source = make_film(
         tmp_path / "film.mkv", (image for _ in range(800)), size=(32, 32), codec="ffv1"
     )
-    alive: list[int] = []
+    alive, born, make = list[int](), list[weakref.ref[Frame]](), Frame.__init__
+
+    def remembered(frame: Frame, *values: Any, **named: Any) -> None:
+        make(frame, *values, **named)
+        born.append(weakref.ref(frame))
+
+    monkeypatch.setattr(Frame, "__init__", remembered)
     every_frame = ARCHIVE.model_copy(update={"stride": 1})
 
     def count(listener: Listener) -> bool:
         if listener.frames and listener.frames[-1] % 4 == 0:
-            alive.append(sum(type(thing) is Frame for thing in gc.get_objects()))
+            alive.append(sum(each() is not None for each in born))
         return False
 
     job = plan_film(source, every_frame)
@@ -335,6 +343,7 @@ def test_memory_does_not_grow_with_duration(tmp_path: Path) -> None:
     report = color_film(job, tmp_path / "done.mkv", colorizer, Listener(count))
     assert report.frames == 800
     assert len(alive) == 8
+    assert len(born) >= 800
     assert max(alive) < 250  # those that wait for what follows them, and the queues
 
 
