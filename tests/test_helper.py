@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -51,6 +52,18 @@ class Patient(Painter):
 class FullDisk(Painter):
     def guess(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
+
+
+class Endless(Painter):
+    def guess(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        while True:
+            time.sleep(1.0)
+
+
+class Talking(Painter):
+    def guess(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logging.getLogger("colordaemon.painter").warning("a word from %s", "the helper")
+        return super().guess(gray)
 
 
 class Deadly(Painter):
@@ -142,6 +155,32 @@ def test_a_helper_that_dies_is_told_of_with_the_film_and_replaced(
     helper.start()
     color_with([helper], job_of(film), tmp_path / "done.mp4")
     assert helper.made
+
+
+def test_a_helper_that_hangs_is_killed_and_the_film_is_blamed(
+    tmp_path: Path, film: Path, helper: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    color_with([helper], job_of(film), tmp_path / "done.mp4")  # by then it has loaded everything
+    monkeypatch.setattr(helper, "_hang_seconds", 1.0)
+    helper.load, helper.made = Endless, 0  # type: ignore[assignment]
+    with pytest.raises(HelperDied, match=r"film\.mp4: a helper .* died, no sign of life for \d+ s"):
+        color_with([helper], job_of(film), tmp_path / "done.mp4", patience=3.0)
+    assert len(own_threads()) == 1
+
+
+def test_what_a_helper_logs_is_logged_here(
+    tmp_path: Path,
+    film: Path,
+    helper: Counted,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    helper.load = Talking  # type: ignore[assignment]
+    color_with([helper], job_of(film), tmp_path / "done.mp4")
+    assert helper.made
+    record = next(each for each in caplog.records if each.name == "colordaemon.painter")
+    assert (record.levelname, record.getMessage()) == ("WARNING", "a word from the helper")
+    assert "a word" not in capfd.readouterr().err
 
 
 def test_a_helper_stops_with_the_film_and_what_it_made_is_used(

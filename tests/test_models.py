@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from command import once, write_photo
 
-from colordaemon.config import Config, ModelSettings
+from colordaemon.config import Config, JobSettings, ModelSettings
+from colordaemon.convert import models
 from colordaemon.convert.models import Models
 from colordaemon.convert.routing import fits
 from colordaemon.errors import ModelError
@@ -90,3 +93,29 @@ def colored(path: Path) -> bool:
     pixels = cv2.imread(str(path))
     assert pixels is not None
     return int((pixels.max(axis=2).astype(int) - pixels.min(axis=2)).max()) > 5
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "workers", "expected"),
+    [
+        ([], 2, "auto", [""]),
+        ([], 8, "auto", ["", ""]),
+        (["0"], 2, "auto", ["0"]),
+        (["0"], 12, "auto", ["0", "0", "0"]),
+        (["0"], 64, "auto", ["0"] * 4),
+        (["0", "2"], 4, "auto", ["0", "2"]),
+        (["0", "2"], 4, 3, ["0", "2", "0"]),
+        (["0", "2"], 64, 1, [""]),
+    ],
+)
+def test_processes_take_gpus_in_turn_and_share_them_where_there_are_cores(
+    gpus: list[str],
+    cores: int,
+    workers: Any,
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(models, "gpus_alike", lambda: gpus)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    found = models.environments(JobSettings(workers=workers), ModelSettings(device="auto"))
+    assert [each.get("CUDA_VISIBLE_DEVICES", "") for each in found] == expected

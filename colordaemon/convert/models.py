@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 # Models in memory: one for a film, and one for photos that are done between its segments.
 LOADED = 2
+ON_A_GPU = 4  # processes at the most, each of which has a model of its own there
 CORES = 4  # of a processor that one worker keeps busy: as many threads as an encoder has
 
 
@@ -112,10 +113,12 @@ def environments(settings: JobSettings, model: ModelSettings) -> list[dict[str, 
     """For each process that the settings ask for: its environment, in addition to ours. The first
     is meant to be this one.
 
-    With GPUs, each process has one of those of the kind of the first, in turn.
+    With GPUs, each process has one of those of the kind of the first, in turn. Several share one
+    where there are cores for the encoders of several: these take longer than the network.
     """
     gpus = gpus_alike() if model.device != "cpu" and settings.workers != 1 else []
-    auto = len(gpus) or max(1, (os.cpu_count() or 1) // CORES)
+    busy = (os.cpu_count() or 1) // CORES
+    auto = max(len(gpus), min(busy, ON_A_GPU * len(gpus)) if gpus else busy, 1)
     count = auto if settings.workers == "auto" else settings.workers
     return [
         {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
@@ -126,7 +129,8 @@ def environments(settings: JobSettings, model: ModelSettings) -> list[dict[str, 
 @contextmanager
 def helpers_for(settings: JobSettings, model: ModelSettings) -> Iterator[list[HelperProcess]]:
     """The helpers that the settings ask for; their processes end with the block."""
-    helpers = [HelperProcess(each) for each in environments(settings, model)[1:]]
+    every = environments(settings, model)[1:]
+    helpers = [HelperProcess(each, settings.hang_seconds) for each in every]
     try:
         yield helpers
     finally:

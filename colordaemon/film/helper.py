@@ -1,14 +1,18 @@
 """A helper: a process that colors parts of films for another one.
 
-It gets one task after the other through a pipe, tells of every frame, and sends the result or the
-error. It reads and writes through files that its parent has open, so that nobody can put others in
-their place.
+It gets one task after the other through a pipe, tells of every frame and of what it would log, and
+sends the result or the error. It reads and writes through files that its parent has open, so that
+nobody can put others in their place. One that says nothing for too long is killed.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import pickle
+import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -24,7 +28,6 @@ from colordaemon.errors import HelperDied, Interrupted
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.segment import SegmentWorker
 from colordaemon.inbox.safe_open import by_ourselves, for_others, opened_elsewhere
-from colordaemon.logs import set_up_logging
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.work_context import WorkContext
 
@@ -71,6 +74,15 @@ class _Alive:
 
 
 @dataclass(frozen=True)
+class _Logged:
+    """For the log of the parent, which knows how to show it beside its progress."""
+
+    logger: str
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
 class _Failed:
     error: Exception
     trace: str
@@ -79,8 +91,12 @@ class _Failed:
 class HelperProcess:
     """Runs segment tasks in a process of its own, which begins with `start`."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        """environment: of the process, in addition to ours."""
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, hang_seconds: float = math.inf
+    ) -> None:
+        """environment: of the process, in addition to ours. hang_seconds: without a sign of life,
+        until it is killed."""
+        self._hang_seconds = hang_seconds
         self.context = WorkContext()
         self.load: Load | None = None  # for the tasks that come
         self.threads = 1
@@ -109,7 +125,7 @@ class HelperProcess:
         try:
             said = self._answer(self._child, order)
         except (EOFError, OSError) as error:
-            raise self._death(self._child, task) from error
+            raise self._death(self._child, task, error) from error
         if isinstance(said, _Failed):
             failure = said.error
             if isinstance(failure, OSError):
@@ -125,16 +141,21 @@ class HelperProcess:
 
     def _answer(self, child: _HelperChild, order: _Order) -> SegmentResult | _Failed:
         child.send(order)
-        stop_at: float | None = None
+        stop_at, heard_at = math.inf, time.monotonic()
         while True:
             if not child.poll(_TELL_SECONDS):
-                if stop_at is None and self.context.should_stop():
+                now = time.monotonic()
+                if stop_at == math.inf and self.context.should_stop():
                     child.send(_Stop())
-                    stop_at = time.monotonic() + _STOP_SECONDS
-                elif stop_at is not None and time.monotonic() > stop_at:
+                    stop_at = now + _STOP_SECONDS
+                if now > stop_at or now > heard_at + self._hang_seconds:
                     child.kill()
+                    raise TimeoutError(f"no sign of life for {now - heard_at:.0f} s")
                 continue
-            said = child.receive()
+            said, heard_at = child.receive(), time.monotonic()
+            if isinstance(said, _Logged):
+                logging.getLogger(said.logger).log(said.level, "%s", said.text)
+                continue
             if not isinstance(said, _Alive):
                 return said
             for _ in range(said.frames):
@@ -142,10 +163,11 @@ class HelperProcess:
             if not said.frames:
                 self.context.heartbeat()
 
-    def _death(self, child: _HelperChild, task: SegmentTask) -> Exception:
+    def _death(self, child: _HelperChild, task: SegmentTask, error: Exception) -> Exception:
+        """What to raise for a helper that has died, or was killed."""
         with suppress(OSError):
             child.wait()
-        cause = child.cause_of_death()
+        cause = str(error) if isinstance(error, TimeoutError) else child.cause_of_death()
         self.end()
         if self.context.should_stop():
             return Interrupted(f"{task.source.path}: stopped")
@@ -159,21 +181,34 @@ class _HelperChild(Child):
     def poll(self, seconds: float) -> bool:
         return self._connection.poll(seconds)
 
-    def receive(self) -> SegmentResult | _Alive | _Failed:
+    def receive(self) -> SegmentResult | _Alive | _Logged | _Failed:
         """Raises EOFError when the process has ended."""
-        said: SegmentResult | _Alive | _Failed = self._connection.recv()
+        said: SegmentResult | _Alive | _Logged | _Failed = self._connection.recv()
         return said
 
     def wait(self) -> None:
-        """Until the process has ended, which has closed its end of the pipe."""
-        self._process.wait()
+        """Until the process has ended, which has closed its end of the pipe or was killed."""
+        with suppress(subprocess.TimeoutExpired):  # a GPU that hangs holds it in the kernel
+            self._process.wait(_STOP_SECONDS)
+
+
+class _Log(logging.Handler):
+    """Sends records to the parent. Threads may log while another message is sent."""
+
+    def __init__(self, send: Callable[[_Logged], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # the parent is gone
+            self._send(_Logged(record.name, record.levelno, self.format(record)))
 
 
 class _Helper(WorkContext):
     """Of the process itself."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._connection, self._sending = connection, threading.Lock()
         self._load: Load | None = None
         self._colorizer: Colorizer | None = None
         self._worker: SegmentWorker | None = None
@@ -193,7 +228,7 @@ class _Helper(WorkContext):
                     said = _Failed(_portable(error), traceback.format_exc())
                 if self._frames:
                     self._tell()
-                self._connection.send(said)
+                self.send(said)
 
     def _color(self, order: _Order) -> SegmentResult:
         torch.set_num_threads(order.threads)
@@ -222,8 +257,12 @@ class _Helper(WorkContext):
             self._tell()
 
     def _tell(self) -> None:
-        self._connection.send(_Alive(self._frames, self._seconds))
+        self.send(_Alive(self._frames, self._seconds))
         self._frames, self._told_at = 0, time.monotonic()
+
+    def send(self, message: SegmentResult | _Alive | _Logged | _Failed) -> None:
+        with self._sending:
+            self._connection.send(message)
 
     def should_stop(self) -> bool:
         if not self._connection.poll():
@@ -244,6 +283,8 @@ def main() -> None:
     descriptor, parent = map(int, sys.argv[1:])
     die_with(parent)
     ignore_signals()  # they are meant for the parent
-    set_up_logging()
     with Connection(descriptor) as connection, suppress(EOFError, ConnectionError):
-        _Helper(connection).run()
+        helper = _Helper(connection)
+        logging.getLogger().addHandler(_Log(helper.send))
+        logging.getLogger().setLevel(logging.INFO)
+        helper.run()

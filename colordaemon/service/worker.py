@@ -334,7 +334,8 @@ class Worker:
     def _have_helped(self, help_: Help) -> None:
         """Have helpers for the film that is being worked on; they start when they are asked."""
         if self._order is not None and self._order.job == help_.job:
-            self._helpers += [HelperProcess(each) for each in help_.environments]
+            seconds = self._routing.config.jobs.hang_seconds
+            self._helpers += [HelperProcess(each, seconds) for each in help_.environments]
             self._take_share(1 + len(self._helpers))
 
     def _fail(self, order: Order, fault: Fault, reason: object) -> None:
