@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import parse_qs, quote, unquote, urlencode
 
 import anyio
 import jinja2
 from anyio import to_thread
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -59,6 +60,7 @@ _SAID = "colordaemon-said"  # a cookie: what a command has answered, until the n
 _ALIVE_SECONDS = 15.0  # after which a stream without news says so, or proxies close it
 _OPEN_TO_ALL = r"/login|/static/[\w.-]+"
 _LONGEST_SEARCH = 200
+_LARGEST_FORM, _MOST_FIELDS = 1 << 16, 1000  # bytes; a list has 50 jobs
 _DIGITS = 8  # of the number of a page
 
 
@@ -242,15 +244,15 @@ class Page:
         verb = request.path_params["verb"]
         if verb not in VERBS:
             return PlainTextResponse("there is no such command\n", 404)
-        form = await request.form(max_files=0, max_fields=10)
-        jobs = [str(value) for value in form.getlist("job")]
+        form = await _form(request)
+        jobs = form.get("job", [])
         if not all(job.isdecimal() and len(job) < 19 for job in jobs):
             return PlainTextResponse("expected the number of a job\n", 400)
-        if not jobs and verb not in ("pause", "resume") and not form.get("all"):
+        if not jobs and verb not in ("pause", "resume") and "all" not in form:
             return PlainTextResponse("expected a job\n", 400)
         said = await to_thread.run_sync(self._command, verb, [int(job) for job in jobs])
         self._looks.forget()
-        response = RedirectResponse(_local(str(form.get("back", "/"))), 303)
+        response = RedirectResponse(_back(form), 303)
         response.set_cookie(_SAID, quote(said), max_age=10, httponly=True, samesite="strict")
         return response
 
@@ -265,10 +267,10 @@ class Page:
         return _answer(verb, reply)
 
     async def login(self, request: Request) -> Response:
-        form = await request.form(max_files=0, max_fields=10)
-        if not self._keys.fits(str(form.get("token", "")).strip()):
+        form = await _form(request)
+        if not self._keys.fits(form.get("token", [""])[0].strip()):
             return self.ask_for_token(request, wrong=True)
-        return with_cookie(RedirectResponse(_local(str(form.get("back", "/"))), 303), self._keys)
+        return with_cookie(RedirectResponse(_back(form), 303), self._keys)
 
     def ask_for_token(self, request: Request, *, wrong: bool = False) -> Response:
         """The answer to who has neither token nor cookie."""
@@ -306,9 +308,23 @@ def _answer(verb: str, reply: Reply) -> str:
     return f"{said} {reply['why']}" if "why" in reply else said
 
 
-def _local(address: str) -> str:
-    """An address of this page; the overview in place of any other."""
-    return address if re.fullmatch(r"/(?!/)[\w/]*(\?[^\\\s]*)?", address) else "/"
+async def _form(request: Request) -> dict[str, list[str]]:
+    """The values of a form, by name."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > _LARGEST_FORM:
+            raise HTTPException(413)
+    try:
+        return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:  # not UTF-8 either
+        raise HTTPException(400, "expected a form") from None
+
+
+def _back(form: dict[str, list[str]]) -> str:
+    """The address of this page that a form was sent from; the overview in place of any other."""
+    address = form.get("back", ["/"])[0]
+    return address if re.fullmatch(r"/(?!/)[\w/]*(\?[^\\\s]*)?", address, re.ASCII) else "/"
 
 
 def _templates() -> jinja2.Environment:

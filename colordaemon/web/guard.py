@@ -100,9 +100,9 @@ class Guard:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(
-                    {k: v for k, v in _HEADERS.items() if k not in MutableHeaders(scope=message)}
-                )
+                answer = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    answer.setdefault(name, value)
             await send(message)
 
         headers = Headers(scope=scope)
