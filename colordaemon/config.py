@@ -48,6 +48,7 @@ class ModelSettings(Settings):
 Codec = Literal["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
 PhotoTarget = Literal["keep", "jpeg", "png", "tiff", "webp", "bmp", "avif", "heic"]
 Smoothing = Literal["off", "ema", "motion"]
+Place = Literal["cpu", "gpu"]
 
 
 class FilmSettings(Settings):
@@ -57,9 +58,10 @@ class FilmSettings(Settings):
     crf: int | None = Field(default=None, ge=0, le=63)  # None: the codec's usual value
     preset: str | None = None  # None: the codec's usual one
     encoder_options: dict[str, str] = {}
-    encode_on: Literal["cpu", "gpu"] = "cpu"
-    decode_on: Literal["cpu", "gpu"] = "cpu"
+    encode_on: Place = "cpu"
+    decode_on: Place = "cpu"
     smoothing: Smoothing = "motion"
+    smooth_on: Place = "cpu"
     stride: Annotated[int, Field(ge=1, le=16)] | Literal["auto"] = "auto"
     segment_seconds: float = Field(default=10.0, ge=2.0, le=600.0)
     damaged_percent: float = Field(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -25,7 +26,9 @@ from colordaemon.film import gpu_chroma, prediction, segment
 from colordaemon.film.analysis import AnalyzedFrame
 from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.film.gpu_chroma import ChromaPainter
+from colordaemon.film.gpu_smoothing import GpuSmoother, SmoothingMath
 from colordaemon.film.prediction import Predictions
+from colordaemon.film.smoothing import Sample, Smoother
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.probe import probe_film
 from colordaemon.network import cuda
@@ -332,6 +335,62 @@ def test_a_film_on_a_device_that_queues_is_the_same_film(
     for module in (prediction, segment):
         monkeypatch.setattr(module, "Traffic", Queue)
     assert color(source, tiny_model, tmp_path) == plain
+
+
+def samples(count: int, size: tuple[int, int] = (48, 64)) -> list[Sample]:
+    """A texture that moves and gets brighter, with noise and other colors every now and then."""
+    chance = np.random.default_rng(4)
+    height, width = size
+    whole = chance.random((height + 40, width + 40), np.float32)
+    whole = np.asarray(cv2.GaussianBlur(whole, (0, 0), 2.5))
+    whole = 30 + 190 * (whole - whole.min()) / np.ptp(whole)
+    made = []
+    for number in range(count):
+        luma = whole[number % 20 :, number % 17 :][:height, :width] * (0.8 + 0.005 * number)
+        luma = luma + chance.normal(0, 2, size)
+        ab = chance.uniform(-40, 40, (2, 1, 1)) + chance.normal(0, 3, (2, *size))
+        sure = chance.random(size, np.float32)
+        made.append(Sample(luma.clip(0, 255).astype(np.uint8), ab.astype(np.float32), sure))
+    return made
+
+
+def smoothed(smoother: Smoother, fed: Sequence[Sample]) -> np.ndarray:
+    smoother.remember(fed[0])
+    done = []
+    for number, one in enumerate(fed[1:-3], 1):
+        done += smoother.feed(one, cut=number == 20)
+    for one in fed[-3:]:
+        smoother.follow(one)
+    return np.stack(done + smoother.finish(beyond=True))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    ("size", "most"), [((48, 64), 0.5), ((40, 17), 0.5), ((8, 64), 0.5), ((1, 16), 3.0)]
+)
+def test_a_gpu_smooths_as_the_processor_does(
+    device: str, size: tuple[int, int], most: float
+) -> None:
+    fed = samples(130, size)
+    math = SmoothingMath(torch.device(device))
+    if device == "cpu":
+        math._for_motions, math._for_averages = Graphs(Recorder()), Graphs(Recorder())
+    expected, found = smoothed(Smoother("motion"), fed), smoothed(GpuSmoother(math), fed)
+    apart = np.abs(found - expected)
+    assert found.shape == expected.shape == (127, 2, *size)
+    # OpenCV moves pictures by thirty-seconds of a pixel; where trust ends, that shows.
+    assert np.quantile(apart, 0.99) < most and apart.mean() < 0.1 * most
+    before = np.stack([one.ab for one in fed[1:-2]])
+    assert np.abs(expected - before).mean() > 3  # there was something to do
+
+
+def test_smoothing_stays_on_the_processor_unless_both_wish_it() -> None:
+    math = SmoothingMath(CPU)
+    assert type(math.smoother("motion", "gpu")) is Smoother  # no GPU
+    math.traffic = Queue(CPU)
+    assert type(math.smoother("motion", "cpu")) is Smoother
+    assert type(math.smoother("ema", "gpu")) is Smoother
+    assert type(math.smoother("motion", "gpu")) is GpuSmoother
 
 
 @pytest.mark.gpu

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from colordaemon.color import lightness_to_gray, rgb_to_lab
 from colordaemon.errors import ModelError
-from colordaemon.film.guide import KNOWN
 from colordaemon.network.checkpoint import BUILT_IN, load_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.hints import MOST_DABS, Frame, read_dabs, solve
@@ -469,6 +468,8 @@ def on_black(picture: Pixels) -> Pixels:
 def test_a_frame_has_candidates_of_its_own_place_and_no_strangers_in_the_dark(
     real: Colorizer,
 ) -> None:
+    from colordaemon.film.guide import KNOWN  # with libraries that a bare machine lacks
+
     rows, columns = np.mgrid[-1:1:96j, -1:1:128j]
     disc = 250 * np.exp(-3 * (rows**2 + columns**2))
     stranger = np.dstack((disc, disc * 0.6, disc * 0.3)).astype(np.uint8)

@@ -161,7 +161,7 @@ class _Bench:
             yield {"null": measured(nulls)}
         yield {"decode": measured([run("decode", stages.decode, path)])}
         self._call(stages.guess, path, config.model, guesses)
-        yield {"smoothing": measured([run("smoothing", stages.smooth, config.film, guesses)])}
+        yield {"smoothing": measured([run("smoothing", stages.smooth, config, guesses)])}
         yield {"chroma": measured([run("chroma", stages.paint, path, config, guesses)])}
 
     def _network(self, batch: int) -> NetworkReport:

@@ -24,10 +24,11 @@ from colordaemon.errors import ConfigError, MediaError
 from colordaemon.film.analysis import analyzed_frames, gray_of
 from colordaemon.film.colorize import color_film, plan_film
 from colordaemon.film.gpu_chroma import ChromaPainter
+from colordaemon.film.gpu_smoothing import SmoothingMath
 from colordaemon.film.pipeline import frames_ahead
 from colordaemon.film.prefetch import prefetch
 from colordaemon.film.shots import Stride
-from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
+from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.encode import own_chroma, segment_writer
 from colordaemon.media.probe import probe_film
@@ -128,7 +129,7 @@ def guess(clip: Path, model: ModelSettings, kept: Path) -> None:
         np.savez(file, luma=np.stack([one.luma for one in seen]), ab=ab, sure=sure[:, 0])
 
 
-def smooth(film: FilmSettings, kept: Path) -> Timed:
+def smooth(config: Config, kept: Path) -> Timed:
     """Smoothing of samples in the middle of a shot, where as many are finished as are fed.
 
     The first frames are played forward and back, so that the way back is walked as often as in a
@@ -137,7 +138,8 @@ def smooth(film: FilmSettings, kept: Path) -> Timed:
     found = np.load(kept)
     samples = list(map(Sample, found["luma"], found["ab"], found["sure"]))
     around = cycle(samples + samples[-2:0:-1])
-    smoother = Smoother(film.smoothing)
+    math, film = SmoothingMath(choose_device(config.model.device)), config.film
+    smoother = math.smoother(film.smoothing, film.smooth_on)
     for number, sample in enumerate(islice(around, WARM)):
         smoother.feed(sample, cut=number == 0)
 

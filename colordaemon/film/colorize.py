@@ -400,6 +400,7 @@ def _following(
         longest_seconds=job.settings.segment_seconds,
         damaged_percent=job.settings.damaged_percent,
         smoothing=job.settings.smoothing,
+        smooth_on=job.settings.smooth_on,
         stride=stride,
         accept_loss=job.settings.accept_loss,
         keep_color=job.keep_color and not job.source.layout.is_gray,

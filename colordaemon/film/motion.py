@@ -47,12 +47,16 @@ class MotionSearch:
 
     def between(self, one: np.ndarray, other: np.ndarray) -> tuple[Motion, Motion]:
         """From `one` to `other`, and back. Both (h, w) uint8 luma."""
-        there, back = self._flow(one, other), self._flow(other, one)
+        there, back = self.flows(one, other)
         return self._motion(one, other, there, back), self._motion(other, one, back, there)
 
     def toward(self, here: np.ndarray, other: np.ndarray) -> Motion:
         """From `here` to `other`, with trust by luma alone, which is half the work."""
         return self._motion(here, other, self._flow(here, other), None)
+
+    def flows(self, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """From `one` to `other`, and back, (h, w, 2) float32 x and y, without any trust."""
+        return self._flow(one, other), self._flow(other, one)
 
     def _flow(self, here: np.ndarray, other: np.ndarray) -> np.ndarray:
         """(h, w, 2) float32, x and y, from each pixel of `here` to its place in `other`."""

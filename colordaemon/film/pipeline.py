@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from colordaemon.color import WHOLE_PIXELS
-from colordaemon.config import Smoothing
 from colordaemon.errors import MediaError, TooLarge
 from colordaemon.film.analysis import JUDGED, AnalyzedFrame, analyzed_frames, shots_in_color
+from colordaemon.film.gpu_smoothing import SmoothingMath
 from colordaemon.film.plan import SHORTEST_SECONDS, ResumePoint, SegmentTask, Shot
 from colordaemon.film.prediction import Prediction, Predictions
 from colordaemon.film.prefetch import prefetch
 from colordaemon.film.propagation import ColorPropagator
 from colordaemon.film.shots import LONGEST_STILL, Stride, StrideSetting
-from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample, Smoother
+from colordaemon.film.smoothing import LOOK_AHEAD, TOGETHER, Sample
 from colordaemon.guide.guide import Guide
 from colordaemon.media.decode import REORDER_FRAMES, FilmReader, Frame, decoder_threads
 from colordaemon.media.demux import Damage
@@ -91,6 +91,7 @@ class FilmPipeline:
         )
         self._frames = prefetch(shots_in_color(frames), frames_ahead(task.source), "decode")
         self._predictions = Predictions(self._frames, colorizer, painter)
+        self._smoothing = SmoothingMath(colorizer.device)
         self._behind: deque[tuple[int, Sample]] = deque(maxlen=LOOK_AHEAD)  # taken, of this shot
         self._shot = Shot(entry if self._reader.sought else None)  # as far as it was taken
         self._full: Frame | None = None
@@ -174,7 +175,7 @@ class FilmPipeline:
                 yield prediction
 
         beyond = None
-        for analyzed, ab in self._smoothed(segment(), task.smoothing):
+        for analyzed, ab in self._smoothed(segment(), task):
             ours = bool(waiting) and analyzed.pts <= waiting[-1].pts
             if not ours:  # it begins the next segment
                 beyond = analyzed.pts, analyzed.luma, ab
@@ -184,10 +185,10 @@ class FilmPipeline:
         yield from zip(waiting, propagator.finish(beyond), strict=True)
 
     def _smoothed(
-        self, predictions: Iterator[Prediction], mode: Smoothing
+        self, predictions: Iterator[Prediction], task: SegmentTask
     ) -> Iterator[tuple[AnalyzedFrame, np.ndarray]]:
         """The samples of a segment with their smoothed ab, and one more if the shot goes on."""
-        smoother = Smoother(mode)
+        smoother = self._smoothing.smoother(task.smoothing, task.smooth_on)
         if self.next is not None and not self.next.cut:
             for _, sample in self._behind:
                 smoother.remember(sample)
@@ -197,7 +198,8 @@ class FilmPipeline:
                 waiting.append(prediction.frame)
                 for ab in smoother.feed(prediction.sample, prediction.frame.cut):
                     yield waiting.popleft(), ab
-        following = list(islice(self._predictions.ahead(), LOOK_AHEAD if mode == "motion" else 1))
+        ahead = LOOK_AHEAD if task.smoothing == "motion" else 1
+        following = list(islice(self._predictions.ahead(), ahead))
         for prediction in following:
             assert prediction.sample is not None
             smoother.follow(prediction.sample)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from colordaemon.config import Smoothing
+from colordaemon.config import Place, Smoothing
 from colordaemon.film.analysis import AnalyzedFrame
 from colordaemon.film.shots import StrideSetting
 from colordaemon.guide.guide import NO_GUIDE, Guide
@@ -100,6 +100,7 @@ class SegmentTask:
     damage: Damage = field(default_factory=Damage)
     end_pts: int | None = None
     smoothing: Smoothing = "motion"
+    smooth_on: Place = "cpu"
     stride: StrideSetting = 1
     keep_color: bool = False
     accept_loss: bool = False

@@ -14,6 +14,7 @@ known, so memory is bounded at any length, and the result is almost that of the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Smoother:
     def __init__(self, mode: Smoothing) -> None:
         self.mode = mode
         self._search = MotionSearch()
-        self._shot: list[_Step] = []
+        self._shot: list[Any] = []  # steps, of the kind that `_append` makes
         self._warm = 0  # steps at the beginning of `_shot` whose ab is not returned
         self._followed = 0  # and at its end
 
@@ -103,9 +104,12 @@ class Smoother:
         # The last of them stays, since the mean of what follows begins with it.
         del self._shot[: self._warm + count - 1]
         self._warm = 1
-        return [np.ascontiguousarray(mean[..., :2].transpose(2, 0, 1)) for mean in taken]
+        return self._ab(taken)
 
-    def _walk_back(self) -> list[np.ndarray]:
+    def _ab(self, means: list[Any]) -> list[np.ndarray]:
+        return [np.ascontiguousarray(mean[..., :2].transpose(2, 0, 1)) for mean in means]
+
+    def _walk_back(self) -> list[Any]:
         """The mean of past and future at each step, as far as the future is known."""
         finished: list[np.ndarray] = []
         future: np.ndarray | None = None

@@ -27,8 +27,8 @@ from colordaemon.network.model import ColorNet
 
 log = logging.getLogger(__name__)
 
-Switch = Literal["streams", "graphs", "fusing", "smoothing"]
-SWITCHES: tuple[Switch, ...] = ("streams", "graphs", "fusing", "smoothing")
+Switch = Literal["streams", "graphs", "fusing"]
+SWITCHES: tuple[Switch, ...] = ("streams", "graphs", "fusing")
 VARIABLE = "COLORDAEMON_WITHOUT"
 _MOST_GRAPHS = 8  # each keeps the memory of its shape; a film has one, and short batches
 USUAL = 3  # from the third time on, a shape has a graph
