@@ -39,7 +39,7 @@ class ModelSettings(Settings):
 
     file: Path | None = None  # None: the built-in model
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "fp16", "bf16", "fp32", "int8"] = "auto"
     quality: Literal["draft", "standard", "best"] = "standard"
     saturation: float = Field(default=1.0, ge=0, le=2)
     batch_size: int = Field(default=8, ge=1, le=256)

@@ -15,12 +15,13 @@ from colordaemon.network.checkpoint import (
     BUILT_IN,
     load_model,
     read_tensors,
-    save_axes,
+    save_fitted,
     save_model,
 )
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
 from colordaemon.network.places import Axes, AxesFit, places_size
+from colordaemon.network.quantized import peak_names
 
 CPU = torch.device("cpu")
 
@@ -102,15 +103,18 @@ def test_axes_come_back_from_a_file(tmp_path: Path, tiny_model: ColorNet) -> Non
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
 
-def test_axes_change_nothing_else_in_a_file(tmp_path: Path, tiny_model: ColorNet) -> None:
+def test_what_is_fitted_changes_no_more_of_a_file(tmp_path: Path, tiny_model: ColorNet) -> None:
     path, axes = tmp_path / "model", tiny_model.axes
     tiny_model.axes = None
     save_model(path, tiny_model, {"labels": ["animal"]})
     before = read_tensors(path)
     assert load_model(path).axes is None and axes is not None
+    peaks = dict.fromkeys(peak_names(tiny_model), 2.5)
     for _ in range(2):  # the second time they take the place of the first
-        save_axes(path, axes)
+        save_fitted(path, axes, peaks)
+        assert load_model(path).peaks == peaks
         metadata, tensors = read_tensors(path)
+        del metadata["peaks"]
         assert metadata == before[0]
         assert all(torch.equal(tensors[name], tensor) for name, tensor in before[1].items())
         assert len(tensors) == len(before[1]) + 2 * len(axes.layers)
@@ -140,7 +144,7 @@ def test_axes_for_another_network_are_never_written(tmp_path: Path, tiny_model: 
     save_model(path, tiny_model, {})
     before = path.read_bytes()
     with pytest.raises(ModelError, match="do not fit the spec"):
-        save_axes(path, identity(features()))
+        save_fitted(path, identity(features()), {})
     assert path.read_bytes() == before
 
 

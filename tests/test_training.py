@@ -188,8 +188,9 @@ def test_the_model_file_tells_what_it_was_trained_on(finished: Path) -> None:
     assert notes["settings"]["learning_rate"] == 0.005
 
 
-def test_a_finished_model_can_compare_pictures(finished: Path) -> None:
-    assert load_model(finished / "model.safetensors").axes is not None
+def test_a_finished_model_can_compare_pictures_and_compute_in_integers(finished: Path) -> None:
+    model = load_model(finished / "model.safetensors")
+    assert model.axes is not None and model.peaks is not None
 
 
 def test_a_finished_run_that_is_resumed_leaves_its_model_alone(
@@ -202,15 +203,15 @@ def test_a_finished_run_that_is_resumed_leaves_its_model_alone(
     assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
-def test_an_older_model_gets_axes_and_keeps_all_else(
+def test_an_older_model_gets_axes_and_peaks_and_keeps_all_else(
     pictures_folder: Path, tmp_path: Path, finished: Path, settings: TrainSettings
 ) -> None:
     """And they are those that training itself fits, for training pictures are what both take."""
     (path := tmp_path / "older").write_bytes((finished / "model.safetensors").read_bytes())
     metadata, tensors = read_tensors(path)
     older = {name: each for name, each in tensors.items() if not name.startswith("axes.")}
-    save_file(older, path, metadata)
-    assert load_model(path).axes is None
+    save_file(older, path, {name: text for name, text in metadata.items() if name != "peaks"})
+    assert load_model(path).axes is None and load_model(path).peaks is None
     fit_axes_of(path, pictures_folder, settings, CPU)
     assert read_tensors(path)[0] == metadata
     assert read_tensors(path)[1].keys() == tensors.keys()

@@ -47,7 +47,8 @@ def look(model: ModelSettings, batch: int, seconds: float) -> Speed:
     peaks = peak_mib(), device_peak_mib()
     side = 8192 if device.type == "cuda" else 2048
     one, other = (torch.randn(side, side, device=device).to(colorizer.dtype) for _ in range(2))
-    product = _calls(lambda: one @ other, device, seconds, 2 * side**3)
+    multiply = torch._int_mm if colorizer.dtype == torch.int8 else torch.matmul
+    product = _calls(lambda: multiply(one, other), device, seconds, 2 * side**3)
     turns = [(timed(network), timed(product)) for _ in range(_TURNS)]
     took, peak = (median(times) for times in zip(*turns, strict=True))
     counted = operations(load_model(model.file or BUILT_IN), height, width)

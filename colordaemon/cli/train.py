@@ -51,7 +51,7 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Train nothing: give this model file what it needs to use references.",
+            help="Train nothing: give this model file what references and int8 need.",
         ),
     ] = None,
     device: Device = None,

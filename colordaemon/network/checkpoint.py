@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,18 @@ from colordaemon.durable import replace_file
 from colordaemon.errors import ModelError
 from colordaemon.network.model import ColorNet, Decoding, ModelSpec
 from colordaemon.network.places import Axes
+from colordaemon.network.quantized import peak_names
 
 FORMAT = "colordaemon"
 # 1 knew one head only; such files are read as models without bins. 2 had no exponent and one share
-# of the bins for all places. Axes may be missing in any: they are fitted when training ends.
+# of the bins for all places. Axes and peaks may be missing in any: they are fitted when training
+# ends.
 VERSION = 3
 BUILT_IN = Path(__file__).parent / "default.safetensors"
 BUILT_IN_SHA256 = "9417e3308addc2daab9ee6169fe97b665ab310cf2ef09fc04d7e7355478d56ca"
 
 _SCALE = ".scale"  # suffix of the tensor that holds an int8 kernel's scales
+_PEAKS = "peaks"  # in the metadata
 _AXES = "axes."  # prefix of the tensors by which pictures are compared
 
 
@@ -58,17 +62,20 @@ def save_model(path: Path, model: ColorNet, notes: dict[str, Any]) -> None:
         "decoding": json.dumps(asdict(model.decoding)),
         "notes": json.dumps(notes),
     }
+    if model.peaks is not None:
+        metadata[_PEAKS] = json.dumps(model.peaks)
     replace_file(path, save(tensors, metadata))
 
 
-def save_axes(path: Path, axes: Axes) -> None:
-    """Put axes into a model file, in place of its own if it has any; all else stays as it is.
-    Raises ModelError."""
+def save_fitted(path: Path, axes: Axes, peaks: dict[str, float]) -> None:
+    """Put axes and peaks into a model file, in place of its own if it has any; all else stays as it
+    is. Raises ModelError."""
     metadata, tensors = read_tensors(path)
     spec, _ = _description(path, metadata)
     _check_axes(path, axes, spec)
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_AXES)}
     # Not the version of the file: a model of one head stays one.
+    metadata |= {_PEAKS: json.dumps(peaks)}
     replace_file(path, save(kept | _axes_tensors(axes), metadata))
 
 
@@ -84,6 +91,7 @@ def load_model(path: Path) -> ColorNet:
     _check_weights(path, state, spec)
     model = ColorNet(spec, decoding, _read_axes(path, tensors, spec))
     model.load_state_dict(state, strict=False)
+    model.peaks = _read_peaks(path, metadata, model)
     return model.eval()
 
 
@@ -120,6 +128,21 @@ def _read_axes(path: Path, tensors: dict[str, Tensor], spec: ModelSpec) -> Axes 
     axes = Axes(tuple(pairs))
     _check_axes(path, axes, spec)
     return axes
+
+
+def _read_peaks(path: Path, metadata: dict[str, str], model: ColorNet) -> dict[str, float] | None:
+    """The peaks of a file, None if it has none. Raises ModelError."""
+    if _PEAKS not in metadata:
+        return None
+    try:
+        peaks = {str(name): float(peak) for name, peak in json.loads(metadata[_PEAKS]).items()}
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: its peaks are no numbers by name ({error!r})") from error
+    if wrong := sorted(peaks.keys() ^ peak_names(model)):
+        raise ModelError(f"{path}: peaks do not fit the spec (missing or unknown {wrong[:3]})")
+    if strange := [peak for peak in peaks.values() if not 0 <= peak < inf]:
+        raise ModelError(f"{path}: peaks are numbers from 0 on, found {strange[0]}")
+    return peaks
 
 
 def _check_axes(path: Path, axes: Axes, spec: ModelSpec) -> None:

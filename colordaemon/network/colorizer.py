@@ -21,6 +21,7 @@ from colordaemon.network.checkpoint import BUILT_IN, load_model
 from colordaemon.network.cuda import USUAL, fuse_on, graphs_for
 from colordaemon.network.device import DTYPES, choose_device, choose_dtype
 from colordaemon.network.model import ColorNet, Look, fold_norms
+from colordaemon.network.quantized import QuantizedNet
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +51,17 @@ class Colorizer:
         self.device, self.dtype, self.batch_size = device, dtype, batch_size
         self.short_side = model.spec.short_side * _QUALITY[quality] // 32
         self._multiple = model.spec.multiple
-        self._model = fold_norms(model).to(device=device, dtype=dtype)
-        self._model.to(memory_format=torch.channels_last)
-        fuse_on(self._model, device, dtype)
+        fold_norms(model)
+        self._model: ColorNet | QuantizedNet = model
+        self._input, axes = dtype, model.axes
+        if dtype == torch.int8:
+            self._model = QuantizedNet(model)
+            self._input, axes = torch.float32, axes and axes.of_codes(self._model.features)
+        else:
+            model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+            fuse_on(model, device, dtype)
         self._graphs = graphs_for(device)
-        self._axes = model.axes and model.axes.to(device, dtype)
+        self._axes = axes and axes.to(device, self._input)
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
@@ -176,7 +183,7 @@ class Colorizer:
         down, right = -height % self._multiple, -width % self._multiple
         # Reflection keeps texture going; it cannot reach further than the picture itself.
         mode = "reflect" if down < height and right < width else "replicate"
-        padded = functional.pad(gray, (0, right, 0, down), mode=mode).to(self.dtype)
+        padded = functional.pad(gray, (0, right, 0, down), mode=mode).to(self._input)
         said = self._model.look(padded.contiguous(memory_format=torch.channels_last))
         ab, sure = (part[..., : height // 2, : width // 2] for part in said[:2])
         return Look((ab * self.saturation).clamp(-AB_LIMIT, AB_LIMIT), sure, said.features)
@@ -185,17 +192,17 @@ class Colorizer:
 def open_colorizer(
     model: Path | None,
     device: Literal["auto", "cpu", "cuda"],
-    precision: Literal["auto", "fp16", "bf16", "fp32"],
+    precision: Literal["auto", "fp16", "bf16", "fp32", "int8"],
     quality: Literal["draft", "standard", "best"],
     batch_size: int,
     saturation: float = 1.0,
 ) -> Colorizer:
     """Load a model (None: the built-in one) onto a device. Raises ModelError."""
-    chosen = choose_device(device)
+    chosen, network = choose_device(device), load_model(model or BUILT_IN)
     return Colorizer(
-        load_model(model or BUILT_IN),
+        network,
         chosen,
-        choose_dtype(precision, chosen),
+        choose_dtype(precision, chosen, integers=network.peaks is not None),
         quality=quality,
         batch_size=batch_size,
         saturation=saturation,

@@ -14,8 +14,15 @@ from colordaemon.errors import ModelError
 
 log = logging.getLogger(__name__)
 
+CPUINFO = Path("/proc/cpuinfo")
+OPERATORS = "qconv_prepack", "qconv_pointwise"  # of oneDNN, which `quantized` uses
 NVIDIA_CARD = Path("/dev/nvidia0")  # what the driver shows of the first card
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "int8": torch.int8,  # see `quantized`
+}
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -34,24 +41,48 @@ def overlooks_gpu(wanted: Literal["auto", "cpu", "cuda"]) -> bool:
 
 
 def choose_dtype(
-    wanted: Literal["auto", "fp16", "bf16", "fp32"], device: torch.device
+    wanted: Literal["auto", "fp16", "bf16", "fp32", "int8"],
+    device: torch.device,
+    *,
+    integers: bool = False,
 ) -> torch.dtype:
-    """Half precision where the hardware computes in it, float32 elsewhere."""
+    """8-bit integers or half precision where the hardware computes in it, float32 elsewhere.
+
+    integers: whether `auto` may choose integers. Raises ModelError for what was asked for and the
+    hardware does not compute in.
+    """
+    can_integers = device.type == "cpu" and cpu_multiplies_bytes()
     if wanted != "auto":
         if wanted == "fp16" and device.type == "cpu":
             raise ModelError("model.precision is fp16, which needs a GPU; a CPU takes bf16 or fp32")
+        if wanted == "int8" and not can_integers:
+            raise ModelError(
+                f"model.precision is int8 on {device.type}, which needs a processor with AVX-512 "
+                "VNNI; others take bf16 or fp32, a GPU fp16"
+            )
         return DTYPES[wanted]
     if device.type == "cuda":
         return torch.float16
-    return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
+    if integers and can_integers:
+        return torch.int8
+    flags = _processor_flags()
+    return torch.bfloat16 if flags & {"avx512_bf16", "amx_bf16"} else torch.float32
 
 
-def _cpu_computes_bfloat16() -> bool:
+def cpu_multiplies_bytes() -> bool:
+    """Whether the processor sums products of bytes without cutting them off, which is what VNNI
+    does, and PyTorch can be asked to."""
+    found = "avx512_vnni" in _processor_flags()
+    return found and all(hasattr(torch.ops.onednn, name) for name in OPERATORS)
+
+
+def _processor_flags() -> set[str]:
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        lines = CPUINFO.read_text().splitlines()
     except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return set()
+    flags = (line.partition(":")[2] for line in lines if line.startswith("flags"))
+    return set(next(flags, "").split())
 
 
 def gpus_alike() -> list[str]:

@@ -162,6 +162,8 @@ class ColorNet(nn.Module):
     `spec.multiple`, to `Heads`.
 
     axes: what its features are compared along; None for a model that cannot compare pictures.
+    peaks: how far its activations reach, as `quantized` needs it; None for a model that does not
+    know.
     """
 
     bins: Tensor
@@ -173,6 +175,7 @@ class ColorNet(nn.Module):
         self.spec = spec
         self.decoding = decoding or Decoding()
         self.axes = axes
+        self.peaks: dict[str, float] | None = None
         self.encoder = Encoder(spec.encoder)
         taps = [stage[-1] for stage in spec.encoder]
         self.decoder = Decoder(taps, spec.decoder, len(spec.bins))

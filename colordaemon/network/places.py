@@ -32,6 +32,16 @@ class Axes:
     def to(self, device: torch.device, dtype: torch.dtype) -> Axes:
         return Axes(tuple((m.to(device, dtype), a.to(device, dtype)) for m, a in self.layers))
 
+    def of_codes(self, codes: Sequence[tuple[float, int]]) -> Axes:
+        """The same for activations that are (code - zero) * scale. codes: scale and zero of each
+        layer."""
+        return Axes(
+            tuple(
+                (mean / scale + zero, axes * scale)
+                for (mean, axes), (scale, zero) in zip(self.layers, codes, strict=True)
+            )
+        )
+
     def describe(self, features: Sequence[Tensor], height: int, width: int) -> Tensor:
         """The places of one picture, (height * width, D) float32 of unit length.
 
@@ -42,7 +52,9 @@ class Axes:
         size = features[-1].shape[-2:]
         parts = []
         for (mean, axes), feature in zip(self.layers, features, strict=True):
-            part = functional.conv2d(feature, axes[..., None, None], -(axes @ mean)).float()
+            part = functional.conv2d(
+                feature.to(axes.dtype), axes[..., None, None], -(axes @ mean)
+            ).float()
             if part.shape[-2:] != size:  # projected first, since fewer numbers are to be enlarged
                 part = functional.interpolate(part, size, mode="bilinear", align_corners=False)
             parts.append(functional.normalize(part[0, :, :height, :width].flatten(1), dim=0))

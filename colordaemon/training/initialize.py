@@ -35,7 +35,7 @@ def starting_model(settings: TrainSettings, pictures: Sequence[HasPixels]) -> Co
         built_in = f"the built-in model ({BUILT_IN})"
         log.info("starting from %s", settings.start or built_in)
         model = load_model(settings.start or BUILT_IN)
-        model.axes = None  # they belong to these weights, which will change
+        model.axes = model.peaks = None  # they belong to these weights, which will change
     else:
         model = ColorNet(ModelSpec())
         if settings.encoder != "scratch":

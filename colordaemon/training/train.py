@@ -27,15 +27,13 @@ from torch import Tensor
 from colordaemon.config import TrainSettings
 from colordaemon.durable import replace_file
 from colordaemon.errors import ConfigError, DataError, Interrupted, ModelError
-from colordaemon.network.checkpoint import load_model, save_axes
-from colordaemon.network.colorizer import Colorizer
-from colordaemon.network.device import choose_dtype
+from colordaemon.network.checkpoint import load_model, save_fitted
 from colordaemon.network.model import certainty, decode
 from colordaemon.pictures.collection import CollectedPicture, Collection, collect
 from colordaemon.pictures.dataset import find_pictures
 from colordaemon.pictures.loader import Schedule, stream, to_gray_and_ab
-from colordaemon.training.axes import fit_axes
 from colordaemon.training.distributed import Team, join_team
+from colordaemon.training.fitting import fit
 from colordaemon.training.initialize import (
     make_objective,
     origin_of,
@@ -111,13 +109,13 @@ def fit_axes_of(
     *,
     stop: Event | None = None,
 ) -> None:
-    """Give a model file the axes that comparing pictures takes, fitted on the training pictures of
-    a folder; nothing else of it changes. Raises DataError, ModelError and Interrupted."""
+    """Give a model file the axes that comparing pictures takes and the peaks that integers take,
+    fitted on the training pictures of a folder; nothing else of it changes. Raises DataError,
+    ModelError and Interrupted."""
     model = load_model(file)  # before the pictures are looked through
     collection = collect_for(settings, folder, stop)
-    colorizer = Colorizer(model, device, choose_dtype("auto", device))
-    save_axes(file, fit_axes(colorizer, collection.training))
-    log.info("%s: has axes now, so it can use references and hints", file)
+    save_fitted(file, *fit(model, device, collection.training))
+    log.info("%s: can use references and hints now, and compute in integers", file)
 
 
 def _open_run(

@@ -15,13 +15,13 @@ from colordaemon.errors import ColordaemonError
 from colordaemon.evaluation.metrics import Scores
 from colordaemon.evaluation.pictures import Evaluation, evaluate_pictures
 from colordaemon.evaluation.sheets import draw_contact_sheet
-from colordaemon.network.checkpoint import load_model, save_axes, save_model
+from colordaemon.network.checkpoint import load_model, save_fitted, save_model
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.device import choose_dtype
 from colordaemon.pictures.collection import CollectedPicture, Collection
 from colordaemon.pictures.dataset import Picture, fingerprint, lot
 from colordaemon.pictures.loader import center_crops
-from colordaemon.training.axes import fit_axes
+from colordaemon.training.fitting import fit
 from colordaemon.training.losses import Loss
 from colordaemon.training.metrics_log import MetricsLog
 from colordaemon.training.run_report import THIS_MODEL, Outcome, model_card, page
@@ -75,15 +75,15 @@ class Validator:
         log.info("%s", self._log.last_line)
 
     def close_run(self, command: str, stop: Event) -> None:
-        """Fit the best model's axes, evaluate it as it will be used, and write report.html,
-        model-card.md and worst-best.png into the run's folder, or say why not.
+        """Fit the best model's axes and peaks, evaluate it as it will be used, and write
+        report.html, model-card.md and worst-best.png into the run's folder, or say why not.
 
         The model is safe on disk before this begins. Whatever fails here is logged and takes
         nothing away, and resuming the finished run tries again.
         """
         unfinished = f"{self._folder}: the run is finished, but has no report; resume tries again"
         try:
-            self._fit_axes()
+            self._fit()
             outcome = self._judge(command, stop)
             for name, render in (("report.html", page), ("model-card.md", model_card)):
                 # A name that is not UTF-8 cannot be written as text.
@@ -96,14 +96,13 @@ class Validator:
         else:
             log.info("the report is %s", self._folder / "report.html")
 
-    def _fit_axes(self) -> None:
-        """Only now: those of weights that go on learning would be of no use. A model that has axes
-        got them here, after an earlier call of this run."""
-        path, device = self._folder / MODEL, self._run.device
+    def _fit(self) -> None:
+        """Only now: what fits weights that go on learning would be of no use. A model that has axes
+        and peaks got them here, after an earlier call of this run."""
+        path = self._folder / MODEL
         model = load_model(path)
-        if model.axes is None:
-            colorizer = Colorizer(model, device, choose_dtype("auto", device))
-            save_axes(path, fit_axes(colorizer, self._collection.training))
+        if model.axes is None or model.peaks is None:
+            save_fitted(path, *fit(model, self._run.device, self._collection.training))
 
     def _judge(self, command: str, stop: Event) -> Outcome:
         run = self._run
