@@ -59,16 +59,17 @@ def _install(package: str, error: str) -> str:
 
 def device(settings: ModelSettings) -> Iterator[Finding]:
     """Whether the network can run where the settings say: a small convolution in the precision
-    that it will have, compared with one of double precision."""
+    that it will have (with the built-in model), compared with one of double precision."""
     import torch
 
     from colordaemon.errors import ModelError
     from colordaemon.network.device import DTYPES, choose_device, choose_dtype, overlooks_gpu
+    from colordaemon.network.quantized import convolved
 
     driver = "nvidia-smi shows whether the driver runs; see docs/daemon.md"
     try:
         chosen = choose_device(settings.device)
-        dtype = choose_dtype(settings.precision, chosen)
+        dtype = choose_dtype(settings.precision, chosen, integers=True)
     except ModelError as error:
         yield fault("device", str(error), driver)
         return
@@ -80,7 +81,10 @@ def device(settings: ModelSettings) -> Iterator[Finding]:
     kernel = torch.rand(16, 16, 3, 3, generator=generator, dtype=torch.float64) - 0.5
     expected = torch.conv2d(picture, kernel)
     try:
-        got = torch.conv2d(picture.to(chosen, dtype), kernel.to(chosen, dtype)).double().cpu()
+        if dtype == torch.int8:
+            got = convolved(picture.float(), kernel.float()).double()
+        else:
+            got = torch.conv2d(picture.to(chosen, dtype), kernel.to(chosen, dtype)).double().cpu()
     except RuntimeError as error:
         yield fault("device", f"{where}: {str(error).splitlines()[0]}", driver)
         return

@@ -88,18 +88,18 @@ class QuantizedNet:
             )
         codes = {name: Codes(max(peak, _TINY) / 255) for name, peak in peaks.items()}
         at, taps = _GRAY, list[Codes]()
-        self._stages: list[list[_Convolution]] = []
+        self._stages: list[list[Convolution]] = []
         for number, stage in enumerate(model.encoder.stages):
             self._stages.append([])
             for name, layer in stage.named_children():
                 before, at = at, codes[f"encoder.stages.{number}.{name}"]
-                self._stages[-1].append(_Convolution(layer, before, at))
+                self._stages[-1].append(Convolution(layer, before, at))
             taps.append(at)
 
         decoder, self._deepest = model.decoder, at
         middle = codes["decoder.bottom.0"]
         first, second = _convolutions(decoder.bottom)
-        self._bottom = _Convolution(first, at, middle), _Convolution(second, middle, None)
+        self._bottom = Convolution(first, at, middle), Convolution(second, middle, None)
         self._content = decoder.content
         at = quarter = self._start = Codes(max(peaks["decoder.climbs.0"], _TINY) / 127, 128)
         self._climbs: list[_Climb] = []
@@ -112,7 +112,7 @@ class QuantizedNet:
             self._climbs.append(_Climb(climb, below, beside, width, said))
         self._classifier = None
         if decoder.classifier is not None:
-            self._classifier = _Convolution(decoder.classifier, quarter, None, relu=False)
+            self._classifier = Convolution(decoder.classifier, quarter, None, relu=False)
         self._head, self._bins, self._decoding = decoder.head, model.bins, model.decoding
         self.features = (*taps[2:], quarter)
 
@@ -143,7 +143,7 @@ class QuantizedNet:
         return Look(decode(heads, sure, self._bins, self._decoding), sure, (*taps[2:], quarter))
 
 
-class _Convolution:
+class Convolution:
     """A convolution of codes, and what is below zero cut off.
 
     target: what the codes mean that it says; None: it says float32. factors: on the weights of each
@@ -222,13 +222,22 @@ class _Climb:
         factors = torch.ones(first.in_channels)
         factors[-width:] = beside.scale / below.scale
         middle, target = said
-        self._first = _Convolution(first, below, middle, factors)
-        self._second = _Convolution(second, middle, target)
+        self._first = Convolution(first, below, middle, factors)
+        self._second = Convolution(second, middle, target)
 
     def __call__(self, x: Tensor, skip: Tensor) -> Tensor:
         if self._zero:
             skip = Codes(2.0, self._zero).nearest(skip.float())
         return self._second(self._first(torch.cat((_enlarged(x), skip), dim=1)))
+
+
+def convolved(picture: Tensor, kernel: Tensor) -> Tensor:
+    """A convolution in codes, for a check of the processor: (1, C, h, w) 0..1 with (C', C, y, x),
+    both float32, to float32."""
+    layer = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[-1])
+    layer.load_state_dict({"weight": kernel, "bias": torch.zeros(len(kernel))})
+    source = Codes(1 / 255)
+    return Convolution(layer, source, None, relu=False)(source.nearest(picture))
 
 
 def _convolutions(block: nn.Module) -> list[nn.Conv2d]:
