@@ -9,11 +9,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from colordaemon.choices import Codec as Codec
+from colordaemon.choices import PhotoTarget as PhotoTarget
+from colordaemon.choices import Place as Place
+from colordaemon.choices import Smoothing as Smoothing
+
 
 class Settings(BaseModel):
     """A section of the configuration: unknown keys are mistakes, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Built at first use: `--help` needs none, and all of them take 0.1 s.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     @field_validator("*")
     @classmethod
@@ -43,12 +49,6 @@ class ModelSettings(Settings):
     quality: Literal["draft", "standard", "best"] = "standard"
     saturation: float = Field(default=1.0, ge=0, le=2)
     batch_size: int = Field(default=8, ge=1, le=256)
-
-
-Codec = Literal["h264", "hevc", "av1", "prores", "dnxhr", "ffv1"]
-PhotoTarget = Literal["keep", "jpeg", "png", "tiff", "webp", "bmp", "avif", "heic"]
-Smoothing = Literal["off", "ema", "motion"]
-Place = Literal["cpu", "gpu"]
 
 
 class FilmSettings(Settings):
@@ -248,21 +248,21 @@ class Config(Settings):
     outbox: Path | None = None
     inboxes: tuple[InboxSettings, ...] = ()  # in place of the two above
     state_dir: Path | None = None
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = Field(default_factory=ModelSettings)
     models: dict[str, Path] = {}  # folder or glob: model file
     references: dict[str, Path] = {}  # folder or glob: a picture in color, or a folder of them
     candidates: dict[str, Path] = {}  # folder or glob: a folder of pictures in color
     presets: dict[str, Path] = {}  # folder or glob: another file of settings
     priorities: dict[str, Priority] = {}  # folder or glob: replaces that of the inbox
-    film: FilmSettings = FilmSettings()
-    photo: PhotoSettings = PhotoSettings()
-    output: OutputSettings = OutputSettings()
-    watch: WatchSettings = WatchSettings()
-    jobs: JobSettings = JobSettings()
-    journal: JournalSettings = JournalSettings()
-    after: AfterSettings = AfterSettings()
-    web: WebSettings = WebSettings()
-    train: TrainSettings = TrainSettings()
+    film: FilmSettings = Field(default_factory=FilmSettings)
+    photo: PhotoSettings = Field(default_factory=PhotoSettings)
+    output: OutputSettings = Field(default_factory=OutputSettings)
+    watch: WatchSettings = Field(default_factory=WatchSettings)
+    jobs: JobSettings = Field(default_factory=JobSettings)
+    journal: JournalSettings = Field(default_factory=JournalSettings)
+    after: AfterSettings = Field(default_factory=AfterSettings)
+    web: WebSettings = Field(default_factory=WebSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
 
     @field_validator("inboxes")
     @classmethod

@@ -40,6 +40,16 @@ def load_config(path: Path) -> Config:
     return config
 
 
+def json_schema() -> dict[str, Any]:
+    """What a configuration file may say, as a JSON Schema. Sections may also be empty."""
+    schema = Config.model_json_schema()
+    schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "colordaemon"}
+    for name, section in schema["properties"].items():
+        if "$ref" in section or section.get("type") == "object":
+            schema["properties"][name] = {"anyOf": [section, {"type": "null"}]}
+    return schema
+
+
 # Sections whose keys are the user's own: folders and patterns.
 OPEN = ("models", "references", "candidates", "presets", "priorities")
 _Places = dict[tuple[str, ...], tuple[yaml.Node, yaml.Node]]  # (section, key): key and value

@@ -8,6 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "colordaemon"
 # From the ground up; what stands in one layer does not know the others there.
 LAYERS = (
+    ("choices",),
     (
         "clock",
         "errors",

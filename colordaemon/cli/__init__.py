@@ -1,12 +1,24 @@
 """The command line."""
 
 # Each adds its commands.
-from colordaemon.cli import bench, daemon, doctor, evaluate, frames, once, train, web
+from colordaemon.cli import bench, configuration, daemon, doctor, evaluate, frames, once, train, web
 from colordaemon.cli.common import app
 
-__all__ = ["bench", "daemon", "doctor", "evaluate", "frames", "main", "once", "train", "web"]
+__all__ = [
+    "app",
+    "bench",
+    "configuration",
+    "daemon",
+    "doctor",
+    "evaluate",
+    "frames",
+    "main",
+    "once",
+    "train",
+    "web",
+]
 
 
 def main() -> None:
     """The entry point."""
-    app()
+    app(prog_name="colordaemon")  # also for python -m colordaemon

@@ -9,22 +9,27 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from colordaemon.choices import Codec
 from colordaemon.cli.common import (
     FAILED,
     ConfigFile,
     Device,
     app,
+    examples,
     exit_codes,
     load,
     override,
     stop_on_signals,
 )
-from colordaemon.config import Codec
 
 PARTS = "films", "network", "photos"
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "colordaemon bench --sizes 1080 --only films", "colordaemon bench film.mp4 --json"
+    )
+)
 def bench(
     clips: Annotated[
         list[Path] | None,

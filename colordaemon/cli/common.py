@@ -15,15 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
+from typer.core import TyperGroup
 
 from colordaemon import __version__
-from colordaemon.config import Config
-from colordaemon.config_file import explain_values, load_config
 from colordaemon.errors import (
     ConfigError,
     DataError,
@@ -35,13 +33,47 @@ from colordaemon.errors import (
 )
 from colordaemon.logs import set_up_logging
 
+if TYPE_CHECKING:
+    from colordaemon.config import Config
+
 FAILED, NOTHING_TO_DO, CONFIGURATION, INTERRUPTED = 1, 3, 78, 130
 
+
+def examples(*commands: str) -> str:
+    """The end of a help text. Each is a line of its own, with no letter that stands for others."""
+    return "\n\n".join(("Examples:", *commands))
+
+
+class _Program(TyperGroup):
+    """Says what was meant by an option that does not exist, in the words that typer has for
+    commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _typing_errors():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _typing_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _typing_errors() -> Iterator[None]:
+    try:
+        yield
+    except typer.TyperException as error:
+        if options := getattr(error, "possibilities", None):
+            error.message += f". Did you mean {' or '.join(options)}?"
+            error.possibilities = None  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
+    cls=_Program,
     help="Color black-and-white photos and films; sound, subtitles, timing and luma stay.",
+    epilog=examples("colordaemon once film.mp4", "colordaemon watch --config config.yaml"),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 console = Console(stderr=True)
 
@@ -64,14 +96,26 @@ Saturation = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"colordaemon {__version__}")
+        from importlib.metadata import version
+
+        import av
+
+        ffmpeg, torch = av.ffmpeg_version_info, version("torch")
+        libraries = f"FFmpeg {ffmpeg}, PyAV {av.__version__}, torch {torch}"
+        typer.echo(f"colordaemon {__version__} ({libraries})")
         raise typer.Exit
 
 
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Show the version, and those of FFmpeg, PyAV and torch.",
+        ),
     ] = False,
 ) -> None:
     """Set up logging: one line per event, on standard error."""
@@ -79,11 +123,19 @@ def common(
 
 
 def load(path: Path | None) -> Config:
+    from colordaemon.config import Config
+    from colordaemon.config_file import load_config  # settings take 0.1 s to import
+
     return Config() if path is None else load_config(path)
 
 
 def override(config: Config, **sections: dict[str, Any]) -> Config:
     """The configuration, changed by options of the command line; None means not given."""
+    from pydantic import ValidationError
+
+    from colordaemon.config import Config
+    from colordaemon.config_file import explain_values
+
     values = config.model_dump()
     for section, options in sections.items():
         values[section] |= {name: value for name, value in options.items() if value is not None}

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from colordaemon.cli.common import CONFIGURATION, FAILED, app, exit_codes
-from colordaemon.config_file import load_config
+from colordaemon.cli.common import CONFIGURATION, FAILED, app, examples, exit_codes, load
 from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.logs import counted, printable
 
@@ -39,14 +38,14 @@ Jobs = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command()
+@app.command(epilog=examples("colordaemon watch", "colordaemon watch --config config.yaml"))
 def watch(config: Settings = SYSTEM_CONFIG) -> None:
     """Run the daemon: color every file that is put into the inbox, until stopped."""
     with exit_codes():
         from colordaemon.service.daemon import watch_forever
 
         try:
-            watch_forever(lambda: load_config(config))
+            watch_forever(lambda: load(config))
         except (ModelError, WorkerLost) as error:
             # Not 78, after which systemd would not restart us: a GPU may be ready later than we
             # are.
@@ -54,7 +53,12 @@ def watch(config: Settings = SYSTEM_CONFIG) -> None:
             raise typer.Exit(FAILED) from None
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "colordaemon install-service --config /etc/colordaemon/config.yaml",
+        "colordaemon install-service --user --config config.yaml",
+    )
+)
 def install_service(
     config: Settings = SYSTEM_CONFIG,
     user: Annotated[
@@ -71,7 +75,7 @@ def install_service(
     with exit_codes():
         from colordaemon import install
 
-        settings, file, program = load_config(config), config.absolute(), install.this_program()
+        settings, file, program = load(config), config.absolute(), install.this_program()
         if user:
             units = install.user_units(settings, file, program, Path.home())
         else:
@@ -89,7 +93,9 @@ def install_service(
         typer.echo(f"for the page at {settings.web.listen}: {again} enable --now colordaemon-web")
 
 
-@app.command()
+@app.command(
+    epilog=examples("colordaemon status", "colordaemon status --json --config config.yaml")
+)
 def status(
     config: Settings = SYSTEM_CONFIG,
     as_json: AsJson = False,
@@ -122,7 +128,7 @@ def _list_ignored(config: Path, as_json: bool) -> None:
     from colordaemon.inbox.scan import list_ignored
 
     with exit_codes():
-        found = list(list_ignored(load_config(config)))
+        found = list(list_ignored(load(config)))
     if as_json:
         typer.echo(json.dumps([{"path": path, "reason": reason} for path, reason in found]))
     else:
@@ -130,7 +136,7 @@ def _list_ignored(config: Path, as_json: bool) -> None:
             typer.echo(f"{printable(path)}: {reason}")
 
 
-@app.command()
+@app.command(epilog=examples("colordaemon queue", "colordaemon queue --json --config config.yaml"))
 def queue(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) -> None:
     """List running and waiting jobs, in the order of work."""
     reply = _ask(config, {"verb": "queue"})
@@ -142,7 +148,7 @@ def queue(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) -> None:
         show_jobs(reply["jobs"], Console())
 
 
-@app.command()
+@app.command(epilog=examples("colordaemon retry", "colordaemon retry 12 /srv/in/film.mp4"))
 def retry(
     jobs: Annotated[
         list[str] | None,
@@ -154,52 +160,62 @@ def retry(
     _tell(config, "retry", jobs or [])
 
 
-@app.command()
+@app.command(epilog=examples("colordaemon forget 12", "colordaemon forget /srv/in/film.mp4"))
 def forget(jobs: Jobs, config: Settings = SYSTEM_CONFIG) -> None:
     """Delete finished jobs from the journal; files still in the inbox are colored again."""
     _tell(config, "forget", jobs)
 
 
-@app.command()
+@app.command(epilog=examples("colordaemon cancel 12", "colordaemon cancel /srv/in/film.mp4"))
 def cancel(jobs: Jobs, config: Settings = SYSTEM_CONFIG) -> None:
     """Cancel waiting or running jobs."""
     _tell(config, "cancel", jobs)
 
 
-@app.command()
+@app.command(epilog=examples("colordaemon first 12", "colordaemon first /srv/in/film.mp4"))
 def first(jobs: Jobs, config: Settings = SYSTEM_CONFIG) -> None:
     """Move jobs to the front of the queue."""
     _tell(config, "first", jobs)
 
 
-@app.command()
+@app.command(epilog=examples("colordaemon pause", "colordaemon pause --config config.yaml"))
 def pause(config: Settings = SYSTEM_CONFIG) -> None:
     """Stop work until `resume`, also after a restart; films keep their finished segments."""
     _ask(config, {"verb": "pause"})
 
 
-@app.command()
+@app.command(epilog=examples("colordaemon resume", "colordaemon resume --config config.yaml"))
 def resume(config: Settings = SYSTEM_CONFIG) -> None:
     """Go on after `pause`, or after a pause because of failures in a row."""
     _ask(config, {"verb": "resume"})
 
 
 journal = typer.Typer(
-    help="Check and repair the journal while no daemon runs.", no_args_is_help=True
+    help="Check and repair the journal while no daemon runs.",
+    epilog=examples("colordaemon journal check", "colordaemon journal rebuild"),
+    no_args_is_help=True,
 )
 app.add_typer(journal, name="journal")
 
 
-@journal.command("check")
+@journal.command(
+    "check",
+    epilog=examples("colordaemon journal check", "colordaemon journal check --config config.yaml"),
+)
 def check_journal(config: Settings = SYSTEM_CONFIG) -> None:
     """Check the journal for damage and print its size."""
     with exit_codes():
         from colordaemon.service.journal_upkeep import check
 
-        typer.echo(check(load_config(config)))
+        typer.echo(check(load(config)))
 
 
-@journal.command("rebuild")
+@journal.command(
+    "rebuild",
+    epilog=examples(
+        "colordaemon journal rebuild", "colordaemon journal rebuild --config config.yaml"
+    ),
+)
 def rebuild_journal(config: Settings = SYSTEM_CONFIG) -> None:
     """Start a new journal with all that can be read of the old one, which is kept beside it.
 
@@ -208,14 +224,19 @@ def rebuild_journal(config: Settings = SYSTEM_CONFIG) -> None:
     with exit_codes():
         from colordaemon.service.journal_upkeep import rebuild
 
-        rebuilt = rebuild(load_config(config))
+        rebuilt = rebuild(load(config))
         kept = counted(rebuilt.kept, "job")
         typer.echo(f"{kept} kept, {rebuilt.recognized} more recognized by their results")
         if rebuilt.old is not None:
             typer.echo(f"the old journal is now {rebuilt.old}")
 
 
-@journal.command("vacuum")
+@journal.command(
+    "vacuum",
+    epilog=examples(
+        "colordaemon journal vacuum", "colordaemon journal vacuum --config config.yaml"
+    ),
+)
 def vacuum_journal(config: Settings = SYSTEM_CONFIG) -> None:
     """Give free pages of the journal back to the disk; needed once for one of an older version.
 
@@ -224,7 +245,7 @@ def vacuum_journal(config: Settings = SYSTEM_CONFIG) -> None:
     with exit_codes():
         from colordaemon.service.journal_upkeep import vacuum
 
-        typer.echo(vacuum(load_config(config)))
+        typer.echo(vacuum(load(config)))
 
 
 def _tell(config: Path, verb: str, jobs: list[str]) -> None:
@@ -245,7 +266,7 @@ def _ask(config: Path, request: dict[str, Any]) -> Reply:
         from colordaemon.service.control import BadRequest, NoAnswer, run_command
 
         try:
-            return run_command(load_config(config), request)
+            return run_command(load(config), request)
         except (BadRequest, NoAnswer) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(FAILED) from None

@@ -9,11 +9,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from colordaemon.cli.common import FAILED, app
+from colordaemon.cli.common import FAILED, app, examples
 from colordaemon.cli.daemon import SYSTEM_CONFIG, AsJson
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "colordaemon doctor", "colordaemon doctor --config /etc/colordaemon/config.yaml --json"
+    )
+)
 def doctor(
     config: Annotated[
         Path | None,

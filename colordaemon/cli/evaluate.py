@@ -14,6 +14,7 @@ from colordaemon.cli.common import (
     Quality,
     Saturation,
     app,
+    examples,
     exit_codes,
     load,
     override,
@@ -21,7 +22,12 @@ from colordaemon.cli.common import (
 )
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "colordaemon evaluate pictures/ --held-out --model runs/mine/model.safetensors",
+        "colordaemon evaluate clip.mp4 --seconds 10 -o sheets/",
+    )
+)
 def evaluate(
     paths: Annotated[
         list[Path],

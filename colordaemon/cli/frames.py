@@ -11,6 +11,7 @@ from colordaemon.cli.common import (
     ConfigFile,
     Device,
     app,
+    examples,
     exit_codes,
     load,
     override,
@@ -21,7 +22,12 @@ from colordaemon.logs import printable
 from colordaemon.sidecar_names import parse_time
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "colordaemon frames film.mp4 --shots -o frames/",
+        "colordaemon frames film.mp4 --at 1:23.4 -o frames/",
+    )
+)
 def frames(
     film: Annotated[Path, typer.Argument(metavar="FILM")],
     output: Annotated[

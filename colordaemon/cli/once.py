@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from colordaemon.choices import Codec
 from colordaemon.cli.common import (
     CONFIGURATION,
     FAILED,
@@ -23,12 +24,12 @@ from colordaemon.cli.common import (
     Saturation,
     app,
     console,
+    examples,
     exit_codes,
     load,
     override,
     stop_on_signals,
 )
-from colordaemon.config import Codec
 from colordaemon.errors import ConfigError, ModelError
 from colordaemon.logs import printable
 
@@ -42,7 +43,11 @@ if TYPE_CHECKING:
 _WITHOUT_CRF = ("prores", "dnxhr", "ffv1")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "colordaemon once film.mp4 portrait.tif", "colordaemon once scans/ -o colored/ --dry-run"
+    )
+)
 def once(
     files: Annotated[
         list[Path],

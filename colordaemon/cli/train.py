@@ -13,6 +13,7 @@ from colordaemon.cli.common import (
     ConfigFile,
     Device,
     app,
+    examples,
     exit_codes,
     load,
     override,
@@ -20,7 +21,12 @@ from colordaemon.cli.common import (
 )
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "colordaemon train pictures/ -o runs/mine",
+        "colordaemon train pictures/ -o runs/mine --resume --minutes 60",
+    )
+)
 def train(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="A subfolder of color pictures per label.")

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colordaemon.cli.common import app, exit_codes, override
+from colordaemon.cli.common import app, examples, exit_codes, load, override
 from colordaemon.cli.daemon import SYSTEM_CONFIG, Settings
-from colordaemon.config_file import load_config
-from colordaemon.inbox.folders import find_folders
 
 if TYPE_CHECKING:
     from colordaemon.web.server import Address
@@ -21,7 +19,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "colordaemon web --config config.yaml", "colordaemon web --listen 127.0.0.1:9000"
+    )
+)
 def web(
     config: Settings = SYSTEM_CONFIG,
     listen: Annotated[
@@ -32,13 +34,18 @@ def web(
     """Serve a page to look at: queue, results before and after, failures; works without a running
     daemon, too."""
     with exit_codes():
-        settings = override(load_config(config), web={"listen": listen})
+        settings = override(load(config), web={"listen": listen})
         from colordaemon.web.server import serve
 
         serve(settings, _tell)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "colordaemon metrics --config config.yaml",
+        "colordaemon metrics -o /var/lib/prometheus/node-exporter/colordaemon.prom",
+    )
+)
 def metrics(
     config: Settings = SYSTEM_CONFIG,
     output: Annotated[
@@ -50,7 +57,9 @@ def metrics(
 ) -> None:
     """Print what the daemon does for Prometheus, or write it where node_exporter looks for it."""
     with exit_codes():
-        all_folders = find_folders(load_config(config))
+        from colordaemon.inbox.folders import find_folders
+
+        all_folders = find_folders(load(config))
         from prometheus_client import generate_latest, write_to_textfile
 
         from colordaemon.web.look import Disks, look_at

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from colordaemon.clock import Monotonic, UnixTime
 
+Identity = tuple[int, int]  # of a folder: its device and inode
+
 
 @dataclass(frozen=True)
 class Signature:

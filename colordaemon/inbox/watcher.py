@@ -27,6 +27,7 @@ from colordaemon.inbox.scan import (
     walk,
 )
 from colordaemon.inbox.stability import (
+    Identity,
     Signature,
     StabilityTracker,
     Verdict,
@@ -39,7 +40,6 @@ LOCAL_SECONDS, REMOTE_SECONDS = 5.0, 15.0  # settle time; clients of a share wri
 LOST_SECONDS = 60.0  # between two warnings that events were lost
 MOST_WALKS = 1000  # of single folders that wait; with more, a scan of the whole inbox is cheaper
 _NO_WATCHES = "no watches are left"
-Identity = tuple[int, int]  # of a folder: its device and inode
 Known = Callable[[Path, Signature], bool]
 Walk = Iterator[tuple[Path, Signature] | None]
 

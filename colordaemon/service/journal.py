@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from colordaemon.clock import UnixTime
-from colordaemon.inbox.watcher import Identity
+from colordaemon.inbox.stability import Identity
 from colordaemon.logs import printable
 from colordaemon.media.inventory import Inventory, as_plain
 from colordaemon.service.job import NO_INVENTORY, Found, Job, Partial, Reason, State, job_of

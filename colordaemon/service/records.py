@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 
 from colordaemon.clock import UnixTime
 from colordaemon.errors import ConfigError
-from colordaemon.inbox.watcher import Identity
+from colordaemon.inbox.stability import Identity
 from colordaemon.service.job import ENDS, Found, Job, Reason, State, job_of, reason_of
 
 VERSION = 7

@@ -1,0 +1,230 @@
+"""The command line itself: help, completion, manual page, typing errors, what it imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import jsonschema
+import pytest
+import torch
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from colordaemon import __version__
+from colordaemon.cli.common import app
+from colordaemon.cli.manual import page
+from colordaemon.config import Config
+from colordaemon.config_file import json_schema, load_config
+
+HEAVY = {"torch", "av", "cv2", "pyvips", "numpy"}
+EXAMPLE = Path(__file__).parents[1] / "config.yaml"
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command with its full name, the program itself and groups as well."""
+
+    def below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        yield name, command
+        for word, inner in getattr(command, "commands", {}).items():
+            yield from below(f"{name} {word}", inner)
+
+    yield from below("colordaemon", typer.main.get_command(app))
+
+
+COMMANDS = dict(commands())
+
+
+def invoke(*words: object) -> tuple[int, str]:
+    """Exit code and what is said, on a terminal wide enough for every line."""
+    done = CliRunner().invoke(app, [*map(str, words)], env={"COLUMNS": "400", "TERM": "dumb"})
+    return done.exit_code, done.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_ends_with_two_examples_that_parse(name: str) -> None:
+    code, said = invoke(*name.split()[1:], "--help")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    assert code == 0 and lines[-3] == "Examples:", lines[-4:]
+    for example in lines[-2:]:
+        words = shlex.split(example)
+        assert example.startswith(name if name != "colordaemon" else "colordaemon ")
+        command: Any = COMMANDS["colordaemon"]
+        words = words[1:]
+        while hasattr(command, "commands"):
+            command, words = command.commands[words[0]], words[1:]
+        command.make_context(command.name, words)  # raises if it does not parse
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["once", "--help"], ["watch", "--help"], ["status"], ["queue"]]
+)
+def test_help_and_status_import_nothing_that_takes_long(tmp_path: Path, words: list[str]) -> None:
+    if words[-1:] in (["status"], ["queue"]):
+        for name in ("in", "out", "state"):
+            (tmp_path / name).mkdir()
+        config = tmp_path / "config.yaml"
+        config.write_text("inbox: in\noutbox: out\nstate_dir: state\n")
+        words = [*words, "--config", str(config)]
+    assert not HEAVY & set(imported(words, {}))
+
+
+def test_completion_imports_nothing_that_takes_long_and_knows_commands_and_options() -> None:
+    for line, expected in (("colordaemon onc", "once"), ("colordaemon once --sat", "--saturation")):
+        count = len(line.split()) - 1
+        complete = {"COMP_WORDS": line, "COMP_CWORD": str(count)}
+        found = {"_COLORDAEMON_COMPLETE": "complete_bash", **complete}
+        modules = imported([], found)
+        assert not HEAVY & set(modules)
+        done = subprocess.run(
+            [sys.executable, "-m", "colordaemon"],
+            env=os.environ | found, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert expected in done.stdout.split()
+
+
+def imported(words: list[str], environment: dict[str, str]) -> list[str]:
+    """The modules that the program has imported when it ends."""
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        f"sys.argv = ['colordaemon', *{words!r}]\n"
+        "from colordaemon.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code],
+        env=os.environ | environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    modules = done.stderr.splitlines()[-1].split()
+    assert "colordaemon.cli" in modules
+    return modules
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_there_is_completion_for_each_shell(shell: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "colordaemon"],
+        env=os.environ | {"_COLORDAEMON_COMPLETE": f"source_{shell}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "_COLORDAEMON_COMPLETE" in done.stdout
+    program = shutil.which(shell)
+    if program:  # whose own parser finds no mistake in it
+        subprocess.run([program, "-n", "-c", done.stdout], check=True)  # noqa: S603
+
+
+def test_the_version_tells_those_of_ffmpeg_and_torch() -> None:
+    code, said = invoke("--version")
+    assert code == 0 and said.startswith(f"colordaemon {__version__} (")
+    assert f"FFmpeg {av.ffmpeg_version_info}" in said and str(torch.__version__)[:4] in said
+
+
+# The manual page
+
+
+def test_the_manual_page_has_every_command_and_option() -> None:
+    text = page().replace(r"\-", "-")
+    for name, command in COMMANDS.items():
+        if hasattr(command, "commands"):
+            continue
+        assert f'.SS "{name} ' in text
+        context = command.make_context(name.split()[-1], [], resilient_parsing=True)
+        for option in (name for each in command.get_params(context) for name in each.opts):
+            assert option in text or not option.startswith("-")
+    assert text.count("\n.SS ") == sum(not hasattr(each, "commands") for each in COMMANDS.values())
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="there is no groff")
+def test_the_manual_page_is_one_that_man_reads_without_a_complaint() -> None:
+    done = subprocess.run(
+        ["groff", "-man", "-ww", "-Kutf8", "-Tutf8"],  # noqa: S607
+        input=page(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and not done.stderr
+    plain = re.sub("\x1b\\[[0-9;]*m", "", done.stdout)
+    assert "colordaemon once film.mp4 portrait.tif" in plain
+
+
+# Typing errors
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["onec", "film.mp4"], "'once'"),
+        (["stauts"], "'status'"),
+        (["once", "film.mp4", "--ouptut", "x"], "--output"),
+        (["once", "film.mp4", "--saturaton", "1"], "--saturation"),
+        (["journal", "chekc"], "'check'"),
+        (["config", "shema"], "'schema'"),
+    ],
+)
+def test_a_typing_error_is_answered_with_what_was_meant(words: list[str], meant: str) -> None:
+    code, said = invoke(*words)
+    assert code == 2 and f"Did you mean {meant}?" in said
+
+
+# The configuration
+
+
+def test_check_says_every_mistake_or_that_there_is_none(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("film:\n  crf: 17\n")
+    assert invoke("config", "check", config) == (
+        0,
+        f"{config}: no mistakes (no inbox, 0 presets)\n",
+    )
+    config.write_text("inbox: in\noutbox: in/out\nstate_dir: state\npresets: {a: a.yaml}\n")
+    assert invoke("config", "check", config)[0] == 78  # the preset is missing
+    (tmp_path / "a.yaml").write_text("film: {crff: 3}\n")
+    code, _ = invoke("config", "check", config)
+    assert code == 78
+    (tmp_path / "a.yaml").write_text("film: {crf: 3}\n")
+    assert invoke("config", "check", config)[0] == 78  # the outbox lies in the inbox
+    config.write_text("inbox: in\noutbox: out\nstate_dir: state\npresets: {a: a.yaml}\n")
+    code, said = invoke("config", "check", config)
+    assert (code, said) == (0, f"{config}: no mistakes (1 inbox, 1 preset)\n")
+
+
+def test_what_show_prints_is_the_same_configuration(tmp_path: Path) -> None:
+    config, again = tmp_path / "config.yaml", tmp_path / "again.yaml"
+    config.write_text("inbox: in\nfilm:\n  crf: 17\nmodels: {faces: faces.safetensors}\n")
+    code, said = invoke("config", "show", "--config", config)
+    again.write_text(said)
+    assert code == 0 and load_config(again) == load_config(config)
+    assert yaml.safe_load(invoke("config", "show")[1])["film"]["crf"] is None
+
+
+def test_the_schema_accepts_the_example_and_refuses_what_we_refuse(tmp_path: Path) -> None:
+    code, said = invoke("config", "schema")
+    schema = json.loads(said)
+    assert code == 0 and schema == json_schema()
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    # PyYAML takes this for text, as YAML 1.1 does; we and editors do not.
+    example = yaml.safe_load(EXAMPLE.read_text().replace("4e-4", "0.0004"))
+    assert not list(validator.iter_errors(example))
+    assert not list(validator.iter_errors({"film": None, "inbox": "in"}))
+    assert set(schema["properties"]) == set(Config.model_fields)
+    mistakes: list[dict[str, Any]] = [
+        {"modle": {}},
+        {"film": {"crf": 64}},
+        {"film": {"codec": "h265"}},
+        {"film": 3},
+    ]
+    for wrong in mistakes:
+        assert list(validator.iter_errors(wrong))
+    file = tmp_path / "schema.json"
+    assert invoke("config", "schema", "-o", file) == (0, "")
+    assert json.loads(file.read_text()) == schema
