@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ from colordaemon.doctor import folders, machine, service
 from colordaemon.doctor.command import examine
 from colordaemon.doctor.finding import Finding, Level, findings_of
 from colordaemon.inbox.folders import find_folders
+from colordaemon.network import quantized
 from colordaemon.network.checkpoint import BUILT_IN, BUILT_IN_SHA256
+from colordaemon.network.device import cpu_multiplies_bytes
 from colordaemon.service.journal import Journal
 
 
@@ -110,12 +113,24 @@ def test_a_gpu_that_is_asked_for_and_missing_is_a_fault() -> None:
     assert "no CUDA GPU" in finding.found
 
 
-def test_a_device_that_computes_nonsense_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "precision",
+    [
+        "fp32",
+        pytest.param(
+            "int8", marks=pytest.mark.skipif(not cpu_multiplies_bytes(), reason="needs VNNI")
+        ),
+    ],
+)
+def test_a_device_that_computes_nonsense_is_found(
+    monkeypatch: pytest.MonkeyPatch, precision: Literal["fp32", "int8"]
+) -> None:
     right = torch.conv2d
     monkeypatch.setattr(
         torch, "conv2d", lambda x, w: right(x, w) * (1 if x.dtype is torch.float64 else 0)
     )
-    finding = one(machine.device(ModelSettings(device="cpu")))
+    monkeypatch.setattr(quantized, "convolved", lambda x, w: 0 * right(x, w))
+    finding = one(machine.device(ModelSettings(device="cpu", precision=precision)))
     assert finding.level is Level.FAULT
     assert "off by 100.0%" in finding.found
 

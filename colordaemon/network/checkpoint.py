@@ -30,7 +30,7 @@ FORMAT = "colordaemon"
 # ends.
 VERSION = 3
 BUILT_IN = Path(__file__).parent / "default.safetensors"
-BUILT_IN_SHA256 = "9417e3308addc2daab9ee6169fe97b665ab310cf2ef09fc04d7e7355478d56ca"
+BUILT_IN_SHA256 = "def8aefdcae3b7ca4c85923d632df7e9bee89065c09f0429319197c2013f0f89"
 
 _SCALE = ".scale"  # suffix of the tensor that holds an int8 kernel's scales
 _PEAKS = "peaks"  # in the metadata
