@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 import pytest
@@ -13,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colordaemon.color import Matrix, PixelCode, Siting, chroma_planes
-from colordaemon.film import chroma_loop
-from colordaemon.film.chroma import Loop, fast_planes, loop_for
+from colordaemon.film.chroma import fast_planes
 
 CODES = st.builds(
     PixelCode,
@@ -102,38 +98,3 @@ def test_codes_of_more_bits_than_declared_are_white() -> None:
     code, ab = PixelCode(Matrix.BT709, depth=10), np.full((2, 3, 3), 40.0, np.float32)
     planes = fast_planes(np.full((6, 8), 65535, np.uint16), ab, code)
     assert (planes == code.neutral).all()
-
-
-@pytest.fixture
-def compiled_anew() -> Iterator[None]:
-    """Forgets the loops that are compiled, before and after."""
-    loop_for.cache_clear()
-    yield
-    loop_for.cache_clear()
-
-
-def test_a_damaged_cache_of_numba_is_passed_over(
-    compiled_anew: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[bool] = []
-
-    def compile_loop(*, cached: bool) -> Loop:
-        asked.append(cached)
-        if cached:
-            raise EOFError("Ran out of input")
-        return lambda *frame: None
-
-    monkeypatch.setattr(chroma_loop, "compile_loop", compile_loop)
-    assert loop_for(np.dtype(np.uint8)) is not None
-    assert asked == [True, False]
-
-
-def test_without_numba_planes_are_plain_ones_and_the_log_says_so(
-    compiled_anew: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setitem(sys.modules, "colordaemon.film.chroma_loop", None)  # fails to import
-    size, code = (18, 50), PixelCode(Matrix.BT709)
-    luma, ab = picture(size, 8, 1), colors(size, 20.0, 1)
-    for _ in range(2):
-        assert (fast_planes(luma, ab, code) == plain(luma, ab, code)).all()
-    assert caplog.text.count("Numba") == 1

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from colordaemon.film.shots import CutDetector, Stride
+from colordaemon.film.shrinking import shrunk
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.demux import Damage
 from colordaemon.media.probe import FilmInfo, frame_color
@@ -63,8 +64,7 @@ class View:
 
     def of(self, frame: Frame) -> np.ndarray:
         """Its gray, upright, (H, W) float32 0..1, with all its grain; see `calmed`."""
-        size = self._width, self._height
-        small = cv2.resize(frame.luma, size, interpolation=cv2.INTER_AREA)
+        small = shrunk(frame.luma, self._height, self._width)
         if self._shown is None:
             gray = (small.astype(np.float32) - self._black) / self._span
         else:

@@ -7,8 +7,6 @@ makes them where Numba cannot compile.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from functools import cache, lru_cache
 
 import numpy as np
@@ -26,13 +24,10 @@ from colordaemon.color import (
     lightness_root,
     rgb_from_xyz,
 )
+from colordaemon.film.compiled import Loop, compiled
 from colordaemon.media.decode import Frame
 from colordaemon.media.pixels import at_depth
 from colordaemon.transfer import Transfer
-
-log = logging.getLogger(__name__)
-
-Loop = Callable[..., None]  # `film.chroma_loop._paint`
 
 _AB = np.array([1 / 500, -1 / 200], np.float32)[:, None, None]  # of a in f(X) and of b in f(Z)
 
@@ -52,7 +47,7 @@ def fast_planes(luma: np.ndarray, ab: np.ndarray, code: PixelCode) -> np.ndarray
     luma: (H, W) uint8 or uint16 codes of SDR. ab: (2, h, w) float32 Lab units at any size. Returns
     (2, H', W') of luma's dtype, Cb then Cr.
     """
-    loop = loop_for(luma.dtype)
+    loop = _loop_for(luma.dtype)
     return _painted(loop, luma, ab, code) if loop else _plain(luma, torch.from_numpy(ab), code)
 
 
@@ -69,32 +64,14 @@ def _painted(loop: Loop, luma: np.ndarray, ab: np.ndarray, code: PixelCode) -> n
 
 
 @cache
-def loop_for(kind: np.dtype) -> Loop | None:
-    """The loop for luma of a type, compiled; None where that does not work.
-
-    Numba keeps what it has compiled, and whatever can be wrong with files can be wrong with that:
-    then it is compiled anew, which takes about three seconds.
-    """
+def _loop_for(kind: np.dtype) -> Loop | None:
+    """The loop for luma of a type; None where Numba does not work."""
     luma, ab, code = (
         np.zeros((2, 2), kind),
         np.zeros((2, 1, 1), np.float32),
         PixelCode(Matrix.BT709),
     )
-    reason: Exception | None = None
-    for cached in (True, False):
-        try:
-            from colordaemon.film.chroma_loop import compile_loop  # only films need it, or Numba
-
-            loop = compile_loop(cached=cached)
-            _painted(loop, luma, ab, code)
-        except Exception as error:  # of pickle, LLVM, the disk: none is a reason to fail
-            reason = error
-        else:
-            if reason:
-                log.info("Numba's cache cannot be used (%s); compiled without it", reason)
-            return loop
-    log.warning("Numba does not work, and chroma planes take several times as long: %s", reason)
-    return None
+    return compiled("chroma_loop", lambda loop: _painted(loop, luma, ab, code))
 
 
 def _plain(luma: np.ndarray, ab: Tensor, code: PixelCode) -> np.ndarray:

@@ -9,7 +9,6 @@ and no sum is reordered or contracted (no `fastmath`), so every processor finds 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -17,8 +16,6 @@ from numpy import float32, int32, uint32
 
 from colordaemon.color import KAPPA, TOE
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-Loop = Callable[..., None]
 # How to sample a line of values at each of n places: the indices of four of them, and their
 # weights; both (n, 4).
 Taps = tuple[np.ndarray, np.ndarray]
@@ -42,18 +39,17 @@ _LOW, _HIGH = _WIDTH, 2 * _WIDTH  # of blocks, after their sums
 _Z, _Y = _SAMPLES, 2 * _SAMPLES  # of roots, after those of X
 
 
-def compile_loop(*, cached: bool) -> Loop:
+def compile_loop(*, cached: bool) -> Callable[..., None]:
     """`_paint`, which is compiled when it is first called, for each type of luma.
 
     cached: Numba keeps and finds it in a folder: NUMBA_CACHE_DIR, `__pycache__` beside this file or
     the user's cache folder, whichever can be written first. Raises RuntimeError if none can.
     """
-    loop: Loop = njit(nogil=True, error_model="numpy", cache=cached)(_paint)
+    loop: Callable[..., None] = njit(nogil=True, error_model="numpy", cache=cached)(_paint)
     return loop
 
 
-def _inlined(function: Function) -> Function:
-    return cast(Function, njit(nogil=True, error_model="numpy")(function))
+_inlined = njit(nogil=True, error_model="numpy")
 
 
 @_inlined
