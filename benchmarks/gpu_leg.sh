@@ -5,6 +5,7 @@
 #   benchmarks/gpu_leg.sh fill             decodes the pictures that have come
 #   benchmarks/gpu_leg.sh train [SECONDS]  trains until so many seconds (585) after its own start, and
 #                                          packs what comes back; called again, it goes on
+#   benchmarks/gpu_leg.sh keep             only puts aside what has come
 #   benchmarks/gpu_leg.sh test [FILM …]    the GPU's tests and benchmarks
 #
 # Works in the tree, with nothing installed. First, all of them put aside what came with the trip:
@@ -26,14 +27,15 @@ export PYTHONPATH=$PWD:$work/site PYTHONUNBUFFERED=1 TORCHINDUCTOR_CACHE_DIR=$wo
 
 main() {
     case ${1:-} in
-    trial | fill | train | test) put_aside ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    trial | fill | train | keep | test) put_aside ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
     esac
     case $1 in
     trial) trial ;;
     fill) fill ;;
     train) train "${2:-585}" ;;
-    test) PYTHON=$python DEVICE=$device benchmarks/gpu.sh "$out" "${@:2}" ;;
+    keep) ;;
+    test) WHEELS="" PYTHON=$python DEVICE=$device benchmarks/gpu.sh "$out" "${@:2}" ;;
     esac
     say "done"
 }

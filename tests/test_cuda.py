@@ -134,6 +134,9 @@ def test_the_graphs_of_many_shapes_are_not_kept_for_ever() -> None:
         for _ in range(cuda.USUAL):
             graphs(twice, torch.rand(1, width))
     assert len(graphs._graphs) == cuda._MOST_GRAPHS
+    assert recorder.asked == [(1, width) for width in range(1, 20)]
+    for _ in range(cuda._PATIENCE):  # photos of all sizes by turns: recording would cost more
+        graphs(twice, torch.rand(1, 1))
     assert recorder.asked.count((1, 1)) == 2
 
 

@@ -32,6 +32,7 @@ SWITCHES: tuple[Switch, ...] = ("streams", "graphs", "fusing")
 VARIABLE = "COLORDAEMON_WITHOUT"
 _MOST_GRAPHS = 8  # each keeps the memory of its shape; a film has one, and short batches
 USUAL = 3  # from the third time on, a shape has a graph
+_PATIENCE = 100  # calls until a shape that gave way to others may have a graph again
 _WARM_UPS = 2  # calls before a graph is recorded: libraries choose kernels in the first
 
 
@@ -160,7 +161,8 @@ class Graphs:
     ) -> tuple[Tensor, Callable[[], None], tuple[Tensor, ...]] | None:
         assert self._recorder is not None
         while len(self._graphs) >= _MOST_GRAPHS:
-            self._graphs.popitem(last=False)
+            oldest, _ = self._graphs.popitem(last=False)
+            self._seen[oldest] = -_PATIENCE
         given = filled_up(batch, shape[0]).clone()
         try:
             play, results = self._recorder(function, given)
