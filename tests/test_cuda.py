@@ -10,12 +10,14 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
 import torch
-from films import make_film, pictures
+from films import decode, make_film, pictures, planes
 from torch import Tensor
 from torch.nn import functional
 
@@ -117,6 +119,15 @@ def test_short_batches_share_the_graph_of_the_next_power_of_two() -> None:
         batch = torch.rand(count, 3)
         assert all(map(torch.equal, graphs(twice, batch), twice(batch)))
     assert recorder.asked == [(8, 3)] and recorder.played == 2
+
+
+def test_no_batch_is_filled_beyond_the_most() -> None:
+    recorder = Recorder()
+    graphs = Graphs(recorder)
+    for count in (5, 6, 6, 5):
+        batch = torch.rand(count, 3)
+        assert all(map(torch.equal, graphs(twice, batch, 6), twice(batch)))
+    assert recorder.asked == [(6, 3)] and recorder.played == 2
 
 
 def test_results_stay_when_a_graph_is_played_again() -> None:
@@ -306,16 +317,17 @@ def test_chroma_made_in_groups_is_that_of_each_frame(
             assert sum(not late.arrived for late in traffic.arriving) <= 1
     found += painter.finish()
     assert [number for number, _ in found] == list(range(11))
-    for (_, planes), right in zip(found, expected, strict=True):
-        assert np.array_equal(planes, right)
+    for (_, chroma), right in zip(found, expected, strict=True):
+        assert np.array_equal(chroma, right)
 
 
-def color(source: Path, model: ColorNet, work: Path) -> list[bytes]:
+def color(
+    source: Path, model: ColorNet, work: Path, device: torch.device = CPU, **more: Any
+) -> list[bytes]:
     """The packets of a colored film."""
-    import av
-
-    colorizer = Colorizer(copy.deepcopy(model), CPU, torch.float32, batch_size=4)
-    settings = FilmSettings(codec="ffv1", segment_seconds=2.0)
+    dtype = torch.float32 if device == CPU else torch.float16
+    colorizer = Colorizer(copy.deepcopy(model), device, dtype, batch_size=4)
+    settings = FilmSettings(codec="ffv1", segment_seconds=2.0, **more)
     result = work / "done.mkv"
     color_film(plan_film(source, settings), result, colorizer)
     with av.open(str(result)) as film:
@@ -420,6 +432,31 @@ def test_a_gpu_computes_the_same_bits_with_graph_and_without(tiny_model: ColorNe
     said = [colorizer.predict_ab(pictures).cpu() for _ in range(cuda.USUAL + 3)]
     assert colorizer._graphs is not None and len(colorizer._graphs._graphs) == 1
     assert all(torch.equal(said[0], one) for one in said[1:])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("smooth_on", ["cpu", "gpu"])
+def test_a_film_has_the_same_bytes_each_time_on_a_gpu(
+    tmp_path: Path, tiny_model: ColorNet, monkeypatch: pytest.MonkeyPatch, smooth_on: str
+) -> None:
+    source = make_film(tmp_path / "film.mkv", pictures(70), size=(64, 48), rate=10)
+    device = torch.device("cuda")
+
+    def colored() -> list[bytes]:
+        return color(source, tiny_model, tmp_path, device, smooth_on=smooth_on)
+
+    first = colored()
+    on_gpu = chroma_of(tmp_path / "done.mkv")
+    assert colored() == first
+    monkeypatch.setenv(cuda.VARIABLE, "streams,graphs")
+    assert colored() == first
+    color(source, tiny_model, tmp_path, stride=1)
+    on_cpu = chroma_of(tmp_path / "done.mkv")
+    assert max(np.abs(a - b).mean() for a, b in zip(on_gpu, on_cpu, strict=True)) < 2
+
+
+def chroma_of(path: Path) -> list[np.ndarray]:
+    return [plane.astype(int) for frame in decode(path) for plane in planes(frame)[1:]]
 
 
 @pytest.mark.gpu

@@ -159,7 +159,9 @@ class Colorizer:
     def _colors(self, gray: Tensor) -> tuple[Tensor, ...]:
         """What `guess` returns, of one batch."""
         prepared = self._prepared(gray)
-        return self._say(prepared) if self._graphs is None else self._graphs(self._say, prepared)
+        if self._graphs is None:
+            return self._say(prepared)
+        return self._graphs(self._say, prepared, self.batch_size)
 
     def _say(self, gray: Tensor) -> tuple[Tensor, ...]:
         look = self._look(gray)

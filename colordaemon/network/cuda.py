@@ -124,10 +124,10 @@ class Graphs:
     """A function of a batch (N, ...), recorded once for each shape that comes often and played
     back: its hundred kernels are started as one.
 
-    Batches are filled up to a power of two, with graph and without: so that few shapes come, and
-    that the same kernels compute a picture whether its shape has a graph yet or not. The function
-    must be always the same one, and treat the pictures of a batch apart. recorder: None: nothing is
-    recorded.
+    Batches are filled up to a power of two, or to the most, with graph and without: so that few
+    shapes come, and that the same kernels compute a picture whether its shape has a graph yet or
+    not. The function must be always the same one, and treat the pictures of a batch apart.
+    recorder: None: nothing is recorded.
     """
 
     def __init__(self, recorder: Recorder | None) -> None:
@@ -137,9 +137,12 @@ class Graphs:
             tuple[int, ...], tuple[Tensor, Callable[[], None], tuple[Tensor, ...]]
         ] = OrderedDict()
 
-    def __call__(self, function: Function, batch: Tensor) -> tuple[Tensor, ...]:
-        """The function's results for the batch, in memory of their own."""
-        count, shape = len(batch), (_filled(len(batch)), *batch.shape[1:])
+    def __call__(
+        self, function: Function, batch: Tensor, most: int = 1 << 30
+    ) -> tuple[Tensor, ...]:
+        """The function's results for the batch, in memory of their own. most: pictures at once."""
+        count = len(batch)
+        shape = (max(count, min(most, _filled(count))), *batch.shape[1:])
         self._seen[shape] += 1
         if shape in self._graphs or (self._recorder and self._seen[shape] >= USUAL):
             graph = self._graphs.get(shape) or self._record(function, shape, batch)
