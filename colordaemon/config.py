@@ -140,6 +140,38 @@ class JobSettings(Settings):
     workers: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = 1  # for one film
 
 
+class ClusterSettings(Settings):
+    """Other machines that color segments."""
+
+    address: str | None = None  # HOST:PORT of the head; None: no other machines
+    token_file: Path | None = None  # the same on all machines
+    node_address: str | None = None  # of this machine; None: as the head sees it
+    device: Literal["cuda", "cpu"] = "cuda"
+    workers_per_gpu: Annotated[int, Field(ge=1, le=16)] | Literal["auto"] = "auto"
+    cpus: int = Field(default=4, ge=1, le=256)  # of each worker
+    memory_mib: int = Field(default=2048, ge=512)  # of each worker
+    stretch_seconds: float = Field(default=60.0, ge=2.0, le=3600.0)
+    paths: dict[str, Path] = {}  # a folder here: what it is called on the other machines
+    tries: int = Field(default=2, ge=1, le=10)
+    node_seconds: float = Field(default=60.0, ge=1.0)
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, address: str | None) -> str | None:
+        if address is not None:
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+                raise ValueError("HOST:PORT or null")
+        return address
+
+    @field_validator("paths")
+    @classmethod
+    def _check_paths(cls, paths: dict[str, Path]) -> dict[str, Path]:
+        if any(not path.startswith("/") for path in paths):
+            raise ValueError("folders whose paths begin with /")
+        return paths
+
+
 class JournalSettings(Settings):
     """How long finished jobs are remembered."""
 
@@ -259,6 +291,7 @@ class Config(Settings):
     output: OutputSettings = Field(default_factory=OutputSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     journal: JournalSettings = Field(default_factory=JournalSettings)
     after: AfterSettings = Field(default_factory=AfterSettings)
     web: WebSettings = Field(default_factory=WebSettings)

@@ -12,6 +12,7 @@
     ├── TargetTaken      the operator gives two sources different folders or names
     ├── SourceChanged    nobody: the queued file was removed or replaced; scans find the new one
     ├── GuideChanged     nobody: a reference or hints changed meanwhile; the file is colored anew
+    ├── HelperLost       nobody: a machine is gone that colored a part of this film; others go on
     ├── HelperDied       nobody: a process died of a part of this film; perhaps the file is at fault
     ├── WorkerLost       the machine: no worker process can be kept alive
     └── Interrupted      a stop was asked for; the work may be done again
@@ -78,6 +79,10 @@ class SourceChanged(ColordaemonError):
 
 class GuideChanged(ColordaemonError):
     """A picture that guides the colors of a file was changed or removed since work on it began."""
+
+
+class HelperLost(ColordaemonError):
+    """The machine is gone, or does not answer, that colored a part of a film."""
 
 
 class HelperDied(ColordaemonError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,9 @@ class WorkContext:
     def stage(self, name: Stage, share: float) -> None:
         """Work on the file without frames that count: what is done, and the share of it, 0..1."""
         self.heartbeat()
+
+    def machines(self, found: Mapping[str, object]) -> None:
+        """Those of a cluster, as `cluster.Cluster.as_json` says; told every second."""
 
     def should_stop(self) -> bool:
         """Whether to stop the work; called for every frame."""

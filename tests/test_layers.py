@@ -25,6 +25,7 @@ LAYERS = (
     ("config_file", "network", "media", "inbox"),
     ("guide",),
     ("pictures", "film"),
+    ("cluster",),
     ("convert", "evaluation"),
     ("bench", "install", "service", "training"),
     ("doctor", "web"),

@@ -143,6 +143,7 @@ class PreparedFilm:
                 made_by=model.name,
                 maker=model.maker(),
                 helpers=lambda: model.helpers(self._most_helpers),
+                elsewhere=model.elsewhere(context),
             )
         finally:
             context.end()

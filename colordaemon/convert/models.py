@@ -9,18 +9,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from colordaemon.config import Config, JobSettings, ModelSettings
 from colordaemon.convert.publish import sha256
 from colordaemon.convert.routing import first_fitting
-from colordaemon.errors import ModelError
+from colordaemon.errors import ConfigError, ModelError
 from colordaemon.film.helper import HelperProcess
 from colordaemon.media.provenance import Maker
 from colordaemon.network.checkpoint import BUILT_IN
 from colordaemon.network.colorizer import Colorizer, open_colorizer
 from colordaemon.network.device import gpus_alike
+from colordaemon.work_context import WorkContext
+
+if TYPE_CHECKING:
+    from colordaemon.cluster.cluster import Cluster, FilmCluster
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +36,16 @@ CORES = 4  # of a processor that one worker keeps busy: as many threads as an en
 
 
 class ModelCache:
-    """Loaded models, shared by all configurations, and the helpers that have them too."""
+    """Loaded models, shared by all configurations, and the helpers that have them too.
 
-    def __init__(self, helpers: Sequence[HelperProcess] = ()) -> None:
+    cluster: other machines that color in place of this one.
+    """
+
+    def __init__(
+        self, helpers: Sequence[HelperProcess] = (), cluster: Cluster | None = None
+    ) -> None:
         self.colorizer = lru_cache(maxsize=LOADED)(_load)
-        self.helpers = helpers
+        self.helpers, self.cluster = helpers, cluster
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,29 @@ class Model:
             helper.load, helper.threads = _Load(self.settings, self.name), threads
             helper.start()
         return found
+
+    def elsewhere(self, context: WorkContext) -> FilmCluster | None:
+        """The machines that color a film with this model; None where there is no cluster.
+
+        All of them compute with the same numbers, whatever this machine would choose.
+        """
+        cluster = self.cache.cluster
+        if cluster is None:
+            return None
+        from colordaemon.cluster.cluster import FilmCluster, Terms
+        from colordaemon.cluster.shared import SharedPaths
+
+        precision, device = self.settings.precision, cluster.settings.device
+        if precision == "auto" and device == "cuda":
+            precision = "fp16"
+        update: dict[str, object] = {"device": device, "precision": precision}
+        if self.settings.file is not None:
+            update["file"] = SharedPaths(cluster.settings.paths).there(self.settings.file)
+        there = self.settings.model_copy(update=update)
+        digest = self.maker().sha256
+        colors = f"{digest}, {device}, {precision}, {there.quality}, {there.saturation:g}"
+        load = _Load(there, digest)
+        return FilmCluster(cluster, Terms(load, self.settings.file, digest, colors), context)
 
     @property
     def name(self) -> str:
@@ -107,6 +140,26 @@ class Models:
         that of `model.file`."""
         file = first_fitting(source, self._routes, self._settings.file)
         return Model(self._settings.model_copy(update={"file": file}), self._cache)
+
+
+@contextmanager
+def cluster_of(config: Config) -> Iterator[Cluster | None]:
+    """The cluster of a configuration, if it names one. It is left with the block."""
+    if config.cluster.address is None:
+        yield None
+        return
+    from colordaemon.cluster.cluster import Cluster  # with what only clusters need
+
+    if config.jobs.workers != 1:
+        raise ConfigError(
+            f"jobs.workers: found {config.jobs.workers} and a cluster, expected 1: on the other"
+            " machines cluster.workers_per_gpu says how many there are"
+        )
+    cluster = Cluster(config.cluster, config.jobs.hang_seconds)
+    try:
+        yield cluster
+    finally:
+        cluster.end()
 
 
 def environments(settings: JobSettings, model: ModelSettings) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from colordaemon.config import Config
 from colordaemon.convert.convert import convert, plan, refuse_our_own
 from colordaemon.convert.estimate import Estimator
-from colordaemon.convert.models import ModelCache, Models, helpers_for
+from colordaemon.convert.models import ModelCache, Models, cluster_of, helpers_for
 from colordaemon.convert.report import Report
 from colordaemon.convert.routing import check_guides
 from colordaemon.convert.sources import Source, find_sources
@@ -73,8 +73,11 @@ class Once:
     def color(self, context: WorkContext) -> Tally:
         """Color the files. Raises ModelError and ConfigError, because they affect all files."""
         config, made = self._config, dict[Path, Path]()
-        with helpers_for(config.jobs, config.model) as helpers:
-            models = Models(config, ModelCache(helpers))
+        with (
+            helpers_for(config.jobs, config.model) as helpers,
+            cluster_of(config) as cluster,
+        ):
+            models = Models(config, ModelCache(helpers, cluster))
 
             def color_one(source: Source) -> None:
                 model, path = models.model_for(source.path), source.path

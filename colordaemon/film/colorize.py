@@ -16,7 +16,7 @@ import torch
 
 from colordaemon.config import FilmSettings
 from colordaemon.errors import AlreadyColor, MediaError
-from colordaemon.film.crew import Crew, Helper, Helpers
+from colordaemon.film.crew import Crew, Elsewhere, Helper, Helpers
 from colordaemon.film.join import join, verify
 from colordaemon.film.manifest import Manifest, identity_of
 from colordaemon.film.pipeline import check_memory, guide_bytes, reading_bytes, scouting_bytes
@@ -49,7 +49,7 @@ class FilmJob:
     inventory: what the source holds, and what happens to it. remarks: other differences from the
     source or the settings, for people. keep_color: shots that have real color already are left
     unchanged. guide: pictures that guide its colors. most_workers: that there is memory for, if
-    no other film is made at the same time.
+    no other film is made at the same time. memory_bytes: that each of them needs.
     """
 
     source: FilmInfo
@@ -61,6 +61,7 @@ class FilmJob:
     keep_color: bool = True
     guide: Guide = NO_GUIDE
     most_workers: int = 1
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def plan_film(
         guide, more = check_guide(guide, source)
         told = (*told, *more)
     return FilmJob(
-        source, encoder, target, settings, inventory, told, not force, guide, most_workers
+        source, encoder, target, settings, inventory, told, not force, guide, most_workers, wanted
     )
 
 
@@ -181,6 +182,7 @@ def color_film(
     made_by: str = "",
     maker: Maker | None = None,
     helpers: Helpers = lambda: (),
+    elsewhere: Elsewhere | None = None,
 ) -> FilmReport:
     """Color a film on this machine, into `partial`.
 
@@ -189,18 +191,22 @@ def color_film(
     None: a folder beside `partial`, which is removed.
     maker: who made the colors, for the metadata; None: the built-in model. helpers: gives further
     workers with the same model, of which as many take part as there is memory for; asked again and
-    again, since more may come. The result is the same.
+    again, since more may come. The result is the same. elsewhere: other machines that make the
+    segments; then this one only looks for cuts and joins.
     Raises MediaError, GuideChanged, OSError, and Interrupted when a stop is asked for.
     """
     context = context or WorkContext()
     worker = SegmentWorker(colorizer, context)
-    stride = stride_for(job.settings, colorizer.device)
+    if elsewhere is not None:
+        allowed = elsewhere.memory_bytes
+        check_memory(job.source, job.memory_bytes, allowed, "cluster.memory_mib")
+    stride = stride_for(job.settings, elsewhere.device if elsewhere else colorizer.device)
     # The guide counts by what its pictures hold, wherever these lie.
     identity = identity_of(
         replace(job, guide=NO_GUIDE, most_workers=1),
         job.guide.identity,
         stride,
-        str(colorizer),
+        elsewhere.colors if elsewhere else str(colorizer),
         made_by,
     )
     try:
@@ -221,15 +227,21 @@ def color_film(
                 context.segment_done(len(done))
 
             def hands() -> Sequence[Helper]:
-                return helpers()[: job.most_workers - 1]
+                return elsewhere.helpers() if elsewhere else helpers()[: job.most_workers - 1]
 
-            with ThreadPoolExecutor(1, "segment", start_worker, (lambda: worker,)) as executor:
+            alone: Helper = worker
+            if elsewhere is not None:
+                elsewhere.open(job.source.path, folder)
+                alone = elsewhere.alone()
+                alone.context = context
+            with ThreadPoolExecutor(1, "segment", start_worker, (lambda: alone,)) as executor:
                 run = functools.partial(
                     run_segments, job, folder, executor, stride, done=done, on_result=keep_and_tell
                 )
-                plan = run(until=hands)
+                plan = run(until=lambda: elsewhere or hands())
                 if not plan.is_whole:
-                    _run_together(job, folder, worker, hands, context, stride, done, keep)
+                    together = _Together(job, folder, stride, done, keep, worker, hands, elsewhere)
+                    together.run(context)
                     plan = run()
             others = join(
                 plan, job.target, partial, maker, functools.partial(context.stage, "joining")
@@ -321,47 +333,60 @@ def run_segments(
     return plan
 
 
-def _run_together(
-    job: FilmJob,
-    work: Path,
-    own: SegmentWorker,
-    helpers: Helpers,
-    context: WorkContext,
-    stride: StrideSetting,
-    done: dict[int, SegmentResult],
-    keep: Callable[[SegmentResult], None],
-) -> None:
-    """Make segments that are not done yet, in any order; some are left after an error that one
+@dataclass(frozen=True)
+class _Together:
+    """Makes segments that are not done yet, in any order; some are left after an error that one
     worker alone may not meet."""
-    first = _following(job, work, stride, _plan_of(job, work, stride, done))
-    if first is None:
-        return
 
-    def scout(go_on: Callable[[], None]) -> Iterator[SegmentTask]:
-        for task in scouted(first, own.colorizer, go_on):
-            if not _is_result_of(task, done.get(task.index)):
-                yield task
+    job: FilmJob
+    work: Path
+    stride: StrideSetting
+    done: dict[int, SegmentResult]
+    keep: Callable[[SegmentResult], None]
+    own: SegmentWorker
+    helpers: Helpers
+    elsewhere: Elsewhere | None
 
-    seconds = job.source.wanted_seconds or math.inf
-    threads = torch.get_num_threads()
+    def run(self, context: WorkContext) -> None:
+        job, done = self.job, self.done
+        plan = _plan_of(job, self.work, self.stride, done)
+        first = _following(job, self.work, self.stride, plan)
+        if first is None:
+            return
 
-    def hands() -> Sequence[Helper]:
-        torch.set_num_threads(threads)  # they share these with us
-        found = helpers()
-        torch.set_num_threads(max(1, threads // (1 + len(found))))  # which changes no digit
-        return found
+        def scout(go_on: Callable[[], None]) -> Iterator[SegmentTask]:
+            for task in scouted(first, self.own.colorizer, go_on):
+                if not _is_result_of(task, done.get(task.index)):
+                    yield task
 
-    stretch = min(LONGEST_STRETCH, seconds / (2 * (1 + len(helpers()))))
-    stretches = Stretches(max(stretch, job.settings.segment_seconds))
-    seconds_done = sum(
-        float((result.end_pts - min(result.packet_pts)) * job.source.time_base)
-        for result in done.values()
-    )
-    crew = Crew(job.source.path, own, hands, context, stretches, keep, len(done), seconds_done)
-    try:
-        crew.run(scout)
-    finally:
-        torch.set_num_threads(threads)
+        seconds_done = sum(
+            float((result.end_pts - min(result.packet_pts)) * job.source.time_base)
+            for result in done.values()
+        )
+        stretches = Stretches(max(self._stretch_seconds(), job.settings.segment_seconds))
+        rest = context, stretches, self.keep, len(done), seconds_done
+        if self.elsewhere is not None:
+            tries = self.elsewhere.tries
+            Crew(job.source.path, None, self.helpers, *rest, tries=tries).run(scout)
+            return
+        threads = torch.get_num_threads()
+
+        def hands() -> Sequence[Helper]:
+            torch.set_num_threads(threads)  # they share these with us
+            found = self.helpers()
+            torch.set_num_threads(max(1, threads // (1 + len(found))))  # which changes no digit
+            return found
+
+        try:
+            Crew(job.source.path, self.own, hands, *rest).run(scout)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _stretch_seconds(self) -> float:
+        if self.elsewhere is not None:
+            return self.elsewhere.stretch_seconds
+        seconds = self.job.source.wanted_seconds or math.inf
+        return min(LONGEST_STRETCH, seconds / (2 * (1 + len(self.helpers()))))
 
 
 def _plan_of(

@@ -3,17 +3,23 @@
 The calling thread has a worker of its own, and talks to the user: only there the film's context is
 called. Each helper is driven by a thread, and so is the scout that finds the tasks. Whoever fails
 stops all others, and the error is raised in the calling thread.
+
+On a cluster the workers are on other machines, which come and go, and the calling thread has none.
+A task whose machine is lost goes back, for whoever asks next.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from colordaemon.errors import Interrupted, MediaError
+import torch
+
+from colordaemon.errors import HelperDied, HelperLost, Interrupted, MediaError
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.scout import Stretches
 from colordaemon.work_context import WorkContext
@@ -23,11 +29,16 @@ log = logging.getLogger(__name__)
 
 
 class Helper(Protocol):
-    """Runs segment tasks as `SegmentWorker` does, here or in another process."""
+    """Runs segment tasks as `SegmentWorker` does, here, in another process or elsewhere.
+
+    context: is told of its progress, and asked whether to stop.
+    """
 
     context: WorkContext
 
-    def run(self, task: SegmentTask) -> SegmentResult: ...
+    def run(self, task: SegmentTask) -> SegmentResult:
+        """Raises HelperDied if it ended of the task, HelperLost if its machine is gone; it is not
+        asked again then."""
 
     def close(self) -> None:
         """Close the film; another may follow."""
@@ -36,23 +47,49 @@ class Helper(Protocol):
 Helpers = Callable[[], Sequence[Helper]]  # those that may take part by now, the same ones first
 
 
+class Elsewhere(Protocol):
+    """Workers on other machines, in place of our own.
+
+    device, colors: on which they color, and everything about that which affects colors.
+    memory_bytes: of each. tries: how many may die of a segment. stretch_seconds: how much of a film
+    each makes at once.
+    """
+
+    device: torch.device
+    colors: str
+    memory_bytes: int
+    tries: int
+    stretch_seconds: float
+
+    def open(self, source: Path, folder: Path) -> None:
+        """Begin with a film. folder: for its segments."""
+
+    def helpers(self) -> Sequence[Helper]:
+        """Those that have come by now, the same ones first; some of them may be gone."""
+
+    def alone(self) -> Helper:
+        """One that makes all segments, wherever there is somebody to make them."""
+
+
 class Crew:
     """A worker and its helpers, with a film."""
 
     def __init__(
         self,
         name: Path,
-        own: Helper,
+        own: Helper | None,
         helpers: Helpers,
         context: WorkContext,
         stretches: Stretches,
         keep: Callable[[SegmentResult], None],
         before: int,
         seconds: float,
+        tries: int = 1,
     ) -> None:
         """name: of the film. own: runs in the calling thread, which also asks for helpers. keep:
         called with each result, by one thread at a time. before, seconds: how many segments are
-        finished already, and how much of the film they are."""
+        finished already, and how much of the film they are. tries: how many helpers may die of a
+        segment until that is the film's fault."""
         self._name = name
         self._own, self._helpers, self._hired = own, helpers, list[Helper]()
         self._threads: list[threading.Thread] = []
@@ -60,6 +97,7 @@ class Crew:
         self._keep, self._keeping = keep, threading.Lock()
         self._stop = threading.Event()
         self._error: BaseException | None = None
+        self._tries, self._died = tries, Counter[int]()  # helpers, by the segment they had
         self._asked = 0  # tasks that the scout has found
         self._finished = 0  # of these
         self._before = before
@@ -73,11 +111,13 @@ class Crew:
         something else of a damaged film, and only a worker that reads on is sure to agree with
         itself. If the error is one of the film, that worker will raise it.
         """
-        own, before = self._own, self._own.context
-        own.context = _Reporting(self._progress, self._stop, self._context)
+        reporting = _Reporting(self._progress, self._stop, self._context)
+        own, before = self._own, self._own.context if self._own else None
+        if own is not None:
+            own.context = reporting
         try:
             self._start(self._look, scout, name="scout")
-            self._work(own)
+            self._work(own, reporting)
         except MediaError as error:
             self._doubt(error)
         except Interrupted:
@@ -87,9 +127,11 @@ class Crew:
             self._stop.set()
             for thread in self._threads:
                 thread.join()
-            own.context = before
-            for helper in (own, *self._hired):
+            for helper in self._hired:
                 helper.close()
+            if own is not None and before is not None:
+                own.close()
+                own.context = before
         if self._error is not None:
             raise self._error
 
@@ -109,16 +151,14 @@ class Crew:
     def _is_finished(self) -> bool:
         return self._stretches.are_whole and self._finished == self._asked
 
-    def _work(self, own: Helper) -> None:
+    def _work(self, own: Helper | None, reporting: _Reporting) -> None:
         """The calling thread: make segments, and wait for those of the others."""
-        reporting = own.context
-        assert isinstance(reporting, _Reporting)
         while not self._stop.is_set() and not self._is_finished:
             self._hire()
-            task = self._stretches.take(0, _POLL_SECONDS)
-            if task is not None:
+            task = self._stretches.take(0, _POLL_SECONDS) if own is not None else None
+            if own is not None and task is not None:
                 self._run(own, task)
-            elif self._stretches.are_whole:
+            elif own is None or self._stretches.are_whole:
                 self._stop.wait(_POLL_SECONDS)
             reporting.relay()
             if self._finished > self._told:
@@ -132,14 +172,33 @@ class Crew:
             helper.context = _Silent(self._progress, self._stop)
             while not self._stop.is_set():
                 task = self._stretches.take(number, _POLL_SECONDS)
-                if task is not None:
-                    self._run(helper, task)
-                elif self._stretches.are_whole:
+                if task is not None and not self._ran(number, helper, task):
                     return
+                if task is None and self._stretches.are_whole:
+                    self._stop.wait(_POLL_SECONDS)  # some may come back
         except MediaError as error:
             self._doubt(error)
         except BaseException as error:  # raised again in the calling thread
             self._fail(error)
+
+    def _ran(self, number: int, helper: Helper, task: SegmentTask) -> bool:
+        """Whether the helper goes on. A task that it did not finish goes to another one."""
+        try:
+            self._run(helper, task)
+        except HelperLost as reason:
+            log.info("%s: segment %d once more: %s", self._name, task.index, reason)
+        except HelperDied as reason:
+            with self._keeping:
+                self._died[task.index] += 1
+            if self._died[task.index] >= self._tries:
+                raise
+            log.warning("segment %d once more: %s", task.index, reason)
+        else:
+            return True
+        assert isinstance(helper.context, _Silent)
+        helper.context.lose()
+        self._stretches.give_back(number, task)
+        return False
 
     def _run(self, worker: Helper, task: SegmentTask) -> None:
         context = worker.context
@@ -186,6 +245,10 @@ class _Progress:
             self._seconds += seconds
             self._frames += 1
 
+    def take_back(self, seconds: float) -> None:
+        with self._lock:
+            self._seconds -= seconds
+
     def live(self) -> None:
         with self._lock:
             self._lives = True
@@ -204,10 +267,14 @@ class _Silent(WorkContext):
     """Of a helper: remembers its progress, for the calling thread."""
 
     def __init__(self, progress: _Progress, stop: threading.Event) -> None:
-        self._progress, self._stop, self._at = progress, stop, 0.0
+        self._progress, self._stop, self._began, self._at = progress, stop, 0.0, 0.0
 
     def begin_at(self, task: SegmentTask) -> None:
-        self._at = task.start_seconds
+        self._began = self._at = task.start_seconds
+
+    def lose(self) -> None:
+        """What was done of the task is done once more."""
+        self._progress.take_back(self._at - self._began)
 
     def advance(self, seconds: float) -> None:
         self._progress.add(seconds - self._at)

@@ -66,7 +66,7 @@ class _Close:
 
 
 @dataclass(frozen=True)
-class _Alive:
+class Alive:
     """frames: since the last message. seconds: how far into the film the last of them is."""
 
     frames: int
@@ -83,7 +83,7 @@ class _Logged:
 
 
 @dataclass(frozen=True)
-class _Failed:
+class Failed:
     error: Exception
     trace: str
 
@@ -126,7 +126,7 @@ class HelperProcess:
             said = self._answer(self._child, order)
         except (EOFError, OSError) as error:
             raise self._death(self._child, task, error) from error
-        if isinstance(said, _Failed):
+        if isinstance(said, Failed):
             failure = said.error
             if isinstance(failure, OSError):
                 failure.filename = by_ourselves(failure.filename)
@@ -139,7 +139,7 @@ class HelperProcess:
             with suppress(OSError):
                 self._child.send(_Close())
 
-    def _answer(self, child: _HelperChild, order: _Order) -> SegmentResult | _Failed:
+    def _answer(self, child: _HelperChild, order: _Order) -> SegmentResult | Failed:
         child.send(order)
         stop_at, heard_at = math.inf, time.monotonic()
         while True:
@@ -156,7 +156,7 @@ class HelperProcess:
             if isinstance(said, _Logged):
                 logging.getLogger(said.logger).log(said.level, "%s", said.text)
                 continue
-            if not isinstance(said, _Alive):
+            if not isinstance(said, Alive):
                 return said
             for _ in range(said.frames):
                 self.context.advance(said.seconds)
@@ -181,9 +181,9 @@ class _HelperChild(Child):
     def poll(self, seconds: float) -> bool:
         return self._connection.poll(seconds)
 
-    def receive(self) -> SegmentResult | _Alive | _Logged | _Failed:
+    def receive(self) -> SegmentResult | Alive | _Logged | Failed:
         """Raises EOFError when the process has ended."""
-        said: SegmentResult | _Alive | _Logged | _Failed = self._connection.recv()
+        said: SegmentResult | Alive | _Logged | Failed = self._connection.recv()
         return said
 
     def wait(self) -> None:
@@ -223,9 +223,9 @@ class _Helper(WorkContext):
                 self._close()
             elif isinstance(message, _Order):  # a stop came too late
                 try:
-                    said: SegmentResult | _Failed = self._color(message)
+                    said: SegmentResult | Failed = self._color(message)
                 except Exception as error:
-                    said = _Failed(_portable(error), traceback.format_exc())
+                    said = Failed(portable(error), traceback.format_exc())
                 if self._frames:
                     self._tell()
                 self.send(said)
@@ -257,10 +257,10 @@ class _Helper(WorkContext):
             self._tell()
 
     def _tell(self) -> None:
-        self.send(_Alive(self._frames, self._seconds))
+        self.send(Alive(self._frames, self._seconds))
         self._frames, self._told_at = 0, time.monotonic()
 
-    def send(self, message: SegmentResult | _Alive | _Logged | _Failed) -> None:
+    def send(self, message: SegmentResult | Alive | _Logged | Failed) -> None:
         with self._sending:
             self._connection.send(message)
 
@@ -270,7 +270,7 @@ class _Helper(WorkContext):
         return isinstance(self._connection.recv(), _Stop)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error, or one that says the same if it does not survive the way to another process."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301  # our own

@@ -74,7 +74,7 @@ class Manifest:
         line = asdict(result) | {
             "path": result.path.name,
             "size": result.path.stat().st_size,
-            "crc": _crc(result.path),
+            "crc": crc_of(result.path),
         }
         self._append(json.dumps(line))
 
@@ -94,7 +94,7 @@ class Manifest:
                 [values.pop("start"), values.pop("next")],
             )
             size, crc = values.pop("size"), values.pop("crc")
-            if path.stat().st_size != size or _crc(path) != crc:
+            if path.stat().st_size != size or crc_of(path) != crc:
                 return None
             start, following = (ResumePoint(**edge) if edge else None for edge in edges)
             return SegmentResult(
@@ -124,7 +124,7 @@ class Manifest:
             os.fsync(file.fileno())
 
 
-def _crc(path: Path) -> int:
+def crc_of(path: Path) -> int:
     crc = 0
     with path.open("rb") as file:
         while part := file.read(_READ_BYTES):

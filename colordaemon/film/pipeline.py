@@ -327,11 +327,13 @@ def guide_bytes(guide: Guide) -> int:
     return _MATCHING_BYTES + _PICTURE_BYTES * len(guide.pictures) if guide else 0
 
 
-def check_memory(info: FilmInfo, wanted: int, allowed: int) -> None:
-    """Raises TooLarge for a film that needs more memory than allowed."""
+def check_memory(
+    info: FilmInfo, wanted: int, allowed: int, setting: str = "jobs.memory_mib"
+) -> None:
+    """Raises TooLarge for a film that needs more memory than a setting allows."""
     if wanted > allowed:
         raise TooLarge(
             f"{info.path}: {info.width} x {info.height} pixels of {info.layout.depth} bits take "
             f"about {wanted >> 20} MiB of memory, {allowed >> 20} MiB is the limit "
-            "(jobs.memory_mib)"
+            f"({setting})"
         )

@@ -104,6 +104,14 @@ class Stretches:
                 task = self._next(worker)
             return task
 
+    def give_back(self, worker: int, task: SegmentTask) -> None:
+        """The worker is gone, with this task: that and all it would have taken are for others."""
+        with self._changed:
+            left = self._taken.pop(worker, deque())
+            left.appendleft(task)
+            self._untaken.appendleft(left)
+            self._changed.notify_all()
+
     @property
     def are_whole(self) -> bool:
         """Whether all tasks of the film are known."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -155,14 +155,20 @@ class SegmentWorker:
             raise Interrupted(f"{source.path}: stopped")
 
 
-def start_worker(make_worker: Callable[[], SegmentWorker]) -> None:
+class Runs(Protocol):
+    """A `SegmentWorker`, or what stands in for it."""
+
+    def run(self, task: SegmentTask) -> SegmentResult: ...
+
+
+def start_worker(make_worker: Callable[[], Runs]) -> None:
     """Give the calling thread or process a worker; for an executor's `initializer`."""
     _this_thread.worker = make_worker()
 
 
 def run_segment(task: SegmentTask) -> SegmentResult:
     """Run a task with the worker of the calling thread or process."""
-    worker: SegmentWorker = _this_thread.worker
+    worker: Runs = _this_thread.worker
     return worker.run(task)
 
 

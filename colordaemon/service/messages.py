@@ -100,6 +100,13 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
+class Machines:
+    """Those of a cluster, what they do and what work waits for: `cluster.Cluster.as_json`."""
+
+    found: Mapping[str, object]
+
+
+@dataclass(frozen=True)
 class Segment:
     """count: how many segments of a film are finished and on the disk."""
 
@@ -154,4 +161,6 @@ class Failed:
 
 
 ToWorker = Order | Help | Stop
-FromWorker = Ready | StartFailed | Started | Progress | Heartbeat | Segment | Finished | Failed
+FromWorker = (
+    Ready | StartFailed | Started | Progress | Heartbeat | Machines | Segment | Finished | Failed
+)

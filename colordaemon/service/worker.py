@@ -15,17 +15,18 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av.error
 import torch
 
 from colordaemon.child import die_with, ignore_signals
 from colordaemon.convert.convert import NoRoom, guide_for, prepare
-from colordaemon.convert.models import ModelCache, Models, environments
+from colordaemon.convert.models import ModelCache, Models, cluster_of, environments
 from colordaemon.convert.publish import RESULT, result_name, seal, sha256
 from colordaemon.convert.routing import Routing
 from colordaemon.convert.samples import samples
@@ -66,6 +67,7 @@ from colordaemon.service.messages import (
     FromWorker,
     Heartbeat,
     Help,
+    Machines,
     Order,
     Progress,
     Ready,
@@ -78,6 +80,9 @@ from colordaemon.service.messages import (
 from colordaemon.service.publisher import check_length, private_folder
 from colordaemon.service.thumbnails import MOST_PICTURES, Thumbnails
 from colordaemon.work_context import WorkContext
+
+if TYPE_CHECKING:
+    from colordaemon.cluster.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +119,7 @@ class Worker:
         connection: Connection,
         routing: Routing,
         folder_umask: int = 0o022,
+        cluster: Cluster | None = None,
     ) -> None:
         self._connection = connection
         self._folder_umask = folder_umask
@@ -121,7 +127,7 @@ class Worker:
         self._threads = torch.get_num_threads()
         self._order: Order | None = None  # the outermost
         self._helpers: list[HelperProcess] = []  # of that
-        cache = ModelCache(self._helpers)
+        cache = ModelCache(self._helpers, cluster)
         self._models = {id(each): Models(each, cache) for each in routing.configs}
         self._waiting: deque[Order] = deque()
         self._stopping = False
@@ -421,6 +427,9 @@ class _OrderContext(WorkContext):
     def heartbeat(self) -> None:
         self._tell(Heartbeat(self._order.job))
 
+    def machines(self, found: Mapping[str, object]) -> None:
+        self._worker.send(Machines(found))
+
     def should_stop(self) -> bool:
         return self._worker.should_stop()
 
@@ -437,14 +446,16 @@ def main() -> None:
     set_up_logging()
     with Connection(descriptor) as connection, umask(PRIVATE) as folder_umask:
         routing: Routing = connection.recv()
-        try:
-            worker = Worker(connection, routing, folder_umask)
-            worker.warm_up()
-        except (ConfigError, ModelError) as error:
-            connection.send(StartFailed(str(error)))
-            return
-        with suppress(EOFError, ConnectionError):  # the daemon is gone
-            worker.run()
+        with ExitStack() as stack:
+            try:
+                cluster = stack.enter_context(cluster_of(routing.config))
+                worker = Worker(connection, routing, folder_umask, cluster)
+                worker.warm_up()
+            except (ConfigError, ModelError) as error:
+                connection.send(StartFailed(str(error)))
+                return
+            with suppress(EOFError, ConnectionError):  # the daemon is gone
+                worker.run()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The same segments on many machines."""

@@ -1,0 +1,266 @@
+"""What runs on the nodes: an object that does one piece of work after the other.
+
+It knows nothing of Ray. A piece of work is any function that takes the `Seat` it is done on; it
+runs in a thread of its own, while `run` tells of its progress and `stop` may be called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from queue import SimpleQueue
+
+import av
+import torch
+
+import colordaemon
+from colordaemon.cluster.shared import Mark, Version, look_again
+from colordaemon.durable import flush_file
+from colordaemon.errors import SourceChanged
+from colordaemon.film.helper import Alive, Failed, Load, portable
+from colordaemon.film.plan import SegmentResult, SegmentTask
+from colordaemon.film.segment import SegmentWorker
+from colordaemon.inbox.safe_open import PRIVATE, opened_elsewhere
+from colordaemon.network.checkpoint import BUILT_IN
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.work_context import WorkContext
+
+_TELL_SECONDS = 0.5  # between two messages about progress
+_LOOK_SECONDS = 0.2  # between two looks for a file that is to arrive
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What has to be the same on all machines."""
+
+    colordaemon: str
+    ffmpeg: str
+    torch: str
+
+    @classmethod
+    def here(cls) -> Versions:
+        ffmpeg = " ".join(
+            f"{name[3:]} {'.'.join(map(str, av.library_versions[name]))}"
+            for name in ("libavcodec", "libavformat", "libswscale")
+        )
+        return cls(colordaemon.__version__, ffmpeg, torch.__version__)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What is asked before a film is worked on. model: its file, None for the built-in one. folder:
+    for segments. name: of a file in it. text: of that file; the actor answers in another one."""
+
+    model: Path | None
+    source: Path
+    folder: Path
+    name: str
+    text: str
+    wait_seconds: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an actor found there. model: its SHA-256. source: None if it cannot be read. troubles:
+    what could not be read or written, and why."""
+
+    versions: Versions
+    model: str
+    source: Version | None
+    troubles: tuple[str, ...]
+
+
+class Seat(WorkContext):
+    """Where work is done: keeps the model and the film between two pieces of it."""
+
+    def __init__(self) -> None:
+        self._said: SimpleQueue[object] = SimpleQueue()
+        self._number, self._stopped = 0, 0
+        self._load: Load | None = None
+        self._colorizer: Colorizer | None = None
+        self._worker: SegmentWorker | None = None
+        self._source: tuple[Path, Version] | None = None
+        self._film = ExitStack()  # closes the descriptor of the film
+        self._frames, self._seconds, self._told_at = 0, 0.0, time.monotonic()
+
+    def begin_work(self, number: int) -> SimpleQueue[object]:
+        self._number, self._said = number, SimpleQueue()
+        self._frames, self._told_at = 0, time.monotonic()
+        return self._said
+
+    def colorizer(self, load: Load) -> Colorizer:
+        """The model at work. Raises ModelError."""
+        if self._colorizer is None or load != self._load:
+            self.leave_film()
+            self._colorizer, self._load = load(), load
+        return self._colorizer
+
+    def film_worker(self, load: Load, path: Path, version: Version) -> tuple[SegmentWorker, Path]:
+        """A worker with the film open, and the path that it reads through. Raises SourceChanged
+        for another file than was meant."""
+        colorizer = self.colorizer(load)
+        if self._worker is None or self._source != (path, version):
+            self.leave_film()
+            opened = self._film.enter_context(opened_elsewhere(path, os.fspath(path)))
+            if (found := Version.of(opened)) != version:
+                raise SourceChanged(
+                    f"{path}: found {found.size} bytes, changed at {found.seconds}, expected"
+                    f" {version.size} bytes, changed at {version.seconds}"
+                )
+            self._worker, self._source = SegmentWorker(colorizer, self), (path, version)
+            self._opened = opened
+        return self._worker, self._opened
+
+    def leave_film(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = self._source = None
+        self._film.close()
+
+    def stop(self, number: int) -> None:
+        """Leave the work of this number, and all before it."""
+        self._stopped = max(self._stopped, number)
+
+    def advance(self, seconds: float) -> None:
+        self._frames, self._seconds = self._frames + 1, seconds
+        self.heartbeat()
+
+    def heartbeat(self) -> None:
+        if time.monotonic() - self._told_at >= _TELL_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        self._said.put(Alive(self._frames, self._seconds))
+        self._frames, self._told_at = 0, time.monotonic()
+
+    def should_stop(self) -> bool:
+        return self._number <= self._stopped
+
+
+Work = Callable[[Seat], object]
+
+
+@dataclass(frozen=True)
+class ColorSegment:
+    """Makes one segment. Returns its result, and by what its file is known when it arrives."""
+
+    load: Load
+    task: SegmentTask
+    version: Version
+
+    def __call__(self, seat: Seat) -> tuple[SegmentResult, Mark]:
+        worker, source = seat.film_worker(self.load, self.task.source.path, self.version)
+        result = worker.run(replace(self.task, source=replace(self.task.source, path=source)))
+        flush_file(result.path)
+        return result, Mark.of(result.path)
+
+
+@dataclass(frozen=True)
+class LeaveFilm:
+    """Closes the film."""
+
+    def __call__(self, seat: Seat) -> None:
+        seat.leave_film()
+
+
+class ActorBody:
+    """One at a time calls `run`; the other methods may be called meanwhile."""
+
+    def __init__(self, threads: int) -> None:
+        """threads: of torch."""
+        os.umask(PRIVATE)
+        torch.set_num_threads(threads)
+        self._seat, self._is_busy = Seat(), False
+        self._thread = ThreadPoolExecutor(1, "work")
+
+    def run(self, number: int, work: Work) -> Iterator[object]:
+        """Do a piece of work. number: of it, rising. Yields Alive, and in the end the result or
+        Failed."""
+        self._is_busy = True
+        said = self._seat.begin_work(number)
+        self._thread.submit(self._do, work, said)
+        while isinstance(message := said.get(), Alive):
+            yield message
+        self._is_busy = False
+        yield message
+
+    def _do(self, work: Work, said: SimpleQueue[object]) -> None:
+        try:
+            result: object = work(self._seat)
+        except Exception as error:
+            result = Failed(portable(error), traceback.format_exc())
+        if not isinstance(result, Failed):
+            self._seat.tell()
+        said.put(result)
+
+    def stop(self, number: int) -> None:
+        self._seat.stop(number)
+
+    def is_idle(self) -> bool:
+        return not self._is_busy
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def look(self, visit: Visit) -> Found:
+        """Look whether everything is here that a film needs, and answer to a file with another."""
+        troubles, source, model = list[str](), None, ""
+        try:
+            source = Version.of(visit.source)
+        except OSError as error:
+            troubles.append(_trouble("read", visit.source, error))
+        try:
+            model = _digest(visit.model or BUILT_IN)
+        except OSError as error:
+            troubles.append(_trouble("read", visit.model or BUILT_IN, error))
+        asked = visit.folder / visit.name
+        try:
+            if not _arrives(asked, visit.text, visit.wait_seconds):
+                raise OSError(0, "what was written there does not arrive")
+            answer = asked.with_suffix(".answer")
+            answer.write_text(visit.text)
+            flush_file(answer)
+        except OSError as error:
+            troubles.append(_trouble("use", visit.folder, error))
+        return Found(Versions.here(), model, source, tuple(troubles))
+
+
+def _arrives(path: Path, text: str, seconds: float) -> bool:
+    """Wait for a small file with this text. Raises OSError where there is no such folder."""
+    os.stat(path.parent)  # noqa: PTH116  (a missing folder does not arrive)
+    until = time.monotonic() + seconds
+    while True:
+        look_again(path)
+        try:
+            if path.read_text() == text:
+                return True
+        except FileNotFoundError:
+            pass
+        if time.monotonic() > until:
+            return False
+        time.sleep(_LOOK_SECONDS)
+
+
+def _trouble(what: str, path: Path, error: OSError) -> str:
+    return f"cannot {what} {path} ({error.strerror or error})"
+
+
+def _digest(path: Path) -> str:
+    found = path.stat()
+    return _digest_of(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _digest_of(path: Path, size: int, changed: int) -> str:
+    """size, changed: parts of the cache key, so that a replaced file is read again."""
+    del size, changed
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
