@@ -1,12 +1,24 @@
 """The command line."""
 
 # Each adds its commands.
-from colordaemon.cli import bench, configuration, daemon, doctor, evaluate, frames, once, train, web
+from colordaemon.cli import (
+    bench,
+    cluster,
+    configuration,
+    daemon,
+    doctor,
+    evaluate,
+    frames,
+    once,
+    train,
+    web,
+)
 from colordaemon.cli.common import app
 
 __all__ = [
     "app",
     "bench",
+    "cluster",
     "configuration",
     "daemon",
     "doctor",

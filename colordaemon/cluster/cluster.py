@@ -58,9 +58,8 @@ class Cluster:
         if now - self._turn_at < _TURN_SECONDS:
             return
         self._turn_at = now
-        if not self._has_head(now):
+        if not self.look(now):
             return
-        self._nodes = engine.nodes()
         alive = {node.number for node in self._nodes}
         for member in self.members:
             if member.node.number not in alive:
@@ -70,6 +69,13 @@ class Cluster:
         self.members = [member for member in self.members if not member.is_gone]
         for node in self._nodes:
             self._fill(node)
+
+    def look(self, now: float) -> bool:
+        """See which machines there are; returns whether the head answers."""
+        if not self._has_head(now):
+            return False
+        self._nodes = engine.nodes()
+        return True
 
     def end(self) -> None:
         if self._is_connected:
@@ -185,6 +191,18 @@ class Cluster:
             self.members.append(Member(actor))
 
 
+def look_at(settings: ClusterSettings) -> dict[str, object]:
+    """The machines as they are now, without any work. Raises ConfigError."""
+    if settings.address is None:
+        raise ConfigError("cluster.address: found null, expected HOST:PORT of the cluster's head")
+    cluster = Cluster(settings, 0.0)
+    try:
+        is_there = cluster.look(time.monotonic())
+        return cluster.as_json() | ({"waiting": ""} if is_there else {})
+    finally:
+        cluster.end()
+
+
 @dataclass(frozen=True)
 class Terms:
     """What a machine has to have for a film. load: loads the model there. model: its file here.
@@ -244,6 +262,14 @@ class FilmCluster:
 
     def alone(self) -> OneAfterTheOther:
         return OneAfterTheOther(self, self.tries)
+
+    def close(self) -> None:
+        """Tell for the last time what the machines do, which is nothing for this film."""
+        for helper in self._helpers:
+            helper.close()
+        for asked in self._asked.values():
+            asked.clean()
+        self._context.machines(self._cluster.as_json())
 
     def _admit(self, member: Member, now: float) -> None:
         name = member.node.name
@@ -365,8 +391,7 @@ class OneAfterTheOther:
                     raise
 
     def close(self) -> None:
-        for helper in self._film.helpers():
-            helper.close()
+        """`FilmCluster.close` does it."""
 
     def _helper(self, task: SegmentTask) -> ActorHelper:
         while True:

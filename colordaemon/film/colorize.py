@@ -259,6 +259,8 @@ def color_film(
         raise
     finally:
         worker.close()
+        if elsewhere is not None:
+            elsewhere.close()
     damage = plan.damage
     shots = sum(len(segment.cuts) for segment in plan.segments)
     return FilmReport(

@@ -70,6 +70,9 @@ class Elsewhere(Protocol):
     def alone(self) -> Helper:
         """One that makes all segments, wherever there is somebody to make them."""
 
+    def close(self) -> None:
+        """Leave the film."""
+
 
 class Crew:
     """A worker and its helpers, with a film."""

@@ -221,7 +221,12 @@ class Daemon:
 
     def _status(self, now: Monotonic) -> DaemonStatus:
         scheduler, inboxes = self._scheduler, self._inboxes
-        reasons = inboxes.trouble, scheduler.pauses.reason(now), scheduler.space.reason(now)
+        reasons = (
+            inboxes.trouble,
+            scheduler.pauses.reason(now),
+            scheduler.space.reason(now),
+            scheduler.waits_for_machines,
+        )
         return DaemonStatus(
             device=scheduler.ready_on,
             queued=self._journal.queued(),
@@ -248,7 +253,9 @@ class Daemon:
             running = [
                 {"id": task.job.id} | task.pace.as_json() for task in self._scheduler.running
             ]
-            reply["daemon"] = {"ready": self._is_ready} | status.as_json(inboxes, running)
+            reply["daemon"] = {"ready": self._is_ready} | status.as_json(
+                inboxes, running, self._scheduler.machines
+            )
         elif request["verb"] == "pause":
             self._scheduler.stop_work()
         elif request["verb"] == "resume":

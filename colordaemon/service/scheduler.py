@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from colordaemon.clock import Monotonic, UnixTime
@@ -24,6 +24,7 @@ from colordaemon.service.messages import (
     Environment,
     FromWorker,
     Help,
+    Machines,
     Order,
     Ready,
     StartFailed,
@@ -59,6 +60,7 @@ class Scheduler:
         self._unpublished = Unpublished(self.space)
         self._outcomes = Outcomes(journal, self.running, self.pauses, self.space, self._unpublished)
         self._was_ever_ready = False
+        self.machines: Mapping[str, object] | None = None  # of the cluster, as last told
         self._closing = False
         self._most = 1  # workers
         self._lead = -math.inf  # of wall over now
@@ -98,6 +100,12 @@ class Scheduler:
     def ready_on(self) -> str:
         """The device of the first worker that has loaded its model; empty if none has."""
         return next((each.ready_on for each in self._supervisors if each.ready_on), "")
+
+    @property
+    def waits_for_machines(self) -> str | None:
+        """What the file that is worked on waits for, if it is machines of the cluster."""
+        waits_for = self.machines["waiting"] if self.machines and len(self.running) else ""
+        return f"waiting {waits_for}" if waits_for else None
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -229,6 +237,8 @@ class Scheduler:
                     self._have_workers(environments)
             case StartFailed(reason):
                 self._start_failed(reason)
+            case Machines(found):
+                self.machines = found
             case _:
                 self._outcomes.handle(message, now, wall)
 

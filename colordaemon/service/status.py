@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +42,14 @@ class DaemonStatus:
             parts.append(f"waiting: {printable(self.waiting)}")
         return ", ".join(parts)
 
-    def as_json(self, inboxes: Sequence[Reply], running: Sequence[Reply]) -> Reply:
+    def as_json(
+        self,
+        inboxes: Sequence[Reply],
+        running: Sequence[Reply],
+        cluster: Mapping[str, object] | None = None,
+    ) -> Reply:
         """inboxes: each as `Inbox.as_json`. running: each a job number with `Pace.as_json`.
+        cluster: as `cluster.Cluster.as_json`; None before a film has needed it, and without one.
         orphaned: jobs that wait for an inbox which is no longer in the configuration."""
         return {
             "on": self.device,
@@ -52,6 +58,7 @@ class DaemonStatus:
             "status": self.line,
             "inboxes": [*inboxes],
             "running": [*running],
+            "cluster": cluster,
             "orphaned": self.queued - sum(inbox["queued"] for inbox in inboxes),
         }
 

@@ -1,0 +1,113 @@
+"""Commands for several machines: a node, and what all of them do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from colordaemon.cli.common import FAILED, app, exit_codes
+from colordaemon.cli.daemon import SYSTEM_CONFIG, AsJson, Settings
+from colordaemon.config_file import load_config
+from colordaemon.logs import printable
+
+if TYPE_CHECKING:
+    from colordaemon.config import Config
+
+
+@app.command()
+def node(
+    config: Settings = SYSTEM_CONFIG,
+    head: Annotated[
+        bool, typer.Option("--head", help="Begin the cluster: on the machine of cluster.address.")
+    ] = False,
+    works: Annotated[
+        bool, typer.Option("--work/--no-work", help="Whether this machine colors, too.")
+    ] = True,
+    first_port: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="The first of 200 ports; default: after the head's."),
+    ] = None,
+    new_token: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a new secret for cluster.token_file, and end."),
+    ] = None,
+) -> None:
+    """Color segments and photos for the daemon on another machine, until stopped."""
+    with exit_codes():
+        from colordaemon.cluster import node
+
+        if new_token is not None:
+            node.new_token(new_token)
+            typer.echo(f"wrote {new_token}; give it to all machines, and to nobody else")
+            return
+        settings = load_config(config).cluster
+        node.run_node(settings, head=head, works=works, first_port=first_port)
+
+
+cluster = typer.Typer(help="Look at the machines of a cluster.", no_args_is_help=True)
+app.add_typer(cluster, name="cluster")
+
+
+@cluster.command("status")
+def cluster_status(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) -> None:
+    """Show the machines, their GPUs, what each works on, and what work waits for."""
+    with exit_codes():
+        found = _machines(load_config(config))
+        if as_json:
+            typer.echo(json.dumps(found))
+        else:
+            _show(found, Console())
+        if not found["nodes"]:
+            raise typer.Exit(FAILED)
+
+
+def _machines(config: Config) -> dict[str, Any]:
+    """As the daemon tells, which knows what each does; if it does not, as the cluster tells."""
+    from colordaemon.service.control import NoAnswer, run_command
+
+    if config.state_dir is not None:
+        try:
+            told = run_command(config, {"verb": "status"})["daemon"]
+        except NoAnswer:
+            told = None
+        if told and told["cluster"]:
+            found: dict[str, Any] = told["cluster"]
+            return found
+    from colordaemon.cluster.cluster import look_at
+
+    return look_at(config.cluster)
+
+
+def _show(found: dict[str, Any], console: Console) -> None:
+    console.print(Text(f"cluster at {found['address']}"))
+    table = Table("machine", "GPUs", "cores", "workers", "works on", "why not", box=None)
+    for node in found["nodes"]:
+        workers = node["workers"]
+        ready = sum(worker["is_ready"] for worker in workers)
+        films = [
+            f"{Path(worker['film']).name} from {worker['seconds']:.0f} s"
+            for worker in workers
+            if worker["film"]
+        ]
+        table.add_row(
+            *(
+                Text(printable(cell))
+                for cell in (
+                    node["name"],
+                    f"{node['gpus']:g}",
+                    f"{node['cpus']:g}",
+                    f"{ready} of {len(workers)}" if workers else "",
+                    "; ".join(films),
+                    node["refused"],
+                )
+            )
+        )
+    console.print(table)
+    if found["waiting"]:
+        console.print(Text(f"work waits {found['waiting']}"))
