@@ -11,16 +11,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from colordaemon.cli.common import FAILED, app, exit_codes
+from colordaemon.cli.common import FAILED, app, examples, exit_codes, load
 from colordaemon.cli.daemon import SYSTEM_CONFIG, AsJson, Settings
-from colordaemon.config_file import load_config
 from colordaemon.logs import printable
 
 if TYPE_CHECKING:
     from colordaemon.config import Config
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "colordaemon node --head --config config.yaml", "colordaemon node --new-token token"
+    )
+)
 def node(
     config: Settings = SYSTEM_CONFIG,
     head: Annotated[
@@ -46,19 +49,28 @@ def node(
             node.new_token(new_token)
             typer.echo(f"wrote {new_token}; give it to all machines, and to nobody else")
             return
-        settings = load_config(config).cluster
+        settings = load(config).cluster
         node.run_node(settings, head=head, works=works, first_port=first_port)
 
 
-cluster = typer.Typer(help="Look at the machines of a cluster.", no_args_is_help=True)
+cluster = typer.Typer(
+    help="Look at the machines of a cluster.",
+    no_args_is_help=True,
+    epilog=examples("colordaemon cluster status", "colordaemon cluster status --json"),
+)
 app.add_typer(cluster, name="cluster")
 
 
-@cluster.command("status")
+@cluster.command(
+    "status",
+    epilog=examples(
+        "colordaemon cluster status --config config.yaml", "colordaemon cluster status --json"
+    ),
+)
 def cluster_status(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) -> None:
     """Show the machines, their GPUs, what each works on, and what work waits for."""
     with exit_codes():
-        found = _machines(load_config(config))
+        found = _machines(load(config))
         if as_json:
             typer.echo(json.dumps(found))
         else:
