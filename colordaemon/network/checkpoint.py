@@ -88,14 +88,18 @@ def load_model(path: Path) -> ColorNet:
         for name, tensor in tensors.items()
         if not name.endswith(_SCALE) and not name.startswith(_AXES)
     }
-    _check_weights(path, state, spec)
-    model = ColorNet(spec, decoding, _read_axes(path, tensors, spec))
-    model.load_state_dict(state, strict=False)
+    with torch.device("meta"):  # takes no memory, whatever the spec says, and no time
+        model = ColorNet(spec, decoding)
+    _check_weights(path, state, model)
+    model.load_state_dict(state, assign=True)
+    model.axes = _read_axes(path, tensors, spec)
     model.peaks = _read_peaks(path, metadata, model)
     return model.eval()
 
 
 def _unpacked(path: Path, name: str, tensor: Tensor, scale: Tensor | None) -> Tensor:
+    if not (tensor if scale is None else scale).isfinite().all():
+        raise ModelError(f"{path}: {name} holds values that are no finite numbers")
     if scale is None:
         return tensor.float()
     if tensor.dim() != 4 or scale.shape != (len(tensor), 1, 1, 1):
@@ -157,11 +161,11 @@ def _check_axes(path: Path, axes: Axes, spec: ModelSpec) -> None:
         raise ModelError(f"{path}: axes hold values that are no finite numbers")
 
 
-def _check_weights(path: Path, state: dict[str, Tensor], spec: ModelSpec) -> None:
-    """Before memory is taken for a network. Raises ModelError."""
-    with torch.device("meta"):  # which takes none, whatever the spec says
-        network = ColorNet(spec).state_dict()
-    shapes = {n: t.shape for n, t in network.items() if not n.endswith("num_batches_tracked")}
+def _check_weights(path: Path, state: dict[str, Tensor], model: ColorNet) -> None:
+    """Before memory is taken for a network; adds what files leave out. Raises ModelError."""
+    expected = model.state_dict()
+    counts = {name for name in expected if name.endswith("num_batches_tracked")}
+    shapes = {name: tensor.shape for name, tensor in expected.items() if name not in counts}
     missing, unknown = sorted({*shapes} - {*state}), sorted({*state} - {*shapes})
     if missing or unknown:
         raise ModelError(
@@ -173,8 +177,7 @@ def _check_weights(path: Path, state: dict[str, Tensor], spec: ModelSpec) -> Non
                 f"{path}: weights do not fit the spec ({name}: found {[*tensor.shape]}, "
                 f"expected {[*shapes[name]]})"
             )
-        if not tensor.isfinite().all():
-            raise ModelError(f"{path}: {name} holds values that are no finite numbers")
+    state |= {name: torch.zeros((), dtype=torch.int64) for name in counts}
 
 
 def _description(path: Path, metadata: dict[str, str]) -> tuple[ModelSpec, Decoding]:

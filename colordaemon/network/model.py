@@ -179,7 +179,7 @@ class ColorNet(nn.Module):
         self.encoder = Encoder(spec.encoder)
         taps = [stage[-1] for stage in spec.encoder]
         self.decoder = Decoder(taps, spec.decoder, len(spec.bins))
-        centers = torch.tensor(spec.bins, dtype=torch.float32).reshape(-1, 2)
+        centers = torch.tensor(spec.bins, dtype=torch.float32, device="cpu").reshape(-1, 2)
         self.register_buffer("bins", centers, persistent=False)  # the spec holds them
 
     def forward(self, gray: Tensor) -> Heads:
