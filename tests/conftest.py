@@ -96,9 +96,12 @@ class _Errors(logging.Handler):
 @pytest.fixture(autouse=True)
 def _no_unexpected_errors_in_the_log(request: pytest.FixtureRequest) -> Iterator[None]:
     errors, root = _Errors(), logging.getLogger()
+    before = {*root.handlers}
     root.addHandler(errors)
     yield
-    root.removeHandler(errors)
+    # Commands that ran in this process log to a standard error that is closed by now.
+    for handler in {*root.handlers} - before:
+        root.removeHandler(handler)
     if not request.node.get_closest_marker("logs_errors"):
         assert not errors.messages
 
