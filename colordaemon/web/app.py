@@ -124,10 +124,10 @@ class Page:
         try:
             with Records(self._folders.journal) as records:
                 latest = {
-                    name: records.listed(state, limit=6)
-                    for name, state in (("next", State.QUEUED), ("done", State.DONE),
-                                        ("failed", State.FAILED))
-                }  # fmt: skip
+                    "next": records.listed(State.QUEUED, limit=5),
+                    "done": records.listed(State.DONE, limit=8),
+                    "failed": records.listed(State.FAILED, limit=5),
+                }
                 return latest | {"pictured": self._pictured(records, latest["done"])}
         except TROUBLES:
             return {"next": (), "done": (), "failed": (), "pictured": {}}
