@@ -24,7 +24,7 @@ from colordaemon.service import control
 from colordaemon.service.control import BadRequest, Commands, Control, NoAnswer, ask, run_command
 from colordaemon.service.job import Found, Reason, State
 from colordaemon.service.journal import Journal
-from colordaemon.service.status import Reply
+from colordaemon.service.status import Reply, jobs_text, listed, status, status_text
 
 
 def answer(request: Reply) -> Reply:
@@ -315,3 +315,20 @@ def test_a_word_that_no_request_has_is_told_and_nothing_done(tmp_path: Path) -> 
 def test_verbs_that_nobody_knows_are_refused(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal") as journal, pytest.raises(BadRequest, match="'sing'"):
         Commands(journal, lambda: UnixTime(1.0)).run({"verb": "sing"})
+
+
+def test_lists_have_their_columns_one_below_the_other_and_names_on_one_line(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal") as journal:
+        names = "a.png", "a longer name\nwith two lines.png"
+        journal.add([Found(Path("/in") / name, 1, 2) for name in names], UnixTime(1.0))
+        journal.set_aside(
+            journal.job(1), State.FAILED, UnixTime(2.0), code=Reason.MEDIA, reason="broken"
+        )
+        jobs = [listed(journal.job(number)) for number in (1, 2)]
+        reply = status(journal) | {"daemon": None}
+    heading, first, second = jobs_text(jobs).splitlines()
+    assert heading.index("why") == first.index("broken") > len("/in/a longer name")
+    assert second == "2    queued  /in/a longer name\\nwith two lines.png"
+    said = status_text(reply).splitlines()
+    assert said[0] == "the daemon is not running" and "1 queued" in said[1]
+    assert said[2:] == jobs_text(jobs[:1]).splitlines()

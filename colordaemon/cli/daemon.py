@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from colordaemon.cli.common import CONFIGURATION, FAILED, app, examples, exit_codes, load
 from colordaemon.errors import ModelError, WorkerLost
@@ -111,14 +110,14 @@ def status(
     if ignored:
         _list_ignored(config, as_json)
         return
-    from colordaemon.service.status import show_status
+    from colordaemon.service.status import status_text
 
     while True:
         reply = _ask(config, {"verb": "status"})
         if as_json:
             typer.echo(json.dumps(reply))
         else:
-            show_status(reply, Console())
+            typer.echo(status_text(reply))
         if not again:
             return
         time.sleep(2.0)
@@ -143,9 +142,9 @@ def queue(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(reply))
     else:
-        from colordaemon.service.status import show_jobs
+        from colordaemon.service.status import jobs_text
 
-        show_jobs(reply["jobs"], Console())
+        typer.echo(jobs_text(reply["jobs"]))
 
 
 @app.command(epilog=examples("colordaemon retry", "colordaemon retry 12 /srv/in/film.mp4"))

@@ -42,7 +42,7 @@ from colordaemon.service.status import Reply
 from colordaemon.service.thumbnails import SIDES, Thumbnails
 from colordaemon.web import words
 from colordaemon.web.guard import Door, Guard, Keys, with_cookie
-from colordaemon.web.look import ANSWER_SECONDS, LOOK_SECONDS, TROUBLES, Look, Looks
+from colordaemon.web.look import ANSWER_SECONDS, LOOK_SECONDS, NOTHING, TROUBLES, Look, Looks
 from colordaemon.web.metrics import registry_of, summary_of
 
 HERE = Path(__file__).parent
@@ -98,6 +98,7 @@ class Page:
         self._keys, self._is_over = keys, is_over
         self._looks, self._thumbnails = Looks(all_folders), Thumbnails(self._folders.thumbnails)
         self._templates = _templates()
+        self._told = NOTHING, ""
 
     def routes(self) -> list[Route | Mount]:
         return [
@@ -211,7 +212,7 @@ class Page:
         sent, silent = "", 0.0
         while not self._is_over():
             look = await self._looks.latest()
-            news = json.dumps({"parts": self._parts(look), "revision": look.revision})
+            news = self._news_of(look)
             if news != sent:
                 yield f"data: {news}\n\n"
                 sent, silent = news, 0.0
@@ -227,6 +228,13 @@ class Page:
     async def metrics(self, request: Request) -> Response:
         registry = registry_of(await self._looks.latest())
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    def _news_of(self, look: Look) -> str:
+        """As JSON; the same for everybody, so it is made once."""
+        if self._told[0] is not look:
+            news = {"parts": self._parts(look), "revision": look.revision}
+            self._told = look, json.dumps(news)
+        return self._told[1]
 
     def _parts(self, look: Look) -> dict[str, str]:
         """What the elements of these ids hold, on whichever page they are."""
