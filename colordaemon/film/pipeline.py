@@ -42,11 +42,11 @@ log = logging.getLogger(__name__)
 AHEAD_BYTES = 160 << 20  # full frames that may wait between two threads
 HELD_BYTES = 640 << 20  # full frames that may be kept until their color is known
 _HELD_SAMPLES = 2 * LOOK_AHEAD + TOGETHER  # kept at most, with the frames between them
-_GROUND_BYTES = 760 << 20  # libraries, the network at work, small pictures of the frames that wait
+_GROUND_BYTES = 808 << 20  # libraries, the network at work, small pictures of the frames that wait
 # Pictures that a decoder refers to, and that come late: as many as the levels of H.264 and HEVC
 # allow in 4K and 8K. Those of codecs that are not listed are whole in themselves.
 _REFERRED = {"h264": 5, "hevc": 6, "av1": 9, "vp9": 9, "mpeg2video": 3, "mpeg4": 3, "vc1": 3}
-_LEAST_BYTES = 1100 << 20  # with small pictures, whose gaps in the heap the network cannot use
+_LEAST_BYTES = 1148 << 20  # with small pictures, whose gaps in the heap the network cannot use
 _KEPT = 1.06  # gaps in the heap, for each byte of pictures (benchmarks/memory.py, at 8K)
 # Of float planes and the gaps that they leave, for each pixel of a picture that is painted whole.
 _PAINTING_BYTES = 80
