@@ -25,12 +25,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import av
+
 from colordaemon.bench import stages
 from colordaemon.bench.clips import begin_of, make_clip
 from colordaemon.bench.machine import describe_machine
 from colordaemon.bench.network import look
 from colordaemon.config import Config
 from colordaemon.film.colorize import plan_film
+from colordaemon.media.nvdec import UNPACKED, opened_on_gpu
+from colordaemon.media.probe import FilmInfo
 from colordaemon.network.cuda import SWITCHES, VARIABLE
 
 _BATCH = 8  # that films are colored in
@@ -166,6 +170,8 @@ def run(case: Case, clip: Path, folder: Path, device: str) -> dict[str, Any]:
     job = plan_film(clip, config.film, force=True)
     if case.film.get("encode_on") == "gpu" and not job.encoder.on_gpu:
         raise SystemExit("; ".join(job.remarks))
+    if case.film.get("decode_on") == "gpu" and not decodes(job.source):
+        raise SystemExit("the GPU does not decode this film")
     if case.kind == "null":
         took = stages.transcode(clip, config.film, kept, folder / "null")
     elif case.kind == "profile":
@@ -179,6 +185,16 @@ def run(case: Case, clip: Path, folder: Path, device: str) -> dict[str, Any]:
         "wall_ms": 1000 * took.wall_seconds / took.count,
         "processor_ms": 1000 * took.processor_seconds / took.count,
     }
+
+
+def decodes(info: FilmInfo) -> bool:
+    """Whether pictures come as the GPU packs them, and not from the processor after all."""
+    container = opened_on_gpu(info)
+    if container is None:
+        return False
+    with container:
+        picture = next(container.decode(video=0))
+        return isinstance(picture, av.VideoFrame) and picture.format.name in UNPACKED
 
 
 def profiled(clip: Path, config: Config, result: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from films import decode, make_film, pictures, planes
 from torch import Tensor
 from torch.nn import functional
 
-from colordaemon.color import chroma_planes
+from colordaemon.color import PixelCode, chroma_planes
 from colordaemon.config import FilmSettings
 from colordaemon.errors import ModelError
 from colordaemon.film import gpu_chroma, prediction, segment
@@ -319,6 +319,32 @@ def test_chroma_made_in_groups_is_that_of_each_frame(
     assert [number for number, _ in found] == list(range(11))
     for (_, chroma), right in zip(found, expected, strict=True):
         assert np.array_equal(chroma, right)
+
+
+def test_groups_shrink_when_memory_runs_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = probe_film(make_film(tmp_path / "film.mkv", 16, size=(64, 48)))
+    room, sizes = 2, list[int]()
+
+    def small(luma: Tensor, ab: Tensor, code: PixelCode) -> Tensor:
+        if len(luma) > room:
+            raise torch.OutOfMemoryError
+        sizes.append(len(luma))
+        return chroma_planes(luma, ab, code)
+
+    monkeypatch.setattr(gpu_chroma, "chroma_planes", small)
+    monkeypatch.setattr(gpu_chroma, "_PIXELS", 8 * 64 * 48)
+    painter, ab = ChromaPainter[int](Queue(CPU)), np.zeros((2, 12, 16), np.float32)
+    with FilmReader(info) as reader:
+        frames = list(reader)
+    found = [one for n, frame in enumerate(frames) for one in painter.feed(n, frame, ab, info.code)]
+    assert [number for number, _ in [*found, *painter.finish()]] == list(range(16))
+    assert sizes == 8 * [2]
+    assert caplog.text.count("fewer frames at a time") == 3  # of eight, and twice of four
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        [painter.feed(0, frame, ab, info.code) for frame in frames]
 
 
 def color(

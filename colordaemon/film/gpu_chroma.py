@@ -6,6 +6,7 @@ waits until a second group is on its way. How frames fall into groups depends on
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -18,6 +19,8 @@ from colordaemon.film.chroma import frame_chroma
 from colordaemon.media.decode import Frame
 from colordaemon.media.pixels import at_depth
 from colordaemon.network.cuda import Arriving, Traffic
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Painted = tuple[T, np.ndarray]
@@ -41,7 +44,7 @@ class ChromaPainter(Generic[T]):
     """
 
     def __init__(self, traffic: Traffic) -> None:
-        self._traffic = traffic
+        self._traffic, self._pixels = traffic, _PIXELS
         self._group: list[_Wish[T]] = []
         self._begun: deque[tuple[list[_Wish[T]], Arriving]] = deque()
 
@@ -51,24 +54,38 @@ class ChromaPainter(Generic[T]):
             return [(key, frame_chroma(frame, torch.from_numpy(ab), code))]
         wish = _Wish(key, at_depth(frame.luma, frame.depth, code.depth), ab, code)
         if self._group and not _fits(wish, self._group):
-            self._begin()
+            self._close_group()
         self._group.append(wish)
-        if len(self._group) >= max(1, min(_MOST, _PIXELS // wish.luma.size)):
-            self._begin()
+        if len(self._group) >= max(1, min(_MOST, self._pixels // wish.luma.size)):
+            self._close_group()
         return self._finished(2)
 
     def finish(self) -> list[Painted[T]]:
         """What is left."""
         if self._group:
-            self._begin()
+            self._close_group()
         return self._finished(1)
 
-    @torch.inference_mode()
-    def _begin(self) -> None:
+    def _close_group(self) -> None:
         group, self._group = self._group, []
-        luma = self._traffic.upload([wish.luma for wish in group])[:, None]
-        ab = self._traffic.upload([wish.ab for wish in group])
-        arriving = self._traffic.download(chroma_planes(luma, ab, group[0].code))
+        self._begin(group)
+
+    @torch.inference_mode()
+    def _begin(self, group: list[_Wish[T]]) -> None:
+        try:
+            luma = self._traffic.upload([wish.luma for wish in group])[:, None]
+            ab = self._traffic.upload([wish.ab for wish in group])
+            arriving = self._traffic.download(chroma_planes(luma, ab, group[0].code))
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+            half = len(group) // 2
+            self._pixels = min(self._pixels, half * group[0].luma.size)
+            torch.cuda.empty_cache()
+            log.warning("out of GPU memory: going on with chroma planes of fewer frames at a time")
+            self._begin(group[:half])
+            self._begin(group[half:])
+            return
         self._begun.append((group, arriving))
 
     def _finished(self, least: int) -> list[Painted[T]]:

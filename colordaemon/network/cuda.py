@@ -269,7 +269,7 @@ def fuse_on(model: ColorNet, device: torch.device, dtype: torch.dtype) -> None:
     try:
         said = fused(picture, weight, bias, (1, 1), (1, 1), (1, 1), 1)
         expected = functional.conv2d(picture, weight, bias, padding=1).relu()
-        if not torch.allclose(said, expected, atol=0.01):
+        if not torch.allclose(said, expected, atol=0.05):  # bfloat16 has steps of 0.02
             raise RuntimeError("its results are wrong")
     except RuntimeError as error:
         log.warning("cuDNN fuses no layers, the network runs without: %s", error)
