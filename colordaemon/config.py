@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from colordaemon.choices import Algorithm as Algorithm
 from colordaemon.choices import Codec as Codec
 from colordaemon.choices import PhotoTarget as PhotoTarget
 from colordaemon.choices import Place as Place
@@ -91,6 +92,8 @@ class OutputSettings(Settings):
     folder: Path | None = None  # None: beside the source
     name: str = "{stem}.color{suffix}"
     overwrite: bool = False
+    preview: bool = False  # a JPEG, before | after
+    framemd5: bool = False  # checksums of the luma planes of films, before and after
 
     @field_validator("name")
     @classmethod
@@ -213,10 +216,17 @@ class AfterSettings(Settings):
 
     source: Literal["keep", "move", "trash", "delete"] = "keep"
     archive: Path | None = None  # where `move` puts sources
-    checksum: bool = False
+    checksum: Algorithm | bool = False  # True: sha256
     hook: str | None = None
     webhook: str | None = None
     hook_seconds: float = Field(default=60.0, gt=0.0)
+
+    @property
+    def algorithm(self) -> Algorithm | None:
+        """Of the checksum that is asked for, if one is."""
+        if isinstance(self.checksum, bool):
+            return "sha256" if self.checksum else None
+        return self.checksum
 
     @field_validator("hook")
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-Stage = Literal["joining", "checking", "checksum"]
+Stage = Literal["joining", "checking", "comparing", "checksum"]
 
 
 class WorkContext:
@@ -19,7 +19,8 @@ class WorkContext:
         """One more frame is done; seconds: how far into the film it is."""
 
     def end(self) -> None:
-        """The film is finished, or has failed."""
+        """The film and all that belongs to it are finished, or it has failed; also for photos,
+        which do not begin."""
 
     def segment_done(self, count: int) -> None:
         """count: how many segments of the film are finished and on the disk."""

@@ -13,6 +13,7 @@ import pytest
 
 from colordaemon.clock import UnixTime
 from colordaemon.config import AfterSettings, Config, OutputSettings
+from colordaemon.convert.publish import PREVIEW, held
 from colordaemon.convert.routing import Routing
 from colordaemon.inbox.folders import Folders
 from colordaemon.inbox.stability import signature_of
@@ -21,9 +22,9 @@ from colordaemon.service.job import Found, Job, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.lifecycle import JobLifecycle
 from colordaemon.service.messages import Finished
-from colordaemon.service.publisher import sweep, tag_of
+from colordaemon.service.publisher import private_folder, sweep, tag_of
 
-RESULT = b"a whole result"
+RESULT, PICTURE = b"a whole result", b"before and after"
 
 
 class House:
@@ -51,11 +52,13 @@ class House:
         assert job is not None
         self.finish(job)
 
-    def finish(self, job: Job, sha256: str = "", *, is_whole: bool = True) -> None:
-        partial = self.folders.outbox / f"{tag_of(self.journal.token, job.id)}.partial"
+    def finish(self, job: Job, digest: str = "", *, is_whole: bool = True) -> None:
+        work = private_folder(self.folders.outbox, tag_of(self.journal.token, job.id))
+        partial = work / "result.partial"
         partial.write_bytes(RESULT)
+        held(work, PREVIEW).write_bytes(PICTURE)
         target = self.folders.outbox / "film.color.mp4"
-        said = Finished(job.id, partial, target, sha256, "6 frames", (), is_whole=is_whole)
+        said = Finished(job.id, partial, target, digest, "6 frames", (), is_whole=is_whole)
         self.ends.finished(job, said, 1.0, UnixTime(3.0))
 
     def restart(self) -> None:
@@ -76,7 +79,13 @@ class House:
 
     @property
     def results(self) -> list[str]:
-        return sorted(path.name for path in self.folders.outbox.iterdir())
+        """Without the picture beside each, which the worker has made."""
+        found = sorted(path.name for path in self.folders.outbox.iterdir())
+        pictures = [name for name in found if name.endswith(PREVIEW)]
+        ours = (path for path in self.folders.outbox.iterdir() if path.read_bytes() == RESULT)
+        assert pictures == sorted(f"{path.name}{PREVIEW}" for path in ours)
+        assert all((self.folders.outbox / name).read_bytes() == PICTURE for name in pictures)
+        return [name for name in found if name not in pictures]
 
 
 Build = Callable[..., House]
@@ -192,10 +201,10 @@ def test_the_checksum_of_a_large_film_outlives_a_crash(
     assert job is not None
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("colordaemon.service.lifecycle.write_checksum", _die)
-        house.finish(job, sha256="as the worker says")
+        house.finish(job, digest="ab" * 32)
     house.restart()
     said = (house.folders.outbox / "film.color.mp4.sha256").read_text()
-    assert said == "as the worker says  film.color.mp4\n"
+    assert said == f"{'ab' * 32}  film.color.mp4\n"
 
 
 def _die(*_: object) -> None:

@@ -25,7 +25,7 @@ def test_a_journal_of_the_first_version_keeps_its_jobs(tmp_path: Path) -> None:
         (job,) = journal.recover(UnixTime(4.0))
         assert job.source == Path("/a") and job.partial is not None
         assert (job.queued.size, job.queued.inode) == (1, 0)
-        assert (job.partial.path, job.partial.size, job.partial.sha256) == (Path("/b"), 6, "")
+        assert (job.partial.path, job.partial.size, job.partial.digest) == (Path("/b"), 6, "")
     with Records(path) as records:  # which refuses any other version
         assert records.job(1).partial == job.partial
     assert sorted(UPGRADES) == [*range(VERSION)]

@@ -50,6 +50,8 @@ class Progress(WorkContext):
         self._tell_now_and_then()
 
     def stage(self, name: Stage, share: float) -> None:
+        if self._source is None:  # a photo, which takes a moment
+            return
         if name != self._stage:
             self._told = -1e9  # each stage is told, however short
         self._stage, self._share = name, share
@@ -174,7 +176,8 @@ class BarProgress(Progress):
         self._bars.update(self._task, completed=self._share, facts=facts + self._of_all())
 
     def end(self) -> None:
-        self._bars.stop()
+        if self._source is not None:
+            self._bars.stop()
         super().end()
 
 

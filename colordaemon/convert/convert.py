@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from colordaemon.config import Config, PhotoSettings
+from colordaemon.convert.beside import make_beside
 from colordaemon.convert.models import Model
-from colordaemon.convert.publish import RESULT, publish, seal, target_for
+from colordaemon.convert.publish import (
+    RESULT,
+    digest_of,
+    publish,
+    publish_beside,
+    seal,
+    target_for,
+    write_checksum,
+)
 from colordaemon.convert.routing import first_fitting
 from colordaemon.durable import partial_for
 from colordaemon.errors import AlreadyColor, MediaError, OwnResult, TargetExists
@@ -72,6 +83,11 @@ class PreparedPhoto:
     guide: Guide = NO_GUIDE
     told: tuple[str, ...] = ()
 
+    @property
+    def film(self) -> FilmInfo | None:
+        """None, since it is none."""
+        return None
+
     def plan(self) -> tuple[Inventory, tuple[str, ...]]:
         """What would happen to everything that it holds, and remarks. Raises MediaError,
         AlreadyColor."""
@@ -119,6 +135,10 @@ class PreparedFilm:
     def suffix(self) -> str:
         return self.job.target.suffix
 
+    @property
+    def film(self) -> FilmInfo | None:
+        return self.job.source
+
     def plan(self) -> tuple[Inventory, tuple[str, ...]]:
         """What would happen to everything that it holds, and remarks."""
         return self.job.inventory, self.job.remarks
@@ -133,20 +153,17 @@ class PreparedFilm:
         _check_space(info, partial.parent, work)
         colorizer = loaded_for(self.job.guide, model)
         context.begin(info.path, info.wanted_seconds)
-        try:
-            report = color_film(
-                self.job,
-                partial,
-                colorizer,
-                context,
-                work=work,
-                made_by=model.name,
-                maker=model.maker(),
-                helpers=lambda: model.helpers(self._most_helpers),
-                elsewhere=model.elsewhere(context),
-            )
-        finally:
-            context.end()
+        report = color_film(
+            self.job,
+            partial,
+            colorizer,
+            context,
+            work=work,
+            made_by=model.name,
+            maker=model.maker(),
+            helpers=lambda: model.helpers(self._most_helpers),
+            elsewhere=model.elsewhere(context),
+        )
         told = (*self.job.remarks, *remarks(report.inventory), *report.remarks())
         frames, shots = counted(report.frames, "frame"), counted(report.shots, "shot")
         summary = f"{frames}, {shots}, {info.width}x{info.height}"
@@ -276,17 +293,35 @@ def convert(
         with umask(folder_umask):  # for folders; files are private until they are finished
             target.parent.mkdir(parents=True, exist_ok=True)
         hidden = partial_for(target).stem[:_LONGEST_STEM]
-        with TemporaryDirectory(
-            ".work", f"{hidden}.", target.parent, ignore_cleanup_errors=True
-        ) as folder:
+        with (
+            TemporaryDirectory(
+                ".work", f"{hidden}.", target.parent, ignore_cleanup_errors=True
+            ) as folder,
+            ExitStack() as stack,
+        ):
+            stack.callback(context.end)
             partial = Path(folder) / RESULT
             colored = prepared.run(partial, model, context, work=None)
+            told = make_beside(prepared.film, file, partial, config.output, model.maker(), context)
             seal(partial, file)
             try:
-                publish(partial, target, overwrite=config.output.overwrite)
+                with umask(folder_umask):  # for its checksum
+                    _publish_all(partial, target, config, context)
             except TargetExists as reason:
                 raise TargetExists(f"{source}: {reason}") from None
-    return target, colored
+    return target, replace(colored, remarks=(*colored.remarks, *told))
+
+
+def _publish_all(partial: Path, target: Path, config: Config, context: WorkContext) -> None:
+    """The result comes last: without it, whoever was killed in between begins anew."""
+    algorithm = config.after.algorithm
+    if target.exists() and not config.output.overwrite:
+        raise TargetExists(f"{target} appeared while it was being made; not replaced")
+    if algorithm is not None:
+        tell = functools.partial(context.stage, "checksum")
+        write_checksum(target, digest_of(partial, algorithm, tell), algorithm)
+    publish_beside(partial.parent, target)
+    publish(partial, target, overwrite=config.output.overwrite)
 
 
 def guide_for(

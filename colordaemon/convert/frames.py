@@ -26,7 +26,7 @@ from colordaemon.film.stills import Shot, Stills, find_shots, frames_near
 from colordaemon.guide.sidecars import Sidecar
 from colordaemon.inbox.safe_open import errors_by_name, opened
 from colordaemon.media.decode import Frame
-from colordaemon.media.drawing import write_png, write_text
+from colordaemon.media.drawing import write_marked, write_png, write_text
 from colordaemon.media.photo import is_photo
 from colordaemon.media.probe import FilmInfo, probe_film
 from colordaemon.media.stretch import Stretch
@@ -152,7 +152,7 @@ def write_preview(
     folder = config.output.folder or source.parent
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{source.stem}.preview.png"
-    write_png(path, np.vstack(lines))
+    write_marked(path, np.vstack(lines), model.maker())
     return path
 
 

@@ -20,17 +20,18 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
-from colordaemon.config import Config
+from colordaemon.config import Algorithm, Config
 from colordaemon.convert.routing import first_fitting
 from colordaemon.durable import LONGEST_NAME, flush_file, flush_folder, rename_new, replace_file
 from colordaemon.errors import TargetExists, TargetTaken
 
 log = logging.getLogger(__name__)
 
+PREVIEW, RESULT_MD5, SOURCE_MD5 = ".preview.jpg", ".framemd5", ".source.framemd5"
+BESIDE = (PREVIEW, RESULT_MD5, SOURCE_MD5)  # what files beside a result end in; see `beside`
 RESULT = "result.partial"  # in a folder of unfinished work
 # Errors of FAT and of shares that cannot store modes or times.
 _NOT_KEPT = {errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
-_SUFFIX = ".sha256"
 _READ_BYTES = 1 << 20
 
 
@@ -138,28 +139,58 @@ def stands_under_another_name(path: Path) -> bool:
     return os.path.lexists(path) and path.name not in os.listdir(path.parent)  # noqa: PTH208
 
 
-def sha256(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:
-    """The SHA-256 of a file, in hexadecimal. heartbeat: called for every MiB."""
-    digest = hashlib.sha256()
+def sha256(path: Path, tell: Callable[[float], None] = lambda share: None) -> str:
+    """The SHA-256 of a file, in hexadecimal; see `digest_of`."""
+    return digest_of(path, "sha256", tell)
+
+
+def digest_of(
+    path: Path, algorithm: Algorithm, tell: Callable[[float], None] = lambda share: None
+) -> str:
+    """A checksum of a file, in hexadecimal. tell: called for every MiB with the share that is done,
+    0..1."""
+    digest, done = hashlib.new(algorithm, usedforsecurity=False), 0
     with path.open("rb") as file:
+        size = max(1, os.fstat(file.fileno()).st_size)
         while part := file.read(_READ_BYTES):
             digest.update(part)
-            heartbeat()
+            done += len(part)
+            tell(min(1.0, done / size))
     return digest.hexdigest()
 
 
-def write_checksum(target: Path, digest: str) -> None:
-    """Write NAME.sha256 beside a file, complete or not at all."""
+def is_digest(text: str, algorithm: Algorithm) -> bool:
+    """Whether a checksum may be one of this kind, by its length."""
+    return len(text) == 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
+
+
+def write_checksum(target: Path, digest: str, algorithm: Algorithm = "sha256") -> None:
+    """Write NAME.sha256 or NAME.md5 beside a file, complete or not at all."""
     name = os.fsencode(target.name)
     escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     mark = b"\\" if escaped != name else b""  # sha256sum's sign that a name is escaped
     # Flushed to the disk, since it is not made again once the journal says done.
-    replace_file(checksum_path(target), mark + digest.encode() + b"  " + escaped + b"\n")
+    replace_file(beside(target, f".{algorithm}"), mark + digest.encode() + b"  " + escaped + b"\n")
 
 
-def checksum_path(target: Path) -> Path:
-    """The path of a file's checksum; a name that is too long is shortened."""
+def publish_beside(folder: Path, target: Path) -> None:
+    """Give the files that were made for a result in its folder of unfinished work their names
+    beside it; older ones of these names are replaced. Does nothing where that is done already."""
+    made = [(path, kind) for kind in BESIDE if (path := held(folder, kind)).exists()]
+    for path, kind in made:
+        path.replace(beside(target, kind))
+    if made:
+        flush_folder(target.parent)
+
+
+def held(folder: Path, kind: str) -> Path:
+    """What a file of BESIDE is called until its result has a name."""
+    return folder / f"beside{kind}"
+
+
+def beside(target: Path, suffix: str) -> Path:
+    """The path of a file that belongs to a result; a name that is too long is shortened."""
     name = target.name
-    while len(os.fsencode(name)) > LONGEST_NAME - len(_SUFFIX):
+    while len(os.fsencode(name)) > LONGEST_NAME - len(suffix):
         name = name[:-1]
-    return target.with_name(name + _SUFFIX)
+    return target.with_name(name + suffix)

@@ -16,6 +16,7 @@ from colordaemon.media.photo_file import PhotoFile, photo_format
 from colordaemon.media.photo_pixels import upright
 from colordaemon.media.probe import FilmInfo, probe_film
 from colordaemon.media.stills import PhotoFormat
+from colordaemon.media.stretch import Stretch
 
 SIDE = 720  # pixels of the longer side, at most
 # Decoded to a smaller size at once, in a fraction of the time.
@@ -24,19 +25,22 @@ _GROUND = 200  # the gray behind what is transparent
 Sample = tuple[np.ndarray, np.ndarray]
 
 
-def samples(source: Path, result: Path, count: int) -> Iterator[Sample]:
+def samples(
+    source: Path, result: Path, count: int, stretch: Stretch | None = None
+) -> Iterator[Sample]:
     """Pairs of pictures (H, W, 3) uint8 sRGB, before and after: of the first page of a photo, or of
-    `count` frames of a film, evenly spread.
+    `count` frames of a film, evenly spread. stretch: of the source that the result is of.
 
     Raises MediaError and OSError.
     """
     if is_photo(source):
         yield _page(source), _page(result)
         return
-    before, after = probe_film(source), probe_film(result)
-    seconds = before.duration_seconds or before.container_seconds or 0.0
+    before, after = probe_film(source, stretch=stretch), probe_film(result)
+    seconds, first = before.wanted_seconds or 0.0, before.start_seconds
     times = [seconds * (2 * number + 1) / (2 * count) for number in range(count)]
-    pairs = zip(frames_near(before, times), frames_near(after, times), strict=True)
+    there = frames_near(before, [first + each for each in times])
+    pairs = zip(there, frames_near(after, times), strict=True)
     for one, other in pairs:
         yield _frame(one, before), _frame(other, after)
 

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyvips
 
 from colordaemon.durable import replace_file
+from colordaemon.media.provenance import Maker, packet
+
+_QUALITY = 85  # of JPEG
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
@@ -18,11 +22,26 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     replace_file(path, encoded.tobytes())
 
 
-def jpeg_of(pixels: np.ndarray, quality: int = 85) -> bytes:
+def jpeg_of(pixels: np.ndarray, quality: int = _QUALITY) -> bytes:
     """(H, W, 3) uint8 sRGB as a JPEG file."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
     return encoded.tobytes()
+
+
+def write_marked(path: Path, pixels: np.ndarray, maker: Maker) -> None:
+    """(H, W, 3) uint8 sRGB to a JPEG or PNG file that says who made its colors, so that it is never
+    taken for a source. Raises OSError."""
+    image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels), interpretation="srgb")
+    image = image.copy()
+    image.set_type(pyvips.GValue.blob_type, "xmp-data", packet(maker))
+    is_png = path.suffix == ".png"
+    data = (
+        image.pngsave_buffer(keep="xmp")
+        if is_png
+        else image.jpegsave_buffer(Q=_QUALITY, keep="xmp")
+    )
+    replace_file(path, data)
 
 
 def write_text(pixels: np.ndarray, text: str, left: int, bottom: int) -> None:

@@ -95,19 +95,19 @@ class Partial:
 
     The device number does not: it changes when a disk is mounted again. mtime_ns: that of the
     source, which a result gets before it gets its name; 0 in journals that did not write it down.
-    sha256: of its bytes, or "" if the settings ask for none.
+    digest: the checksum of its bytes, or "" if the settings ask for none.
     """
 
     path: Path
     inode: int
     size: int
     mtime_ns: int = 0
-    sha256: str = ""
+    digest: str = ""
 
     @classmethod
-    def of(cls, path: Path, sha256: str = "") -> Partial:
+    def of(cls, path: Path, digest: str = "") -> Partial:
         found = signature_from(path.lstat())
-        return cls(path, found.inode, found.size, found.mtime_ns, sha256)
+        return cls(path, found.inode, found.size, found.mtime_ns, digest)
 
     def columns(self) -> dict[str, Any]:
         """As the journal keeps it; `job_of` reads it back."""
@@ -116,7 +116,7 @@ class Partial:
             "partial_inode": _signed(self.inode),
             "partial_size": self.size,
             "partial_mtime_ns": self.mtime_ns,
-            "partial_sha256": self.sha256,
+            "partial_sha256": self.digest,
         }
 
     def is_at(self, path: Path) -> bool:

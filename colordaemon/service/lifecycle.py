@@ -11,7 +11,14 @@ from pathlib import Path
 
 from colordaemon import __version__
 from colordaemon.clock import Monotonic, UnixTime
-from colordaemon.convert.publish import numbered, sha256, stands_under_another_name, write_checksum
+from colordaemon.convert.publish import (
+    digest_of,
+    is_digest,
+    numbered,
+    publish_beside,
+    stands_under_another_name,
+    write_checksum,
+)
 from colordaemon.convert.routing import Routing
 from colordaemon.durable import LONGEST_NAME, replace_file
 from colordaemon.errors import MediaError
@@ -131,14 +138,14 @@ class JobLifecycle:
         wanted, overwrite = said.target, self._may_replace(said.target, job.source)
         if (earlier := self._earlier_result(job, wanted)) is not None:
             wanted, overwrite = earlier, True
-        partial = Partial.of(said.partial, said.sha256)
+        partial = Partial.of(said.partial, said.digest)
         tell = self._tell(job, wall, said.is_whole)
         top = self.folders.outbox
         target = deliver(partial, wanted, tell, overwrite=overwrite, top=top)
         for remark in said.remarks:
             log.log(level_of(remark), "%s: %s", job.source, remark)
         figures = f"{said.summary}; {seconds:.1f} s, attempt {job.attempts}"
-        self._done(job, target, said.sha256, figures, wall, said.inventory, is_whole=said.is_whole)
+        self._done(job, target, partial, figures, wall, said.inventory, is_whole=said.is_whole)
 
     def recover(self, job: Job, wall: UnixTime) -> None:
         """Go on with a job that was being published when the daemon ended."""
@@ -154,7 +161,7 @@ class JobLifecycle:
             self.requeue(job, Reason.LOST, "the result was lost before it was published", wall)
         else:
             figures = "published after a restart"
-            self._done(job, target, job.partial.sha256, figures, wall, is_whole=is_whole)
+            self._done(job, target, job.partial, figures, wall, is_whole=is_whole)
 
     def retire_all(self) -> Iterator[None]:
         """Move or remove sources that an earlier daemon left, or where that failed before. Yields
@@ -251,17 +258,21 @@ class JobLifecycle:
         self,
         job: Job,
         target: Path,
-        digest: str,
+        partial: Partial,
         figures: str,
         wall: UnixTime,
         inventory: Inventory = (),
         *,
         is_whole: bool,
     ) -> None:
-        if self._config.after.checksum:
-            with anchored(self.folders.outbox, target.parent) as here:
-                named = here / target.name
-                write_checksum(named, digest or sha256(named))
+        with anchored(self.folders.outbox, target.parent) as here:
+            named = here / target.name
+            publish_beside(here / partial.path.parent.name, named)
+            if algorithm := self._config.after.algorithm:
+                digest = partial.digest
+                if not is_digest(digest, algorithm):
+                    digest = digest_of(named, algorithm)
+                write_checksum(named, digest, algorithm)
         action = self._config.after.source
         if action != "keep" and not is_whole:
             log.warning("%s: kept, since its result does not hold all of its pictures", job.source)

@@ -118,14 +118,14 @@ class Segment:
 class Finished:
     """A complete, checked and flushed file lies at `partial`, meant to become `target`.
 
-    sha256: of its bytes, or "" if the settings ask for none. inventory: all that the source holds.
-    is_whole: whether every picture of the source is in it.
+    digest: the checksum of its bytes, or "" if the settings ask for none. inventory: all that the
+    source holds. is_whole: whether every picture of the source is in it.
     """
 
     job: int
     partial: Path
     target: Path
-    sha256: str
+    digest: str
     summary: str
     remarks: tuple[str, ...]
     inventory: Inventory = ()

@@ -8,6 +8,7 @@ results their names, and changes the journal and the sources.
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import resource
@@ -25,9 +26,10 @@ import av.error
 import torch
 
 from colordaemon.child import die_with, ignore_signals
+from colordaemon.convert.beside import make_beside
 from colordaemon.convert.convert import NoRoom, guide_for, prepare
 from colordaemon.convert.models import ModelCache, Models, cluster_of, environments
-from colordaemon.convert.publish import RESULT, result_name, seal, sha256
+from colordaemon.convert.publish import RESULT, digest_of, result_name, seal
 from colordaemon.convert.routing import Routing
 from colordaemon.convert.samples import samples
 from colordaemon.errors import (
@@ -276,9 +278,13 @@ class Worker:
         if colored.is_damaged:
             read_through(source, context.heartbeat)
         check_for_new(source, guide, order.inbox)
+        told = make_beside(prepared.film, source, partial, config.output, model.maker(), context)
         # In this process, since flushing gigabytes to the disk would block the daemon.
         seal(partial, source)
-        digest = sha256(partial, context.heartbeat) if config.after.checksum else ""
+        algorithm, digest = config.after.algorithm, ""
+        if algorithm is not None:
+            tell = functools.partial(context.stage, "checksum")
+            digest = digest_of(partial, algorithm, tell)
         self._keep_thumbnails(order, source, partial, context)
         return Finished(
             order.job,
@@ -286,7 +292,7 @@ class Worker:
             order.folder / name,
             digest,
             colored.summary,
-            colored.remarks,
+            (*colored.remarks, *told),
             colored.inventory,
             colored.is_whole,
         )
