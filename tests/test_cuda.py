@@ -493,6 +493,8 @@ def test_what_goes_to_a_gpu_and_back_is_the_same(dtype: type[np.generic]) -> Non
     arrays: Sequence[np.ndarray] = [
         chance.integers(0, 200, (2, 300, 400)).astype(dtype) for _ in range(20)
     ]
+    for array in arrays:
+        array.setflags(write=False)  # as the planes of decoded pictures are
     arriving = [traffic.download(traffic.upload([array])) for array in arrays]
     for array, late in zip(arrays, arriving, strict=True):
         assert np.array_equal(late.get()[0][0], array)

@@ -79,8 +79,8 @@ class Traffic:
         the current stream."""
         if self.device.type == "cpu":
             return torch.from_numpy(np.stack(list(arrays)))
-        first = torch.from_numpy(arrays[0][:0])
-        pinned = torch.empty((len(arrays), *arrays[0].shape), dtype=first.dtype, pin_memory=True)
+        dtype = torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype
+        pinned = torch.empty((len(arrays), *arrays[0].shape), dtype=dtype, pin_memory=True)
         for target, array in zip(pinned.numpy(), arrays, strict=True):
             target[...] = array
         with self._beside(self._up):
