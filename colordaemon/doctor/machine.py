@@ -13,6 +13,7 @@ from colordaemon.memory import limit_bytes
 
 # Of what is imported: the name under which it is installed.
 _LIBRARIES = {
+    "numba": "numba",
     "numpy": "numpy",
     "torch": "torch",
     "cv2": "opencv-python-headless",
