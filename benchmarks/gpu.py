@@ -28,7 +28,7 @@ from typing import Any
 import av
 
 from colordaemon.bench import stages
-from colordaemon.bench.clips import begin_of, make_clip
+from colordaemon.bench.clips import Clip, begin_of, make_clip
 from colordaemon.bench.machine import describe_machine
 from colordaemon.bench.network import look
 from colordaemon.config import Config
@@ -39,6 +39,7 @@ from colordaemon.network.cuda import SWITCHES, VARIABLE
 
 _BATCH = 8  # that films are colored in
 _WORKERS = 2, 4
+_LONG = 3  # times the usual clip, for several workers
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,15 @@ class Case:
     film: dict[str, Any] = field(default_factory=dict)
     workers: int = 1
 
+    @property
+    def _parted(self) -> dict[str, Any]:
+        """So that there are segments for all workers."""
+        return {"segment_seconds": 2.0} if self.workers > 1 else {}
+
     def config(self, device: str) -> Config:
         return Config.model_validate(
             {
-                "film": {"stride": 1} | self.film,
+                "film": {"stride": 1} | self._parted | self.film,
                 "model": {"device": device, "batch_size": _BATCH},
                 "jobs": {"workers": self.workers},
             }
@@ -103,11 +109,8 @@ def main() -> None:
     arguments.results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="colordaemon-gpu-") as name:
         folder = Path(name)
-        if arguments.film:
-            clip = begin_of(arguments.film, arguments.clip_seconds, folder)
-        else:
-            clip = make_clip(folder, arguments.height, arguments.clip_seconds)
-        found, left_out = measure(clip.path, folder, arguments)
+        clip, long = (begin(folder / str(times), arguments, times) for times in (1, _LONG))
+        found, left_out = measure(clip.path, long.path, folder, arguments)
     report = {
         "machine": describe_machine(),
         "clip": [clip.name, clip.width, clip.height],
@@ -121,10 +124,19 @@ def main() -> None:
         print(f"{name}: left out, {reason}")
 
 
+def begin(folder: Path, arguments: argparse.Namespace, times: int) -> Clip:
+    """The clip, or one that is as many times as long."""
+    folder.mkdir()
+    seconds = times * arguments.clip_seconds
+    if arguments.film:
+        return begin_of(arguments.film, seconds, folder)
+    return make_clip(folder, arguments.height, seconds)
+
+
 def measure(
-    clip: Path, folder: Path, arguments: argparse.Namespace
+    clip: Path, long: Path, folder: Path, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What each case says, and why others say nothing."""
+    """What each case says, and why others say nothing. long: the clip for several workers."""
     found, left_out = dict[str, Any](), dict[str, str]()
     ends, took = time.monotonic() + arguments.seconds, [0.0]
     for case in cases():
@@ -132,7 +144,8 @@ def measure(
         if ends - begins < statistics.mean(took):
             left_out[case.name] = "no time left"
             continue
-        command = [sys.executable, __file__, str(folder), str(clip), "--device", arguments.device]
+        film = str(long if case.workers > 1 else clip)
+        command = [sys.executable, __file__, str(folder), film, "--device", arguments.device]
         command += ["--case", json.dumps(asdict(case)), "--folder", str(folder)]
         try:
             said = subprocess.run(  # noqa: S603  (ourselves)

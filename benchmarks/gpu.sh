@@ -37,7 +37,7 @@ say() { echo "== $SECONDS s: $*"; }
 say "tests"
 mapfile -t tests < <(grep --files-with-matches 'mark\.gpu' tests/test_*.py)
 # Without its plugin, pytest does not know what a timeout is, and here warnings are errors.
-timeout "$(left)" "$python" -m pytest -m gpu -q \
+timeout "$(left)" "$python" -m pytest -m gpu -q --continue-on-collection-errors \
     -W ignore::pytest.PytestConfigWarning "${tests[@]}" 2>&1 | tee "$results/tests.txt"
 [ "${PIPESTATUS[0]}" = 0 ] || failed=1
 

@@ -127,7 +127,7 @@ class Graphs:
     Batches are filled up to a power of two, or to the most, with graph and without: so that few
     shapes come, and that the same kernels compute a picture whether its shape has a graph yet or
     not. The function must be always the same one, and treat the pictures of a batch apart.
-    recorder: None: nothing is recorded.
+    recorder: None: nothing is recorded. Not to be shared by threads.
     """
 
     def __init__(self, recorder: Recorder | None) -> None:
