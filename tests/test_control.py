@@ -330,5 +330,19 @@ def test_lists_have_their_columns_one_below_the_other_and_names_on_one_line(tmp_
     assert heading.index("why") == first.index("broken") > len("/in/a longer name")
     assert second == "2    queued  /in/a longer name\\nwith two lines.png"
     said = status_text(reply).splitlines()
+    assert reply["left"] == {"seconds": 0.0, "unknown": 1}
     assert said[0] == "the daemon is not running" and "1 queued" in said[1]
     assert said[2:] == jobs_text(jobs[:1]).splitlines()
+
+
+def test_status_says_how_long_the_whole_queue_will_take(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal") as journal:
+        journal.add([Found(Path(f"/in/{n}.mp4"), 100, 2, rank=1) for n in "ab"], UnixTime(1.0))
+        job = journal.claim(UnixTime(2.0))
+        assert job is not None
+        journal.finish(job, UnixTime(302.0), reason="done", retire="")
+        reply = status(journal)
+    running = {"status": "1 queued", "inboxes": [], "orphaned": 0, "running": []}
+    assert "about 5:00 left for all" in status_text(reply | {"daemon": running})
+    running["running"] = [{"id": 3, "seconds_left": 65.0}]
+    assert "about 6:05 left for all" in status_text(reply | {"daemon": running})

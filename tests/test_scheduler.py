@@ -28,6 +28,7 @@ from colordaemon.service.messages import (
     Fault,
     Finished,
     FromWorker,
+    Heartbeat,
     Order,
     Progress,
     Ready,
@@ -561,6 +562,17 @@ def test_the_end_of_a_resumed_film_is_foreseen_from_what_was_done_since() -> Non
     pace.feed(Progress(1, 510.0, 1000.0, 251), Monotonic(140.0))
     assert pace.seconds_left == pytest.approx(490.0)
     assert str(pace) == "51%, 25.0 fps, 8 min left"
+
+
+def test_what_comes_after_the_last_frame_has_a_progress_of_its_own(stage: Stage) -> None:
+    order = stage.begin("film.mp4")
+    stage.turn(Progress(order.job, 100.0, 100.0, 2500))
+    stage.turn(Heartbeat(order.job, "joining", 0.41))
+    (task,) = stage.dispatcher.running
+    assert str(task.pace) == "joining 41%"
+    assert (task.pace.as_json()["stage"], task.pace.as_json()["stage_share"]) == ("joining", 0.41)
+    stage.turn(Heartbeat(order.job))  # of nothing that has a share
+    assert str(task.pace) == "joining 41%"
 
 
 def test_a_film_that_is_nearly_done_is_finished_before_the_end(stage: Stage) -> None:

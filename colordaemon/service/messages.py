@@ -94,9 +94,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The work goes on, but has no frames to count: a photo, a join, a checksum."""
+    """The work goes on, but has no frames to count: a photo, a join, a checksum.
+
+    stage: what is done with a film, and share, 0..1, how much of it; empty if that is not known.
+    """
 
     job: int
+    stage: str = ""
+    share: float = 0.0
 
 
 @dataclass(frozen=True)

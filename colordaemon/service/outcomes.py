@@ -16,6 +16,7 @@ from colordaemon.service.messages import (
     Fault,
     Finished,
     FromWorker,
+    Heartbeat,
     Progress,
     Segment,
     Started,
@@ -56,6 +57,8 @@ class Outcomes:
                 self._running.begin(number, now)
             case Progress(number):
                 self._running[number].pace.feed(message, now)
+            case Heartbeat(number, stage, share) if stage:
+                self._running[number].pace.enter(stage, share)
             case Segment(number, _):
                 self._journal.progress(self._running[number].job)
             case Finished():

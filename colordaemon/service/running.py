@@ -25,14 +25,21 @@ class Pace:
     def __init__(self) -> None:
         self._first: tuple[float, Progress] | None = None
         self._last: tuple[float, Progress] | None = None
+        self._stage = ""  # after the last frame
+        self._stage_share = 0.0
         self.total: float | None = 0.0  # seconds of the film; None: unknown; 0: it is not open yet
 
     def feed(self, said: Progress, now: Monotonic) -> None:
         self.total = said.total
         if said.frames == 0:  # the film was opened
             return
+        self._stage = ""
         self._first = self._first or (now, said)
         self._last = now, said
+
+    def enter(self, stage: str, share: float) -> None:
+        """All frames are done; what is done now, and how much of that, 0..1."""
+        self._stage, self._stage_share = stage, share
 
     @property
     def seconds_left(self) -> float:
@@ -43,7 +50,9 @@ class Pace:
         return max(0.0, last[1].total - last[1].done) / speed
 
     def __str__(self) -> str:
-        """As in "41 %, 63.0 fps, 12 min left"; empty before the first frame."""
+        """As in "41 %, 63.0 fps, 12 min left" or "joining 41 %"; empty before the first frame."""
+        if self._stage:
+            return f"{self._stage} {self._stage_share:.0%}"
         if self._last is None:
             return ""
         said, parts = self._last[1], list[str]()
@@ -55,15 +64,18 @@ class Pace:
             parts.append(f"{left / 60:.0f} min left" if left >= 60 else "less than a minute left")
         return ", ".join(parts)
 
-    def as_json(self) -> dict[str, float | None]:
+    def as_json(self) -> dict[str, float | str | None]:
         """share: how much of the film is done, from 0 to 1. frames: since it was begun or resumed.
-        None is what is not known (yet)."""
+        stage: what is done after the last frame, and stage_share how much of it. None is what is
+        not known (yet)."""
         said, left = self._last[1] if self._last else None, self.seconds_left
         return {
             "share": min(1.0, said.done / said.total) if said and said.total else None,
             "frames": said.frames if said else None,
             "fps": self._per_second(lambda said: said.frames) or None,
             "seconds_left": left if left < math.inf else None,
+            "stage": self._stage or None,
+            "stage_share": self._stage_share if self._stage else None,
         }
 
     def _per_second(self, figure: Figure) -> float:

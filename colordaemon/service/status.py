@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from colordaemon.logs import printable
+from colordaemon.logs import clock_time, counted, printable
+from colordaemon.service.forecast import Forecast, forecast
 from colordaemon.service.job import Job, State
 from colordaemon.service.records import Records
 
@@ -60,13 +61,15 @@ class DaemonStatus:
 
 
 def status(records: Records) -> Reply:
-    """Counts of all states, the running jobs and the last that failed."""
+    """Counts of all states, the running jobs and the last that failed. left: how many seconds the
+    queue will take without these, and of how many files nothing is known."""
     counts = {str(state): count for state, count in records.counts().items()}
     running = records.jobs(State.RUNNING, State.PUBLISHING)
     failed = records.listed(State.FAILED, limit=20)
     return {
         "version": 2,
         "counts": counts,
+        "left": asdict(forecast(records)),
         "paused": records.fact("paused") == "yes",
         "running": [listed(job) for job in running],
         "failed": [listed(job) for job in failed],
@@ -89,6 +92,8 @@ def status_text(reply: Reply) -> str:
     daemon = reply["daemon"]
     lines = [daemon["status"] if daemon else "the daemon is not running"]
     lines.append(", ".join(f"{count} {state}" for state, count in reply["counts"].items()))
+    if daemon and (left := _time_left(reply["left"], daemon["running"])):
+        lines.append(left)
     if daemon:
         lines.append(inboxes_text(daemon["inboxes"]))
         if count := daemon["orphaned"]:
@@ -98,6 +103,17 @@ def status_text(reply: Reply) -> str:
     if jobs := [*reply["running"], *reply["failed"]]:
         lines.append(jobs_text(jobs))
     return "\n".join(lines)
+
+
+def _time_left(left: Reply, running: Sequence[Reply]) -> str:
+    """Of the whole queue; empty where there is none, or nothing is known of it."""
+    whole = Forecast(**left).plus(running)
+    if not whole.seconds:
+        return ""
+    more = (
+        f", and {counted(whole.unknown, 'file')} of which nothing is known" if whole.unknown else ""
+    )
+    return f"about {clock_time(whole.seconds)} left for all{more}"
 
 
 def inboxes_text(inboxes: Sequence[Reply]) -> str:

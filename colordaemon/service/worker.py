@@ -81,7 +81,7 @@ from colordaemon.service.messages import (
 )
 from colordaemon.service.publisher import check_length, private_folder
 from colordaemon.service.thumbnails import MOST_PICTURES, Thumbnails
-from colordaemon.work_context import WorkContext
+from colordaemon.work_context import Stage, WorkContext
 
 if TYPE_CHECKING:
     from colordaemon.cluster.cluster import Cluster
@@ -432,6 +432,9 @@ class _OrderContext(WorkContext):
 
     def heartbeat(self) -> None:
         self._tell(Heartbeat(self._order.job))
+
+    def stage(self, name: Stage, share: float) -> None:
+        self._tell(Heartbeat(self._order.job, name, share))
 
     def machines(self, found: Mapping[str, object]) -> None:
         self._worker.send(Machines(found))
