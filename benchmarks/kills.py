@@ -47,13 +47,17 @@ KINDS: dict[str, Callable[[Path], object]] = {
 ENDS = (State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED)
 
 
-def begin(root: Path, workers: int) -> Daemon:
-    root.mkdir()
+def make_model(path: Path) -> None:
     torch.manual_seed(0)
     widths = ((4, 4), (6,), (8,), (8,), (8, 8))
     spec = ModelSpec(encoder=widths, decoder=(8, 8, 6, 4), short_side=64)
-    save_model(root / "model.safetensors", ColorNet(spec).eval(), {})
-    daemon = Daemon(root / "place", root / "model.safetensors", frame_seconds=FRAME_SECONDS)
+    save_model(path, ColorNet(spec).eval(), {})
+
+
+def begin(root: Path, workers: int) -> Daemon:
+    root.mkdir()
+    model = root.parent / "model.safetensors"  # one for all: results say which it was, by digest
+    daemon = Daemon(root / "place", model, frame_seconds=FRAME_SECONDS)
     settings = daemon.config.read_text()
     daemon.config.write_text(settings.replace("jobs: {", f"jobs: {{workers: {workers}, "))
     (root / "temporary").mkdir()
@@ -166,6 +170,7 @@ def main() -> None:
         (root / "made").mkdir()
         for kind, make in KINDS.items():
             make(root / "made" / kind)
+        make_model(root / "model.safetensors")
         expected = undisturbed(root / "one", root / "made")
         daemon = begin(root / "many", asked.workers)
         start(daemon)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -201,13 +203,16 @@ def test_a_file_whose_guide_changes_meanwhile_begins_anew(
 ) -> None:
     tries: list[Path] = []
 
-    def changing(source: Path, *_: object, **__: object) -> tuple[Path, Colored]:
+    @contextmanager
+    def changing(
+        source: Path, *_: object, **__: object
+    ) -> Iterator[Callable[[], tuple[Path, Colored]]]:
         tries.append(source)
         if len(tries) < 3:
             raise GuideChanged("film.hints.png: was changed since work began with it")
-        return tmp_path / "film.color.mp4", Colored("6 frames", ())
+        yield lambda: (tmp_path / "film.color.mp4", Colored("6 frames", ()))
 
-    monkeypatch.setattr("colordaemon.convert.once.convert", changing)
+    monkeypatch.setattr("colordaemon.convert.once.converted", changing)
     film = tmp_path / "film.mp4"
     tally = Once([film], Config()).color(WorkContext())
     assert tries == [film] * 3 and tally.done == [film]

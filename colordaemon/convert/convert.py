@@ -6,8 +6,9 @@ import errno
 import functools
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +50,7 @@ from colordaemon.work_context import WorkContext
 if TYPE_CHECKING:
     from colordaemon.convert.photo_guide import PhotoPainter
 
+_one_umask = threading.Lock()  # the process has only one
 _LONGEST_STEM = 60  # letters of the source's name in the name of the work folder
 
 
@@ -100,7 +102,7 @@ class PreparedPhoto:
         report = color_photo(
             self.source,
             partial,
-            painter.predict_ab if painter else lambda gray: model.load().predict_ab(gray),
+            painter.predict_ab if painter else model.predict_ab,
             self.settings,
             force=self.force,
             maker=model.maker(),
@@ -278,19 +280,49 @@ def convert(
     force: bool = False,
     stretch: Stretch | None = None,
 ) -> tuple[Path, Colored]:
-    """Color a file and publish it; returns where the result is, and what was done.
+    """Color a file and publish it; returns where the result is, and what was done. See
+    `converted`."""
+    with (
+        umask(PRIVATE) as folder_umask,
+        converted(
+            source, config, model, context, made, folder_umask, named=named, force=force,
+            stretch=stretch,
+        ) as publish_it,
+    ):  # fmt: skip
+        return publish_it()
 
+
+@contextmanager
+def converted(
+    source: Path,
+    config: Config,
+    model: Model,
+    context: WorkContext,
+    made: Mapping[Path, Path],
+    folder_umask: int,
+    *,
+    named: Sequence[Sidecar] = (),
+    force: bool = False,
+    stretch: Stretch | None = None,
+    check: Callable[[Prepared], None] = lambda prepared: None,
+) -> Iterator[Callable[[], tuple[Path, Colored]]]:
+    """Color a file into a private folder; yields what publishes it, and returns where the result is
+    and what was done. Unpublished it is removed.
+
+    folder_umask: for folders that are made, while that of the process keeps files private. check:
+    called before the work begins; what it raises passes through.
     made: results of this call, which are never replaced, and their sources; see `target_for`.
     named: pictures that guide its colors, from the command line; see `find_guide`. stretch: all
     that is wanted of a film.
     Raises MediaError, AlreadyColor, TargetExists, TargetTaken, GuideChanged, OSError, and
     Interrupted on request.
     """
-    with opened(source) as file, umask(PRIVATE) as folder_umask, errors_by_name():
+    with opened(source) as file, errors_by_name():
         guide = guide_for(file, config, named=named)
         prepared = prepare(file, config, guide=guide, force=force, stretch=stretch)
+        check(prepared)
         target = target_for(file, prepared.suffix, config, made)
-        with umask(folder_umask):  # for folders; files are private until they are finished
+        with _one_umask, umask(folder_umask):  # for folders; files are private until finished
             target.parent.mkdir(parents=True, exist_ok=True)
         hidden = partial_for(target).stem[:_LONGEST_STEM]
         with (
@@ -304,12 +336,17 @@ def convert(
             colored = prepared.run(partial, model, context, work=None)
             told = make_beside(prepared.film, file, partial, config.output, model.maker(), context)
             seal(partial, file)
-            try:
-                with umask(folder_umask):  # for its checksum
-                    _publish_all(partial, target, config, context)
-            except TargetExists as reason:
-                raise TargetExists(f"{source}: {reason}") from None
-    return target, replace(colored, remarks=(*colored.remarks, *told))
+            colored = replace(colored, remarks=(*colored.remarks, *told))
+
+            def publish_it() -> tuple[Path, Colored]:
+                try:
+                    with _one_umask, umask(folder_umask):  # for its checksum
+                        _publish_all(partial, target, config, context)
+                except TargetExists as reason:
+                    raise TargetExists(f"{source}: {reason}") from None
+                return target, colored
+
+            yield publish_it
 
 
 def _publish_all(partial: Path, target: Path, config: Config, context: WorkContext) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from colordaemon.config import Config, JobSettings, ModelSettings
 from colordaemon.convert.publish import sha256
@@ -38,12 +40,17 @@ CORES = 4  # of a processor that one worker keeps busy: as many threads as an en
 class ModelCache:
     """Loaded models, shared by all configurations, and the helpers that have them too.
 
-    cluster: other machines that color in place of this one.
+    cluster: other machines that color in place of this one. network: the one thread that uses the
+    models, where several threads want their colors; None: whoever asks.
     """
 
     def __init__(
-        self, helpers: Sequence[HelperProcess] = (), cluster: Cluster | None = None
+        self,
+        helpers: Sequence[HelperProcess] = (),
+        cluster: Cluster | None = None,
+        network: Executor | None = None,
     ) -> None:
+        self.network = network
         self.colorizer = lru_cache(maxsize=LOADED)(_load)
         self.helpers, self.cluster = helpers, cluster
 
@@ -70,6 +77,13 @@ class Model:
     def load(self) -> Colorizer:
         """Raises ModelError."""
         return self.cache.colorizer(self.settings)
+
+    def predict_ab(self, gray: Tensor) -> Tensor:
+        """See `Colorizer.predict_ab`; loads the model if need be, and may be called by any thread.
+        Raises ModelError."""
+        if self.cache.network is None:
+            return self.load().predict_ab(gray)
+        return self.cache.network.submit(lambda: self.load().predict_ab(gray)).result()
 
     def helpers(self, most: int) -> Sequence[HelperProcess]:
         """As many helpers with this model as there are by now, and `most` at the most, just started

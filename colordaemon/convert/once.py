@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from colordaemon.config import Config
-from colordaemon.convert.convert import convert, plan, refuse_our_own
+from colordaemon.convert.ahead import Ahead
+from colordaemon.convert.convert import Colored, Prepared, converted, plan, refuse_our_own
 from colordaemon.convert.estimate import Estimator
 from colordaemon.convert.models import ModelCache, Models, cluster_of, helpers_for
 from colordaemon.convert.report import Report
@@ -24,6 +28,7 @@ from colordaemon.errors import (
     TargetExists,
 )
 from colordaemon.guide.sidecars import Sidecar
+from colordaemon.inbox.safe_open import PRIVATE, umask
 from colordaemon.media.stretch import Stretch
 from colordaemon.sidecar_names import sidecar_file
 from colordaemon.work_context import WorkContext
@@ -76,25 +81,39 @@ class Once:
         with (
             helpers_for(config.jobs, config.model) as helpers,
             cluster_of(config) as cluster,
+            ThreadPoolExecutor(1, "network") as network,
+            umask(PRIVATE) as folder_umask,
         ):
-            models = Models(config, ModelCache(helpers, cluster))
+            models = Models(config, ModelCache(helpers, cluster, network))
 
-            def color_one(source: Source) -> None:
-                model, path = models.model_for(source.path), source.path
-                settings = source.settings(config)
+            def begun(
+                source: Source, context: WorkContext, check: Callable[[Prepared], None]
+            ) -> AbstractContextManager[Callable[[], tuple[Path, Colored]]]:
+                return converted(
+                    source.path, source.settings(config), models.model_for(source.path), context,
+                    made, folder_umask, named=self._named, force=self._force,
+                    stretch=self._stretch, check=check,
+                )  # fmt: skip
+
+            def alone(source: Source) -> tuple[Path, Colored]:
                 while True:
                     try:
-                        target, done = convert(
-                            path, settings, model, context, made,
-                            named=self._named, force=self._force, stretch=self._stretch,
-                        )  # fmt: skip
-                        break
+                        with begun(source, context, lambda prepared: None) as publish:
+                            return publish()
                     except GuideChanged as reason:
-                        self._report.begins_anew(path, reason)
-                made[target.resolve()] = path
-                self._report.done(path, target, done)
+                        self._report.begins_anew(source.path, reason)
 
-            return self._each(color_one)
+            beside = functools.partial(begun, context=WorkContext())
+            paths = [source.path for source in self.sources]
+            wanted = [each for each in self.sources if not _guided_by(each.path, paths)]
+            with Ahead(wanted, lambda source, check: beside(source, check=check)) as ahead:
+
+                def color_one(source: Source) -> None:
+                    target, done = ahead.publish(source) or alone(source)
+                    made[target.resolve()] = source.path
+                    self._report.done(source.path, target, done)
+
+                return self._each(color_one)
 
     def plan(self) -> Tally:
         """Say for each file what would be done with it and with everything that it holds, how long

@@ -96,6 +96,13 @@ def upright_shape(source: Path) -> tuple[int, int]:
     return (image.width, image.height) if turns % 2 else (image.height, image.width)
 
 
+def pixels_of(source: Path) -> int:
+    """Of all pages of a photo. Raises MediaError."""
+    file = PhotoFile(source)
+    pages = (file.open_page(index).image for index in range(file.pages))
+    return sum(page.width * page.height for page in pages)
+
+
 def plan_photo(
     source: Path, settings: PhotoSettings, *, force: bool = False
 ) -> tuple[Inventory, tuple[str, ...]]:
