@@ -94,11 +94,22 @@ def children(pid: int) -> list[int]:
     return []
 
 
-def is_gone(pid: int) -> bool:
+def identity(pid: int) -> tuple[int, str]:
+    """A process: its number, which may be given to another one later, and when it began."""
+    return pid, (_status(pid) or [""] * 20)[19]
+
+
+def is_gone(process: tuple[int, str]) -> bool:
+    found = _status(process[0])
+    return found is None or found[0] == "Z" or found[19] != process[1]
+
+
+def _status(pid: int) -> list[str] | None:
+    """What the kernel says of a process after its name."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return True
+        return None
 
 
 def find(daemon: Daemon, kind: str) -> int | None:
@@ -118,9 +129,11 @@ def hashes(folder: Path) -> dict[str, set[str]]:
     return found
 
 
-def disturb(daemon: Daemon, supply: Supply, kills: int) -> tuple[Counter[str], set[int]]:
+def disturb(
+    daemon: Daemon, supply: Supply, kills: int
+) -> tuple[Counter[str], set[tuple[int, str]]]:
     """Kill processes; returns how many of each kind, and all workers and helpers that were seen."""
-    killed, seen = Counter[str](), set[int]()
+    killed, seen = Counter[str](), set[tuple[int, str]]()
     while sum(killed.values()) < kills:
         kind = CHANCE.choice(("daemon", "worker", "helper", "helper"))
         until = time.monotonic() + 60.0
@@ -133,7 +146,7 @@ def disturb(daemon: Daemon, supply: Supply, kills: int) -> tuple[Counter[str], s
         if (victim := find(daemon, kind)) is None:
             continue
         for worker in children(daemon.pid):
-            seen |= {worker, *children(worker)}
+            seen |= {identity(pid) for pid in (worker, *children(worker))}
         if kind == "daemon":
             daemon.kill()
             start(daemon)
@@ -187,9 +200,9 @@ def main() -> None:
             daemon.ask("retry", jobs=[job.id for job in failed])
         status = daemon.stop()
         until = time.monotonic() + 20.0
-        while any(not is_gone(pid) for pid in seen) and time.monotonic() < until:
+        while any(not is_gone(each) for each in seen) and time.monotonic() < until:
             time.sleep(0.1)
-        left = sum(not is_gone(pid) for pid in seen)
+        left = sum(not is_gone(each) for each in seen)
         found, results = hashes(daemon.outbox), daemon.results
         spare = [path.name for path in (daemon.root.parent / "temporary").rglob("*")]
         tracebacks = daemon.said().count("Traceback")
