@@ -1,10 +1,11 @@
-"""Boot a real systemd on a copy of this machine, install the service there and color one photo.
+"""Boot a real systemd on a copy of this machine, install the services there, color one photo and
+look at the page.
 
     sudo .venv/bin/python systemd/try_units.py
 
 It needs root, systemd-nspawn (Debian: systemd-container) and overlayfs, and changes nothing of the
-machine. Ends with 0 if the result is in the outbox and the source in the archive, 1 if not, and 77
-where there is no such container to be had.
+machine. Ends with 0 if the result is in the outbox, the source in the archive, and both on the
+page, 1 if not, and 77 where there is no such container to be had.
 """
 
 from __future__ import annotations
@@ -50,9 +51,29 @@ for second in $(seq 100); do
     [ -e /srv/colordaemon/old/photo.png ] && break
     sleep 1
 done
-journalctl -u colordaemon -u colordaemon-gpu --no-pager -o cat
+systemctl start colordaemon-web || journalctl -u colordaemon-web --no-pager -o cat
+for second in $(seq 60); do
+    journalctl -u colordaemon-web --no-pager | grep -q "page is at" && break
+    sleep 1
+done
+@python@ /probe/ask.py GET status.json job/1 picture/1/0/after
+@python@ /probe/ask.py POST do/pause
+journalctl -u colordaemon -u colordaemon-gpu -u colordaemon-web --no-pager -o cat
 systemctl show colordaemon -p ActiveState -p NRestarts
 find /srv/colordaemon -type f -printf 'found %p %m\\n'
+systemctl stop colordaemon
+@python@ /probe/ask.py GET status.json
+"""
+ASK = """\
+import http.client, sys
+token = open("/var/lib/colordaemon/web.token").read().strip()
+headers = {"Authorization": f"Bearer {token}", "Sec-Fetch-Site": "none"}
+for address in sys.argv[2:]:
+    page = http.client.HTTPConnection("127.0.0.1", 8765, timeout=30)
+    page.request(sys.argv[1], f"/{address}", headers=headers)
+    answer = page.getresponse()
+    body = answer.read().decode() if address.endswith("json") else ""
+    print(f"page: {address} {answer.status} {body}")
 """
 
 
@@ -69,8 +90,17 @@ def main() -> int:
     print(said)
     if not said:
         return NOT_HERE
-    wanted = ("found /srv/colordaemon/out/photo.color.png", "found /srv/colordaemon/old/photo.png")
-    return 0 if all(line in said for line in (*wanted, "ActiveState=active", "NRestarts=0")) else 1
+    wanted = (
+        "found /srv/colordaemon/out/photo.color.png",
+        "found /srv/colordaemon/old/photo.png",
+        "page: status.json 200",
+        "page: picture/1/0/after 200",
+        "page: do/pause 303",
+        '"state":"down"',
+        "ActiveState=active",
+        "NRestarts=0",
+    )
+    return 0 if all(line in said for line in wanted) else 1
 
 
 def _boot(root: Path, probe: Path) -> str:
@@ -78,21 +108,24 @@ def _boot(root: Path, probe: Path) -> str:
     probe.mkdir(mode=0o755)
     photo = np.tile(np.linspace(0, 255, 96, dtype=np.uint8), (64, 1))
     cv2.imwrite(str(probe / "photo.png"), photo)
-    (probe / "run.sh").write_text(RUN)
+    (probe / "run.sh").write_text(RUN.replace("@python@", sys.executable))
+    (probe / "ask.py").write_text(ASK)
     config = root / "etc/colordaemon/config.yaml"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(CONFIG)
     line = [sys.executable, "-m", "colordaemon", "install-service"]
     subprocess.run([*line, "--config", str(config), "--root", str(root)], check=True)  # noqa: S603
     units = root / "etc/systemd/system"
-    service = units / "colordaemon.service"
-    service.write_text(service.read_text().replace(str(config), "/etc/colordaemon/config.yaml"))
+    services = [units / "colordaemon.service", units / "colordaemon-web.service"]
+    for service in services:
+        service.write_text(service.read_text().replace(str(config), "/etc/colordaemon/config.yaml"))
     for folder in Path(sys.executable).resolve().parents[:-1]:
         (root / folder.relative_to("/")).chmod(0o755)  # for the service's user, as in /opt
     if path := os.environ.get("PYTHONPATH"):
-        drop_in = units / "colordaemon.service.d/path.conf"
-        drop_in.parent.mkdir()
-        drop_in.write_text(f"[Service]\nEnvironment=PYTHONPATH={path}\n")
+        for service in services:
+            drop_in = service.with_name(f"{service.name}.d") / "path.conf"
+            drop_in.parent.mkdir()
+            drop_in.write_text(f"[Service]\nEnvironment=PYTHONPATH={path}\n")
     (units / "probe.service").write_text(PROBE)
     container = [
         *("systemd-nspawn", "--quiet", "-D", str(root), "--private-network", "--register=no"),

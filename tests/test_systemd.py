@@ -12,7 +12,7 @@ TRY_UNITS = Path(__file__).parents[1] / "systemd" / "try_units.py"
 NOT_HERE = 77
 
 
-def test_the_installed_service_colors_a_photo_and_moves_its_source() -> None:
+def test_the_installed_services_color_a_photo_move_its_source_and_show_it() -> None:
     line = [sys.executable, str(TRY_UNITS)]
     tried = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603
     if tried.returncode == NOT_HERE:
