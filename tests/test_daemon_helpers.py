@@ -103,3 +103,38 @@ def test_a_helper_stops_with_a_film_that_is_cancelled_and_the_next_film_has_anot
     assert daemon.stop() == 0
     assert daemon.results == ["photo.color.png", "second.color.mp4"]
     check_film(film, daemon.outbox / "second.color.mp4")
+
+
+def test_a_film_with_a_helper_makes_way_for_an_urgent_one_and_goes_on_beside_it(
+    daemon: Daemon,
+) -> None:
+    with daemon.config.open("a") as file:
+        file.write("priorities: {'urgent*': 5}\n")
+    daemon.start()
+    daemon.wait_ready()
+    film = drop(daemon, "film.mp4")
+    daemon.wait(lambda: helpers(daemon) and segments(daemon) >= 2)
+    (helper,) = helpers(daemon)
+    urgent = arrive(daemon, "urgent.mp4", 150)
+    daemon.wait(lambda: "film.mp4 makes way for a film of higher priority" in daemon.said())
+    daemon.wait(lambda: is_gone(helper))
+    daemon.wait_for_ends(2)
+    assert {job.state for job in daemon.jobs()} == {State.DONE}
+    assert daemon.stop() == 0
+    assert daemon.results == ["film.color.mp4", "urgent.color.mp4"]
+    check_film(film, daemon.outbox / "film.color.mp4")
+    check_film(urgent, daemon.outbox / "urgent.color.mp4")
+    assert "segments from before" in daemon.said()
+
+
+def test_two_workers_make_several_files_at_once(daemon: Daemon) -> None:
+    films = [arrive(daemon, f"{number}.mp4", 50) for number in range(4)]
+    arrive(daemon, "photo.png")
+    daemon.start()
+    daemon.wait(lambda: len(daemon.jobs(State.RUNNING)) == 2)
+    assert len(daemon.worker_pids) == 2 and not helpers(daemon)
+    daemon.wait_for_ends(5)
+    assert daemon.stop() == 0
+    assert len(daemon.results) == 5
+    for film in films:
+        check_film(film, daemon.outbox / f"{film.stem}.color.mp4")
