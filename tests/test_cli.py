@@ -124,6 +124,23 @@ def test_there_is_completion_for_each_shell(shell: str) -> None:
         subprocess.run([program, "-n", "-c", done.stdout], check=True)  # noqa: S603
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_torch_wait_without_spinning_unless_that_is_asked_for(
+    given: str | None, expected: str
+) -> None:
+    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    code = (
+        "import atexit, os, sys; from colordaemon.cli import main;"
+        "atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules));"
+        "sys.argv = ['colordaemon', 'once', '--help']; main()"
+    )
+    environment = others | ({"OMP_WAIT_POLICY": given} if given else {})
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith(f"{expected} False\n")  # in time: torch reads it as it is loaded
+
+
 def test_the_version_tells_those_of_ffmpeg_and_torch() -> None:
     code, said = invoke("--version")
     assert code == 0 and said.startswith(f"colordaemon {__version__} (")
