@@ -135,7 +135,7 @@ def test_threads_of_torch_wait_without_spinning_unless_that_is_asked_for(
         "sys.argv = ['colordaemon', 'once', '--help']; main()"
     )
     environment = others | ({"OMP_WAIT_POLICY": given} if given else {})
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.endswith(f"{expected} False\n")  # in time: torch reads it as it is loaded
