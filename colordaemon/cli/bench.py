@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +14,8 @@ from colordaemon.cli.common import (
     FAILED,
     ConfigFile,
     Device,
+    Quality,
+    Workers,
     app,
     examples,
     exit_codes,
@@ -70,15 +72,9 @@ def bench(
         Path | None, typer.Option(metavar="FILE", help="Another model than the built-in one.")
     ] = None,
     codec: Annotated[Codec | None, typer.Option(help="Codec of finished films.")] = None,
-    quality: Annotated[
-        Literal["draft", "standard", "best"] | None,
-        typer.Option(help="How much of the picture the network sees."),
-    ] = None,
+    quality: Quality = None,
     device: Device = None,
-    workers: Annotated[
-        str | None,
-        typer.Option(metavar="N|auto", help="Processes that color parts of a film together."),
-    ] = None,
+    workers: Workers = None,
     config: ConfigFile = None,
 ) -> None:
     """Measure how fast this machine colors, beside decoding and encoding without color.

@@ -88,6 +88,10 @@ Quality = Annotated[
     Literal["draft", "standard", "best"] | None,
     typer.Option(help="How much of the picture the network sees."),
 ]
+Workers = Annotated[
+    str | None,
+    typer.Option(metavar="N|auto", help="Processes that color parts of a film together."),
+]
 Saturation = Annotated[
     float | None,
     typer.Option(metavar="N", help="How strong colors are, from 0 (gray) to 2; 1 is as tuned."),

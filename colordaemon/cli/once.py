@@ -22,6 +22,7 @@ from colordaemon.cli.common import (
     Device,
     Quality,
     Saturation,
+    Workers,
     app,
     console,
     examples,
@@ -184,10 +185,7 @@ def once(
     quality: Quality = None,
     saturation: Saturation = None,
     device: Device = None,
-    workers: Annotated[
-        str | None,
-        typer.Option(metavar="N|auto", help="Processes that color parts of a film together."),
-    ] = None,
+    workers: Workers = None,
     config: ConfigFile = None,
 ) -> None:
     """Color the named files and stop.
