@@ -10,10 +10,11 @@ import logging
 import os
 import re
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.logging import RichHandler
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # C0 and C1 controls, Unicode's line ends and changes of direction, and bytes that are no text.
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -66,13 +67,31 @@ class JournaldFormatter(PrintableFormatter):
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).split("\n"))
 
 
-def set_up_logging(console: Console | None = None) -> None:
-    """One line per event, on standard error. console: the terminal, if there may be one."""
+class _TerminalHandler(logging.Handler):
+    """Lines in color, above a bar of progress. rich is imported for the first of them: commands
+    that log nothing shall not wait for it."""
+
+    def __init__(self, terminal: Callable[[], Console]) -> None:
+        super().__init__()
+        self._terminal = terminal
+        self._handler: logging.Handler | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._handler is None:
+            from rich.logging import RichHandler
+
+            self._handler = RichHandler(console=self._terminal(), show_path=False, show_time=False)
+            self._handler.setFormatter(self.formatter)
+        self._handler.emit(record)
+
+
+def set_up_logging(terminal: Callable[[], Console] | None = None) -> None:
+    """One line per event, on standard error. terminal: writes there, where that is one."""
     handler: logging.Handler = logging.StreamHandler()
     if is_journald():
         handler.setFormatter(JournaldFormatter("%(message)s"))
-    elif console is not None and console.is_terminal:
-        handler = RichHandler(console=console, show_path=False, show_time=False)
+    elif terminal is not None and sys.stderr.isatty():
+        handler = _TerminalHandler(terminal)
         handler.setFormatter(PrintableFormatter("%(message)s"))
     else:
         handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))

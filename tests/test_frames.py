@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 import typer
+from command import write_photo
 from films import luma_of, make_film, pictures
 
 from colordaemon.cli.frames import frames
 from colordaemon.config import Config
 from colordaemon.convert import models
+from colordaemon.convert.convert import refuse_our_own
 from colordaemon.convert.frames import write_frames, write_preview
 from colordaemon.convert.models import Models
-from colordaemon.errors import MediaError, TargetExists
+from colordaemon.errors import MediaError, OwnResult, TargetExists
 from colordaemon.guide.sidecars import find_guide
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
@@ -178,3 +180,21 @@ def test_a_preview_shows_places_all_over_the_film(film: Path) -> None:
         small = cv2.resize(gray[..., 0], SIZE, interpolation=cv2.INTER_AREA)
         inside = np.s_[:40]  # above the time that is written on it
         assert np.abs(small[inside] - codes.clip(0, 255)[inside]).mean() < 6
+
+
+def test_a_preview_of_a_photo_shows_it_before_and_after_and_leaves_nothing_else(
+    tmp_path: Path,
+) -> None:
+    photo, config = write_photo(tmp_path / "photo.png"), Config()
+    path = write_preview(photo, config, Models(config).model_for(photo), 3)
+    sheet = read(path)
+    before, after = sheet[28:, :480].astype(int), sheet[28:, 480:].astype(int)
+    assert np.ptp(before, axis=2).max() <= 2 < 10 < np.ptp(after, axis=2).max()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["photo.png", "photo.preview.png"]
+
+
+def test_a_preview_is_never_taken_for_a_photo_to_color(film: Path) -> None:
+    config = Config()
+    path = write_preview(film, config, Models(config).model_for(film), 1)
+    with pytest.raises(OwnResult):
+        refuse_our_own(path)

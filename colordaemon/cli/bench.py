@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from colordaemon.choices import Codec
 from colordaemon.cli.common import (
@@ -92,6 +91,8 @@ def bench(
         heights = _numbers("--sizes", sizes, 32, 8640)
         counts = _numbers("--batches", batches, 1, 256) if batches else None
         parts = _parts(only)
+        from rich.console import Console
+
         from colordaemon.bench.command import Wishes, run_bench  # torch takes seconds
         from colordaemon.bench.report import show
 

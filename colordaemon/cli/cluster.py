@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from colordaemon.cli.common import FAILED, app, examples, exit_codes, load
 from colordaemon.cli.daemon import SYSTEM_CONFIG, AsJson, Settings
 from colordaemon.logs import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from colordaemon.config import Config
 
 
@@ -74,6 +73,8 @@ def cluster_status(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) ->
         if as_json:
             typer.echo(json.dumps(found))
         else:
+            from rich.console import Console
+
             _show(found, Console())
         if not found["nodes"]:
             raise typer.Exit(FAILED)
@@ -97,6 +98,9 @@ def _machines(config: Config) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any], console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     console.print(Text(f"cluster at {found['address']}"))
     table = Table("machine", "GPUs", "cores", "workers", "works on", "why not", box=None)
     for node in found["nodes"]:

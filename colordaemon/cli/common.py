@@ -12,13 +12,13 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from colordaemon import __version__
@@ -34,6 +34,8 @@ from colordaemon.errors import (
 from colordaemon.logs import set_up_logging
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from colordaemon.config import Config
 
 FAILED, NOTHING_TO_DO, CONFIGURATION, INTERRUPTED = 1, 3, 78, 130
@@ -75,7 +77,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True)
+
+
+@cache
+def terminal() -> Console:
+    """Standard error, for bars and colors."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
 
 ConfigFile = Annotated[
     Path | None,
@@ -123,7 +133,7 @@ def common(
     ] = False,
 ) -> None:
     """Set up logging: one line per event, on standard error."""
-    set_up_logging(console)
+    set_up_logging(terminal)
 
 
 def load(path: Path | None) -> Config:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from colordaemon.cli.common import FAILED, app, examples
 from colordaemon.cli.daemon import SYSTEM_CONFIG, AsJson
@@ -34,6 +33,8 @@ def doctor(
 
     Nothing is changed. Ends with 1 if there is a fault; a warning is none.
     """
+    from rich.console import Console
+
     from colordaemon.doctor.command import as_json as in_json
     from colordaemon.doctor.command import examine, show, summary
     from colordaemon.doctor.finding import Level

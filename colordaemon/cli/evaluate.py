@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from colordaemon.cli.common import (
     ConfigFile,
@@ -90,6 +89,8 @@ def evaluate(
     for_films = {"--seconds": seconds, "--reference": reference}
     _refuse(for_pictures if films else for_films, "films" if films else "pictures")
     with exit_codes(), stop_on_signals() as stop:
+        from rich.console import Console
+
         settings = override(
             load(config),
             model={

@@ -24,12 +24,12 @@ from colordaemon.cli.common import (
     Saturation,
     Workers,
     app,
-    console,
     examples,
     exit_codes,
     load,
     override,
     stop_on_signals,
+    terminal,
 )
 from colordaemon.errors import ConfigError, ModelError
 from colordaemon.logs import printable
@@ -244,8 +244,8 @@ def once(
             progress: Progress
             if as_json:
                 progress = JsonProgress(call.workload, json_report.emit, stop)
-            elif console.is_terminal:
-                progress = BarProgress(call.workload, console, stop)
+            elif terminal().is_terminal:
+                progress = BarProgress(call.workload, terminal(), stop)
             else:
                 progress = LineProgress(call.workload, stop)
             with progress_on_signal(progress):

@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 
-from colordaemon.config import Config
-from colordaemon.convert.convert import guide_for, loaded_for
+from colordaemon.config import AfterSettings, Config, OutputSettings
+from colordaemon.convert.convert import convert, guide_for, loaded_for
 from colordaemon.convert.models import Model
+from colordaemon.convert.samples import samples
 from colordaemon.errors import MediaError, TargetExists
 from colordaemon.film.guide import FilmPainter, check_guide, frames_at, open_guide
 from colordaemon.film.stills import Shot, Stills, find_shots, frames_near
@@ -32,6 +34,7 @@ from colordaemon.media.probe import FilmInfo, probe_film
 from colordaemon.media.stretch import Stretch
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.sidecar_names import time_text
+from colordaemon.work_context import WorkContext
 
 _CELL = 480  # pixels: width of a picture on a sheet
 _HEADING = 28
@@ -139,16 +142,23 @@ def write_preview(
     named: Sequence[Sidecar] = (),
     stretch: Stretch | None = None,
 ) -> Path:
-    """Draw `count` places of a film, evenly spread, gray beside colored, and with a guide a third
-    time. Returns the path of NAME.preview.png, where the result would be; an old one is replaced.
+    """Draw `count` places of a film, evenly spread, before and after, and with a guide a third
+    time; or a photo before and after. Returns the path of NAME.preview.png, where the result would
+    be; an old one is replaced. The picture says that its colors are synthetic.
 
-    Raises MediaError, ModelError, GuideChanged and OSError.
+    Raises MediaError, ModelError, GuideChanged and OSError; AlreadyColor for a photo.
     """
-    with _opened(source, config, model, named, stretch) as film:
-        first, seconds = film.info.start_seconds, film.info.wanted_seconds or 0.0
-        times = [first + seconds * (2 * number + 1) / (2 * count) for number in range(count)]
-        lines = [_heading(film.painter is not None)]
-        lines += [_line(film, frame) for frame in frames_near(film.info, times)]
+    with opened(source) as file:
+        shows_photo = is_photo(file)
+    if shows_photo and stretch is None:
+        lines = [_heading(("before", "after")), _photo(source, config, model, named)]
+    else:
+        with _opened(source, config, model, named, stretch) as film:
+            first, seconds = film.info.start_seconds, film.info.wanted_seconds or 0.0
+            times = [first + seconds * (2 * number + 1) / (2 * count) for number in range(count)]
+            guided = film.painter is not None
+            lines = [_heading(("before", "automatic", "guided") if guided else ("before", "after"))]
+            lines += [_line(film, frame) for frame in frames_near(film.info, times)]
     folder = config.output.folder or source.parent
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{source.stem}.preview.png"
@@ -156,8 +166,17 @@ def write_preview(
     return path
 
 
-def _heading(is_guided: bool) -> np.ndarray:
-    titles = ("gray", "automatic", "guided")[: 3 if is_guided else 2]
+def _photo(source: Path, config: Config, model: Model, named: Sequence[Sidecar]) -> np.ndarray:
+    """A photo and what becomes of it, which is made in a folder that is removed."""
+    with TemporaryDirectory(prefix="colordaemon-") as folder:
+        output = OutputSettings(folder=Path(folder))
+        config = config.model_copy(update={"output": output, "after": AfterSettings()})
+        result, _ = convert(source, config, model, WorkContext(), {}, named=named)
+        (pair,) = samples(source, result, 1)
+    return np.hstack([_cell(picture) for picture in pair])
+
+
+def _heading(titles: Sequence[str]) -> np.ndarray:
     heading = np.full((_HEADING, len(titles) * _CELL, 3), 255, np.uint8)
     for number, title in enumerate(titles):
         write_text(heading, title, number * _CELL + 8, 19)
