@@ -2,7 +2,10 @@
 
 There the same formulas are one loop, compiled by Numba (`film.chroma_loop`). Its planes are at most
 one code apart from those of `color.chroma_planes`; of 16 bits, in 99.9 % of samples. That is what
-makes them where Numba cannot compile.
+makes them where Numba cannot compile, so a film may go on with either.
+
+A frame of 1080 lines in 4:2:0 takes 3.1 ms of one core (AMD EPYC, AVX-512; 3.5 in 10 bits), one of
+720 lines 1.6. With NumPy and OpenCV in bands that stayed in the cache it was 8.7 ms.
 """
 
 from __future__ import annotations
