@@ -15,8 +15,8 @@ ALIKE = 0.8  # correlation; at another exposure, in a flash or a fade, it is sti
 FLAT = 4.0  # codes, spread; frames that are all black or white cannot be compared
 StrideSetting = int | Literal["auto"]
 _STRIDE_THUMBNAIL = (48, 32)  # width, height
-# On five color clips the error (CIEDE2000) of strides up to 8 was within 1 % of that of stride 1; on
-# four, colors are 0.3 to 0.4 ΔE from those of stride 1, with 6 as with 8 (benchmarks/cpu.md).
+# On five color clips the error (CIEDE2000) of strides up to 8 was within 1 % of that of stride 1.
+# On four, colors are .3 to .4 ΔE from those of stride 1, with 6 as with 8 (benchmarks/cpu.md).
 AUTO_STRIDE = 8  # frames that have changed since the last one seen, at the most
 LONGEST_STILL = 12  # frames, even where nothing changes
 NOTHING = 0.8  # codes of 0..255, mean difference; below, only the grain differs
