@@ -85,6 +85,11 @@ class LocalCluster:
             _kill_session(node)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def environment(self) -> dict[str, str]:
+        """Of processes that work with the cluster."""
+        found = os.environ | _QUICK
+        return found | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
     def said(self) -> str:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
 
@@ -97,8 +102,7 @@ class LocalCluster:
         self._next_port += PORTS
         line += [f"--num-cpus={cpus}", "--num-gpus=0"]
         line += [f"--temp-dir={self.folder / 'ray'}"] if head else []
-        found = os.environ | _QUICK | more
-        found["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        found = self.environment() | more
         with (self.folder / f"{host}.log").open("wb") as log:
             return subprocess.Popen(  # noqa: S603
                 line, stdout=log, stderr=log, env=found | dict(environment), start_new_session=True

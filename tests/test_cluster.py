@@ -1,24 +1,40 @@
 """Films on a cluster of several nodes: real ones, on this machine, each of which may be killed.
 
-One cluster serves all tests. Its nodes come and go, so each test waits for as many as it needs.
+One cluster serves all tests, in their order: nodes join it, and some are killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from clusters import LocalCluster
-from films import EXACT, Listener, make_film, pictures, short_segments
+import torch
+from clusters import PATIENCE, LocalCluster
+from films import EXACT, Listener, Painter, make_film, pictures, short_segments
 
-from colordaemon.cluster.cluster import Cluster
-from colordaemon.config import ModelSettings
+from colordaemon.cluster import engine
+from colordaemon.cluster.cluster import Cluster, FilmCluster, Terms
+from colordaemon.cluster.helper import ActorHelper, Film
+from colordaemon.cluster.shared import Mark, SharedPaths, Version
+from colordaemon.config import ClusterSettings, ModelSettings
 from colordaemon.convert.models import Model, ModelCache
+from colordaemon.errors import ConfigError, HelperDied
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
+from colordaemon.film.plan import SegmentTask
+from colordaemon.network.checkpoint import BUILT_IN_SHA256
 
+TESTS = Path(__file__).parent
 pytestmark = [
     pytest.mark.cluster,
     # Not imported here: Ray reads at its import that it has to use a token.
@@ -26,21 +42,53 @@ pytestmark = [
 ]
 
 
+class SlowPainter(Painter):
+    seconds = 0.15
+
+    def guess(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        time.sleep(self.seconds)
+        return super().guess(gray)
+
+
+class SlowestPainter(SlowPainter):
+    seconds = 0.6
+
+
+class DeadlyPainter(Painter):
+    def guess(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("alive")
+
+
+class Watcher(Listener):
+    """Also hears of the machines. acts: called with what they do, until it returns true."""
+
+    def __init__(self, acts: Any = lambda found: True) -> None:
+        super().__init__()
+        self.found: list[Mapping[str, Any]] = []
+        self._acts, self._is_done = acts, False
+
+    def machines(self, found: Mapping[str, Any]) -> None:
+        self.found.append(found)
+        self._is_done = self._is_done or self._acts(found)
+
+
 @pytest.fixture(scope="module")
 def place() -> Iterator[LocalCluster]:
+    """At first it has a head, and no nodes."""
     made = LocalCluster()
-    made.add()
-    made.add()
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
 def cluster(place: LocalCluster) -> Iterator[Cluster]:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     made = Cluster(place.settings(), hang_seconds=100.0)
     made.turn()  # connects, before any test counts threads
     yield made
     made.end()
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -48,40 +96,281 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_film(tmp_path_factory.mktemp("film") / "film.mp4", pictures(60, shot_frames=7))
 
 
-@pytest.fixture
-def settings(model: Path) -> ModelSettings:
-    return ModelSettings(file=model, device="cpu", precision="fp32")
-
-
 def job_of(film: Path) -> FilmJob:
     return plan_film(film, short_segments(EXACT, 0.2))
 
 
-def color_alone(job: FilmJob, done: Path, settings: ModelSettings) -> bytes:
-    color_film(job, done, Model(settings, ModelCache()).load())
+def color_here(job: FilmJob, done: Path) -> bytes:
+    color_film(job, done, Painter())  # type: ignore[arg-type]
     return done.read_bytes()
 
 
+def film_of(cluster: Cluster, context: Listener, load: Any = Painter) -> FilmCluster:
+    return FilmCluster(cluster, Terms(load, None, BUILT_IN_SHA256, str(Painter())), context)
+
+
 def color_there(
-    job: FilmJob,
-    done: Path,
-    settings: ModelSettings,
-    cluster: Cluster,
-    context: Listener | None = None,
-    **options: Any,
+    job: FilmJob, done: Path, there: FilmCluster, context: Listener, **options: Any
 ) -> FilmReport:
-    context = context or Listener()
-    model = Model(settings, ModelCache((), cluster))
-    return color_film(
-        job, done, model.load(), context, elsewhere=model.elsewhere(context), **options
+    colorizer: Any = Painter()
+    return color_film(job, done, colorizer, context, elsewhere=there, **options)
+
+
+def busy_nodes(found: Mapping[str, Any]) -> list[str]:
+    return [
+        node["name"] for node in found["nodes"] if any(each["film"] for each in node["workers"])
+    ]
+
+
+def test_a_film_waits_for_the_first_node_and_takes_those_that_join_late(
+    tmp_path: Path, film: Path, place: LocalCluster, cluster: Cluster
+) -> None:
+    def add(found: Mapping[str, Any]) -> bool:
+        place.add()
+        place.add()
+        return True
+
+    watcher = Watcher(add)
+    job, done = job_of(film), tmp_path / "there.mp4"
+    report = color_there(job, done, film_of(cluster, watcher, SlowPainter), watcher)
+    assert watcher.found[0]["waiting"] == "for a node"
+    assert watcher.found[-1]["waiting"] == ""
+    assert len(watcher.frames) == report.frames == 60
+    assert done.read_bytes() == color_here(job, tmp_path / "here.mp4")
+
+
+def test_two_nodes_with_the_model_give_the_film_of_this_machine(
+    tmp_path: Path, film: Path, cluster: Cluster, model: Path
+) -> None:
+    settings = ModelSettings(file=model, device="cpu", precision="fp32")
+    loaded, context = Model(settings, ModelCache((), cluster)), Watcher()
+    job, here, there = job_of(film), tmp_path / "here.mp4", tmp_path / "there.mp4"
+    color_film(job, there, loaded.load(), context, elsewhere=loaded.elsewhere(context))
+    color_film(job, here, loaded.load())
+    assert there.read_bytes() == here.read_bytes()
+
+
+def test_a_worker_process_that_has_connected_still_takes_no_sigterm(cluster: Cluster) -> None:
+    assert cluster.trouble == ""
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+
+
+def test_an_actor_that_did_not_answer_comes_back_and_its_copy_is_swept(
+    tmp_path: Path, film: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both copies of its segment are made; the film has one of them."""
+    whole, lost = engine.Stream.next, list[engine.Stream]()
+    ask = engine.Actor.ask
+
+    def deaf(self: engine.Stream, seconds: float) -> Any:
+        said = whole(self, seconds)
+        if said is not None and not lost:
+            lost.append(self)
+            raise engine.Unreachable("no answer")
+        return said
+
+    def unstoppable(self: engine.Actor, method: str, *given: Any) -> engine.Answer:
+        return ask(self, "is_idle") if method == "stop" else ask(self, method, *given)
+
+    monkeypatch.setattr(engine.Stream, "next", deaf)
+    monkeypatch.setattr(engine.Actor, "ask", unstoppable)
+    work, done, context = tmp_path / "work", tmp_path / "there.mp4", Watcher()
+    job = job_of(film)
+    there = film_of(cluster, context, SlowPainter)
+    report = color_there(job, done, there, context, work=work)
+    assert lost and max(member.turns for member in cluster.members) == 1
+    assert len(list(work.glob("*.segment"))) == report.segments
+    assert done.read_bytes() == color_here(job, tmp_path / "here.mp4")
+
+
+def test_an_actor_that_dies_twice_of_one_segment_is_a_crash_of_the_film(
+    tmp_path: Path, film: Path, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = Watcher()
+    there = film_of(cluster, context, DeadlyPainter)
+    with pytest.raises(HelperDied, match=r"film\.mp4: a worker on .* has died"):
+        color_there(job_of(film), tmp_path / "there.mp4", there, context)
+    assert "once more" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_that_is_killed_costs_no_try_and_others_make_what_it_had(
+    tmp_path: Path,
+    film: Path,
+    place: LocalCluster,
+    cluster: Cluster,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def kill(found: Mapping[str, Any]) -> bool:
+        if len(busy_nodes(found)) < 2:
+            return False
+        place.kill(0)
+        return True
+
+    context = Watcher(kill)
+    there = film_of(cluster, context, SlowestPainter)
+    there.tries = 1
+    job, done = job_of(film), tmp_path / "there.mp4"
+    color_there(job, done, there, context)
+    assert len(place.nodes) == 1 and "once more" in caplog.text
+    assert done.read_bytes() == color_here(job, tmp_path / "here.mp4")
+
+
+def test_a_node_of_another_version_is_refused_by_name_and_others_do_the_work(
+    tmp_path: Path,
+    film: Path,
+    place: LocalCluster,
+    cluster: Cluster,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import colordaemon\ncolordaemon.__version__ = '9.9'\n"
+    )
+    odd = place.add(PYTHONPATH=os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    context = Watcher()
+    job, done = job_of(film), tmp_path / "there.mp4"
+    while not any(odd in name for name in cluster.refused):
+        color_there(job, done, film_of(cluster, context, SlowPainter), context)
+    (why,) = (why for name, why in cluster.refused.items() if odd in name)
+    assert why.startswith("found colordaemon 9.9, expected ")
+    assert f"({odd}): does not take part: found colordaemon 9.9" in caplog.text
+    assert done.read_bytes() == color_here(job, tmp_path / "here.mp4")
+    place.kill(-1)
+
+
+def test_a_folder_that_is_not_shared_is_refused_by_name(
+    tmp_path: Path, film: Path, place: LocalCluster, cluster: Cluster
+) -> None:
+    context = Watcher()
+    there = film_of(cluster, context)
+    there._paths = SharedPaths({str(tmp_path): Path("/nowhere")})
+    with pytest.raises(
+        ConfigError, match=r"cluster: .* \(127.*cannot use /nowhere/.*cluster\.paths"
+    ):
+        color_there(job_of(film), tmp_path / "there.mp4", there, context)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_driver_that_is_killed_takes_its_actors_along_and_the_next_goes_on(
+    tmp_path: Path, film: Path, place: LocalCluster, cluster: Cluster
+) -> None:
+    cluster.end()  # or the only node would have no room
+    work, done = tmp_path / "work", tmp_path / "there.mp4"
+    settings = place.settings()
+    line = [sys.executable, "-m", "programs.on_cluster", str(settings.address)]
+    line += [str(settings.token_file), str(film), str(work), str(done)]
+    driver = subprocess.Popen(  # noqa: S603
+        line, cwd=TESTS, env=place.environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    pids: list[int] = []
+    for said in driver.stdout:
+        pids = [int(word) for word in said.split()[1:]] if said.startswith("busy") else pids
+        if pids and len(list(work.glob("*.segment"))) >= 3:
+            break
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    assert pids
+    until = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    colorizer: Any = Painter()
+    report = color_film(job_of(film), done, colorizer, work=work)
+    assert 2 <= report.resumed < report.segments
+    assert done.read_bytes() == color_here(job_of(film), tmp_path / "here.mp4")
+
+
+def test_a_wrong_token_is_refused(tmp_path: Path, place: LocalCluster) -> None:
+    token = tmp_path / "token"
+    token.write_text("0" * 64)
+    settings = place.settings()
+    code = "import sys; from pathlib import Path; from colordaemon.cluster import engine\n"
+    code += "engine.connect(sys.argv[1], Path(sys.argv[2]), None)"
+    line = [sys.executable, "-c", code, str(settings.address), str(token)]
+    tried = subprocess.run(  # noqa: S603
+        line, env=place.environment(), capture_output=True, text=True, check=False
+    )
+    assert "ConfigError: cluster.token_file: " in tried.stderr
+    assert "does not take the token of" in tried.stderr
+
+
+def test_a_cluster_without_a_token_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.token_file: found none, expected a file"):
+        engine.environment(None)
+    short = tmp_path / "token"
+    short.write_text("secret")
+    with pytest.raises(ConfigError, match="found 6 letters, expected at least 32"):
+        engine.environment(short)
+
+
+def test_a_cluster_without_gpus_says_what_it_waits_for() -> None:
+    assert Cluster(ClusterSettings(address="head:1"), 1.0).waits_for == "for a GPU node"
+
+
+def helper_with(wait_seconds: float, version: Version) -> ActorHelper:
+    node = SimpleNamespace(name="node 1")
+    member: Any = SimpleNamespace(node=node, turns=0)
+    load: Any = Painter
+    return ActorHelper(
+        member, Film(load, version, SharedPaths({}), wait_seconds, 1.0), nodes=lambda: []
     )
 
 
-def test_a_film_of_two_nodes_is_that_of_this_machine_to_the_byte(
-    tmp_path: Path, film: Path, settings: ModelSettings, cluster: Cluster
-) -> None:
-    job, done = job_of(film), tmp_path / "there.mp4"
-    listener = Listener()
-    report = color_there(job, done, settings, cluster, listener)
-    assert len(listener.frames) == report.frames == 60
-    assert done.read_bytes() == color_alone(job, tmp_path / "here.mp4", settings)
+def task_of(film: Path) -> SegmentTask:
+    job = job_of(film)
+    return SegmentTask(0, job.source, job.encoder, film.with_name("0"), 1.0, 2.0)
+
+
+def test_a_segment_that_arrives_late_and_in_parts_is_waited_for(tmp_path: Path, film: Path) -> None:
+    path, text = tmp_path / "000000.1.segment", b"segment" * 1000
+    path.write_bytes(text)
+    mark = Mark.of(path)
+    path.unlink()
+
+    def write() -> None:
+        for part in (text[:10], b"x" * len(text), text):
+            time.sleep(0.2)
+            path.write_bytes(part)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    helper_with(60.0, Version.of(film))._wait_for(task_of(film), path, mark)
+    assert path.read_bytes() == text
+    writer.join()
+
+
+def test_a_segment_that_never_arrives_is_a_fault_of_the_share(tmp_path: Path, film: Path) -> None:
+    path = tmp_path / "000000.1.segment"
+    path.write_bytes(b"se")
+    with pytest.raises(
+        OSError, match="found 2 bytes of 7 bytes that node 1 has written"
+    ) as failure:
+        helper_with(0.1, Version.of(film))._wait_for(task_of(film), path, Mark(7, 0))
+    assert failure.value.filename == str(path)
+
+
+def test_shared_folders_have_the_names_of_the_other_machines(tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(inner)
+    paths = SharedPaths({str(tmp_path): Path("/mnt"), str(tmp_path / "a"): Path("/other")})
+    assert paths.there(tmp_path / "x") == Path("/mnt/x")
+    assert paths.there(inner / "x") == Path("/other/b/x")
+    assert paths.there(tmp_path / "link" / "x") == Path("/other/b/x")
+    assert paths.there(Path("/srv/x")) == Path("/srv/x")
+
+
+def test_without_a_cluster_nothing_of_it_is_imported() -> None:
+    code = (
+        "import sys, colordaemon.cli, colordaemon.convert.once, colordaemon.service.worker\n"
+        "import colordaemon.service.daemon, colordaemon.film.helper\n"
+        "print([name for name in sys.modules if name.split('.')[0] == 'ray'"
+        " or name.startswith('colordaemon.cluster')])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert said.stdout.strip() == "[]"

@@ -267,6 +267,9 @@ class FilmCluster:
         """Tell for the last time what the machines do, which is nothing for this film."""
         for helper in self._helpers:
             helper.close()
+            for path in helper.given_up:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
         for asked in self._asked.values():
             asked.clean()
         self._context.machines(self._cluster.as_json())

@@ -232,7 +232,7 @@ def _got(reference: Any, seconds: float) -> Any:
         return ray.get(reference, timeout=seconds)
     except (exceptions.ActorUnavailableError, exceptions.GetTimeoutError) as error:
         raise Unreachable(_first_line(error)) from None
-    except exceptions.RayActorError as error:
+    except (exceptions.RayActorError, exceptions.ActorUnschedulableError) as error:
         raise Gone(_cause(error)) from None
     except (exceptions.ObjectLostError, exceptions.RaySystemError) as error:
         raise Unreachable(_first_line(error)) from None

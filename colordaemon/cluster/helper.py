@@ -71,6 +71,7 @@ class ActorHelper:
     def __init__(self, member: Member, film: Film, nodes: Callable[[], list[engine.Node]]) -> None:
         """nodes: those that are alive now."""
         self.context = WorkContext()
+        self.given_up: list[Path] = []  # files that may still be written, and nobody uses
         self._member, self._film, self._nodes = member, film, nodes
         self._turn = member.turns
 
@@ -89,6 +90,9 @@ class ActorHelper:
         self._member.doing = task
         try:
             said = self._done(task, work)
+        except BaseException:
+            self.given_up.append(path)
+            raise
         finally:
             self._member.doing = None
         result, mark = said
