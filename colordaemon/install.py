@@ -25,6 +25,7 @@ from colordaemon.inbox.folders import Folders, find_folders
 
 STOP_MARGIN = 30.0  # seconds added to jobs.drain_seconds, to stop a film and record everything
 OWN_MIB = 1024  # added to jobs.memory_mib: the daemon, its hooks, files that are being written
+NODE_RUNTIME = Path("/run/colordaemon-node")  # where a node has its sockets
 STATE = Path("/var/lib/colordaemon")  # systemd makes this by itself
 _CLOSED = "PrivateNetwork=true\nRestrictAddressFamilies=AF_UNIX\nIPAddressDeny=any"
 _OPEN = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"
@@ -57,6 +58,17 @@ def system_units(config: Config, config_file: Path, program: Path) -> list[Unit]
             ("sysctl.d", "60-colordaemon.conf", "colordaemon.sysctl.conf"),
         )
     ]
+
+
+def node_unit(config: Config, config_file: Path, program: Path, *, head: bool) -> Unit:
+    """For a machine that colors for the daemon on another one, or on this one. head: it begins the
+    cluster. Raises ConfigError."""
+    values = _values([config], config_file, program) | {
+        "address": config.cluster.address or "cluster.address",
+        "head": " --head" if head else "",
+    }
+    path = Path("/etc/systemd/system/colordaemon-node.service")
+    return Unit(path, render("colordaemon-node.service", values))
 
 
 def gpu_unit(config: Config, config_file: Path, program: Path) -> Unit:
@@ -131,7 +143,9 @@ def _values(configs: Sequence[Config], config_file: Path, program: Path) -> dict
         for folders in group
         for path in _written(folders, config)
     ]
-    writable, shared = _outermost([*written, *states]), _shared(all_folders)
+    has_cluster = any(config.cluster.address for config in configs)
+    runtime = [NODE_RUNTIME] if has_cluster else []
+    writable, shared = _outermost([*written, *states, *runtime]), _shared(all_folders)
     archives = [folders.archive for folders in all_folders if folders.archive]
     hidden = [*shared, *archives, *states, *_read(configs, config_file, program)]
     for path in (*shared, *archives, *states, program, config_file):
@@ -157,7 +171,7 @@ def _values(configs: Sequence[Config], config_file: Path, program: Path) -> dict
         "protect_home": "read-only" if _any_inside(hidden, "/home", "/root") else "true",
         "private_tmp": "false" if _any_inside(hidden, "/tmp", "/var/tmp") else "true",  # noqa: S108
         "gpu": "",
-        "network": _OPEN if has_webhook else _CLOSED,
+        "network": _OPEN if has_webhook or has_cluster else _CLOSED,
         "listen": configs[0].web.listen,
         "states": " ".join(f"-{path}" for path in states),
         "page_network": _LOCAL if configs[0].web.is_local else "",

@@ -17,9 +17,16 @@ import pytest
 from typer.testing import CliRunner
 
 from colordaemon.cli.common import app
-from colordaemon.config import AfterSettings, Config, InboxSettings, JobSettings, WebSettings
+from colordaemon.config import (
+    AfterSettings,
+    ClusterSettings,
+    Config,
+    InboxSettings,
+    JobSettings,
+    WebSettings,
+)
 from colordaemon.errors import ConfigError
-from colordaemon.install import Unit, gpu_unit, system_units, this_program, user_units
+from colordaemon.install import Unit, gpu_unit, node_unit, system_units, this_program, user_units
 
 SHIPPED = Path(__file__).parents[1] / "systemd"
 Analyze = Callable[..., str]
@@ -45,6 +52,7 @@ def shipped() -> dict[str, Unit]:
         "colordaemon.service": service,
         "colordaemon-web.service": web,
         "colordaemon-gpu.service": gpu,
+        "colordaemon-node.service": node_unit(DEFAULT, CONFIG_FILE, PROGRAM, head=False),
         "colordaemon@.service": gpu_unit(DEFAULT, CONFIG_FILE, PROGRAM),
         "user/colordaemon.service": user,
         "user/colordaemon-web.service": user_web,
@@ -125,6 +133,20 @@ def test_the_page_of_this_machine_talks_to_nobody_else_and_writes_to_its_state_o
     assert value_of(unit, "ReadWritePaths") == "-/srv/state"
     assert "IPAddressAllow" not in web_unit("0.0.0.0:8765").text
     assert "[Install]" in unit.text and "enable --now" in unit.text  # off until somebody wants it
+
+
+def test_a_node_is_locked_in_as_well_as_the_daemon(analyze: Analyze) -> None:
+    unit = shipped()["colordaemon-node.service"]
+    assert analyze(unit, "verify", "--man=no") == ""
+    assert exposure(analyze, unit) <= WITH_NETWORK
+    assert " --head" in node_unit(DEFAULT, CONFIG_FILE, PROGRAM, head=True).text
+
+
+def test_a_cluster_opens_the_network_and_the_sockets_of_the_node_of_this_machine() -> None:
+    config = configured(cluster=ClusterSettings(address="head:6379"))
+    assert line_of(config, "RestrictAddressFamilies") == "AF_UNIX AF_INET AF_INET6"
+    sockets = value_of(shipped()["colordaemon-node.service"], "RuntimeDirectory")
+    assert line_of(config, "ReadWritePaths") == f"-/srv/colordaemon/out -/run/{sockets}"
 
 
 def configured(**settings: object) -> Config:

@@ -66,6 +66,12 @@ def install_service(
     per_gpu: Annotated[
         bool, typer.Option("--per-gpu", help="Also a template unit: colordaemon@0 reads 0.yaml.")
     ] = False,
+    node: Annotated[
+        bool, typer.Option("--node", help="Also a unit for `colordaemon node`; see cluster.")
+    ] = False,
+    head: Annotated[
+        bool, typer.Option("--head", help="With --node: this machine begins the cluster.")
+    ] = False,
     root: Annotated[
         Path, typer.Option(metavar="DIR", help="Write below this folder instead of /.")
     ] = Path("/"),
@@ -80,6 +86,7 @@ def install_service(
         else:
             units = install.system_units(settings, file, program)
             units += [install.gpu_unit(settings, file, program)] if per_gpu else []
+            units += [install.node_unit(settings, file, program, head=head)] if node else []
         for path in install.write_units(units, root):
             typer.echo(f"wrote {path}")
         if user:
@@ -88,6 +95,8 @@ def install_service(
         else:
             typer.echo("next: systemd-sysusers && systemd-tmpfiles --create")
             typer.echo("      systemctl daemon-reload && systemctl enable --now colordaemon")
+        if node:
+            typer.echo("to color for other machines: systemctl enable --now colordaemon-node")
         again = "systemctl --user" if user else "systemctl"
         typer.echo(f"for the page at {settings.web.listen}: {again} enable --now colordaemon-web")
 
