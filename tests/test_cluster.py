@@ -285,6 +285,36 @@ def test_a_driver_that_is_killed_takes_its_actors_along_and_the_next_goes_on(
     assert done.read_bytes() == color_here(job_of(film), tmp_path / "here.mp4")
 
 
+def test_a_film_waits_for_a_head_that_is_killed_and_goes_on_with_the_next(
+    tmp_path: Path,
+    film: Path,
+    place: LocalCluster,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("colordaemon.cluster.cluster._HEAD_SECONDS", 3.0)
+    work, done = tmp_path / "work", tmp_path / "there.mp4"
+    stages = iter(("kill", "begin"))
+    stage = next(stages)
+
+    def act(found: Mapping[str, Any]) -> bool:
+        nonlocal stage
+        if stage == "kill" and len(list(work.glob("*.segment"))) >= 3:
+            place.kill_all()
+            stage = next(stages)
+        elif stage == "begin" and "does not answer" in found["waiting"]:
+            place.begin()
+            place.add()
+            return True
+        return False
+
+    context = Watcher(act)
+    there = film_of(cluster, context, SlowPainter)
+    color_there(job_of(film), done, there, context, work=work)
+    cluster.end()  # with the threads of its second connection
+    assert place.nodes and done.read_bytes() == color_here(job_of(film), tmp_path / "here.mp4")
+
+
 def test_a_wrong_token_is_refused(tmp_path: Path, place: LocalCluster) -> None:
     token = tmp_path / "token"
     token.write_text("0" * 64)
