@@ -22,10 +22,11 @@ import yaml
 from typer.testing import CliRunner
 
 from colordaemon import __version__
-from colordaemon.cli.common import app
+from colordaemon.cli.common import app, refuse_beside
 from colordaemon.cli.manual import page
 from colordaemon.config import Config
 from colordaemon.config_file import json_schema, load_config
+from colordaemon.errors import ConfigError
 
 HEAVY = {"torch", "av", "cv2", "pyvips", "numpy"}
 EXAMPLE = Path(__file__).parents[1] / "config.yaml"
@@ -245,3 +246,15 @@ def test_the_schema_accepts_the_example_and_refuses_what_we_refuse(tmp_path: Pat
     file = tmp_path / "schema.json"
     assert invoke("config", "schema", "-o", file) == (0, "")
     assert json.loads(file.read_text()) == schema
+
+
+@pytest.mark.parametrize(
+    "words", [("status", "--watch", "--ignored"), ("install-service", "--per-gpu", "--user")]
+)
+def test_options_that_make_no_sense_together_are_refused_by_name(
+    words: tuple[str, ...],
+) -> None:
+    with pytest.raises(ConfigError, match="--watch makes no sense beside --ignored"):
+        refuse_beside("--ignored", {"--other": None, "--watch": True}, "that list is made once")
+    code, _ = invoke(*words)
+    assert code == 78

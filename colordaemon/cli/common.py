@@ -10,7 +10,7 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -158,6 +158,14 @@ def override(config: Config, **sections: dict[str, Any]) -> Config:
     except ValidationError as error:
         mistakes = (f"command line: {mistake}" for mistake in explain_values(error))
         raise ConfigError("\n".join(mistakes)) from error
+
+
+def refuse_beside(option: str, others: Mapping[str, object], why: str) -> None:
+    """Raises ConfigError for the first of other options that was given and makes no sense beside
+    one."""
+    for other, value in others.items():
+        if value not in (None, False):
+            raise ConfigError(f"{other} makes no sense beside {option}, since {why}")
 
 
 @contextmanager

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colordaemon.cli.common import CONFIGURATION, FAILED, app, examples, exit_codes, load
+from colordaemon.cli.common import (
+    CONFIGURATION,
+    FAILED,
+    app,
+    examples,
+    exit_codes,
+    load,
+    refuse_beside,
+)
 from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.logs import counted, printable
 
@@ -80,6 +88,9 @@ def install_service(
     with exit_codes():
         from colordaemon import install
 
+        if user:
+            why = "a template unit is for the whole machine"
+            refuse_beside("--user", {"--per-gpu": per_gpu}, why)
         settings, file, program = load(config), config.absolute(), install.this_program()
         if user:
             units = install.user_units(settings, file, program, Path.home())
@@ -117,6 +128,8 @@ def status(
 ) -> None:
     """Show what the daemon is doing and what failed; works without a running daemon, too."""
     if ignored:
+        with exit_codes():
+            refuse_beside("--ignored", {"--watch": again}, "that list is made once")
         _list_ignored(config, as_json)
         return
     from colordaemon.service.status import status_text

@@ -28,6 +28,7 @@ from colordaemon.cli.common import (
     exit_codes,
     load,
     override,
+    refuse_beside,
     stop_on_signals,
     terminal,
 )
@@ -193,14 +194,16 @@ def once(
     Results of colordaemon are recognized and left alone. SIGUSR1 prints the progress.
     """
     with exit_codes(), stop_on_signals() as stop:
-        if dry_run and preview:
-            raise ConfigError("once: --dry-run writes nothing; expected it without --preview")
         if places is not None and not preview:
             raise ConfigError("once: --places is for --preview; expected both or none")
-        if crf is not None and codec in _WITHOUT_CRF:
-            raise ConfigError(
-                f"once: {codec} has no rate factor; expected --crf with another codec"
-            )
+        if codec in _WITHOUT_CRF:
+            refuse_beside(f"--codec {codec}", {"--crf": crf}, "it has no rate factor")
+        if preview:
+            results = {
+                "--dry-run": dry_run, "--name": name, "--overwrite": overwrite, "--codec": codec,
+                "--crf": crf, "--workers": workers,
+            }  # fmt: skip
+            refuse_beside("--preview", results, "it writes no result")
         settings = override(
             load(config),
             output={"folder": output, "name": name, "overwrite": overwrite or None},
