@@ -82,15 +82,13 @@ def cluster_status(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) ->
 
 def _machines(config: Config) -> dict[str, Any]:
     """As the daemon tells, which knows what each does; if it does not, as the cluster tells."""
-    from colordaemon.service.control import NoAnswer, run_command
+    from colordaemon.inbox.folders import find_folders
+    from colordaemon.service.control import ask
 
     if config.state_dir is not None:
-        try:
-            told = run_command(config, {"verb": "status"})["daemon"]
-        except NoAnswer:
-            told = None
-        if told and told["cluster"]:
-            found: dict[str, Any] = told["cluster"]
+        reply = ask(find_folders(config)[0].control, {"verb": "status"})
+        if reply is not None and reply["daemon"]["cluster"]:
+            found: dict[str, Any] = reply["daemon"]["cluster"]
             return found
     from colordaemon.cluster.cluster import look_at
 
