@@ -24,7 +24,8 @@ from clusters import PATIENCE, LocalCluster
 from films import EXACT, Listener, Painter, make_film, pictures, short_segments
 
 from colordaemon.cluster import engine
-from colordaemon.cluster.cluster import Cluster, FilmCluster, Terms
+from colordaemon.cluster.cluster import Cluster
+from colordaemon.cluster.film import FilmCluster, Terms
 from colordaemon.cluster.helper import ActorHelper, Film
 from colordaemon.cluster.shared import Mark, SharedPaths, Version
 from colordaemon.config import ClusterSettings, ModelSettings

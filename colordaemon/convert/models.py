@@ -27,7 +27,8 @@ from colordaemon.network.device import gpus_alike
 from colordaemon.work_context import WorkContext
 
 if TYPE_CHECKING:
-    from colordaemon.cluster.cluster import Cluster, FilmCluster
+    from colordaemon.cluster.cluster import Cluster
+    from colordaemon.cluster.film import FilmCluster
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class Model:
         cluster = self.cache.cluster
         if cluster is None:
             return None
-        from colordaemon.cluster.cluster import FilmCluster, Terms
+        from colordaemon.cluster.film import FilmCluster, Terms
         from colordaemon.cluster.shared import SharedPaths
 
         precision, device = self.settings.precision, cluster.settings.device
