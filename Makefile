@@ -9,11 +9,11 @@ demo: .venv/installed
 	$(BIN)/colordaemon once --overwrite -o demo/out demo/in/portrait.png demo/in/film.mkv
 	@echo "The colored photo and film are in demo/out; their gray sources are in demo/in."
 
-# A process of tests for each core; worksteal keeps tests that share a fixture together. Those of
-# clusters share one, and have all cores.
+# Tests of clusters share one, and have all cores. Of the others there is a process for each core;
+# worksteal keeps those that share a fixture together.
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not cluster"
 	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not cluster"
 
 gpu-test: .venv/installed
 	COLORDAEMON_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu
