@@ -75,6 +75,8 @@ def _compose(path: Path) -> yaml.Node | None:
     try:
         text = path.read_text(encoding="utf-8-sig")
         return yaml.compose(text, _TextLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -114,7 +114,7 @@ def parse_range(text: str) -> tuple[float | None, float | None]:
     """Both ends of START..END in seconds; an end that is left out is None. Raises ValueError."""
     first, dots, last = text.partition("..")
     if not dots or not (first or last):
-        raise ValueError(f"found {text!r}, expected a range as 00-10-00..00-12-30")
+        raise ValueError(f"found {text!r}, expected START..END, as 00-10-00..00-12-30")
     start, end = (parse_time(each) if each else None for each in (first, last))
     if end is not None and end <= (start or 0.0):
         raise ValueError(f"found {text!r}, expected an end that comes after the start")

@@ -22,7 +22,9 @@ import yaml
 from typer.testing import CliRunner
 
 from colordaemon import __version__
+from colordaemon.cli import common
 from colordaemon.cli.common import app, refuse_beside
+from colordaemon.cli.help import HEADINGS
 from colordaemon.cli.manual import page
 from colordaemon.config import Config
 from colordaemon.config_file import json_schema, load_config
@@ -174,7 +176,42 @@ def test_the_manual_page_is_one_that_man_reads_without_a_complaint() -> None:
     assert "colordaemon once film.mp4 portrait.tif" in plain
 
 
+# Help on a narrow terminal
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_80_columns_and_cuts_nothing_off(name: str) -> None:
+    words = [*name.split()[1:], "--help"]
+    said = CliRunner().invoke(app, words, env={"COLUMNS": "80", "TERM": "dumb"}).output
+    assert max(map(len, said.splitlines())) <= 80 and "…" not in said.replace(",…", "")
+    context = COMMANDS[name].make_context(name, [], resilient_parsing=True)
+    for option in (each for parameter in context.command.params for each in parameter.opts):
+        assert option in said.split("Options:")[1] or not option.startswith("-")
+    for command in getattr(COMMANDS[name], "commands", {}).values():
+        assert " ".join(command.help.split("\n\n")[0].split()) in " ".join(said.split())
+
+
+def test_every_command_stands_below_a_heading_of_the_help() -> None:
+    below = [name for names in HEADINGS.values() for name in names]
+    assert sorted(below) == sorted(COMMANDS["colordaemon"].commands)
+    assert invoke("--help")[1].index("once") < invoke("--help")[1].index("bench")
+
+
 # Typing errors
+
+
+def test_a_choice_that_does_not_exist_is_answered_with_those_that_do() -> None:
+    code, said = invoke("once", "film.mp4", "--codec", "vp9")
+    assert code == 2 and "'--codec': 'vp9' is not one of 'h264', 'hevc'," in said
+
+
+def test_without_a_configuration_the_option_for_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = tmp_path / "config.yaml"
+    monkeypatch.setattr(common, "SYSTEM_CONFIG", nowhere)
+    with pytest.raises(ConfigError, match=r"config\.yaml: there is no such file; --config FILE"):
+        common.load(nowhere)
 
 
 @pytest.mark.parametrize(

@@ -411,7 +411,7 @@ def test_a_file_that_is_not_utf_8_is_told(config_file: Path) -> None:
 
 
 def test_a_missing_file_or_a_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"gone\.yaml: cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"gone\.yaml: there is no such file"):
         load_config(tmp_path / "gone.yaml")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_config(tmp_path)

@@ -289,19 +289,22 @@ def test_the_commands_print_what_is_known_and_say_whether_it_worked(
     assert code == 0 and "the daemon is not running" in said and "no film" in said
     assert json.loads(run("status", "--json")[1])["counts"]["failed"] == 1
     assert [job["id"] for job in json.loads(run("queue", "--json")[1])["jobs"]] == [2, 3]
-    assert run("first", str(tmp_path / "in" / "2.png")) == (0, "1 file\n")
-    assert run("retry", "1") == (0, "1 file\n")
+    assert run("first", str(tmp_path / "in" / "2.png")) == (0, "1 file moved to the front\n")
+    assert run("retry", "1") == (0, "1 file queued again\n")
     expected = "done or failed or skipped or cancelled"
     assert run("forget", "1") == (
-        1, f"0 files; job 1 is queued, and `forget` is for jobs that are {expected}\n"
+        1, f"0 files forgotten; job 1 is queued, and `forget` is for jobs that are {expected}\n"
     )  # fmt: skip
-    assert run("cancel", "1", "2") == (0, "2 files\n")
+    assert run("cancel", "1", "2") == (0, "2 files cancelled\n")
     assert run("cancel", "1") == (
-        1, "0 files; job 1 is cancelled, and `cancel` is for jobs that are queued or running\n"
-    )  # fmt: skip
+        1,
+        "0 files cancelled; job 1 is cancelled, and `cancel` is for jobs that are queued or"
+        " running\n",
+    )
     assert run("cancel", "77") == (1, "no job 77\n")
-    assert run("pause") == (0, "")
+    assert run("pause") == (0, "paused\n")
     assert "paused by command" in run("status")[1]
+    assert run("resume") == (0, "no longer paused\n")
 
 
 def test_a_word_that_no_request_has_is_told_and_nothing_done(tmp_path: Path) -> None:

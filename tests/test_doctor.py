@@ -27,6 +27,8 @@ from colordaemon.network.checkpoint import BUILT_IN, BUILT_IN_SHA256
 from colordaemon.network.device import cpu_multiplies_bytes
 from colordaemon.service.journal import Journal
 
+FILE = Path("/srv/it.yaml")  # the configuration, where a check only names it
+
 
 def levels(findings: Iterable[Finding]) -> dict[str, Level]:
     """The worst level of each subject."""
@@ -217,11 +219,11 @@ def test_a_damaged_journal_is_a_fault_and_a_sound_one_is_not(tmp_path: Path) -> 
     path = all_folders[0].journal
     with Journal(path):
         pass
-    assert one(service.journal(config, all_folders[0])).level is Level.OK
+    assert one(service.journal(config, all_folders[0], FILE)).level is Level.OK
     path.write_bytes(path.read_bytes()[:100] + b"\xff" * 4000)
-    found = one(service.journal(config, all_folders[0]))
+    found = one(service.journal(config, all_folders[0], FILE))
     assert found.level is Level.FAULT
-    assert "journal rebuild" in found.mend
+    assert "colordaemon journal rebuild --config /srv/it.yaml" in found.mend
 
 
 def test_a_journal_of_an_older_version_is_a_warning(tmp_path: Path) -> None:
@@ -233,7 +235,7 @@ def test_a_journal_of_an_older_version_is_a_warning(tmp_path: Path) -> None:
     with sqlite3.connect(all_folders[0].journal) as db:
         db.execute("PRAGMA user_version = 1")
     db.close()
-    assert one(service.journal(config, all_folders[0])).level is Level.WARNING
+    assert one(service.journal(config, all_folders[0], FILE)).level is Level.WARNING
 
 
 def test_a_running_daemon_is_asked_and_a_paused_one_is_a_warning(start: Start) -> None:
@@ -241,11 +243,13 @@ def test_a_running_daemon_is_asked_and_a_paused_one_is_a_warning(start: Start) -
     running.start()
     all_folders = find_folders(load_config(running.config))[0]
     running.wait_ready()
-    assert levels(service.daemon(all_folders)) == {"daemon": Level.OK}
+    assert levels(service.daemon(all_folders, FILE)) == {"daemon": Level.OK}
     running.ask("pause")
-    assert levels(service.daemon(all_folders)) == {"daemon": Level.WARNING}
+    assert levels(service.daemon(all_folders, FILE)) == {"daemon": Level.WARNING}
     running.stop()
-    assert one(service.daemon(all_folders)).found == "not running"
+    found = one(service.daemon(all_folders, FILE))
+    assert found.found == "not running"
+    assert found.mend.endswith("colordaemon watch --config /srv/it.yaml")
 
 
 def test_a_unit_of_other_settings_is_a_warning(

@@ -204,7 +204,7 @@ def test_the_time_of_a_named_picture_may_be_in_its_name(tmp_path: Path) -> None:
     [
         ("nothing.png", "reference", "no such file"),
         ("coat.png@9..3", "reference", "comes after the start"),
-        ("coat.png@9", "reference", "expected a range"),
+        ("coat.png@9", "reference", "expected START..END"),
         ("coat.png@1..2", "hints", "expected a time"),
     ],
 )
@@ -220,9 +220,9 @@ def test_options_that_name_no_picture_or_time_are_refused(
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("film.reference@soon.jpg", "expected a range"),
+        ("film.reference@soon.jpg", "expected START..END"),
         ("film.reference@00-12-30..00-10-00.jpg", "comes after the start"),
-        ("film.reference@5.jpg", "expected a range"),
+        ("film.reference@5.jpg", "expected START..END"),
         ("film.hints@5..6.png", "expected a time"),
     ],
 )

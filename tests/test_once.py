@@ -65,6 +65,10 @@ def test_all_done_is_0_and_existing_results_are_left_alone(tmp_path: Path, model
     assert again.returncode == 3
     assert f"skipped: {photo}: {target} exists already" in again.stderr.replace("\n", "")
     assert target.read_bytes() == b"mine"
+    config = tmp_path / "config.yaml"
+    config.write_text("output: {overwrite: true}\n")
+    assert once(photo, "--model", model, "--config", config, "--no-overwrite").returncode == 3
+    assert target.read_bytes() == b"mine"
     assert once(photo, "--model", model, "--overwrite").returncode == 0
     assert target.read_bytes() != b"mine"
 

@@ -227,11 +227,12 @@ def test_lines_of_progress_name_the_stage_and_the_time_for_all(
     progress.begin(films[0], 0.8)
     now = 10.0
     progress.advance(0.4)
-    progress.stage("joining", 0.1)
-    progress.stage("joining", 0.2)  # sooner than it is said again
+    progress.stage("joining", 0.1)  # sooner than anything is said again
+    now = 20.0
+    progress.stage("joining", 0.2)
     assert [record.getMessage() for record in caplog.records] == [
         "0.mp4: 1 frame, 0.1 fps, 50%, about 0:10 left; about 0:30 for all",
-        "0.mp4: joining, 10%; about 0:10 for all",
+        "0.mp4: joining, 20%; about 0:20 for all",
     ]
 
 

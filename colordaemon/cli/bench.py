@@ -16,12 +16,12 @@ from colordaemon.cli.common import (
     Quality,
     Workers,
     app,
-    examples,
     exit_codes,
     load,
     override,
     stop_on_signals,
 )
+from colordaemon.cli.help import examples
 
 PARTS = "films", "network", "photos"
 
@@ -34,7 +34,7 @@ PARTS = "films", "network", "photos"
 def bench(
     clips: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="CLIP…", help="Films; default: some are made.", show_default=False),
+        typer.Argument(metavar="CLIP", help="Films; default: some are made.", show_default=False),
     ] = None,
     sizes: Annotated[
         str, typer.Option(metavar="N,…", help="Heights of the films that are made, in pixels.")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colordaemon.cli.common import FAILED, app, examples, exit_codes, load
-from colordaemon.cli.daemon import SYSTEM_CONFIG, AsJson, Settings
+from colordaemon.cli.common import FAILED, SYSTEM_CONFIG, app, exit_codes, load
+from colordaemon.cli.daemon import AsJson, Settings
+from colordaemon.cli.help import Commands, Group, examples
 from colordaemon.logs import printable
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def node(
         node.run_node(settings, head=head, works=works, first_port=first_port)
 
 
-cluster = typer.Typer(
+cluster = Commands(
+    cls=Group,
     help="Look at the machines of a cluster.",
     no_args_is_help=True,
     epilog=examples("colordaemon cluster status", "colordaemon cluster status --json"),

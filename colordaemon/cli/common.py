@@ -19,9 +19,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from colordaemon import __version__
+from colordaemon.cli.help import Commands, Program, examples
 from colordaemon.errors import (
     ConfigError,
     DataError,
@@ -39,42 +39,14 @@ if TYPE_CHECKING:
     from colordaemon.config import Config
 
 FAILED, NOTHING_TO_DO, CONFIGURATION, INTERRUPTED = 1, 3, 78, 130
+SYSTEM_CONFIG = Path("/etc/colordaemon/config.yaml")
 
-
-def examples(*commands: str) -> str:
-    """The end of a help text. Each is a line of its own, with no letter that stands for others."""
-    return "\n\n".join(("Examples:", *commands))
-
-
-class _Program(TyperGroup):
-    """Says what was meant by an option that does not exist, in the words that typer has for
-    commands."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        with _typing_errors():
-            return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _typing_errors():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _typing_errors() -> Iterator[None]:
-    try:
-        yield
-    except typer.TyperException as error:
-        if options := getattr(error, "possibilities", None):
-            error.message += f". Did you mean {' or '.join(options)}?"
-            error.possibilities = None  # type: ignore[attr-defined]
-        raise
-
-
-app = typer.Typer(
-    cls=_Program,
+app = Commands(
+    cls=Program,
     help="Color black-and-white photos and films; sound, subtitles, timing and luma stay.",
     epilog=examples("colordaemon once film.mp4", "colordaemon watch --config config.yaml"),
     no_args_is_help=True,
+    rich_markup_mode=None,  # its table cuts off options on a terminal of 80 columns
     pretty_exceptions_enable=False,
 )
 
@@ -140,6 +112,8 @@ def load(path: Path | None) -> Config:
     from colordaemon.config import Config
     from colordaemon.config_file import load_config  # settings take 0.1 s to import
 
+    if path == SYSTEM_CONFIG and not path.exists():
+        raise ConfigError(f"{path}: there is no such file; --config FILE names another")
     return Config() if path is None else load_config(path)
 
 

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from colordaemon.cli.common import ConfigFile, app, examples, exit_codes, load
-from colordaemon.cli.daemon import SYSTEM_CONFIG
+from colordaemon.cli.common import SYSTEM_CONFIG, ConfigFile, app, exit_codes, load
+from colordaemon.cli.help import Commands, Group, examples
 from colordaemon.logs import counted
 
-config = typer.Typer(
+config = Commands(
+    cls=Group,
     help="Check, show and describe the configuration.",
     epilog=examples(
         "colordaemon config check config.yaml", "colordaemon config show --config config.yaml"

@@ -14,12 +14,13 @@ import typer
 from colordaemon.cli.common import (
     CONFIGURATION,
     FAILED,
+    SYSTEM_CONFIG,
     app,
-    examples,
     exit_codes,
     load,
     refuse_beside,
 )
+from colordaemon.cli.help import Commands, Group, examples
 from colordaemon.errors import ModelError, WorkerLost
 from colordaemon.logs import counted, printable
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from colordaemon.service.status import Reply
 
 log = logging.getLogger(__name__)
-
-SYSTEM_CONFIG = Path("/etc/colordaemon/config.yaml")
 
 Settings = Annotated[
     Path,
@@ -40,7 +39,7 @@ Settings = Annotated[
     ),
 ]
 Jobs = Annotated[
-    list[str], typer.Argument(metavar="JOB…", help="Job numbers, or paths of their files.")
+    list[str], typer.Argument(metavar="JOB", help="Job numbers, or paths of their files.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -173,7 +172,7 @@ def queue(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) -> None:
 def retry(
     jobs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="JOB…", help="Job numbers or paths; default: all failed jobs."),
+        typer.Argument(metavar="JOB", help="Job numbers or paths; default: all failed jobs."),
     ] = None,
     config: Settings = SYSTEM_CONFIG,
 ) -> None:
@@ -203,15 +202,18 @@ def first(jobs: Jobs, config: Settings = SYSTEM_CONFIG) -> None:
 def pause(config: Settings = SYSTEM_CONFIG) -> None:
     """Stop work until `resume`, also after a restart; films keep their finished segments."""
     _ask(config, {"verb": "pause"})
+    typer.echo("paused")
 
 
 @app.command(epilog=examples("colordaemon resume", "colordaemon resume --config config.yaml"))
 def resume(config: Settings = SYSTEM_CONFIG) -> None:
     """Go on after `pause`, or after a pause because of failures in a row."""
     _ask(config, {"verb": "resume"})
+    typer.echo("no longer paused")
 
 
-journal = typer.Typer(
+journal = Commands(
+    cls=Group,
     help="Check and repair the journal while no daemon runs.",
     epilog=examples("colordaemon journal check", "colordaemon journal rebuild"),
     no_args_is_help=True,
@@ -269,10 +271,18 @@ def vacuum_journal(config: Settings = SYSTEM_CONFIG) -> None:
         typer.echo(vacuum(load(config)))
 
 
+_DONE = {
+    "retry": "queued again",
+    "forget": "forgotten",
+    "cancel": "cancelled",
+    "first": "moved to the front",
+}
+
+
 def _tell(config: Path, verb: str, jobs: list[str]) -> None:
     reply = _ask(config, {"verb": verb, "jobs": [_named(job) for job in jobs]})
     count, why = reply["count"], reply.get("why")
-    typer.echo(counted(count, "file") + (f"; {why}" if why else ""))
+    typer.echo(f"{counted(count, 'file')} {_DONE[verb]}" + (f"; {why}" if why else ""))
     if jobs and not count:
         raise typer.Exit(FAILED)
 

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from colordaemon.cli.common import FAILED, app, examples
-from colordaemon.cli.daemon import SYSTEM_CONFIG, AsJson
+from colordaemon.cli.common import FAILED, SYSTEM_CONFIG, app
+from colordaemon.cli.daemon import AsJson
+from colordaemon.cli.help import examples
 
 
 @app.command(

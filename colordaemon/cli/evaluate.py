@@ -13,17 +13,17 @@ from colordaemon.cli.common import (
     Quality,
     Saturation,
     app,
-    examples,
     exit_codes,
     load,
     override,
     stop_on_signals,
 )
+from colordaemon.cli.help import examples
 
 
 @app.command(
     epilog=examples(
-        "colordaemon evaluate pictures/ --held-out --model runs/mine/model.safetensors",
+        "colordaemon evaluate pictures/ --held-out --model mine.safetensors",
         "colordaemon evaluate clip.mp4 --seconds 10 -o sheets/",
     )
 )
@@ -31,7 +31,7 @@ def evaluate(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DIR|CLIP…", help="A subfolder of color pictures per label; or films in color."
+            metavar="DIR|CLIP", help="A subfolder of color pictures per label; or films in color."
         ),
     ],
     model: Annotated[
@@ -40,7 +40,9 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A second model, for comparison.")
     ] = None,
-    subset: Annotated[str | None, typer.Option(help="Pictures of one label only.")] = None,
+    subset: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Pictures of one label only.")
+    ] = None,
     pictures: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Use an evenly spaced sample of this many."),

@@ -11,12 +11,12 @@ from colordaemon.cli.common import (
     ConfigFile,
     Device,
     app,
-    examples,
     exit_codes,
     load,
     override,
     stop_on_signals,
 )
+from colordaemon.cli.help import examples
 from colordaemon.errors import ConfigError, Interrupted
 from colordaemon.logs import printable
 from colordaemon.sidecar_names import parse_time
@@ -29,7 +29,7 @@ from colordaemon.sidecar_names import parse_time
     )
 )
 def frames(
-    film: Annotated[Path, typer.Argument(metavar="FILM")],
+    film: Annotated[Path, typer.Argument(metavar="FILM", help="The film.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the pictures.")
     ],
@@ -39,7 +39,7 @@ def frames(
     ] = None,
     shots: Annotated[bool, typer.Option("--shots", help="The middle frame of every shot.")] = False,
     overwrite: Annotated[
-        bool, typer.Option(help="Replace pictures that exist, edited or not.")
+        bool, typer.Option("--overwrite", help="Replace pictures that exist, edited or not.")
     ] = False,
     device: Device = None,
     config: ConfigFile = None,

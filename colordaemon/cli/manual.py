@@ -14,6 +14,7 @@ import typer
 
 from colordaemon import __version__
 from colordaemon.cli import app
+from colordaemon.cli.help import help_record
 
 _EXIT_CODES = {
     "0": "All done.",
@@ -69,7 +70,7 @@ def _commands(group: Any, context: Any, name: str) -> Iterator[str]:
         for paragraph in re.split(r"\n\s*\n", str(command.help)):
             yield from (".PP", _plain(" ".join(paragraph.split())))
         yield from _options(command, inner)
-        _, *examples = str(command.epilog).split("\n\n")
+        _, _, *examples = map(str.strip, str(command.epilog).split("\n"))
         yield from (".PP", "Examples:", ".PP", ".nf", ".RS")
         yield from map(_plain, examples)
         yield from (".RE", ".fi")
@@ -77,11 +78,9 @@ def _commands(group: Any, context: Any, name: str) -> Iterator[str]:
 
 def _options(command: Any, context: Any) -> Iterator[str]:
     for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record is None:
-            continue
-        names, words = record
-        yield from (".TP", f".B {_plain(names)}", _plain(words or ""))
+        if (record := help_record(parameter, context)) is not None:
+            names, words = record
+            yield from (".TP", f".B {_plain(names)}", _plain(words))
 
 
 def _plain(text: str) -> str:

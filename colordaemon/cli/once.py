@@ -24,7 +24,6 @@ from colordaemon.cli.common import (
     Saturation,
     Workers,
     app,
-    examples,
     exit_codes,
     load,
     override,
@@ -32,6 +31,7 @@ from colordaemon.cli.common import (
     stop_on_signals,
     terminal,
 )
+from colordaemon.cli.help import examples
 from colordaemon.errors import ConfigError, ModelError
 from colordaemon.logs import printable
 
@@ -54,7 +54,7 @@ def once(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH…",
+            metavar="PATH",
             help="Photos and films, folders of them with all subfolders, and patterns in quotes"
             " ('scans/**/*.tif').",
         ),
@@ -76,20 +76,21 @@ def once(
             " default: {stem}.color{suffix}.",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
+    overwrite: Annotated[bool | None, typer.Option(help="Replace results that exist.")] = None,
     force: Annotated[
         bool,
         typer.Option(
+            "--force",
             help="Also color files that have color already; results of colordaemon only if they"
-            " are named themselves."
+            " are named themselves.",
         ),
     ] = False,
     accept_damaged: Annotated[
-        bool, typer.Option(help="Color what can be read of damaged files.")
+        bool, typer.Option("--accept-damaged", help="Color what can be read of damaged files.")
     ] = False,
     accept_loss: Annotated[
-        bool, typer.Option(help="Color films even if sound or subtitles are lost.")
-    ] = False,
+        bool | None, typer.Option(help="Color films even if sound or subtitles are lost.")
+    ] = None,
     assume_range: Annotated[
         Literal["limited", "full"] | None,
         typer.Option(
@@ -206,10 +207,10 @@ def once(
             refuse_beside("--preview", results, "it writes no result")
         settings = override(
             load(config),
-            output={"folder": output, "name": name, "overwrite": overwrite or None},
+            output={"folder": output, "name": name, "overwrite": overwrite},
             film={
                 "damaged_percent": 100.0 if accept_damaged else None,
-                "accept_loss": accept_loss or None,
+                "accept_loss": accept_loss,
                 "assume_range": assume_range,
                 "assume_matrix": assume_matrix,
                 "assume_transfer": assume_transfer,

@@ -26,6 +26,8 @@ class Progress(WorkContext):
     stop: set to stop the work, after a signal for instance. Subclasses say how it is told.
     """
 
+    tells_each_stage = True  # however short it is
+
     def __init__(
         self,
         workload: Workload,
@@ -52,8 +54,8 @@ class Progress(WorkContext):
     def stage(self, name: Stage, share: float) -> None:
         if self._source is None:  # a photo, which takes a moment
             return
-        if name != self._stage:
-            self._told = -1e9  # each stage is told, however short
+        if name != self._stage and self.tells_each_stage:
+            self._told = -1e9
         self._stage, self._share = name, share
         self._tell_now_and_then()
 
@@ -110,7 +112,9 @@ class Progress(WorkContext):
 
 
 class LineProgress(Progress):
-    """Logs a line every ten seconds, and one for each stage after the coloring."""
+    """Logs a line every ten seconds."""
+
+    tells_each_stage = False
 
     def __init__(
         self,

@@ -13,12 +13,12 @@ from colordaemon.cli.common import (
     ConfigFile,
     Device,
     app,
-    examples,
     exit_codes,
     load,
     override,
     stop_on_signals,
 )
+from colordaemon.cli.help import examples
 
 
 @app.command(
@@ -34,9 +34,15 @@ def train(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the run.")
     ] = Path("runs/default"),
-    resume: Annotated[bool, typer.Option(help="Continue the run in that folder.")] = False,
-    subset: Annotated[str | None, typer.Option(help="Train one label only.")] = None,
-    each: Annotated[bool, typer.Option(help="Train every label by itself, in turn.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in that folder.")
+    ] = False,
+    subset: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="Train one label only.")
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="Train every label by itself, in turn.")
+    ] = False,
     loss: Annotated[
         Literal["joint", "classification", "smooth_l1", "l2"] | None,
         typer.Option(help="What training minimizes."),
@@ -51,8 +57,12 @@ def train(
     start: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Model file to start from.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the pictures.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after this many minutes.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Passes over the pictures.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="N", help="Stop after this many minutes.")
+    ] = None,
     fit_axes: Annotated[
         Path | None,
         typer.Option(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colordaemon.cli.common import app, examples, exit_codes, load, override
-from colordaemon.cli.daemon import SYSTEM_CONFIG, Settings
+from colordaemon.cli.common import SYSTEM_CONFIG, app, exit_codes, load, override
+from colordaemon.cli.daemon import Settings
+from colordaemon.cli.help import examples
 
 if TYPE_CHECKING:
     from colordaemon.web.server import Address

@@ -86,7 +86,7 @@ def _compare(source: FilmInfo, result: Path, folder: Path, context: WorkContext)
         )
     return (
         f"the luma planes of {differ} of {counted(len(before), 'frame')} differ from those of the"
-        " source, as codecs with loss make them; --codec ffv1 keeps them"
+        " source, as codecs with loss make them; the codec ffv1 keeps them"
     )
 
 

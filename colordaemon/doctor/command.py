@@ -61,8 +61,8 @@ def _checks(
         return
     yield "folders", partial(folders.folders, config, all_folders)
     yield "inotify", partial(folders.inotify, all_folders)
-    yield "journal", partial(service.journal, config, all_folders[0])
-    yield "daemon", partial(service.daemon, all_folders[0])
+    yield "journal", partial(service.journal, config, all_folders[0], config_file)
+    yield "daemon", partial(service.daemon, all_folders[0], config_file)
     yield "unit", partial(service.unit, config, config_file)
 
 

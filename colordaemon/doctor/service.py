@@ -24,7 +24,7 @@ _SYSTEMD = Path("/run/systemd/system")  # there while systemd is process 1
 _SECONDS = 10.0  # that systemctl may take
 
 
-def journal(config: Config, folders: Folders) -> Iterator[Finding]:
+def journal(config: Config, folders: Folders, config_file: Path) -> Iterator[Finding]:
     """Whether SQLite finds damage in the journal."""
     if not folders.journal.exists():
         yield ok("journal", f"none in {folders.state} yet")
@@ -32,14 +32,16 @@ def journal(config: Config, folders: Folders) -> Iterator[Finding]:
     try:
         yield ok("journal", check(config))
     except Damaged as error:
-        yield fault("journal", str(error), "colordaemon journal rebuild, while no daemon runs")
+        yield fault(
+            "journal", str(error), f"{_said('journal rebuild', config_file)}, while no daemon runs"
+        )
     except JournalVersion as error:
         yield warning("journal", str(error), "start the daemon, which upgrades it")
     except ConfigError as error:
         yield fault("journal", str(error), "run as the daemon's user or as root")
 
 
-def daemon(folders: Folders) -> Iterator[Finding]:
+def daemon(folders: Folders, config_file: Path) -> Iterator[Finding]:
     """What a running daemon says of itself, and how many files failed."""
     try:
         reply = ask(folders.control, {"verb": "status"})
@@ -47,10 +49,11 @@ def daemon(folders: Folders) -> Iterator[Finding]:
         yield fault("daemon", str(error), "systemctl status colordaemon; systemctl restart it")
         return
     if reply is None:
-        yield warning("daemon", "not running", "systemctl start colordaemon, or colordaemon watch")
+        mend = f"systemctl start colordaemon, or {_said('watch', config_file)}"
+        yield warning("daemon", "not running", mend)
         return
     if reply["paused"]:
-        yield warning("daemon", "paused by command", "colordaemon resume")
+        yield warning("daemon", "paused by command", _said("resume", config_file))
     else:
         yield ok("daemon", reply["daemon"]["status"])
     for inbox in reply["daemon"]["inboxes"]:
@@ -58,20 +61,22 @@ def daemon(folders: Folders) -> Iterator[Finding]:
             yield warning("daemon", f"{inbox['inbox']}: {inbox['why']}", "see the inbox above")
     if failed := reply["counts"].get("failed", 0):
         found = f"{counted(failed, 'file')} failed"
-        yield warning("failures", found, "colordaemon status has the reasons; colordaemon retry")
+        status, retry = _said("status", config_file), _said("retry", config_file)
+        yield warning("failures", found, f"{status} has the reasons; {retry}")
 
 
 def unit(config: Config, config_file: Path) -> Iterator[Finding]:
     """Whether the unit is installed, as the configuration wants it, and active."""
     expected = install.system_units(config, config_file.absolute(), install.this_program())[0]
+    install_service = _said("install-service", config_file)
     if not expected.path.exists():
-        yield ok("unit", f"none installed ({expected.path}); colordaemon install-service makes it")
+        yield ok("unit", f"none installed ({expected.path}); {install_service} makes it")
         return
     if expected.path.read_text(encoding="utf-8") != expected.text:
         yield warning(
             "unit",
             f"{expected.path} is not what this version writes for {config_file}",
-            f"colordaemon install-service --config {config_file} && systemctl daemon-reload",
+            f"{install_service} && systemctl daemon-reload",
         )
     if not _SYSTEMD.exists() or shutil.which("systemctl") is None:
         yield ok("unit", f"{expected.path}; systemd does not run here")
@@ -85,6 +90,11 @@ def unit(config: Config, config_file: Path) -> Iterator[Finding]:
         yield warning("unit", f"{active}, {enabled}", "systemctl enable colordaemon")
     else:
         yield ok("unit", f"{active}, {enabled}")
+
+
+def _said(command: str, config_file: Path) -> str:
+    """The command as it is to be typed: without --config it would speak of another daemon."""
+    return f"colordaemon {command} --config {shlex.quote(str(config_file))}"
 
 
 def _systemctl(verb: str) -> str:

@@ -49,6 +49,8 @@ def parse_stretch(text: str) -> Stretch:
     if ".." not in text and len(parts) % 2 == 0:
         middle = len(parts) // 2
         text = "..".join((":".join(parts[:middle]), ":".join(parts[middle:])))
+    elif ".." not in text:
+        raise ValueError(f"found {text!r}, expected START:END, as 90:125.4 or 1:30..2:05.4")
     start, end = parse_range(text)
     return Stretch(start or 0.0, math.inf if end is None else end)
 

@@ -371,7 +371,9 @@ def run_command(config: Config, request: Reply) -> Reply:
     if (reply := ask(folders.control, request)) is not None:
         return reply
     if not folders.journal.exists():
-        raise ConfigError(f"state_dir: there is no journal in {folders.state} yet")
+        raise ConfigError(
+            f"state_dir: there is no journal in {folders.state} yet; `colordaemon watch` begins it"
+        )
     if request["verb"] in _READ_ONLY:
         with Records(folders.journal) as records:
             return _READ_ONLY[request["verb"]](records) | {"daemon": None}

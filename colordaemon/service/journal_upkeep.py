@@ -90,7 +90,9 @@ def vacuum(config: Config) -> str:
 def _existing(config: Config) -> Path:
     path = find_folders(config)[0].journal
     if not path.exists():
-        raise ConfigError(f"state_dir: there is no journal in {path.parent} yet")
+        raise ConfigError(
+            f"state_dir: there is no journal in {path.parent} yet; `colordaemon watch` begins it"
+        )
     return path
 
 
