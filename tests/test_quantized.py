@@ -103,6 +103,29 @@ def test_a_picture_has_the_same_colors_alone_and_beside_others(prepared: ColorNe
         assert torch.equal(part, torch.cat(parts))
 
 
+def test_weights_are_put_in_order_once_for_each_shape(
+    prepared: ColorNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    prepack = torch.ops.onednn.qconv_prepack
+
+    def counting(*arguments: object) -> Tensor:
+        nonlocal calls
+        calls += 1
+        packed: Tensor = prepack(*arguments)
+        return packed
+
+    monkeypatch.setattr(torch.ops.onednn, "qconv_prepack", counting)
+    colorizer = Colorizer(prepared, CPU, torch.int8, batch_size=4)
+    found = []
+    for batch in (1, 4):
+        for size in [(64, 64), (64, 96), (96, 64), (64, 192)]:
+            colorizer.predict_ab(picture(*size).expand(batch, 1, *size))
+            found.append(calls)
+    first = found[0]
+    assert first > 0 and found == [first, 2 * first, 3 * first, *5 * [4 * first]]
+
+
 def test_places_are_described_as_by_float32(prepared: ColorNet) -> None:
     exact = Colorizer(copy.deepcopy(prepared), CPU, torch.float32)
     quick = Colorizer(prepared, CPU, torch.int8)

@@ -10,8 +10,12 @@ import pytest
 import torch
 from films import ARCHIVE, Painter, color_and_report, decode, make_film, pictures, planes
 
+from colordaemon.film.analysis import AnalyzedFrame
+from colordaemon.film.prediction import Predictions
 from colordaemon.film.propagation import ColorPropagator
-from colordaemon.film.shots import AUTO_STRIDE, LONGEST_STILL, Stride
+from colordaemon.film.shots import AUTO_STRIDE, LONGEST_STILL, Stride, is_same
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.network.model import ColorNet
 
 SIZE = (32, 48)
 
@@ -38,6 +42,15 @@ def test_auto_takes_more_where_more_moves() -> None:
     assert len(fast) > 2 * len(slow)
 
 
+def test_a_frame_that_is_shown_again_does_not_count_as_changed() -> None:
+    film = wander(48, 2.0)
+    telecine = [luma for n, luma in enumerate(film) for _ in range(2 if n % 4 == 3 else 1)]
+    twos = [luma + grain for luma in film for grain in (0.0, 0.1)]
+    one, other, third = (np.diff(takes(Stride("auto"), each)) for each in (film, telecine, twos))
+    assert one.max() < other.min() <= other.max() < LONGEST_STILL
+    assert set(third) == {LONGEST_STILL}
+
+
 def test_it_does_not_matter_where_reading_began() -> None:
     film = wander(40, 3.0)
     whole = takes(Stride("auto"), film, cuts=(0, 20))
@@ -49,6 +62,68 @@ def noise(seed: int) -> np.ndarray:
     """Texture that flow can hold on to."""
     coarse = np.random.default_rng(seed).uniform(0, 255, (8, 12)).astype(np.float32)
     return cv2.resize(coarse, SIZE[::-1], interpolation=cv2.INTER_CUBIC).clip(0, 255)
+
+
+def test_what_differs_in_one_place_is_not_the_same() -> None:
+    gray = noise(1) / 255
+    grain = np.random.default_rng(2).normal(0, 1.5 / 255, SIZE).astype(np.float32)
+    assert is_same(gray, gray) and is_same(gray, gray + grain)
+    moved = gray.copy()
+    moved[8:14, 8:14] += 6 / 255  # of the whole picture a mean of 0.14 codes
+    assert not is_same(gray, moved)
+    assert not is_same(gray, gray + 3 / 255)
+    assert not is_same(np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32))
+
+
+class Seeing(Colorizer):
+    """Remembers how many pictures it was shown."""
+
+    shown = 0
+
+    def guess(self, gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.shown += len(gray)
+        return super().guess(gray)
+
+
+def seen_frames(kinds: str) -> list[AnalyzedFrame]:
+    """A frame for each letter: the same letters show the same. The first begins a shot."""
+    luma = np.zeros(SIZE, np.uint8)
+    grays = [cv2.resize(noise(ord(kind)), (96, 64)) / 255 for kind in kinds]
+    return [AnalyzedFrame(n, n == 0, luma, gray, None) for n, gray in enumerate(grays)]
+
+
+def test_frames_of_a_batch_that_show_the_same_are_looked_at_once(tiny_model: ColorNet) -> None:
+    colorizer = Seeing(tiny_model, torch.device("cpu"), torch.float32, batch_size=4)
+    kinds = "aabbaaaaaaac"
+    predictions = Predictions(iter(seen_frames(kinds)), colorizer)
+    samples = [predictions.take().sample for _ in kinds]
+    assert colorizer.shown == 2 + 1 + 2
+    colors = {
+        kind: colorizer.predict_ab(torch.from_numpy(frame.gray)[None, None])[0].numpy()
+        for kind, frame in zip(kinds, seen_frames(kinds), strict=True)
+        if frame.gray is not None
+    }
+    for kind, sample in zip(kinds, samples, strict=True):
+        assert sample is not None
+        np.testing.assert_allclose(sample.ab, colors[kind], atol=1e-4)
+
+
+@pytest.mark.parametrize("start", [1, 3, 4, 6])
+def test_what_is_looked_at_does_not_depend_on_where_reading_goes_on(
+    tiny_model: ColorNet, start: int
+) -> None:
+    colorizer = Colorizer(tiny_model, torch.device("cpu"), torch.float32, batch_size=4)
+    kinds = "aabbbbcaac"
+    whole = Predictions(iter(seen_frames(kinds)), colorizer)
+    expected = [whole.take().sample for _ in kinds][start:]
+    again = Predictions(iter(seen_frames(kinds)), colorizer)
+    for _ in range(start):
+        assert again.next is not None
+        again.skip()
+    for one in expected:
+        other = again.take().sample
+        assert one is not None and other is not None
+        assert np.array_equal(one.ab, other.ab) and np.array_equal(one.sure, other.sure)
 
 
 def test_color_between_two_frames_is_between_theirs() -> None:

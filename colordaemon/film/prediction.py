@@ -5,6 +5,9 @@ rounds a few samples of each picture to another code. So batches are counted fro
 each shot, wherever reading begins: a film has the same bytes after an interruption, and whoever
 makes which part of it.
 
+On a processor, frames of a batch that show the same as the one looked at before them are not looked
+at: they get what was said of that. So a look serves no frames but those of its own batch.
+
 Where the device queues its work, a batch more than that of the frames that are taken is in it: the
 GPU goes on while Python is busy with what it has said.
 """
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from colordaemon.film.analysis import AnalyzedFrame, gray_of
+from colordaemon.film.shots import is_same
 from colordaemon.film.smoothing import Sample
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.cuda import Arriving, Traffic
@@ -43,10 +47,11 @@ class Prediction:
 @dataclass(frozen=True)
 class _Batch:
     """Frames that follow each other, and what the network says of those that it is asked about;
-    None if there are none of these."""
+    None if there are none of these. looks: for each of the latter, where in `said` its own is."""
 
     frames: list[AnalyzedFrame]
     asked: list[AnalyzedFrame]
+    looks: Sequence[int]
     said: Arriving | None
     likenesses: Sequence[float | None]
 
@@ -146,15 +151,17 @@ class Predictions:
 
     def _ask(self, frames: list[AnalyzedFrame], asked: list[AnalyzedFrame]) -> _Batch:
         likenesses: Sequence[float | None] = [None] * len(asked)
+        looks: Sequence[int] = range(len(asked))
         if not asked:
-            return _Batch(frames, asked, None, likenesses)
+            return _Batch(frames, asked, looks, None, likenesses)
         if self._painter is not None:
             guessed, likenesses = self._painter.guess(asked)
         elif self._traffic.queues:
             guessed = self._colorizer.begin(self._traffic.upload(gray_of(asked)))
         else:
-            guessed = self._colorizer.guess(torch.from_numpy(gray_of(asked)))
-        return _Batch(frames, asked, self._traffic.download(*guessed), likenesses)
+            shown, looks = _different(asked)
+            guessed = self._colorizer.guess(torch.from_numpy(gray_of(shown)))
+        return _Batch(frames, asked, looks, self._traffic.download(*guessed), likenesses)
 
     def _said(self, batch: _Batch) -> list[Prediction]:
         if batch.said is None:
@@ -163,10 +170,25 @@ class Predictions:
         if self._traffic.queues:
             self._colorizer.check(torch.from_numpy(ab))
         return [
-            Prediction(frame, Sample(frame.luma, ab[n], sure[n, 0]), batch.likenesses[n])
-            for n, frame in enumerate(batch.asked)
+            Prediction(frame, Sample(frame.luma, ab[n], sure[n, 0]), likeness)
+            for frame, n, likeness in zip(batch.asked, batch.looks, batch.likenesses, strict=True)
         ]
 
 
 def _is_asked(frame: AnalyzedFrame) -> bool:
     return frame.gray is not None and not frame.in_color
+
+
+def _different(frames: Sequence[AnalyzedFrame]) -> tuple[list[AnalyzedFrame], list[int]]:
+    """Those frames with gray that differ from the last of these before them; and for each frame
+    which of these shows the same."""
+    shown, places = list[AnalyzedFrame](), list[int]()
+    for frame in frames:
+        if not shown or not _shows_same(frame, shown[-1]):
+            shown.append(frame)
+        places.append(len(shown) - 1)
+    return shown, places
+
+
+def _shows_same(one: AnalyzedFrame, other: AnalyzedFrame) -> bool:
+    return one.gray is not None and other.gray is not None and is_same(one.gray, other.gray)

@@ -21,6 +21,14 @@ AUTO_STRIDE = 8  # frames that have changed since the last one seen, at the most
 LONGEST_STILL = 12  # frames, even where nothing changes
 NOTHING = 0.8  # codes of 0..255, mean difference; below, only the grain differs
 MUCH = 16.0  # codes; above, too much has moved to carry color along
+# Codes, mean difference from the frame before. Below, it is shown again: in telecine, animation on
+# twos and silent film at the speed of sound. Then a quarter of the looks is saved (chaplin_bw,
+# test_mpeg4), and colors are .2 to .3 ΔE from those with them, as with other frames looked at.
+REPEATED = 0.2
+# Codes, mean difference of the square that differs most, of what the network is shown: below, it
+# would say the same but for .02 to .13 ΔE. Titles and stills with little grain.
+SAME = 2.0
+_SQUARE = 8  # pixels a side; something small that moves must not get the color of what it hides
 
 
 class CutDetector:
@@ -76,22 +84,33 @@ class Stride:
     def __init__(self, setting: StrideSetting) -> None:
         self.setting = setting
         self._seen: np.ndarray | None = None  # thumbnail of the last frame that the network saw
+        self._last: np.ndarray | None = None  # of the last frame
         self._passed = 0  # frames since then
         self._changed = 0  # and how many of them showed something new
 
     def takes(self, luma: np.ndarray, cut: bool) -> bool:
         """luma: (h, w) float32 0..255 at any size. cut: it begins a shot."""
         thumbnail = cv2.resize(luma, _STRIDE_THUMBNAIL, interpolation=cv2.INTER_AREA)
+        thumbnail = thumbnail - thumbnail.mean()
+        last, self._last = self._last, thumbnail
         self._passed += 1
-        if cut or self._seen is None or self._is_due(thumbnail - thumbnail.mean(), self._seen):
-            self._seen = thumbnail - thumbnail.mean()
+        if cut or last is None or self._seen is None or self._is_due(thumbnail, last, self._seen):
+            self._seen = thumbnail
             self._passed = self._changed = 0
             return True
         return False
 
-    def _is_due(self, thumbnail: np.ndarray, seen: np.ndarray) -> bool:
+    def _is_due(self, thumbnail: np.ndarray, last: np.ndarray, seen: np.ndarray) -> bool:
         if self.setting != "auto":
             return self._passed >= self.setting
-        change = float(np.abs(thumbnail - seen).mean())
-        self._changed += change > NOTHING
+        change, step = (float(np.abs(thumbnail - other).mean()) for other in (seen, last))
+        self._changed += change > NOTHING and step > REPEATED
         return change > MUCH or self._changed >= AUTO_STRIDE or self._passed >= LONGEST_STILL
+
+
+def is_same(gray: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the network would say the same of both, (2h, 2w) float32 0..1 as it is shown them."""
+    apart = cv2.absdiff(gray, other)
+    height, width = (max(1, side // _SQUARE) for side in apart.shape)
+    squares = cv2.resize(apart, (width, height), interpolation=cv2.INTER_AREA)
+    return 255 * float(squares.max()) <= SAME

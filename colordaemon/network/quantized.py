@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -24,7 +24,8 @@ from colordaemon.network.model import MID_GRAY, ColorNet, Heads, Look, certainty
 
 _TINY = 1e-6  # a layer may say nothing at all
 _ONES = [1, 1]
-_SHAPES = 2  # of inputs, for which the weights are kept in the order that oneDNN wants then
+_ORDERS = 3  # of the weights of a layer, that are kept; for all shapes of pictures there are two
+_GAP = slice(108, 112)  # of a described order: filling, which may say anything
 
 
 class Codes(NamedTuple):
@@ -171,14 +172,15 @@ class Convolution:
         self._target = target or Codes(1.0)
         self._said = torch.float32 if target is None else torch.uint8
         self._after = "relu" if relu else "none"
-        self._packed = lru_cache(maxsize=_SHAPES)(self._pack)
+        self._packed: dict[torch.Size, Tensor] = {}  # by shape of the input
+        self._orders: dict[bytes, Tensor] = {}
 
     def __call__(self, codes: Tensor) -> Tensor:
         """(1, C, h, w) uint8 to (1, C', h, w)."""
         said: Tensor = torch.ops.onednn.qconv_pointwise(
             codes,
             *self._source,
-            self._packed(codes.shape),
+            self._packed_for(codes.shape),
             self._scales,
             self._zeros,
             self._bias,
@@ -194,13 +196,22 @@ class Convolution:
         )
         return said
 
-    def _pack(self, shape: torch.Size) -> Tensor:
-        """The weights in the order that is the fastest for this shape; with those of another, each
-        call would put them in order anew, which takes up to 60 ms."""
-        packed: Tensor = torch.ops.onednn.qconv_prepack(
-            self._weight, self._scales, *self._source, _ONES, self._padding, _ONES, 1, [*shape]
-        )
-        return packed
+    def _packed_for(self, shape: torch.Size) -> Tensor:
+        """The weights in the order that is the fastest for this shape. With those of another, each
+        call may put them in order anew, which takes up to 60 ms. Most shapes want the same order,
+        and share it; to find that out takes all layers 50 ms for each new one."""
+        if shape not in self._packed:
+            packed: Tensor = torch.ops.onednn.qconv_prepack(
+                self._weight, self._scales, *self._source, _ONES, self._padding, _ONES, 1, [*shape]
+            )
+            described = torch.ops.mkldnn._get_mkldnn_serialized_md(packed).clone()
+            described[_GAP] = 0
+            order = described.numpy().tobytes()
+            if order not in self._orders and len(self._orders) == _ORDERS:
+                self._orders.clear()
+                self._packed.clear()
+            self._packed[shape] = self._orders.setdefault(order, packed)
+        return self._packed[shape]
 
 
 class _Climb:
