@@ -1,13 +1,14 @@
 """Daemon, workers and helpers are killed at random times; every file comes out once, and whole.
 
-    python benchmarks/kills.py [--workers 2] [--kills 60] [--seed 1]
+    python benchmarks/kills.py [--workers 2] [--kills 60] [--seed 1] [--beside]
 
 Films of several segments and photos keep coming for as long as there are kills, so that now each
 worker has a file of its own, now one has a film that a helper works on too. The model is a
 miniature, and a worker takes its time with each frame. At the end the results are compared, byte
 for byte, with those of a daemon that nobody disturbed; no process may be left, and no file but the
 results. A film that two kills in a row have hit before it got on has failed, as it should, and is
-retried. Ends with 0 if all is well.
+retried. With --beside, all files beside results are made as well. Ends with 0 if all is
+well.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from daemons import Daemon
 from films import make_film, pictures
 
 from colordaemon.bench.machine import describe_machine
+from colordaemon.convert.publish import BESIDE
 from colordaemon.network.checkpoint import save_model
 from colordaemon.network.model import ColorNet, ModelSpec
 from colordaemon.service.job import State
@@ -44,6 +46,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "short.mp4": lambda path: make_film(path, pictures(120, shot_frames=60)),
     "photo.png": write_photo,
 }
+WITH_FILES_BESIDE = "output: {preview: true, framemd5: true}"
 ENDS = (State.DONE, State.FAILED, State.SKIPPED, State.CANCELLED)
 
 
@@ -54,10 +57,11 @@ def make_model(path: Path) -> None:
     save_model(path, ColorNet(spec).eval(), {})
 
 
-def begin(root: Path, workers: int) -> Daemon:
+def begin(root: Path, workers: int, more: str) -> Daemon:
+    """more: further lines of the configuration."""
     root.mkdir()
     model = root.parent / "model.safetensors"  # one for all: results say which it was, by digest
-    daemon = Daemon(root / "place", model, frame_seconds=FRAME_SECONDS)
+    daemon = Daemon(root / "place", model, more, frame_seconds=FRAME_SECONDS)
     settings = daemon.config.read_text()
     daemon.config.write_text(settings.replace("jobs: {", f"jobs: {{workers: {workers}, "))
     (root / "temporary").mkdir()
@@ -158,8 +162,8 @@ def disturb(
     return killed, seen
 
 
-def undisturbed(root: Path, made: Path) -> dict[str, set[str]]:
-    daemon = begin(root, 1)
+def undisturbed(root: Path, made: Path, more: str) -> dict[str, set[str]]:
+    daemon = begin(root, 1, more)
     start(daemon)
     supply = Supply(daemon, made)
     for kind in KINDS:
@@ -175,6 +179,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--beside", action="store_true")
     asked = parser.parse_args()
     CHANCE.seed(asked.seed)
     began = time.monotonic()
@@ -184,8 +189,9 @@ def main() -> None:
         for kind, make in KINDS.items():
             make(root / "made" / kind)
         make_model(root / "model.safetensors")
-        expected = undisturbed(root / "one", root / "made")
-        daemon = begin(root / "many", asked.workers)
+        more = WITH_FILES_BESIDE if asked.beside else ""
+        expected = undisturbed(root / "one", root / "made", more)
+        daemon = begin(root / "many", asked.workers, more)
         start(daemon)
         supply = Supply(daemon, root / "made")
         killed, seen = disturb(daemon, supply, asked.kills)
@@ -203,18 +209,22 @@ def main() -> None:
         while any(not is_gone(each) for each in seen) and time.monotonic() < until:
             time.sleep(0.1)
         left = sum(not is_gone(each) for each in seen)
-        found, results = hashes(daemon.outbox), daemon.results
+        found = hashes(daemon.outbox)
+        beside = [name for name in daemon.results if name.endswith(BESIDE)]
+        results = [name for name in daemon.results if not name.endswith(BESIDE)]
         spare = [path.name for path in (daemon.root.parent / "temporary").rglob("*")]
         tracebacks = daemon.said().count("Traceback")
         daemon.close()
+    wanted = sum(1 if name.endswith(".png") else 3 for name in results) if asked.beside else 0
     other = [kind for kind in found if found[kind] != expected[kind]]
     print(describe_machine())
     print(f"{asked.workers} workers, {sum(killed.values())} kills ({dict(killed)}) in "
           f"{time.monotonic() - began:.0f} s: {supply.count} files, {len(results)} results, "
+          f"{len(beside)} of {wanted} files beside them, "
           f"{f'OTHER bytes of {other}' if other else 'the same bytes'}; {retried} retried after "
           f"two kills; {left} of {len(seen)} processes left, {len(spare)} temporary files, "
           f"{tracebacks} tracebacks; the daemon ended with {status}")  # fmt: skip
-    is_well = not (other or left or spare or tracebacks or status)
+    is_well = not (other or left or spare or tracebacks or status) and len(beside) == wanted
     sys.exit(0 if is_well and len(results) == supply.count else 1)
 
 

@@ -107,6 +107,22 @@ def test_two_photos_of_one_name_do_not_take_each_others_result(
     assert results(config) == first
 
 
+@pytest.mark.logs_errors
+def test_a_pattern_that_makes_one_name_of_two_photos_loses_neither(
+    tmp_path: Path, config: Config
+) -> None:
+    output = config.output.model_copy(update={"name": "{stem}{folder}{suffix}", "overwrite": True})
+    both = [tmp_path / "c" / "ab.png", tmp_path / "bc" / "a.png"]  # begun at the same time
+    for number, photo in enumerate(both):
+        photo.parent.mkdir()
+        draw(photo, 50 + number)
+    tally = color(config.model_copy(update={"output": output}), *both)
+    assert (tally.done, tally.failed) == ([both[0]], [both[1]])
+    (alone,) = results(config).values()
+    color(config.model_copy(update={"output": output}), both[0])
+    assert [*results(config).values()] == [alone]
+
+
 def test_large_photos_are_colored_alone(
     tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

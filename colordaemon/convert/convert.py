@@ -22,6 +22,7 @@ from colordaemon.convert.publish import (
     digest_of,
     publish,
     publish_beside,
+    refuse_taken,
     seal,
     target_for,
     write_checksum,
@@ -339,6 +340,7 @@ def converted(
             colored = replace(colored, remarks=(*colored.remarks, *told))
 
             def publish_it() -> tuple[Path, Colored]:
+                refuse_taken(source, target, made)  # again: others were made at the same time
                 try:
                     with _one_umask, umask(folder_umask):  # for its checksum
                         _publish_all(partial, target, config, context)

@@ -43,8 +43,7 @@ def target_for(source: Path, suffix: str, config: Config, made: Mapping[Path, Pa
     """
     folder = config.output.folder or source.parent
     target = folder / result_name(source, suffix, config)
-    if other := made.get(target.resolve()):
-        raise TargetTaken(f"{source}: its result would replace {target}, just made from {other}")
+    refuse_taken(source, target, made)
     if target.exists() and target.samefile(source):
         raise TargetExists(f"{source}: the result would replace its own source")
     if stands_under_another_name(target):
@@ -52,6 +51,12 @@ def target_for(source: Path, suffix: str, config: Config, made: Mapping[Path, Pa
     if target.exists() and not config.output.overwrite:
         raise TargetExists(f"{source}: {target} exists already; --overwrite replaces it")
     return target
+
+
+def refuse_taken(source: Path, target: Path, made: Mapping[Path, Path]) -> None:
+    """Raises TargetTaken if the result of another source was given this name; see `target_for`."""
+    if other := made.get(target.resolve()):
+        raise TargetTaken(f"{source}: its result would replace {target}, just made from {other}")
 
 
 def result_name(source: Path, suffix: str, config: Config) -> str:
@@ -87,7 +92,7 @@ def _day_of(source: Path) -> str:
 def numbered(target: Path, number: int) -> Path:
     """NAME (2).mp4 for a NAME.mp4 that is taken."""
     stem, mark = target.stem, f" ({number}){target.suffix}"
-    while len(os.fsencode(stem + mark)) > LONGEST_NAME:
+    while stem and len(os.fsencode(stem + mark)) > LONGEST_NAME:
         stem = stem[:-1]
     return target.with_name(stem + mark)
 
