@@ -3,8 +3,10 @@ its colors are from those of float32.
 
     python benchmarks/cpu.py [--pictures DIR] [--count 24]
 
-Times are processor time of this process; each turn measures all ways once, since other work on the
-machine slows all. DIR: color pictures, a folder per label; without it, colors are not compared.
+Run it with OMP_WAIT_POLICY=PASSIVE, as the program runs, or two threads cost twice as much where
+others compute. Times are processor time of this process; each turn measures all ways once, since
+other work on the machine slows all. DIR: color pictures, a folder per label; without it, colors are
+not compared.
 """
 
 from __future__ import annotations
