@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 from command import once, write_film, write_photo
+from processes import Process
+from typer.testing import CliRunner
 
+from colordaemon.cli import main as colordaemon
+from colordaemon.cli.common import app
 from colordaemon.cli.once import progress_on_signal
 from colordaemon.cli.progress import LineProgress
 from colordaemon.config import Config, OutputSettings
 from colordaemon.convert.sources import Source, find_sources
 from colordaemon.convert.workload import Workload
+from colordaemon.errors import ConfigError
 
 
 def names_in(folder: Path) -> list[str]:
@@ -213,6 +218,39 @@ def test_sigusr1_prints_the_progress(tmp_path: Path, capfd: pytest.CaptureFixtur
         os.kill(os.getpid(), signal.SIGUSR1)
     line = capfd.readouterr().err
     assert line.startswith("a.mp4: 1 frame, ") and ", 25%, about " in line
+
+
+def test_sigusr1_ends_nothing_before_there_is_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[object] = []
+
+    def load(path: Path | None) -> Config:
+        found.append(signal.getsignal(signal.SIGUSR1))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("colordaemon.cli.once.load", load)
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        assert CliRunner().invoke(app, ["once", str(tmp_path)]).exit_code == 78
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert found == [signal.SIG_IGN]
+
+
+@pytest.mark.parametrize("option", ["--json", "--dry-run"])
+def test_a_call_whose_output_cannot_be_written_ends_as_after_a_signal(
+    tmp_path: Path, model: Path, option: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        write_photo(tmp_path / "in" / f"{name}.png")
+    words = ("once", tmp_path / "in", "-o", tmp_path / "out", "--model", model, option)
+    said = tmp_path / "said"
+    process = Process(colordaemon, words=words, stdout=Path("/dev/full"), stderr=said)
+    assert process.wait(100.0) == 130
+    told = said.read_text()
+    assert "standard output: No space left on device" in told and "Traceback" not in told
 
 
 def test_lines_of_progress_name_the_stage_and_the_time_for_all(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from colordaemon.convert.report import Report
     from colordaemon.guide.sidecars import Sidecar
     from colordaemon.media.stretch import Stretch
+
+log = logging.getLogger(__name__)
 
 _WITHOUT_CRF = ("prores", "dnxhr", "ffv1")
 
@@ -194,6 +199,7 @@ def once(
 
     Results of colordaemon are recognized and left alone. SIGUSR1 prints the progress.
     """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which ends programs that do not wait for it
     with exit_codes(), stop_on_signals() as stop:
         if places is not None and not preview:
             raise ConfigError("once: --places is for --preview; expected both or none")
@@ -233,8 +239,9 @@ def once(
         from colordaemon.convert.report import JsonReport, Report
 
         named = _pictures(reference or (), hints or (), candidates)
-        json_report = JsonReport(_say)
-        report: Report = json_report if as_json else Report(_say)
+        say = partial(_say, stop=stop)
+        json_report = JsonReport(say)
+        report: Report = json_report if as_json else Report(say)
         with _code_told(report):
             call = Once(
                 files,
@@ -312,7 +319,8 @@ def progress_on_signal(progress: Progress) -> Iterator[None]:
 
     def show(number: int, frame: FrameType | None) -> None:
         # Not through a file object: the signal may come while that is written to.
-        os.write(2, f"{printable(progress.line)}\n".encode(errors="replace"))
+        with suppress(OSError):  # nobody reads it
+            os.write(2, f"{printable(progress.line)}\n".encode(errors="replace"))
 
     before = signal.signal(signal.SIGUSR1, show)
     try:
@@ -321,5 +329,12 @@ def progress_on_signal(progress: Progress) -> Iterator[None]:
         signal.signal(signal.SIGUSR1, before)
 
 
-def _say(line: str) -> None:
-    typer.echo(printable(line))
+def _say(line: str, stop: Event) -> None:
+    """Print a line. If that cannot be done any more, the call ends as after a signal."""
+    try:
+        typer.echo(printable(line))
+    except OSError as error:  # whoever read it has gone, or its disk is full
+        log.warning("standard output: %s", error.strerror)
+        stop.set()
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (for what is still in buffers)
+            os.dup2(nowhere.fileno(), 1)

@@ -40,9 +40,10 @@ class Progress(WorkContext):
         self._source: Path | None = None
 
     def begin(self, source: Path, seconds: float | None) -> None:
-        self._source, self._seconds = source, seconds
+        self._seconds = seconds
         self._began = self._told = self._clock()
         self._frames, self._at, self._stage, self._share = 0, 0.0, "coloring", 0.0
+        self._source = source  # last: a signal may ask for the line at any moment
 
     def advance(self, seconds: float) -> None:
         self._frames += 1
