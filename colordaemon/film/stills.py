@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from colordaemon.errors import MediaError
 from colordaemon.film.analysis import View, analyzed_frames, calmed, network_view
-from colordaemon.film.guide import FilmPainter
 from colordaemon.film.shots import Stride
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.photo_pixels import paint
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
+
+if TYPE_CHECKING:
+    from colordaemon.film.guide import FilmPainter
 
 
 class Stills:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyvips
 
 from colordaemon.durable import replace_file
 from colordaemon.media.provenance import Maker, packet
@@ -32,6 +31,8 @@ def jpeg_of(pixels: np.ndarray, quality: int = _QUALITY) -> bytes:
 def write_marked(path: Path, pixels: np.ndarray, maker: Maker) -> None:
     """(H, W, 3) uint8 sRGB to a JPEG or PNG file that says who made its colors, so that it is never
     taken for a source. Raises OSError."""
+    import pyvips  # training draws pictures too, where there is no libvips
+
     image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels), interpretation="srgb")
     image = image.copy()
     image.set_type(pyvips.GValue.blob_type, "xmp-data", packet(maker))
