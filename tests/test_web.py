@@ -226,7 +226,7 @@ def test_failures_come_with_their_reason_and_what_to_do(house: House) -> None:
     house.fail(1, Reason.MACHINE, source=house.folders.inbox / "other.png")
     text = house.client().get("/failed").text
     assert text.count("no film") == 4
-    assert "<b>3</b> <code>media</code>" in text and "<b>1</b> <code>machine</code>" in text
+    assert "<b>3 × media:</b>" in text and "<b>1 × machine:</b>" in text
     assert ADVICE[Reason.MACHINE] in house.client().get("/job/4").text
 
 
