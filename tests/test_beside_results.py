@@ -23,6 +23,7 @@ from colordaemon.convert.convert import convert, refuse_our_own
 from colordaemon.convert.models import Models
 from colordaemon.convert.publish import BESIDE, beside, held, publish_beside
 from colordaemon.errors import OwnResult
+from colordaemon.media.inventory import Note
 from colordaemon.media.stretch import Stretch
 from colordaemon.work_context import WorkContext
 
@@ -198,3 +199,12 @@ def test_the_daemon_writes_them_too_also_after_a_kill(
 
 def wait_for_segments(daemon: Daemon, count: int) -> None:
     daemon.wait(lambda: len(daemon.segments_begun()) >= count)
+
+
+def test_luma_that_a_codec_with_loss_has_changed_is_told_and_no_warning(tmp_path: Path) -> None:
+    source = make_film(tmp_path / "film.mkv", pictures(6), codec="ffv1")
+    config = Config(output=OutputSettings(framemd5=True), film=FilmSettings(crf=40))
+    _, done = convert(source, config, Models(config).model_for(source), Stages(), {})
+    (said,) = [remark for remark in done.remarks if "luma planes" in remark]
+    assert said.endswith("codecs with loss make them; the codec ffv1 keeps them")
+    assert isinstance(said, Note)

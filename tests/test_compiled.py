@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -84,3 +85,16 @@ def test_without_numba_films_are_made_by_others_and_the_log_says_so_once(
     small = cv2.resize(luma, (20, 7), interpolation=cv2.INTER_AREA)
     assert (shrunk(luma, 7, 20) == small).all()
     assert caplog.text.count("Numba does not work") == 1
+
+
+def test_who_waits_for_the_compiler_is_told_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, anew: None
+) -> None:
+    monkeypatch.setattr(compiled, "_PATIENCE", 0.01)
+    with caplog.at_level(logging.INFO, "colordaemon"):
+        assert compiled.compiled("area_loop", lambda _: time.sleep(0.5))
+    assert "compiling a loop for this processor" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(compiled, "_PATIENCE", 60.0)
+    assert compiled.compiled("area_loop", lambda _: None)
+    assert not caplog.text

@@ -84,10 +84,13 @@ def _compare(source: FilmInfo, result: Path, folder: Path, context: WorkContext)
         return Note(
             f"the luma planes of all {counted(len(before), 'frame')} are those of the source"
         )
-    return (
+    said = (
         f"the luma planes of {differ} of {counted(len(before), 'frame')} differ from those of the"
-        " source, as codecs with loss make them; the codec ffv1 keeps them"
+        " source"
     )
+    if found.codec == "ffv1" or len(before) != len(after):
+        return said
+    return Note(f"{said}, as codecs with loss make them; the codec ffv1 keeps them")
 
 
 def _write_sums(info: FilmInfo, path: Path, share: float, context: WorkContext) -> list[str]:

@@ -7,13 +7,17 @@ photos nor a machine without Numba import it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from threading import Timer
 
 log = logging.getLogger(__name__)
 
 Loop = Callable[..., None]
+
+_PATIENCE = 2.0  # seconds; what lies in Numba's cache is there sooner
 
 
 def compiled(module: str, try_out: Callable[[Loop], object]) -> Loop | None:
@@ -27,7 +31,8 @@ def compiled(module: str, try_out: Callable[[Loop], object]) -> Loop | None:
     for cached in (True, False):
         try:
             loop: Loop = import_module(f"colordaemon.film.{module}").compile_loop(cached=cached)
-            try_out(loop)
+            with _told():
+                try_out(loop)
         except Exception as error:  # of pickle, LLVM, the disk: none is a reason to fail
             reason = error
         else:
@@ -41,3 +46,18 @@ def compiled(module: str, try_out: Callable[[Loop], object]) -> Loop | None:
 @cache  # once for each reason
 def _warn(reason: str) -> None:
     log.warning("Numba does not work, and films take longer: %s", reason)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Says why a film stands still, if it does."""
+    timer = Timer(
+        _PATIENCE, log.info, ["compiling a loop for this processor, once after an installation"]
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
