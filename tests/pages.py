@@ -26,6 +26,25 @@ LISTEN = "127.0.0.1:8765"
 HERE = {"Sec-Fetch-Site": "same-origin"}
 HTML = {"Accept": "text/html"}
 
+CLUSTER = {
+    "address": "store:6379",
+    "waiting": "for a GPU node",
+    "nodes": [
+        {
+            "name": "gpu1 (10.0.0.2)", "gpus": 2.0, "cpus": 16.0, "refused": "",
+            "workers": [
+                {"is_ready": True, "film": "/in/reel.mkv", "segment": 3, "seconds": 29.8},
+                {"is_ready": True, "film": "/in/reel.mkv", "segment": 9, "seconds": 90.2},
+                {"is_ready": False, "film": None, "segment": None, "seconds": None},
+            ],
+        },
+        {
+            "name": "gpu2 (10.0.0.3)", "gpus": 1.0, "cpus": 8.0,
+            "refused": "found torch 1, expected 2", "workers": [],
+        },
+    ],
+}  # fmt: skip
+
 
 class House:
     """The folders of a daemon, with the page of them."""

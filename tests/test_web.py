@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from pages import HERE, House
+from pages import CLUSTER, HERE, House
 from starlette.testclient import TestClient
 
 from colordaemon.service.job import ENDS, Reason, State
@@ -166,6 +166,16 @@ def test_inboxes_disks_and_what_work_waits_for_are_shown(house: House) -> None:
     for said in ("/mnt/nas/in", "not mounted", "came too late", "the disk is full", "2 jobs wait",
                  "3 arriving", "a GPU", "free of"):  # fmt: skip
         assert said in text
+
+
+def test_the_machines_of_a_cluster_are_shown_with_what_they_do(house: House) -> None:
+    assert "Cluster" not in house.client().get("/").text
+    with house.daemon(cluster=CLUSTER):
+        text = house.client().get("/").text
+    for said in ("store:6379", "gpu1 (10.0.0.2)", "2 GPUs, 16 cores", "2 of 3 workers ready",
+                 "reel.mkv", "from 30 s", "from 90 s", "Work waits for a GPU node",
+                 "Does not take part: found torch 1, expected 2"):  # fmt: skip
+        assert said in " ".join(text.split())
 
 
 # Lists

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from pages import House
+from pages import CLUSTER, House
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
@@ -51,6 +51,19 @@ def test_prometheus_reads_what_the_daemon_does(house: House) -> None:
     }  # fmt: skip
     assert found.items() >= expected.items()
     assert found[f"colordaemon_disk_free_bytes {house.folders.outbox}"] > 0
+
+
+def test_prometheus_reads_what_the_machines_of_a_cluster_do(house: House) -> None:
+    with house.daemon(cluster=CLUSTER):
+        found = figures(house.client().get("/metrics").text)
+    assert {name: value for name, value in found.items() if "_cluster_" in name} == {
+        "colordaemon_cluster_nodes": 2, "colordaemon_cluster_refused_nodes": 1,
+        "colordaemon_cluster_gpus": 3, "colordaemon_cluster_workers": 2,
+        "colordaemon_cluster_segments": 2, "colordaemon_cluster_films": 1,
+        "colordaemon_cluster_waiting": 1,
+    }  # fmt: skip
+    with house.daemon():
+        assert "_cluster_" not in house.client().get("/metrics").text
 
 
 def test_a_file_for_node_exporter_says_the_same_without_a_daemon(

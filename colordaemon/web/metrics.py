@@ -42,6 +42,8 @@ class LookCollector(Collector):
             yield _gauge(f"inbox_{key}", text, _of_each(inboxes, key), "inbox")
         there = {shown(each["inbox"]): each["state"] != "gone" for each in inboxes}
         yield _gauge("inbox_up", "Whether an inbox is there.", there, "inbox")
+        if daemon and daemon["cluster"]:
+            yield from _cluster(daemon["cluster"])
         free = {shown(disk.folder): disk.free for disk in look.disks if disk.free is not None}
         size = {shown(disk.folder): disk.total for disk in look.disks if disk.total is not None}
         yield _gauge("disk_free_bytes", "Free space of the disk of a folder.", free, "folder")
@@ -74,6 +76,23 @@ def summary_of(look: Look) -> Reply:
             for disk in look.disks
         ],
     }  # fmt: skip
+
+
+def _cluster(found: Reply) -> Iterable[GaugeMetricFamily]:
+    """found: as `cluster.Cluster.as_json`."""
+    nodes = found["nodes"]
+    workers = [worker for node in nodes for worker in node["workers"]]
+    busy = [worker["film"] for worker in workers if worker["film"]]
+    for name, text, value in (
+        ("nodes", "Machines of the cluster.", len(nodes)),
+        ("refused_nodes", "Those that may not take part.", sum(bool(n["refused"]) for n in nodes)),
+        ("gpus", "GPUs of the cluster.", sum(node["gpus"] for node in nodes)),
+        ("workers", "Workers that are ready.", sum(each["is_ready"] for each in workers)),
+        ("segments", "Segments of films that workers make now.", len(busy)),
+        ("films", "Films that these are of.", len(set(busy))),
+        ("waiting", "Whether work waits for machines.", bool(found["waiting"])),
+    ):
+        yield _gauge(f"cluster_{name}", text, value)
 
 
 def _of_each(inboxes: Iterable[Reply], key: str) -> dict[str, float]:
