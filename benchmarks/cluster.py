@@ -34,8 +34,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from clusters import LocalCluster
 from films import EXACT, Painter, make_film, pictures, short_segments
 
+from colordaemon.cluster.admission import Terms
 from colordaemon.cluster.cluster import Cluster
-from colordaemon.cluster.film import FilmCluster, Terms
+from colordaemon.cluster.film import FilmCluster
 from colordaemon.film.colorize import FilmJob, color_film, plan_film
 from colordaemon.film.manifest import Manifest
 from colordaemon.film.plan import SegmentResult, SegmentTask

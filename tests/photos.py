@@ -110,3 +110,12 @@ def assert_refused(
         color(source, PhotoSettings(format=target))
     assert str(source) in str(caught.value) and message in str(caught.value)
     assert not partial_of(source).exists()
+
+
+def draw(path: Path, side: int) -> Path:
+    """A picture like no other."""
+    chance = np.random.default_rng(side)
+    rough = chance.uniform(0, 255, (6, 8)).astype(np.float32)
+    fine = cv2.resize(rough, (side + 13, side), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(path), fine.clip(0, 255).astype(np.uint8))
+    return path

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from command import write_film, write_photo
+from photos import draw
 
 from colordaemon.config import Config, ModelSettings, OutputSettings
 from colordaemon.convert import ahead
@@ -29,15 +28,6 @@ def config(tmp_path: Path, model: Path) -> Config:
         model=ModelSettings(file=model, device="cpu", precision="fp32"),
         output=OutputSettings(folder=tmp_path / "out"),
     )
-
-
-def draw(path: Path, side: int) -> Path:
-    """A picture like no other."""
-    chance = np.random.default_rng(side)
-    rough = chance.uniform(0, 255, (6, 8)).astype(np.float32)
-    fine = cv2.resize(rough, (side + 13, side), interpolation=cv2.INTER_CUBIC)
-    cv2.imwrite(str(path), fine.clip(0, 255).astype(np.uint8))
-    return path
 
 
 def color(config: Config, *sources: Path, report: Report | None = None) -> Tally:

@@ -12,7 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,18 +25,32 @@ import pytest
 import torch
 from clusters import PATIENCE, LocalCluster
 from films import EXACT, Listener, Painter, make_film, pictures, short_segments
+from photos import draw
 
 from colordaemon.cluster import engine
+from colordaemon.cluster.admission import Terms
 from colordaemon.cluster.cluster import Cluster
-from colordaemon.cluster.film import FilmCluster, Terms
+from colordaemon.cluster.film import FilmCluster
 from colordaemon.cluster.helper import ActorHelper, Film
+from colordaemon.cluster.photos import Batch, Photo, PhotoCluster, PhotoTask
 from colordaemon.cluster.shared import Mark, SharedPaths, Version
-from colordaemon.config import ClusterSettings, ModelSettings
+from colordaemon.config import (
+    ClusterSettings,
+    Config,
+    ModelSettings,
+    OutputSettings,
+    PhotoSettings,
+)
 from colordaemon.convert.models import Model, ModelCache
+from colordaemon.convert.once import Once
 from colordaemon.errors import ConfigError, HelperDied
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
+from colordaemon.film.helper import Load
 from colordaemon.film.plan import SegmentTask
+from colordaemon.media.provenance import Maker
 from colordaemon.network.checkpoint import BUILT_IN_SHA256
+from colordaemon.network.colorizer import Colorizer
+from colordaemon.work_context import WorkContext
 
 TESTS = Path(__file__).parent
 pytestmark = [
@@ -220,6 +237,76 @@ def test_a_node_that_is_killed_costs_no_try_and_others_make_what_it_had(
     assert done.read_bytes() == color_here(job, tmp_path / "here.mp4")
 
 
+@dataclass(frozen=True)
+class SlowLoad:
+    """Of a model that takes its time for each photo."""
+
+    load: Load
+
+    def __call__(self) -> Colorizer:
+        colorizer = self.load()
+        predict_ab = colorizer.predict_ab
+
+        def slow(gray: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.2)
+            return predict_ab(gray)
+
+        colorizer.predict_ab = slow  # type: ignore[method-assign]
+        return colorizer
+
+
+@pytest.mark.logs_errors
+def test_photos_are_colored_by_all_nodes_and_those_of_one_that_is_killed_by_others(
+    tmp_path: Path,
+    place: LocalCluster,
+    cluster: Cluster,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    photos = [draw(tmp_path / f"{number:02}.png", 24 + number) for number in range(40)]
+    photos[7].write_bytes(photos[7].read_bytes()[:70])
+    config = Config(
+        model=ModelSettings(file=model, device="cpu", precision="fp32"),
+        output=OutputSettings(folder=tmp_path / "here"),
+    )
+    here = Once(photos, config).color(WorkContext())
+    monkeypatch.setattr("colordaemon.convert.once.cluster_of", lambda _: nullcontext(cluster))
+    terms, take = Model._terms, PhotoCluster._take
+    done = dict[str, int]()
+
+    def slowly(self: Model, settings: ClusterSettings) -> Terms:
+        found = terms(self, settings)
+        return replace(found, load=SlowLoad(found.load))
+
+    def count(self: PhotoCluster, photo: Any, value: object, member: Any, now: float) -> None:
+        done[member.node.name] = done.get(member.node.name, 0) + 1
+        take(self, photo, value, member, now)
+        if len(done) == 2 and len(place.nodes) == 2:
+            place.kill(0)
+
+    monkeypatch.setattr(Model, "_terms", slowly)
+    monkeypatch.setattr(PhotoCluster, "_take", count)
+    caplog.set_level(logging.INFO)
+    while len(place.nodes) < 2:
+        place.add()
+    until = time.monotonic() + PATIENCE
+    while sum(member.is_here for member in cluster.members) < 2:
+        assert time.monotonic() < until
+        cluster.turn()
+        time.sleep(0.1)
+    output = OutputSettings(folder=tmp_path / "there")
+    there = Once(photos, config.model_copy(update={"output": output})).color(WorkContext())
+    assert len(done) == 2 and len(place.nodes) == 1 and "photos once more" in caplog.text
+    assert (there.done, there.failed) == (here.done, here.failed)
+    assert there.failed == [photos[7]] and len(there.done) == 39
+    results = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("here", "there")
+    ]
+    assert results[0] == results[1] and len(results[0]) == 39
+
+
 def test_a_node_of_another_version_is_refused_by_name_and_others_do_the_work(
     tmp_path: Path,
     film: Path,
@@ -243,11 +330,12 @@ def test_a_node_of_another_version_is_refused_by_name_and_others_do_the_work(
 
 
 def test_a_folder_that_is_not_shared_is_refused_by_name(
-    tmp_path: Path, film: Path, place: LocalCluster, cluster: Cluster
+    tmp_path: Path, film: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    elsewhere = {"paths": {str(tmp_path): Path("/nowhere")}}
+    monkeypatch.setattr(cluster, "_settings", cluster.settings.model_copy(update=elsewhere))
     context = Watcher()
     there = film_of(cluster, context)
-    there._paths = SharedPaths({str(tmp_path): Path("/nowhere")})
     with pytest.raises(
         ConfigError, match=r"cluster: .* \(127.*cannot use /nowhere/.*cluster\.paths"
     ):
@@ -405,3 +493,31 @@ def test_without_a_cluster_nothing_of_it_is_imported() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert said.stdout.strip() == "[]"
+
+
+def test_a_photo_of_which_two_workers_die_is_blamed_and_its_neighbors_are_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("colordaemon.cluster.helper._NODE_SECONDS", 0.0)
+    node = engine.Node("1", "node 1", {})
+    cluster: Any = SimpleNamespace(
+        settings=ClusterSettings(tries=2), nodes=lambda: [node], hang_seconds=1.0
+    )
+    there = PhotoCluster(cluster, WorkContext())
+    terms, paths = Terms(Painter, None, "", ""), SharedPaths({})  # type: ignore[arg-type]
+    photos = []
+    for name in ("deadly", "next"):
+        source = draw(tmp_path / f"{name}.png", 24)
+        task = PhotoTask(
+            source, source, Version.of(source), tmp_path / name, PhotoSettings(), False, Maker()
+        )
+        photos.append(Photo(terms, task, paths))
+    for _ in range(2):
+        member: Any = SimpleNamespace(node=node, is_gone=True)
+        there._waiting.clear()
+        batch = Batch(member, 1, Any, deque(photos), 0.0)  # type: ignore[arg-type]
+        there._batches.append(batch)
+        there._listen(batch, 1.0)
+    assert [*there._waiting] == [photos[1]]
+    with pytest.raises(HelperDied, match=r"deadly\.png: a worker on node 1 has died"):
+        photos[0].done.result(0)

@@ -55,9 +55,17 @@ class Versions:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What is done of a piece of work that has several parts."""
+
+    value: object
+
+
+@dataclass(frozen=True)
 class Visit:
-    """What is asked before a film is worked on. model: its file, None for the built-in one. folder:
-    for segments. name: of a file in it. text: of that file; the actor answers in another one."""
+    """What is asked before work begins. model: its file, None for the built-in one. source: a film
+    or photo. folder: for results. name: of a file in it. text: of that file; the actor answers in
+    another one."""
 
     model: Path | None
     source: Path
@@ -111,10 +119,7 @@ class Seat(WorkContext):
             self.leave_film()
             opened = self._film.enter_context(opened_elsewhere(path, os.fspath(path)))
             if (found := Version.of(opened)) != version:
-                raise SourceChanged(
-                    f"{path}: found {found.size} bytes, changed at {found.seconds}, expected"
-                    f" {version.size} bytes, changed at {version.seconds}"
-                )
+                raise SourceChanged(f"{path}: found {found}, expected {version}")
             self._worker, self._source = SegmentWorker(colorizer, self), (path, version)
             self._opened = opened
         return self._worker, self._opened
@@ -141,11 +146,15 @@ class Seat(WorkContext):
         self._said.put(Alive(self._frames, self._seconds))
         self._frames, self._told_at = 0, time.monotonic()
 
+    def hand_over(self, part: object) -> None:
+        """Give a part of the result before the others are done."""
+        self._said.put(Part(part))
+
     def should_stop(self) -> bool:
         return self._number <= self._stopped
 
 
-Work = Callable[[Seat], object]
+Work = Callable[[Seat], object]  # never None where somebody waits for it
 
 
 @dataclass(frozen=True)
@@ -182,12 +191,12 @@ class ActorBody:
         self._thread = ThreadPoolExecutor(1, "work")
 
     def run(self, number: int, work: Work) -> Iterator[object]:
-        """Do a piece of work. number: of it, rising. Yields Alive, and in the end the result or
-        Failed."""
+        """Do a piece of work. number: of it, rising. Yields Alive and Part, and in the end the
+        result or Failed."""
         self._is_busy = True
         said = self._seat.begin_work(number)
         self._thread.submit(self._do, work, said)
-        while isinstance(message := said.get(), Alive):
+        while isinstance(message := said.get(), Alive | Part):
             yield message
         self._is_busy = False
         yield message

@@ -52,6 +52,22 @@ class Member:
         self.actor.kill()
 
 
+def is_gone(node: engine.Node, nodes: Callable[[], list[engine.Node]]) -> bool:
+    """Whether the node of an actor that has died is dead too, which shows some seconds later.
+    nodes: those that are alive now."""
+    until = time.monotonic() + _NODE_SECONDS
+    while time.monotonic() < until:
+        if node.number not in {each.number for each in nodes()}:
+            return True
+        time.sleep(_LISTEN_SECONDS)
+    return False
+
+
+def is_fatal(failure: Exception) -> bool:
+    """After a CUDA error no call of its process succeeds."""
+    return not isinstance(failure, ColordaemonError | OSError) and "cuda" in str(failure).lower()
+
+
 @dataclass(frozen=True)
 class Film:
     """What is the same for all segments of a film. load: of its model, there. version: of the
@@ -127,8 +143,8 @@ class ActorHelper:
             return done
         failure = said.error
         failure.add_note(f"on {member.node.name}:\n{said.trace}")
-        if not isinstance(failure, ColordaemonError | OSError) and "cuda" in str(failure).lower():
-            member.end()  # after a CUDA error no call of its process succeeds
+        if is_fatal(failure):
+            member.end()
             raise HelperDied(f"{task.source.path}: {member.node.name}: {failure}") from failure
         raise failure
 
@@ -161,11 +177,8 @@ class ActorHelper:
         node = self._member.node
         if self.context.should_stop():
             return Interrupted(f"{task.source.path}: stopped")
-        until = time.monotonic() + _NODE_SECONDS
-        while time.monotonic() < until:
-            if node.number not in {each.number for each in self._nodes()}:
-                return HelperLost(f"{node.name} is gone")
-            time.sleep(_LISTEN_SECONDS)
+        if is_gone(node, self._nodes):
+            return HelperLost(f"{node.name} is gone")
         return HelperDied(f"{task.source.path}: a worker on {node.name} has died ({error})")
 
     def _wait_for(self, task: SegmentTask, path: Path, mark: Mark) -> None:

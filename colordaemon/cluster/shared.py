@@ -64,6 +64,9 @@ class Version:
         found = path.stat()
         return cls(found.st_size, int(found.st_mtime))
 
+    def __str__(self) -> str:
+        return f"{self.size} bytes, changed at {self.seconds}"
+
 
 def look_again(path: Path) -> None:
     """Make a network file system ask its server for what is in the folder of a file."""

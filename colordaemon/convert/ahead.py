@@ -4,16 +4,20 @@ Decoding, the network and encoding of several photos overlap: each is one thread
 threads hand their pictures to one thread for the network, which sees one picture after the other,
 so that the colors of none depend on its neighbors. Photos are published one after the other, in
 the order of the call; what is not published leaves nothing behind.
+
+Where other machines color the photos, each thread only waits for one of them.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
+from typing import Protocol
 
 from colordaemon.convert.convert import Colored, Prepared, PreparedPhoto
 from colordaemon.convert.sources import Source
@@ -23,9 +27,24 @@ from colordaemon.media.photo import pixels_of
 
 MOST_PIXELS = 50_000_000  # of all photos that are colored at the same time, for the memory's sake
 _MOST_THREADS = 16
+_TURN_SECONDS = 0.05  # between two looks at what other machines have done
 _ALIKE = 40  # letters, which the names of results keep however long they are
 
 Publish = Callable[[], tuple[Path, Colored]]
+
+
+class Elsewhere(Protocol):
+    """Other machines that color photos, as long as somebody calls `turn`. most: photos at once."""
+
+    most: int
+
+    def turn(self) -> None:
+        """Raises what concerns all photos."""
+
+    def stop(self) -> None:
+        """Whoever waits for a photo is told that it was interrupted."""
+
+
 Convert = Callable[[Source, Callable[[Prepared], None]], AbstractContextManager[Publish]]
 
 
@@ -36,11 +55,15 @@ class _Alone(Exception):
 class Ahead:
     """Photos of a call that are being colored, or wait to be published."""
 
-    def __init__(self, sources: Sequence[Source], convert: Convert) -> None:
-        """convert: colors a file, and calls what it is given before the work begins."""
+    def __init__(
+        self, sources: Sequence[Source], convert: Convert, elsewhere: Elsewhere | None = None
+    ) -> None:
+        """convert: colors a file, and calls what it is given before the work begins. elsewhere:
+        where it does that; None: here."""
         self._next = [*reversed(sources)]
-        self._convert = convert
-        self._most = min(_MOST_THREADS, 1 + (os.cpu_count() or 1))
+        self._convert, self._elsewhere = convert, elsewhere
+        here = min(_MOST_THREADS, 1 + (os.cpu_count() or 1))
+        self._most = elsewhere.most if elsewhere else here
         self._executor = ThreadPoolExecutor(self._most, "photo")
         self._room = _Room(MOST_PIXELS)
         self._begun: dict[Path, Future[tuple[ExitStack, Publish]]] = {}
@@ -50,6 +73,8 @@ class Ahead:
 
     def __exit__(self, *_: object) -> None:
         """Forget what was not published."""
+        if self._elsewhere:
+            self._elsewhere.stop()
         self._executor.shutdown(cancel_futures=True)
         for future in self._begun.values():
             if not future.cancelled() and future.exception() is None:
@@ -64,13 +89,14 @@ class Ahead:
         future = self._begun.pop(source.path, None)
         try:
             if future is not None:
+                self._await(future)
                 stack, publish = future.result()
                 with stack:
                     return publish()
         except (_Alone, MemoryError):
             pass
         for other in self._begun.values():
-            other.exception()  # waits
+            self._await(other)
         if self._next and self._next[-1] is source:
             self._next.pop()
         return None
@@ -85,13 +111,19 @@ class Ahead:
             self._begun[source.path] = self._executor.submit(self._color, source)
             self._next.pop()
 
+    def _await(self, future: Future[tuple[ExitStack, Publish]]) -> None:
+        while not wait([future], _TURN_SECONDS if self._elsewhere else None).done:
+            assert self._elsewhere is not None
+            self._elsewhere.turn()
+
     def _color(self, source: Source) -> tuple[ExitStack, Publish]:
         taken = list[int]()
 
         def check(prepared: Prepared) -> None:
-            pixels = _pixels_of(prepared)
-            self._room.take(pixels)
-            taken.append(pixels)
+            pixels = _pixels_of(prepared, MOST_PIXELS if self._elsewhere is None else math.inf)
+            if self._elsewhere is None:
+                self._room.take(pixels)
+                taken.append(pixels)
 
         try:
             with ExitStack() as stack:
@@ -122,10 +154,11 @@ def _alike(path: Path) -> str:
     return path.stem[:_ALIKE].casefold()
 
 
-def _pixels_of(prepared: Prepared) -> int:
-    """Of a photo. Raises _Alone for all but photos of usual size without a guide."""
+def _pixels_of(prepared: Prepared, most: float) -> int:
+    """Of a photo. Raises _Alone for all but photos without a guide, and for those with more than
+    `most`."""
     if isinstance(prepared, PreparedPhoto) and not prepared.guide:
         with suppress(MediaError):  # said when it is its turn
-            if (pixels := pixels_of(prepared.source)) <= MOST_PIXELS:
+            if (pixels := pixels_of(prepared.source)) <= most:
                 return pixels
     raise _Alone

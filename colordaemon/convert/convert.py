@@ -100,15 +100,19 @@ class PreparedPhoto:
     def run(self, partial: Path, model: Model, context: WorkContext, work: Path | None) -> Colored:
         """Color it into `partial`. Raises MediaError, AlreadyColor, GuideChanged, OSError."""
         painter = self._painter(model)
-        report = color_photo(
-            self.source,
-            partial,
-            painter.predict_ab if painter else model.predict_ab,
-            self.settings,
-            force=self.force,
-            maker=model.maker(),
-            heartbeat=context.heartbeat,
-        )
+        report = None
+        if painter is None:
+            report = model.photo_elsewhere(self.source, partial, self.settings, force=self.force)
+        if report is None:
+            report = color_photo(
+                self.source,
+                partial,
+                painter.predict_ab if painter else model.predict_ab,
+                self.settings,
+                force=self.force,
+                maker=model.maker(),
+                heartbeat=context.heartbeat,
+            )
         pages = f", {report.pages} pages" if report.pages > 1 else ""
         told = (painter.remark,) if painter and painter.remark else ()
         return Colored(

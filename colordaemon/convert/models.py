@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from colordaemon.config import Config, JobSettings, ModelSettings
+from colordaemon.config import (
+    ClusterSettings,
+    Config,
+    JobSettings,
+    ModelSettings,
+    PhotoSettings,
+)
 from colordaemon.convert.publish import sha256
 from colordaemon.convert.routing import first_fitting
 from colordaemon.errors import ConfigError, ModelError
 from colordaemon.film.helper import HelperProcess
+from colordaemon.media.photo import PhotoReport
 from colordaemon.media.provenance import Maker
 from colordaemon.network.checkpoint import BUILT_IN
 from colordaemon.network.colorizer import Colorizer, open_colorizer
@@ -27,8 +34,10 @@ from colordaemon.network.device import gpus_alike
 from colordaemon.work_context import WorkContext
 
 if TYPE_CHECKING:
+    from colordaemon.cluster.admission import Terms
     from colordaemon.cluster.cluster import Cluster
     from colordaemon.cluster.film import FilmCluster
+    from colordaemon.cluster.photos import PhotoCluster
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +50,9 @@ CORES = 4  # of a processor that one worker keeps busy: as many threads as an en
 class ModelCache:
     """Loaded models, shared by all configurations, and the helpers that have them too.
 
-    cluster: other machines that color in place of this one. network: the one thread that uses the
-    models, where several threads want their colors; None: whoever asks.
+    cluster: other machines that color in place of this one. photos: what they do of photos; None:
+    nothing. network: the one thread that uses the models, where several threads want their colors;
+    None: whoever asks.
     """
 
     def __init__(
@@ -50,10 +60,11 @@ class ModelCache:
         helpers: Sequence[HelperProcess] = (),
         cluster: Cluster | None = None,
         network: Executor | None = None,
+        photos: PhotoCluster | None = None,
     ) -> None:
         self.network = network
         self.colorizer = lru_cache(maxsize=LOADED)(_load)
-        self.helpers, self.cluster = helpers, cluster
+        self.helpers, self.cluster, self.photos = helpers, cluster, photos
 
 
 @dataclass(frozen=True)
@@ -97,27 +108,39 @@ class Model:
         return found
 
     def elsewhere(self, context: WorkContext) -> FilmCluster | None:
-        """The machines that color a film with this model; None where there is no cluster.
-
-        All of them compute with the same numbers, whatever this machine would choose.
-        """
+        """The machines that color a film with this model; None where there is no cluster."""
         cluster = self.cache.cluster
         if cluster is None:
             return None
-        from colordaemon.cluster.film import FilmCluster, Terms
+        from colordaemon.cluster.film import FilmCluster
+
+        return FilmCluster(cluster, self._terms(cluster.settings), context)
+
+    def photo_elsewhere(
+        self, source: Path, partial: Path, settings: PhotoSettings, *, force: bool
+    ) -> PhotoReport | None:
+        """What `color_photo` does, on another machine; None where there is none for photos."""
+        photos, cluster = self.cache.photos, self.cache.cluster
+        if photos is None or cluster is None:
+            return None
+        terms = self._terms(cluster.settings)
+        return photos.color(terms, source, partial, settings, force=force, maker=self.maker())
+
+    def _terms(self, cluster: ClusterSettings) -> Terms:
+        """All machines compute with the same numbers, whatever this one would choose."""
+        from colordaemon.cluster.admission import Terms
         from colordaemon.cluster.shared import SharedPaths
 
-        precision, device = self.settings.precision, cluster.settings.device
+        precision, device = self.settings.precision, cluster.device
         if precision == "auto" and device == "cuda":
             precision = "fp16"
         update: dict[str, object] = {"device": device, "precision": precision}
         if self.settings.file is not None:
-            update["file"] = SharedPaths(cluster.settings.paths).there(self.settings.file)
+            update["file"] = SharedPaths(cluster.paths).there(self.settings.file)
         there = self.settings.model_copy(update=update)
         digest = self.maker().sha256
         colors = f"{digest}, {device}, {precision}, {there.quality}, {there.saturation:g}"
-        load = _Load(there, digest)
-        return FilmCluster(cluster, Terms(load, self.settings.file, digest, colors), context)
+        return Terms(_Load(there, digest), self.settings.file, digest, colors)
 
     @property
     def name(self) -> str:
@@ -175,6 +198,21 @@ def cluster_of(config: Config) -> Iterator[Cluster | None]:
         yield cluster
     finally:
         cluster.end()
+
+
+@contextmanager
+def photos_on(cluster: Cluster | None, context: WorkContext) -> Iterator[PhotoCluster | None]:
+    """What a cluster does of the photos of one call."""
+    if cluster is None:
+        yield None
+        return
+    from colordaemon.cluster.photos import PhotoCluster
+
+    photos = PhotoCluster(cluster, context)
+    try:
+        yield photos
+    finally:
+        photos.close()
 
 
 def environments(settings: JobSettings, model: ModelSettings) -> list[dict[str, str]]:

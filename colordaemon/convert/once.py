@@ -13,7 +13,7 @@ from colordaemon.config import Config
 from colordaemon.convert.ahead import Ahead
 from colordaemon.convert.convert import Colored, Prepared, converted, plan, refuse_our_own
 from colordaemon.convert.estimate import Estimator
-from colordaemon.convert.models import ModelCache, Models, cluster_of, helpers_for
+from colordaemon.convert.models import ModelCache, Models, cluster_of, helpers_for, photos_on
 from colordaemon.convert.report import Report
 from colordaemon.convert.routing import check_guides
 from colordaemon.convert.sources import Source, find_sources
@@ -81,10 +81,11 @@ class Once:
         with (
             helpers_for(config.jobs, config.model) as helpers,
             cluster_of(config) as cluster,
+            photos_on(cluster, context) as photos,
             ThreadPoolExecutor(1, "network") as network,
             umask(PRIVATE) as folder_umask,
         ):
-            models = Models(config, ModelCache(helpers, cluster, network))
+            models = Models(config, ModelCache(helpers, cluster, network, photos))
 
             def begun(
                 source: Source, context: WorkContext, check: Callable[[Prepared], None]
@@ -106,7 +107,7 @@ class Once:
             beside = functools.partial(begun, context=WorkContext())
             paths = [source.path for source in self.sources]
             wanted = [each for each in self.sources if not _guided_by(each.path, paths)]
-            with Ahead(wanted, lambda source, check: beside(source, check=check)) as ahead:
+            with Ahead(wanted, lambda source, check: beside(source, check=check), photos) as ahead:
 
                 def color_one(source: Source) -> None:
                     target, done = ahead.publish(source) or alone(source)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from colordaemon.cluster.admission import Terms
 from colordaemon.cluster.cluster import Cluster
-from colordaemon.cluster.film import FilmCluster, Terms
+from colordaemon.cluster.film import FilmCluster
 from colordaemon.config import ClusterSettings
 from colordaemon.film.colorize import color_film
 from colordaemon.network.checkpoint import BUILT_IN_SHA256
