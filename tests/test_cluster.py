@@ -1,6 +1,8 @@
-"""Films on a cluster of several nodes: real ones, on this machine, each of which may be killed.
+"""Films and photos on a cluster of several nodes: real ones, on this machine, which may be killed.
 
-One cluster serves all tests, in their order: nodes join it, and some are killed.
+One cluster serves all tests, in their order: nodes join it, and some are killed. What needs none is
+tested elsewhere: that the tasks of a scout give the film of a sequential run, whatever the film
+(test_workers), and that segments of two kinds of processor are joined (test_segment).
 """
 
 from __future__ import annotations
