@@ -15,7 +15,7 @@ from command import write_photo
 from films import luma_of, make_film, pictures
 
 from colordaemon.cli.frames import frames
-from colordaemon.config import Config
+from colordaemon.config import Config, ModelSettings
 from colordaemon.convert import models
 from colordaemon.convert.convert import refuse_our_own
 from colordaemon.convert.frames import write_frames, write_preview
@@ -191,6 +191,15 @@ def test_a_preview_of_a_photo_shows_it_before_and_after_and_leaves_nothing_else(
     before, after = sheet[28:, :480].astype(int), sheet[28:, 480:].astype(int)
     assert np.ptp(before, axis=2).max() <= 2 < 10 < np.ptp(after, axis=2).max()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["photo.png", "photo.preview.png"]
+
+
+def test_the_name_of_a_preview_is_shortened_to_what_a_disk_takes(
+    tmp_path: Path, model: Path
+) -> None:
+    config = Config(model=ModelSettings(file=model))
+    photo = write_photo(tmp_path / f"{'x' * 251}.png")
+    path = write_preview(photo, config, Models(config).model_for(photo), 1)
+    assert path.name == f"{'x' * 243}.preview.png" and path.exists()
 
 
 def test_a_preview_is_never_taken_for_a_photo_to_color(film: Path) -> None:

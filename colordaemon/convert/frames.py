@@ -20,6 +20,7 @@ import numpy as np
 
 from colordaemon.config import AfterSettings, Config, OutputSettings
 from colordaemon.convert.convert import convert, guide_for, loaded_for
+from colordaemon.convert.publish import beside
 from colordaemon.convert.models import Model
 from colordaemon.convert.samples import samples
 from colordaemon.errors import MediaError, TargetExists
@@ -161,7 +162,7 @@ def write_preview(
             lines += [_line(film, frame) for frame in frames_near(film.info, times)]
     folder = config.output.folder or source.parent
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{source.stem}.preview.png"
+    path = beside(folder / source.stem, ".preview.png")
     write_marked(path, np.vstack(lines), model.maker())
     return path
 
