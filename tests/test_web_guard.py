@@ -232,6 +232,7 @@ def test_a_picture_is_served_before_and_after(house: House) -> None:
         "/picture/1/1/after",
         "/picture/2/0/after",
         "/picture/99999999999999999999/0/after",
+        f"/picture/1/{'9' * 5000}/after",
         "/static/../guard.py",
         "/static/..%2fguard.py",
         "/static/%2e%2e/guard.py",

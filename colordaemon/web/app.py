@@ -62,6 +62,7 @@ _OPEN_TO_ALL = r"/login|/static/[\w.-]+"
 _LONGEST_SEARCH = 200
 _LARGEST_FORM, _MOST_FIELDS = 1 << 16, 1000  # bytes; a list has 50 jobs
 _DIGITS = 8  # of the number of a page
+_JOB_DIGITS = 19  # of the number of a job, which SQLite keeps in 63 bits
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ class Page:
         return [
             Route("/", self.overview),
             *(Route(f"/{name}", self.listing) for name in LISTS),
-            Route("/job/{number:int}", self.job),
-            Route("/picture/{number:int}/{which:int}/{side}", self.picture),
+            Route("/job/{number}", self.job),
+            Route("/picture/{number}/{which}/{side}", self.picture),
             Route("/events", self.events),
             Route("/status.json", self.summary),
             Route("/metrics", self.metrics),
@@ -161,26 +162,29 @@ class Page:
 
     async def job(self, request: Request) -> Response:
         look = await self._looks.latest()
-        found = await to_thread.run_sync(self._job, request.path_params["number"])
+        number = _number(request.path_params["number"])
+        found = await to_thread.run_sync(self._job, number)
         if found is None:
             return self._page(request, "missing.html", look, status=404, here=None)
         job, pictures = found
         return self._page(request, "job.html", look, here=None, job=job, pictures=pictures,
                           inventory=json.loads(job.inventory))  # fmt: skip
 
-    def _job(self, number: int) -> tuple[Job, list[int]] | None:
+    def _job(self, number: int | None) -> tuple[Job, list[int]] | None:
+        if number is None:
+            return None
         try:
             with Records(self._folders.journal) as records:
                 job = records.job(number)
                 return job, self._pictured(records, [job]).get(number, [])
-        except (KeyError, OverflowError, *TROUBLES):
+        except (KeyError, *TROUBLES):
             return None
 
     async def picture(self, request: Request) -> Response:
         """A thumbnail. Its path is made of two numbers and of one of two words."""
-        number, which, side = (request.path_params[key] for key in ("number", "which", "side"))
-        path = None
-        if side in SIDES and number < 1 << 63:
+        number, which = (_number(request.path_params[key]) for key in ("number", "which"))
+        side, path = request.path_params["side"], None
+        if side in SIDES and number is not None and which is not None:
             path = await to_thread.run_sync(self._picture, number, which, side)
         if path is None:
             return PlainTextResponse("there is no such picture\n", 404)
@@ -254,7 +258,7 @@ class Page:
             return PlainTextResponse("there is no such command\n", 404)
         form = await _form(request)
         jobs = form.get("job", [])
-        if not all(job.isdecimal() and len(job) < 19 for job in jobs):
+        if not all(_number(job) is not None for job in jobs):
             return PlainTextResponse("expected the number of a job\n", 400)
         if not jobs and verb not in ("pause", "resume") and "all" not in form:
             return PlainTextResponse("expected a job\n", 400)
@@ -302,6 +306,11 @@ class Page:
         if said:
             response.delete_cookie(_SAID, httponly=True, samesite="strict")
         return response
+
+
+def _number(text: str) -> int | None:
+    """That of a job, from an address; None if it cannot be one."""
+    return int(text) if text.isdecimal() and len(text) < _JOB_DIGITS else None
 
 
 def _request(verb: str, jobs: list[int]) -> Reply:
