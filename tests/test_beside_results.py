@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -17,12 +18,13 @@ from conftest import Start
 from daemons import Daemon
 from films import ARCHIVE, luma_planes, make_film, pictures
 
-from colordaemon.config import Config, FilmSettings, OutputSettings
+from colordaemon.config import Config, FilmSettings, ModelSettings, OutputSettings
 from colordaemon.convert.beside import make_beside
 from colordaemon.convert.convert import convert, refuse_our_own
 from colordaemon.convert.models import Models
 from colordaemon.convert.publish import BESIDE, beside, held, publish_beside
-from colordaemon.errors import OwnResult
+from colordaemon.convert.samples import Sample
+from colordaemon.errors import MediaError, OwnResult
 from colordaemon.media.inventory import Note
 from colordaemon.media.stretch import Stretch
 from colordaemon.work_context import WorkContext
@@ -68,6 +70,27 @@ def test_once_writes_what_is_asked_for_beside_each_result(tmp_path: Path, model:
     before = names_in(out)
     assert once(out, "--model", model, "--force").returncode == 3
     assert names_in(out) == before
+
+
+def test_a_source_that_no_picture_can_be_taken_from_loses_no_result(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_frame(*asked: object) -> Iterator[Sample]:
+        raise MediaError("no frame at 5.0 s")
+        yield
+
+    monkeypatch.setattr("colordaemon.convert.beside.samples", no_frame)
+    film = write_film(tmp_path / "film.mp4")
+    settings = ModelSettings(file=model, device="cpu", precision="fp32")
+    config = Config(
+        model=settings, output=OutputSettings(folder=tmp_path / "out", preview=True, framemd5=True)
+    )
+    target, colored = convert(film, config, Models(config).model_for(film), WorkContext(), {})
+    assert names_in(tmp_path / "out") == [
+        "film.color.mp4", "film.color.mp4.framemd5", "film.color.mp4.source.framemd5",
+    ]  # fmt: skip
+    said = "no picture of it stands beside the result: no frame at 5.0 s"
+    assert target.exists() and said in colored.remarks
 
 
 def test_the_picture_has_before_on_its_left_and_after_on_its_right(tmp_path: Path) -> None:

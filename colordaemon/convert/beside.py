@@ -25,6 +25,7 @@ from colordaemon.config import OutputSettings
 from colordaemon.convert.publish import BESIDE, PREVIEW, RESULT_MD5, SOURCE_MD5, held
 from colordaemon.convert.samples import Sample, samples
 from colordaemon.durable import flush_file
+from colordaemon.errors import MediaError
 from colordaemon.logs import counted
 from colordaemon.media.decode import FilmReader
 from colordaemon.media.drawing import write_marked
@@ -51,7 +52,10 @@ def make_beside(
         held(folder, kind).unlink(missing_ok=True)
     if settings.preview:
         pairs = samples(source, result, _PLACES, film.stretch if film else None)
-        write_marked(held(folder, PREVIEW), _sheet(pairs, context), maker)
+        try:
+            write_marked(held(folder, PREVIEW), _sheet(pairs, context), maker)
+        except MediaError as error:  # where the source is damaged; no reason to lose the result
+            told.append(f"no picture of it stands beside the result: {error}")
     if settings.framemd5 and film:
         told.append(_compare(film, result, folder, context))
     for kind in BESIDE:

@@ -20,8 +20,8 @@ import numpy as np
 
 from colordaemon.config import AfterSettings, Config, OutputSettings
 from colordaemon.convert.convert import convert, guide_for, loaded_for
-from colordaemon.convert.publish import beside
 from colordaemon.convert.models import Model
+from colordaemon.convert.publish import beside
 from colordaemon.convert.samples import samples
 from colordaemon.errors import MediaError, TargetExists
 from colordaemon.film.guide import FilmPainter, check_guide, frames_at, open_guide
