@@ -192,7 +192,7 @@ def test_a_thousand_folders_inside_each_other_cost_no_event_of_others(
         (inbox.path / "d" / "d" / "b.png").write_bytes(b"1")
         (inbox.path / "moved" / "c.png").write_bytes(b"1")
         assert inbox.wait(3) == ["a.png", "d/d/b.png", "moved/c.png"]
-        assert time.process_time() - began < 20  # watchdog alone takes minutes
+        assert time.process_time() - began < 20
         (inbox.path / "d" / "e.png").write_bytes(b"1")  # events go on
         assert inbox.wait(4)[2] == "d/e.png"
         assert "no events" not in caplog.text and "lost" not in caplog.text
