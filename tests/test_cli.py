@@ -233,6 +233,15 @@ def test_a_typing_error_is_answered_with_what_was_meant(words: list[str], meant:
 # The configuration
 
 
+def test_an_empty_word_is_refused_and_not_taken_for_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["once", ""])
+    assert result.exit_code == 2
+    assert "found an empty word" in result.output
+
+
 def test_check_says_every_mistake_or_that_there_is_none(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("film:\n  crf: 17\n")

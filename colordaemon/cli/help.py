@@ -78,7 +78,7 @@ class Group(TyperGroup):
 
 class Program(Group):
     """Says what was meant by an option that does not exist, in the words that typer has for
-    commands."""
+    commands. Refuses words that are empty: as a path that would be the current folder."""
 
     def headings(self) -> Mapping[str, Sequence[str]]:
         return HEADINGS
@@ -87,6 +87,10 @@ class Program(Group):
         return [name for names in HEADINGS.values() for name in names]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "" in args:
+            raise typer.BadParameter(
+                "found an empty word, expected none; is a variable of the shell not set?"
+            )
         with _typing_errors():
             return super().parse_args(ctx, args)
 
