@@ -25,13 +25,12 @@ import colordaemon
 from colordaemon.cluster.shared import Mark, Version, look_again
 from colordaemon.durable import flush_file
 from colordaemon.errors import SourceChanged
-from colordaemon.film.helper import Alive, Failed, Load, portable
+from colordaemon.film.helper import Alive, Failed, Load, Telling, portable
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.segment import SegmentWorker
 from colordaemon.inbox.safe_open import PRIVATE, opened_elsewhere
 from colordaemon.network.checkpoint import BUILT_IN
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.work_context import WorkContext
 
 _TELL_SECONDS = 0.5  # between two messages about progress
 _LOOK_SECONDS = 0.2  # between two looks for a file that is to arrive
@@ -86,22 +85,22 @@ class Found:
     troubles: tuple[str, ...]
 
 
-class Seat(WorkContext):
+class Seat(Telling):
     """Where work is done: keeps the model and the film between two pieces of it."""
 
     def __init__(self) -> None:
         self._said: SimpleQueue[object] = SimpleQueue()
+        super().__init__(lambda progress: self._said.put(progress), _TELL_SECONDS)
         self._number, self._stopped = 0, 0
         self._load: Load | None = None
         self._colorizer: Colorizer | None = None
         self._worker: SegmentWorker | None = None
         self._source: tuple[Path, Version] | None = None
         self._film = ExitStack()  # closes the descriptor of the film
-        self._frames, self._seconds, self._told_at = 0, 0.0, time.monotonic()
 
     def begin_work(self, number: int) -> SimpleQueue[object]:
         self._number, self._said = number, SimpleQueue()
-        self._frames, self._told_at = 0, time.monotonic()
+        self.forget()
         return self._said
 
     def colorizer(self, load: Load) -> Colorizer:
@@ -133,18 +132,6 @@ class Seat(WorkContext):
     def stop(self, number: int) -> None:
         """Leave the work of this number, and all before it."""
         self._stopped = max(self._stopped, number)
-
-    def advance(self, seconds: float) -> None:
-        self._frames, self._seconds = self._frames + 1, seconds
-        self.heartbeat()
-
-    def heartbeat(self) -> None:
-        if time.monotonic() - self._told_at >= _TELL_SECONDS:
-            self.tell()
-
-    def tell(self) -> None:
-        self._said.put(Alive(self._frames, self._seconds))
-        self._frames, self._told_at = 0, time.monotonic()
 
     def hand_over(self, part: object) -> None:
         """Give a part of the result before the others are done."""

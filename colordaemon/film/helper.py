@@ -204,16 +204,41 @@ class _Log(logging.Handler):
             self._send(_Logged(record.name, record.levelno, self.format(record)))
 
 
-class _Helper(WorkContext):
+class Telling(WorkContext):
+    """Tells whoever asked for the work how far it is. every_seconds: at most so often."""
+
+    def __init__(self, send: Callable[[Alive], None], every_seconds: float) -> None:
+        self._send, self._every_seconds = send, every_seconds
+        self._seconds = 0.0
+        self.forget()
+
+    def forget(self) -> None:
+        """What was not told yet, as it was of other work."""
+        self._frames, self._told_at = 0, time.monotonic()
+
+    def advance(self, seconds: float) -> None:
+        self._frames, self._seconds = self._frames + 1, seconds
+        self.heartbeat()
+
+    def heartbeat(self) -> None:
+        if time.monotonic() - self._told_at >= self._every_seconds:
+            self.tell()
+
+    def tell(self) -> None:
+        self._send(Alive(self._frames, self._seconds))
+        self.forget()
+
+
+class _Helper(Telling):
     """Of the process itself."""
 
     def __init__(self, connection: Connection) -> None:
+        super().__init__(self.send, _TELL_SECONDS)
         self._connection, self._sending = connection, threading.Lock()
         self._load: Load | None = None
         self._colorizer: Colorizer | None = None
         self._worker: SegmentWorker | None = None
         self._film = ExitStack()  # closes the descriptor of the film
-        self._frames, self._seconds, self._told_at = 0, 0.0, time.monotonic()
 
     def run(self) -> None:
         """Raises EOFError when the parent is gone."""
@@ -227,7 +252,7 @@ class _Helper(WorkContext):
                 except Exception as error:
                     said = Failed(portable(error), traceback.format_exc())
                 if self._frames:
-                    self._tell()
+                    self.tell()
                 self.send(said)
 
     def _color(self, order: _Order) -> SegmentResult:
@@ -247,18 +272,6 @@ class _Helper(WorkContext):
             self._worker.close()
         self._worker = None
         self._film.close()
-
-    def advance(self, seconds: float) -> None:
-        self._frames, self._seconds = self._frames + 1, seconds
-        self.heartbeat()
-
-    def heartbeat(self) -> None:
-        if time.monotonic() - self._told_at >= _TELL_SECONDS:
-            self._tell()
-
-    def _tell(self) -> None:
-        self.send(Alive(self._frames, self._seconds))
-        self._frames, self._told_at = 0, time.monotonic()
 
     def send(self, message: SegmentResult | Alive | _Logged | Failed) -> None:
         with self._sending:

@@ -35,7 +35,6 @@ _THUMBNAIL_SIDE = 256
 # color photos 2.0 % are refused (5.0 % with 6), of 600 in sepia with noise, as JPEG of quality 60,
 # 0.3 % pass, and none in gray.
 _FOREIGN_CODES = 4.0
-_PREMULTIPLIED = 1  # in TIFF's numbers of extra samples
 
 
 def read_reference(picture: GuidePicture) -> tuple[Codes, NDArray[np.bool_]]:
