@@ -33,9 +33,14 @@ CLUSTER = {
         {
             "name": "gpu1 (10.0.0.2)", "gpus": 2.0, "cpus": 16.0, "refused": "",
             "workers": [
-                {"is_ready": True, "film": "/in/reel.mkv", "segment": 3, "seconds": 29.8},
-                {"is_ready": True, "film": "/in/reel.mkv", "segment": 9, "seconds": 90.2},
-                {"is_ready": False, "film": None, "segment": None, "seconds": None},
+                {"is_ready": True, "film": "/in/reel.mkv", "segment": 3, "seconds": 29.8,
+                 "photo": None},
+                {"is_ready": True, "film": "/in/reel.mkv", "segment": 9, "seconds": 90.2,
+                 "photo": None},
+                {"is_ready": True, "film": None, "segment": None, "seconds": None,
+                 "photo": "/in/portrait.jpg"},
+                {"is_ready": False, "film": None, "segment": None, "seconds": None,
+                 "photo": None},
             ],
         },
         {

@@ -33,7 +33,7 @@ from colordaemon.cluster import engine
 from colordaemon.cluster.admission import Terms
 from colordaemon.cluster.cluster import Cluster
 from colordaemon.cluster.film import FilmCluster
-from colordaemon.cluster.helper import ActorHelper, Film
+from colordaemon.cluster.helper import ActorHelper, Film, Line
 from colordaemon.cluster.photos import Batch, Photo, PhotoCluster, PhotoTask
 from colordaemon.cluster.shared import Mark, SharedPaths, Version
 from colordaemon.config import (
@@ -49,6 +49,7 @@ from colordaemon.errors import ConfigError, HelperDied
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
 from colordaemon.film.helper import Load
 from colordaemon.film.plan import SegmentTask
+from colordaemon.guide.guide import NO_GUIDE
 from colordaemon.media.provenance import Maker
 from colordaemon.network.checkpoint import BUILT_IN_SHA256
 from colordaemon.network.colorizer import Colorizer
@@ -510,12 +511,12 @@ def test_a_photo_of_which_two_workers_die_is_blamed_and_its_neighbors_are_given_
     photos = []
     for name in ("deadly", "next"):
         source = draw(tmp_path / f"{name}.png", 24)
-        task = PhotoTask(
-            source, source, Version.of(source), tmp_path / name, PhotoSettings(), False, Maker()
+        task = PhotoTask.of(
+            source, tmp_path / name, PhotoSettings(), NO_GUIDE, force=False, maker=Maker()
         )
-        photos.append(Photo(terms, task, paths))
+        photos.append(Photo(terms, task, paths, WorkContext()))
     for _ in range(2):
-        member: Any = SimpleNamespace(node=node, is_gone=True)
+        member: Any = SimpleNamespace(node=node, is_gone=True, line=Line())
         there._waiting.clear()
         batch = Batch(member, 1, Any, deque(photos), 0.0)  # type: ignore[arg-type]
         there._batches.append(batch)

@@ -16,12 +16,12 @@ from hypothesis import given, strategies
 from photos import HEIGHT, WIDTH, image, ramp, save
 
 from colordaemon.config import Config, PhotoSettings
-from colordaemon.convert import photo_guide
 from colordaemon.convert.convert import guide_for
 from colordaemon.errors import ConfigError, GuideChanged, MediaError
-from colordaemon.film.guide import open_references
+from colordaemon.guide import photo as guided_photo
 from colordaemon.guide.guide import Guide, GuidePicture
 from colordaemon.guide.pictures import check_unchanged, read_hints, read_reference
+from colordaemon.guide.references import open_references
 from colordaemon.guide.sidecars import find_guide, find_sidecars, named_picture, own_sidecars
 from colordaemon.inbox.safe_open import opened
 from colordaemon.network.colorizer import Colorizer
@@ -462,14 +462,14 @@ def test_photos_compare_their_shared_references_once_and_changed_ones_anew(
         opened_ones.extend(each.path.name for each in pictures)
         return open_references(pictures, colorizer)
 
-    monkeypatch.setattr(photo_guide, "open_references", counted)
+    monkeypatch.setattr(guided_photo, "open_references", counted)
     path = tmp_path / "references" / "coat.png"
     path.parent.mkdir()
     for pixels, wanted in ((meadow(), 1), (meadow(), 1), (meadow()[::-1], 2)):
         save(path, pixels)
         for name in ("1.jpg", "2.jpg"):
             guide = find_guide(tmp_path / name)
-            photo_guide.PhotoPainter(guide, tmp_path / name, colorizer)
+            guided_photo.PhotoPainter(guide, tmp_path / name, colorizer)
         assert opened_ones == ["coat.png"] * wanted
 
 

@@ -24,7 +24,7 @@ from colordaemon.media.codec import EncoderSettings, choose_encoder
 from colordaemon.media.decode import decoder_threads
 from colordaemon.media.encoders import ENCODERS
 from colordaemon.media.probe import FilmInfo, probe_film
-from colordaemon.service.worker import _is_out_of_memory
+from colordaemon.service.coloring import _is_out_of_memory
 
 GIB = 1 << 30
 

@@ -20,6 +20,7 @@ from colordaemon.inbox.folders import Folders
 from colordaemon.inbox.safe_open import Obstructed
 from colordaemon.inbox.scan import rank_of
 from colordaemon.inbox.stability import signature_of
+from colordaemon.service.coloring import _is_of_the_machine
 from colordaemon.service.job import Found, Job, Partial, Reason, State
 from colordaemon.service.journal import Journal
 from colordaemon.service.messages import (
@@ -42,7 +43,6 @@ from colordaemon.service.pauses import BREAK_SECONDS, Pauses
 from colordaemon.service.running import Pace
 from colordaemon.service.scheduler import Scheduler
 from colordaemon.service.supervisor import WorkerProcess
-from colordaemon.service.worker import _is_of_the_machine
 
 
 class Puppet(WorkerProcess):

@@ -25,7 +25,7 @@ from colordaemon.inbox.stability import signature_of
 from colordaemon.media.photo_pixels import _BAND_PIXELS
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.model import ColorNet
-from colordaemon.service import worker
+from colordaemon.service import coloring, worker
 from colordaemon.service.messages import (
     Failed,
     Fault,
@@ -47,7 +47,7 @@ def words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list
 
 
 def last_words_of(source: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> list[FromWorker]:
-    monkeypatch.setattr(worker, "ALIVE_SECONDS", 0.0)
+    monkeypatch.setattr(coloring, "ALIVE_SECONDS", 0.0)
     outbox = source.parent / "out"
     outbox.mkdir(exist_ok=True)
     config = Config(
@@ -149,7 +149,7 @@ def test_a_file_that_asks_too_much_is_to_blame_where_others_could_be_done(
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(worker, "prepare", greedy)
+    monkeypatch.setattr(coloring, "prepare", greedy)
     (tmp_path / "photo.png").write_bytes(b"1")
     monkeypatch.setattr(worker.Worker, "run", suppressing_exits(worker.Worker.run))
     said = last_words_of(tmp_path / "photo.png", model, monkeypatch)[-1]

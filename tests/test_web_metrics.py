@@ -58,8 +58,9 @@ def test_prometheus_reads_what_the_machines_of_a_cluster_do(house: House) -> Non
         found = figures(house.client().get("/metrics").text)
     assert {name: value for name, value in found.items() if "_cluster_" in name} == {
         "colordaemon_cluster_nodes": 2, "colordaemon_cluster_refused_nodes": 1,
-        "colordaemon_cluster_gpus": 3, "colordaemon_cluster_workers": 2,
+        "colordaemon_cluster_gpus": 3, "colordaemon_cluster_workers": 3,
         "colordaemon_cluster_segments": 2, "colordaemon_cluster_films": 1,
+        "colordaemon_cluster_photos": 1,
         "colordaemon_cluster_waiting": 1,
     }  # fmt: skip
     with house.daemon():

@@ -106,11 +106,12 @@ def _show(found: dict[str, Any], console: Console) -> None:
     for node in found["nodes"]:
         workers = node["workers"]
         ready = sum(worker["is_ready"] for worker in workers)
-        films = [
+        work = [
             f"{Path(worker['film']).name} from {worker['seconds']:.0f} s"
             for worker in workers
             if worker["film"]
         ]
+        work += [Path(worker["photo"]).name for worker in workers if worker["photo"]]
         table.add_row(
             *(
                 Text(printable(cell))
@@ -119,7 +120,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
                     f"{node['gpus']:g}",
                     f"{node['cpus']:g}",
                     f"{ready} of {len(workers)}" if workers else "",
-                    "; ".join(films),
+                    "; ".join(work),
                     node["refused"],
                 )
             )

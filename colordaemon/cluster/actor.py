@@ -11,7 +11,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -34,6 +34,7 @@ from colordaemon.network.colorizer import Colorizer
 
 _TELL_SECONDS = 0.5  # between two messages about progress
 _LOOK_SECONDS = 0.2  # between two looks for a file that is to arrive
+_LOADED = 2  # models: one for a film, one for photos in between
 
 
 @dataclass(frozen=True)
@@ -86,47 +87,38 @@ class Found:
 
 
 class Seat(Telling):
-    """Where work is done: keeps the model and the film between two pieces of it."""
+    """Where work is done: keeps models and the film between two pieces of it."""
 
     def __init__(self) -> None:
         self._said: SimpleQueue[object] = SimpleQueue()
         super().__init__(lambda progress: self._said.put(progress), _TELL_SECONDS)
         self._number, self._stopped = 0, 0
-        self._load: Load | None = None
-        self._colorizer: Colorizer | None = None
+        self.colorizer = lru_cache(maxsize=_LOADED)(_loaded)
         self._worker: SegmentWorker | None = None
-        self._source: tuple[Path, Version] | None = None
+        self._film_is: tuple[Load, Path, Version] | None = None
         self._film = ExitStack()  # closes the descriptor of the film
 
-    def begin_work(self, number: int) -> SimpleQueue[object]:
-        self._number, self._said = number, SimpleQueue()
+    def begin_work(self, number: int, said: SimpleQueue[object]) -> None:
+        """said: for what there is to say of it."""
+        self._number, self._said = number, said
         self.forget()
-        return self._said
-
-    def colorizer(self, load: Load) -> Colorizer:
-        """The model at work. Raises ModelError."""
-        if self._colorizer is None or load != self._load:
-            self.leave_film()
-            self._colorizer, self._load = load(), load
-        return self._colorizer
 
     def film_worker(self, load: Load, path: Path, version: Version) -> tuple[SegmentWorker, Path]:
         """A worker with the film open, and the path that it reads through. Raises SourceChanged
         for another file than was meant."""
-        colorizer = self.colorizer(load)
-        if self._worker is None or self._source != (path, version):
+        if self._worker is None or self._film_is != (load, path, version):
             self.leave_film()
             opened = self._film.enter_context(opened_elsewhere(path, os.fspath(path)))
             if (found := Version.of(opened)) != version:
                 raise SourceChanged(f"{path}: found {found}, expected {version}")
-            self._worker, self._source = SegmentWorker(colorizer, self), (path, version)
-            self._opened = opened
+            self._worker = SegmentWorker(self.colorizer(load), self)
+            self._film_is, self._opened = (load, path, version), opened
         return self._worker, self._opened
 
     def leave_film(self) -> None:
         if self._worker is not None:
             self._worker.close()
-        self._worker = self._source = None
+        self._worker = self._film_is = None
         self._film.close()
 
     def stop(self, number: int) -> None:
@@ -168,27 +160,28 @@ class LeaveFilm:
 
 
 class ActorBody:
-    """One at a time calls `run`; the other methods may be called meanwhile."""
+    """Does what `run` is given, one after the other; the other methods answer meanwhile."""
 
     def __init__(self, threads: int) -> None:
         """threads: of torch."""
         os.umask(PRIVATE)
         torch.set_num_threads(threads)
-        self._seat, self._is_busy = Seat(), False
+        self._seat = Seat()
         self._thread = ThreadPoolExecutor(1, "work")
+        self._newest: Future[None] | None = None
 
     def run(self, number: int, work: Work) -> Iterator[object]:
         """Do a piece of work. number: of it, rising. Yields Alive and Part, and in the end the
         result or Failed."""
-        self._is_busy = True
-        said = self._seat.begin_work(number)
-        self._thread.submit(self._do, work, said)
+        said = SimpleQueue[object]()
+        task = self._thread.submit(self._do, number, work, said)
+        self._newest = task
         while isinstance(message := said.get(), Alive | Part):
             yield message
-        self._is_busy = False
         yield message
 
-    def _do(self, work: Work, said: SimpleQueue[object]) -> None:
+    def _do(self, number: int, work: Work, said: SimpleQueue[object]) -> None:
+        self._seat.begin_work(number, said)
         try:
             result: object = work(self._seat)
         except Exception as error:
@@ -201,7 +194,7 @@ class ActorBody:
         self._seat.stop(number)
 
     def is_idle(self) -> bool:
-        return not self._is_busy
+        return self._newest is None or self._newest.done()
 
     def pid(self) -> int:
         return os.getpid()
@@ -227,6 +220,11 @@ class ActorBody:
         except OSError as error:
             troubles.append(_trouble("use", visit.folder, error))
         return Found(Versions.here(), model, source, tuple(troubles))
+
+
+def _loaded(load: Load) -> Colorizer:
+    """Raises ModelError."""
+    return load()
 
 
 def _arrives(path: Path, text: str, seconds: float) -> bool:

@@ -7,11 +7,13 @@ see what the other wrote.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from colordaemon.cluster import engine
 from colordaemon.cluster.actor import Found, Versions, Visit
@@ -39,22 +41,30 @@ class Terms:
 class Admission:
     """Asks the actors of a cluster, each once for each time that it comes."""
 
-    def __init__(self, cluster: Cluster, terms: Terms, source: Path, folder: Path) -> None:
-        """source: a file of the work. folder: for results; both as opened here."""
-        self.paths = SharedPaths(cluster.settings.paths)
+    def __init__(self, cluster: Cluster, terms: Terms) -> None:
         self._cluster, self._terms = cluster, terms
-        self._source, self._folder = source, folder
-        self._version = Version.of(source)
-        self._asked: dict[Member, _Asked] = {}
+        self._paths = SharedPaths(cluster.settings.paths)
+        self._asked: dict[Member, _Visiting] = {}
         self._turns: dict[Member, int] = {}  # in which each takes part
         self._refused_at: dict[str, float] = {}
 
-    def admit(self) -> list[Member]:
-        """Those that may take part from now on. Raises ConfigError if there are machines, and none
-        of them is fit."""
+    def admit(self, source: Path, version: Version, folder: Path) -> list[Member]:
+        """Those that may take part from now on.
+
+        source: a file of the work that is to be done now, and its version. folder: for results.
+        Raises ConfigError if there are machines, and none of them is fit, and OSError if we cannot
+        write there ourselves.
+        """
         now, members = time.monotonic(), self._cluster.members
         asked = [each for each in members if each.is_here and not self.has(each)]
-        found = [member for member in asked if self._may_take_part(member, now)]
+        found = []
+        for member in asked:
+            if member not in self._asked and not self._is_refused(member, now):
+                visit = _Visiting(self._terms, self._paths, source, version, folder)
+                visit.begin(member, self._cluster.settings.node_seconds)
+                self._asked[member] = visit
+            if member in self._asked and self._is_fit(member, now):
+                found.append(member)
         self._refuse_if_none_is_fit()
         return found
 
@@ -62,18 +72,18 @@ class Admission:
         return self._turns.get(member) == member.turns
 
     def close(self) -> None:
-        for asked in self._asked.values():
-            asked.clean()
+        for visit in self._asked.values():
+            visit.clean()
 
-    def _may_take_part(self, member: Member, now: float) -> bool:
-        name = member.node.name
-        if now - self._refused_at.get(name, -1e9) < self._cluster.settings.node_seconds:
-            return False
-        if member not in self._asked:
-            self._asked[member] = _Asked(self._visit(), member, self._folder, now)
-        asked = self._asked[member]
+    def _is_refused(self, member: Member, now: float) -> bool:
+        """Whether it was, a short time ago."""
+        refused_at = self._refused_at.get(member.node.name, -math.inf)
+        return now - refused_at < self._cluster.settings.node_seconds
+
+    def _is_fit(self, member: Member, now: float) -> bool:
+        name, visit = member.node.name, self._asked[member]
         try:
-            why = asked.verdict(self._terms, self._version, now)
+            why = visit.verdict(now)
         except engine.Gone:
             member.is_gone, why = True, None
         except engine.Unreachable:
@@ -81,32 +91,16 @@ class Admission:
         if why is None and member.is_here:
             return False
         del self._asked[member]
-        asked.clean()
+        visit.clean()
         if why == "":
             self._turns[member] = member.turns
             self._cluster.refused.pop(name, None)
             self._refused_at.pop(name, None)
-        elif why is not None:
+        elif why is not None and not visit.is_moot:
             if self._cluster.refused.get(name) != why:
                 log.warning("%s: does not take part: %s", name, why)
             self._cluster.refused[name], self._refused_at[name] = why, now
         return why == ""
-
-    def _visit(self) -> Visit:
-        """Write a file for the actor to find."""
-        there, name = self.paths.there, f".look-{secrets.token_hex(4)}"
-        path, text = self._folder / name, secrets.token_hex(16)
-        path.write_text(text)
-        flush_file(path)
-        model = self._terms.model and there(self._terms.model)
-        return Visit(
-            model,
-            there(self._source),
-            there(self._folder),
-            name,
-            text,
-            self._cluster.settings.node_seconds,
-        )
 
     def _refuse_if_none_is_fit(self) -> None:
         names = {member.node.name for member in self._cluster.members}
@@ -116,16 +110,37 @@ class Admission:
         raise ConfigError("\n".join(reasons))
 
 
-class _Asked:
+class _Visiting:
     """A visit to a machine: what it found, and whether its answer has arrived here."""
 
-    def __init__(self, visit: Visit, member: Member, folder: Path, now: float) -> None:
-        self._visit, self._since = visit, now
-        self._answer = member.actor.ask("look", visit)
-        self._written = folder / visit.name
+    def __init__(
+        self, terms: Terms, paths: SharedPaths, source: Path, version: Version, folder: Path
+    ) -> None:
+        self._terms, self._paths = terms, paths
+        self._source, self._version = source, version
+        self._folder = TemporaryDirectory(".work", ".look.", folder, ignore_cleanup_errors=True)
         self._found: Found | None = None
 
-    def verdict(self, terms: Terms, version: Version, now: float) -> str | None:
+    def begin(self, member: Member, wait_seconds: float) -> None:
+        """Write a file for the machine to find."""
+        there, text = self._paths.there, secrets.token_hex(16)
+        path = Path(self._folder.name) / "here"
+        path.write_text(text)
+        flush_file(path)
+        model = self._terms.model and there(self._terms.model)
+        folder = there(path.parent)
+        self._visit = Visit(model, there(self._source), folder, path.name, text, wait_seconds)
+        self._since, self._answer = time.monotonic(), member.actor.ask("look", self._visit)
+
+    @property
+    def is_moot(self) -> bool:
+        """Whether the file that was to be seen there is gone from here as well."""
+        try:
+            return Version.of(self._source) != self._version
+        except OSError:
+            return True
+
+    def verdict(self, now: float) -> str | None:
         """Why the machine may not take part; empty if it may, None if it is not known yet."""
         if self._found is None:
             if not self._answer.is_there:
@@ -141,14 +156,14 @@ class _Asked:
                 return f"found {what} {theirs}, expected {ours}"
         if found.troubles:
             return f"{'; '.join(found.troubles)}; see cluster.paths"
-        if found.model != terms.digest:
+        if found.model != self._terms.digest:
             return (
                 f"{visit.model or 'the built-in model'}: found another model (SHA-256 "
-                f"{found.model[:12]}), expected {terms.digest[:12]}"
+                f"{found.model[:12]}), expected {self._terms.digest[:12]}"
             )
-        if found.source != version:
+        if found.source != self._version:
             return f"{visit.source}: found another file than here ({found.source})"
-        answer = self._written.with_suffix(".answer")
+        answer = Path(self._folder.name, visit.name).with_suffix(".answer")
         look_again(answer)
         with suppress(OSError):
             if answer.read_text() == visit.text:
@@ -158,6 +173,4 @@ class _Asked:
         return f"what it writes to {visit.folder} does not arrive here; see cluster.paths"
 
     def clean(self) -> None:
-        for path in (self._written, self._written.with_suffix(".answer")):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        self._folder.cleanup()

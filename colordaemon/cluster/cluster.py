@@ -7,7 +7,9 @@ or a machine joins. Whether it may take part in a film is decided in `film`.
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 from colordaemon.cluster import engine
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 TURN_SECONDS = 1.0  # between two looks at which machines there are
 _HEAD_SECONDS = 20.0  # without a head; Ray would end this process after 60
 _MOST_PER_GPU = 2  # for `auto`
+_NOTHING: Mapping[str, object] = dict.fromkeys(("film", "segment", "seconds", "photo"))
 
 
 class Cluster:
@@ -34,16 +37,19 @@ class Cluster:
         self.refused: dict[str, str] = {}  # nodes by their names, and why
         self.trouble = ""  # why there is no connection
         self._nodes: list[engine.Node] = []
-        self._is_connected = False
+        self._is_connected, self._turning = False, threading.Lock()
         self._turn_at = self._head_at = -_HEAD_SECONDS
 
     def turn(self) -> None:
-        """To be called again and again while work is to be done. Raises ConfigError for a wrong
-        token."""
-        now = time.monotonic()
-        if now - self._turn_at < TURN_SECONDS:
-            return
-        self._turn_at = now
+        """To be called again and again while work is to be done, by any thread. Raises ConfigError
+        for a wrong token."""
+        with self._turning:
+            now = time.monotonic()
+            if now - self._turn_at >= TURN_SECONDS:
+                self._turn_at = now
+                self._turn(now)
+
+    def _turn(self, now: float) -> None:
         if not self.look(now):
             return
         alive = {node.number for node in self._nodes}
@@ -87,7 +93,8 @@ class Cluster:
         return f"for a worker on a {kind} to start" if self.members else f"for a {kind}"
 
     def as_json(self) -> dict[str, object]:
-        """The machines, what each does, and what work waits for."""
+        """The machines, what work waits for, and what each worker does: a segment of a film, which
+        begins after so many seconds, or a photo of a batch."""
         return {
             "address": self._address,
             "waiting": self.waits_for,
@@ -98,15 +105,9 @@ class Cluster:
                     "cpus": node.resources.get("CPU", 0.0),
                     "refused": self.refused.get(node.name, ""),
                     "workers": [
-                        {
-                            "is_ready": member.is_here,
-                            "film": str(task.source.path) if task else None,
-                            "segment": task.index if task else None,
-                            "seconds": task.start_seconds if task else None,
-                        }
+                        {"is_ready": member.is_here, **_NOTHING, **member.doing}
                         for member in self.members
                         if member.node.number == node.number
-                        for task in (member.doing,)
                     ],
                 }
                 for node in self._nodes

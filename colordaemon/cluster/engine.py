@@ -7,6 +7,7 @@ itself is switched off: no restarts and no retries of actors (the journal has th
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ from typing import Any
 
 from colordaemon.errors import ColordaemonError, ConfigError
 
+log = logging.getLogger(__name__)
+
 _CONNECT_SECONDS = 3.0
 _ASK_SECONDS = 10.0
 # In place of its defaults: no reports to its makers, the children of an actor end with it, and what
@@ -29,6 +32,7 @@ _ENVIRONMENT = {
     "RAY_process_group_cleanup_enabled": "1",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_worker_niceness": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # after we have left a cluster, no call begins another one
 }
 
 
@@ -82,12 +86,14 @@ def connect(address: str, token_file: Path | None, node_address: str | None) -> 
     os.environ |= needed
     try:
         import ray
+        from ray._private import worker
         from ray._raylet import GcsClient  # type: ignore[attr-defined]
         from ray.exceptions import AuthenticationError, RaySystemError
     except ImportError as error:
         raise ConfigError(
             f"cluster.address: {error}; `pip install colordaemon[cluster]` installs what is needed"
         ) from None
+    worker.print_to_stdstream = _log
     # By itself Ray tries a wrong token or a dead head again and again, for minutes.
     _knock(address)
     try:
@@ -164,7 +170,7 @@ class Actor:
                 memory=memory_bytes,
                 max_restarts=0,
                 max_task_retries=0,
-                max_concurrency=2,  # it can be asked, and told to stop, while it works
+                max_concurrency=3,  # it can be asked, and told to stop, while it works
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node.number, soft=False),
             )
             .remote(given)
@@ -236,6 +242,12 @@ def _got(reference: Any, seconds: float) -> Any:
         raise Gone(_cause(error)) from None
     except (exceptions.ObjectLostError, exceptions.RaySystemError) as error:
         raise Unreachable(_first_line(error)) from None
+
+
+def _log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    """What Ray has to say of dead workers and nodes, in place of printing it to standard output."""
+    del ignore_prefix
+    log.debug("Ray: %s", " ".join(data["lines"]))
 
 
 def _cause(error: Exception) -> str:

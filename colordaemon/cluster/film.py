@@ -14,7 +14,7 @@ import torch
 from colordaemon.cluster.admission import Admission, Terms
 from colordaemon.cluster.cluster import TURN_SECONDS, Cluster
 from colordaemon.cluster.helper import ActorHelper, Film
-from colordaemon.cluster.shared import Version
+from colordaemon.cluster.shared import SharedPaths, Version
 from colordaemon.errors import HelperDied, HelperLost, Interrupted
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.work_context import WorkContext
@@ -41,11 +41,12 @@ class FilmCluster:
     def open(self, source: Path, folder: Path) -> None:
         """source: the film. folder: for its segments; both as opened here."""
         settings = self._cluster.settings
-        self.admission = Admission(self._cluster, self._terms, source, folder)
+        self._admission = Admission(self._cluster, self._terms)
+        self._source, self._folder, self._version = source, folder, Version.of(source)
         self._film = Film(
             self._terms.load,
-            Version.of(source),
-            self.admission.paths,
+            self._version,
+            SharedPaths(settings.paths),
             settings.node_seconds,
             self._cluster.hang_seconds,
         )
@@ -55,7 +56,7 @@ class FilmCluster:
         machines, and none of them is fit."""
         cluster, now = self._cluster, time.monotonic()
         cluster.turn()
-        for member in self.admission.admit():
+        for member in self._admission.admit(self._source, self._version, self._folder):
             self._helpers.append(ActorHelper(member, self._film, cluster.nodes))
         if now - self._told_at > TURN_SECONDS:
             self._told_at = now
@@ -74,7 +75,7 @@ class FilmCluster:
             for path in helper.given_up:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
-        self.admission.close()
+        self._admission.close()
         self._context.machines(self._cluster.as_json())
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,36 @@ from colordaemon.cluster.shared import Mark, SharedPaths, Version, look_again
 from colordaemon.errors import ColordaemonError, HelperDied, HelperLost, Interrupted
 from colordaemon.film.helper import Alive, Failed, Load
 from colordaemon.film.plan import SegmentResult, SegmentTask
-from colordaemon.guide.guide import Guide
 from colordaemon.work_context import WorkContext
 
 _LISTEN_SECONDS = 0.3
+_LINE_SECONDS = 0.05  # between two looks whether it is our turn
 _STOP_SECONDS = 10.0  # until an actor is killed that was told to stop
 _NODE_SECONDS = 5.0  # until it shows that a dead actor's node is dead too
 
 
+class Line:
+    """Who wants something that one at a time may have, in the order in which they came: a film and
+    photos have an actor in turn."""
+
+    def __init__(self) -> None:
+        self._waiting, self._lock = list[object](), threading.Lock()
+
+    def is_turn_of(self, who: object) -> bool:
+        """Whether it is theirs now; whoever asks for the first time joins the line."""
+        with self._lock:
+            if who not in self._waiting:
+                self._waiting.append(who)
+            return self._waiting[0] is who
+
+    def leave(self, who: object) -> None:
+        """Let the next one have it, or wait no longer."""
+        with self._lock, suppress(ValueError):
+            self._waiting.remove(who)
+
+
 class Member:
-    """An actor of ours on a node, and what it is doing."""
+    """An actor of ours on a node. doing: what, as `Cluster.as_json` tells it."""
 
     def __init__(self, actor: engine.Actor) -> None:
         self.actor, self.node = actor, actor.node
@@ -32,7 +54,8 @@ class Member:
         self.is_gone = False
         self.lost_at: float | None = None  # when it stopped answering, by time.monotonic()
         self.turns = 0  # how often it has come, or come back
-        self.doing: SegmentTask | None = None
+        self.line = Line()
+        self.doing: Mapping[str, object] = {}
         self._number = 0
 
     @property
@@ -103,14 +126,19 @@ class ActorHelper:
         """
         path = task.path.with_name(f"{task.path.stem}.{secrets.token_hex(4)}.segment")
         work = ColorSegment(self._film.load, self._mapped(task, path), self._film.version)
-        self._member.doing = task
+        film = str(task.source.path)
         try:
+            self._wait_for_turn(film)
+            self._member.doing = {
+                "film": film, "segment": task.index, "seconds": task.start_seconds
+            }  # fmt: skip
             said = self._done(task, work)
         except BaseException:
             self.given_up.append(path)
             raise
         finally:
-            self._member.doing = None
+            self._member.doing = {}
+            self._member.line.leave(self)
         result, mark = said
         self._wait_for(task, path, mark)
         return replace(result, path=path)
@@ -119,14 +147,22 @@ class ActorHelper:
         if self.is_usable:
             self._member.actor.stream("run", self._member.next_number(), LeaveFilm())
 
+    def _wait_for_turn(self, film: str) -> None:
+        """Until photos have had theirs. Raises Interrupted, HelperLost."""
+        member = self._member
+        while not member.line.is_turn_of(self):
+            if self.context.should_stop():
+                raise Interrupted(f"{film}: stopped")
+            if not self.is_usable:
+                raise HelperLost(f"{member.node.name} is gone")
+            self.context.heartbeat()
+            time.sleep(_LINE_SECONDS)
+
     def _mapped(self, task: SegmentTask, path: Path) -> SegmentTask:
-        there = self._film.paths.there
-        pictures = tuple(
-            replace(each, path=there(each.path), top=each.top and there(each.top))
-            for each in task.guide.pictures
-        )
-        source = replace(task.source, path=there(task.source.path))
-        return replace(task, source=source, path=there(path), guide=Guide(pictures))
+        paths = self._film.paths
+        source = replace(task.source, path=paths.there(task.source.path))
+        guide = paths.guide_there(task.guide)
+        return replace(task, source=source, path=paths.there(path), guide=guide)
 
     def _done(self, task: SegmentTask, work: ColorSegment) -> tuple[SegmentResult, Mark]:
         member, number = self._member, self._member.next_number()

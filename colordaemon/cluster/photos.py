@@ -18,18 +18,20 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from colordaemon.cluster import engine
 from colordaemon.cluster.actor import Part, Seat
 from colordaemon.cluster.admission import Admission, Terms
-from colordaemon.cluster.cluster import Cluster
+from colordaemon.cluster.cluster import TURN_SECONDS, Cluster
 from colordaemon.cluster.helper import Member, is_fatal, is_gone
 from colordaemon.cluster.shared import Mark, SharedPaths, Version, look_again
 from colordaemon.config import PhotoSettings
 from colordaemon.durable import flush_file
 from colordaemon.errors import HelperDied, Interrupted, SourceChanged
 from colordaemon.film.helper import Alive, Failed, Load, portable
+from colordaemon.guide.guide import Guide
+from colordaemon.guide.photo import color_guided
+from colordaemon.guide.references import check_axes
 from colordaemon.inbox.safe_open import errors_by_name, opened_elsewhere
 from colordaemon.media.photo import PhotoReport, color_photo
 from colordaemon.media.provenance import Maker
@@ -54,23 +56,44 @@ class PhotoTask:
     version: Version
     partial: Path
     settings: PhotoSettings
+    guide: Guide
     force: bool
     maker: Maker
 
+    @classmethod
+    def of(
+        cls,
+        source: Path,
+        partial: Path,
+        settings: PhotoSettings,
+        guide: Guide,
+        *,
+        force: bool,
+        maker: Maker,
+    ) -> PhotoTask:
+        """source, partial: as opened here."""
+        name, version = Path(str(source)), Version.of(source)
+        real = Path(os.path.realpath(source))
+        return cls(name, real, version, partial, settings, guide, force, maker)
+
     def run(self, colorizer: Colorizer, seat: Seat) -> tuple[PhotoReport, Mark]:
-        """Raises SourceChanged for another file than was meant, and what `color_photo` does."""
+        """Raises SourceChanged for another file than was meant, and what `color_photo` and
+        `color_guided` do."""
+        force, maker, heartbeat = self.force, self.maker, seat.heartbeat
         with opened_elsewhere(self.name, os.fspath(self.source)) as file, errors_by_name():
             if (found := Version.of(file)) != self.version:
                 raise SourceChanged(f"{self.name}: found {found}, expected {self.version}")
-            report = color_photo(
-                file,
-                self.partial,
-                colorizer.predict_ab,
-                self.settings,
-                force=self.force,
-                maker=self.maker,
-                heartbeat=seat.heartbeat,
-            )
+            if self.guide:
+                check_axes(self.guide, colorizer, maker.model)
+                report = color_guided(
+                    file, self.partial, self.guide, colorizer, self.settings, force=force,
+                    maker=maker, heartbeat=heartbeat,
+                )  # fmt: skip
+            else:
+                report = color_photo(
+                    file, self.partial, colorizer.predict_ab, self.settings, force=force,
+                    maker=maker, heartbeat=heartbeat,
+                )  # fmt: skip
         flush_file(self.partial)
         return report, Mark.of(self.partial)
 
@@ -99,46 +122,71 @@ class ColorPhotos:
 
 
 class Photo:
-    """A photo that somebody waits for. path: of the file that is being made, a new one for each
-    attempt: one that was given up may still be written."""
+    """A photo that somebody waits for. context: of that work. died: how many actors, of it."""
 
-    def __init__(self, terms: Terms, task: PhotoTask, paths: SharedPaths) -> None:
+    def __init__(self, terms: Terms, task: PhotoTask, paths: SharedPaths, context: WorkContext):
         """task: with the paths of this machine."""
-        self.terms, self.bytes = terms, task.version.size
-        self.done = Future[PhotoReport]()
-        self.died = 0  # how many actors, of it
-        self.partial, self.name = task.partial, task.name
-        self.source = Path(os.path.realpath(task.source))  # which may be an open file
-        self._task, self._paths = task, paths
-        self.attempts = list[Path]()
+        self.terms, self.task, self.context = terms, task, context
+        self.done, self.died = Future[PhotoReport](), 0
+        self._paths, self._attempts = paths, list[Path]()
 
     def begin(self) -> PhotoTask:
-        name = f"{self.partial.name}.{secrets.token_hex(4)}"
-        self.attempts.append(self.partial.with_name(name))
+        """For another machine. Each attempt has a file of its own: one that was given up may still
+        be written."""
+        name = f"{self.task.partial.name}.{secrets.token_hex(4)}"
+        self._attempts.append(self.task.partial.with_name(name))
         there = self._paths.there
-        return replace(self._task, source=there(self.source), partial=there(self.attempts[-1]))
+        return replace(
+            self.task,
+            source=there(self.task.source),
+            partial=there(self._attempts[-1]),
+            guide=self._paths.guide_there(self.task.guide),
+        )
+
+    @property
+    def attempt(self) -> Path:
+        """The file of the newest one."""
+        return self._attempts[-1]
 
     def finish(self, outcome: PhotoReport | BaseException) -> None:
+        """Tell whoever waits, and leave no other file than the result."""
+        if self.done.done():
+            return
+        if not isinstance(outcome, BaseException):
+            self._attempts.pop().replace(self.task.partial)
+        for path in self._attempts:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
         if isinstance(outcome, BaseException):
             self.done.set_exception(outcome)
         else:
-            self.attempts.pop().replace(self.partial)
             self.done.set_result(outcome)
-        for path in self.attempts:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+
+    def interrupt(self) -> None:
+        self.finish(Interrupted(f"{self.task.name}: stopped"))
 
 
-@dataclass
+@dataclass(eq=False)
 class Batch:
-    """What an actor is doing. left: photos that it has not told of. heard_at: by
-    time.monotonic()."""
+    """What an actor is doing. left: photos that it has not told of; none after a stop, though it
+    may still be at one. heard_at: by time.monotonic()."""
 
     member: Member
     number: int
     stream: engine.Stream
     left: deque[Photo]
     heard_at: float
+
+    def show(self) -> None:
+        """Which photo the actor is at, for `Cluster.as_json`."""
+        self.member.doing = {"photo": str(self.left[0].task.name)} if self.left else {}
+
+    def stop(self) -> None:
+        if not self.member.is_gone:
+            self.member.actor.ask("stop", self.number)
+        for photo in self.left:
+            photo.interrupt()
+        self.left.clear()
 
 
 @dataclass(frozen=True)
@@ -153,39 +201,33 @@ class _Arriving:
 
 
 class PhotoCluster:
-    """A cluster with the photos of a call. Any thread may wait in `color`; the other methods are
-    for the one that made it."""
+    """A cluster with photos. Any thread may wait in `color`; the other methods are for one: the
+    one that made it, or the last that has called `adopt`."""
 
     most = _AT_ONCE
 
     def __init__(self, cluster: Cluster, context: WorkContext) -> None:
+        """context: of the work on all of them; each may have its own."""
         self._cluster, self._context = cluster, context
         self._paths = SharedPaths(cluster.settings.paths)
         self._waiting, self._lock = deque[Photo](), threading.Lock()
         self._batches: list[Batch] = []
         self._arriving: list[_Arriving] = []
-        self._teams: dict[Terms, _Team] = {}
-        self._is_stopped, self._told = False, ""
+        self._admissions: dict[Terms, Admission] = {}
+        self._is_closed, self._told, self._told_at = False, "", 0.0
+        self.adopt()
+
+    def adopt(self) -> None:
+        """Leave `turn` to the calling thread."""
         self._owner = threading.current_thread()
 
-    def color(
-        self,
-        terms: Terms,
-        source: Path,
-        partial: Path,
-        settings: PhotoSettings,
-        *,
-        force: bool,
-        maker: Maker,
-    ) -> PhotoReport:
-        """Have a photo colored into `partial`. Raises what `color_photo` does, HelperDied,
-        SourceChanged and Interrupted."""
-        name = Path(str(source))
-        task = PhotoTask(name, source, Version.of(source), partial, settings, force, maker)
-        photo = Photo(terms, task, self._paths)
+    def color(self, terms: Terms, task: PhotoTask, context: WorkContext) -> PhotoReport:
+        """Have a photo colored into `task.partial`. Raises what `PhotoTask.run` does, HelperDied,
+        Interrupted, OSError if the result does not arrive, and ConfigError."""
+        photo = Photo(terms, task, self._paths, context)
         with self._lock:
-            if self._is_stopped:
-                raise Interrupted(f"{name}: stopped")
+            if self._is_closed:
+                raise Interrupted(f"{task.name}: stopped")
             self._waiting.append(photo)
         while threading.current_thread() is self._owner and not photo.done.done():
             self.turn()
@@ -195,70 +237,122 @@ class PhotoCluster:
     def turn(self) -> None:
         """See what was done, and hand out what waits. Raises ConfigError for a wrong token, and
         where no machine is fit."""
-        if self._context.should_stop():
-            self.stop()
         if not (self._waiting or self._batches or self._arriving):
+            if self._told_at:
+                self._context.machines(self._cluster.as_json())  # which do nothing more
+            self._told_at = 0.0
             return
         self._context.heartbeat()
         self._cluster.turn()
+        self._stop_unwanted()
         now = time.monotonic()
         for batch in [*self._batches]:
             self._listen(batch, now)
+        for batch in self._batches:
+            batch.show()
         self._arriving = [each for each in self._arriving if not self._has_ended(each, now)]
-        if self._waiting:
-            self._hand_out(now)
+        self._hand_out(now)
+        self._tell(now)
+
+    def drop(self, reason: BaseException | None = None) -> None:
+        """Leave all photos that are not done; whoever waits for one is told the reason, or that it
+        was interrupted."""
+        with self._lock:
+            left, self._waiting = [*self._waiting], deque()
+        left += [each.photo for each in self._arriving]
+        self._arriving = []
+        for batch in self._batches:
+            left += batch.left
+        for photo in left:
+            if reason is not None:
+                photo.finish(reason)
+            photo.interrupt()
+        for batch in self._batches:
+            batch.stop()
+
+    def close(self) -> None:
+        """Drop all, and take no more."""
+        with self._lock:
+            self._is_closed = True
+        self.drop()
+        for admission in self._admissions.values():
+            admission.close()
+
+    def _stop_unwanted(self) -> None:
+        """Drop the photos whose own work was stopped."""
+        if self._context.should_stop():
+            self.drop()
+        with self._lock:
+            unwanted = [each for each in self._waiting if each.context.should_stop()]
+            for photo in unwanted:
+                self._waiting.remove(photo)
+        for photo in unwanted:
+            photo.interrupt()
+        for batch in self._batches:
+            if batch.left and all(photo.context.should_stop() for photo in batch.left):
+                batch.stop()
+
+    def _tell(self, now: float) -> None:
+        if now - self._told_at < TURN_SECONDS:
+            return
+        self._told_at = now
+        self._context.machines(self._cluster.as_json())
         if (waits := self._cluster.waits_for) != self._told:
             self._told = waits
             if waits:
                 log.info("photos wait %s", waits)
 
-    def stop(self) -> None:
-        """Leave all photos that are not done."""
-        with self._lock:
-            self._is_stopped = True
-            left, self._waiting = [*self._waiting], deque()
-        for batch in self._batches:
-            if not batch.member.is_gone:
-                batch.member.actor.ask("stop", batch.number)
-            left += batch.left
-        left += [each.photo for each in self._arriving]
-        self._batches, self._arriving = [], []
-        for photo in left:
-            photo.finish(Interrupted(f"{photo.name}: stopped"))
-
-    def close(self) -> None:
-        self.stop()
-        for team in self._teams.values():
-            team.close()
-
     def _hand_out(self, now: float) -> None:
-        first = self._waiting[0]
-        if first.terms not in self._teams:
-            self._teams[first.terms] = _Team(self._cluster, first)
-        fit = self._teams[first.terms].members()
-        busy = {batch.member for batch in self._batches}
-        for member in fit:
-            if not self._waiting or self._waiting[0].terms != first.terms:
-                return
-            if member not in busy:
-                photos = self._next_batch(len(fit))
-                work = ColorPhotos(photos[0].terms.load, tuple(each.begin() for each in photos))
-                number = member.next_number()
-                stream = member.actor.stream("run", number, work)
-                self._batches.append(Batch(member, number, stream, deque(photos), now))
+        """A batch for each actor that has none, when it is the turn of photos there."""
+        free = [member for member in self._fit() if member not in self._busy]
+        for count, member in enumerate(free):
+            if self._waiting and member.line.is_turn_of(self):
+                self._begin(member, self._next_batch(len(free) - count), now)
+        for member in self._cluster.members:
+            if not (self._waiting and member in free) and member not in self._busy:
+                member.line.leave(self)
+
+    @property
+    def _busy(self) -> set[Member]:
+        return {batch.member for batch in self._batches}
+
+    def _fit(self) -> list[Member]:
+        """The actors that may color the photo that is next. Raises ConfigError if there are
+        machines, and none of them is fit."""
+        with self._lock:
+            first = self._waiting[0] if self._waiting else None
+        if first is None:
+            return []
+        if first.terms not in self._admissions:
+            self._admissions[first.terms] = Admission(self._cluster, first.terms)
+        admission, task = self._admissions[first.terms], first.task
+        try:
+            folder = Path(os.path.realpath(task.partial.parent.parent))
+            admission.admit(task.source, task.version, folder)
+        except OSError as error:
+            self._waiting.popleft()
+            first.finish(error)
+            return []
+        return [each for each in self._cluster.members if each.is_here and admission.has(each)]
 
     def _next_batch(self, members: int) -> Sequence[Photo]:
         """Photos of the same terms; few where so many members wait for some."""
-        found = list[Photo]()
+        found, size = list[Photo](), 0
         with self._lock:
             most = min(_BATCH, -(-len(self._waiting) // members))
             while self._waiting and len(found) < most:
                 photo = self._waiting[0]
-                size = photo.bytes + sum(each.bytes for each in found)
+                size += photo.task.version.size
                 if found and (photo.terms != found[0].terms or size > _BATCH_BYTES):
                     break
                 found.append(self._waiting.popleft())
         return found
+
+    def _begin(self, member: Member, photos: Sequence[Photo], now: float) -> None:
+        work = ColorPhotos(photos[0].terms.load, tuple(each.begin() for each in photos))
+        number = member.next_number()
+        stream = member.actor.stream("run", number, work)
+        self._batches.append(Batch(member, number, stream, deque(photos), now))
 
     def _listen(self, batch: Batch, now: float) -> None:
         member, hang_seconds = batch.member, self._cluster.hang_seconds
@@ -268,7 +362,8 @@ class PhotoCluster:
             while (said := batch.stream.next(0)) is not None:
                 batch.heard_at = now
                 if isinstance(said, Part):
-                    self._take(batch.left.popleft(), said.value, member, now)
+                    if batch.left:
+                        self._take(batch.left.popleft(), said.value, member, now)
                 elif not isinstance(said, Alive):
                     self._end(batch, said)
                     return
@@ -295,11 +390,12 @@ class PhotoCluster:
         self._arriving.append(_Arriving(photo, report, mark, member.node.name, now))
 
     def _end(self, batch: Batch, said: object) -> None:
-        """Nothing is left of a batch then, if its work could begin."""
-        self._batches.remove(batch)
+        """Nothing is left of a batch then, if its work could begin and nobody has stopped it."""
+        self._leave(batch)
         for photo in batch.left:
-            found = said.error if isinstance(said, Failed) else None
-            photo.finish(found or Interrupted(f"{photo.name}: stopped"))
+            if isinstance(said, Failed):
+                photo.finish(said.error)
+            photo.interrupt()
 
     def _died(self, batch: Batch, why: str) -> None:
         """The photo that was being colored may be the reason, unless the machine is."""
@@ -312,22 +408,26 @@ class PhotoCluster:
             blamed.died += 1
             if blamed.died >= self._cluster.settings.tries:
                 batch.left.popleft()
-                text = f"{blamed.name}: a worker on {node.name} has died ({why})"
+                text = f"{blamed.task.name}: a worker on {node.name} has died ({why})"
                 blamed.finish(HelperDied(text))
         self._give_back(batch, f"a worker on {node.name} has died ({why})")
 
     def _give_back(self, batch: Batch, why: str) -> None:
-        self._batches.remove(batch)
+        self._leave(batch)
         if batch.left:
-            log.info(
-                "%d photos once more, from %s on: %s", len(batch.left), batch.left[0].name, why
-            )
+            name = batch.left[0].task.name
+            log.info("%d photos once more, from %s on: %s", len(batch.left), name, why)
         with self._lock:
             self._waiting.extendleft(reversed(batch.left))
 
+    def _leave(self, batch: Batch) -> None:
+        self._batches.remove(batch)
+        batch.member.doing = {}
+        batch.member.line.leave(self)
+
     def _has_ended(self, each: _Arriving, now: float) -> bool:
         photo, wait_seconds = each.photo, self._cluster.settings.node_seconds
-        path = photo.attempts[-1]
+        path = photo.attempt
         if each.mark.is_of(path):
             photo.finish(each.report)
             return True
@@ -336,28 +436,5 @@ class PhotoCluster:
             return False
         expected = f"the {each.mark.size} bytes that {each.node} has written"
         text = f"{expected} have not arrived after {wait_seconds:g} s"
-        photo.finish(OSError(5, text, str(photo.partial)))
+        photo.finish(OSError(5, text, str(photo.task.partial)))
         return True
-
-
-class _Team:
-    """The actors that may color photos on certain terms."""
-
-    def __init__(self, cluster: Cluster, first: Photo) -> None:
-        """first: of the photos; each machine has to be able to read it, and to write beside it."""
-        above = first.partial.parent.parent
-        self._folder = TemporaryDirectory(".work", ".look.", above, ignore_cleanup_errors=True)
-        folder = Path(self._folder.name)
-        self._admission = Admission(cluster, first.terms, first.source, folder)
-        self._cluster = cluster
-
-    def members(self) -> list[Member]:
-        """Raises ConfigError if there are machines, and none of them is fit."""
-        self._admission.admit()
-        return [
-            each for each in self._cluster.members if each.is_here and self._admission.has(each)
-        ]
-
-    def close(self) -> None:
-        self._admission.close()
-        self._folder.cleanup()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colordaemon.film.manifest import crc_of
+from colordaemon.guide.guide import Guide
 
 
 class SharedPaths:
@@ -30,6 +31,15 @@ class SharedPaths:
             if real.is_relative_to(here):
                 return there / real.relative_to(here)
         return real
+
+    def guide_there(self, guide: Guide) -> Guide:
+        """The same pictures, for the others."""
+        return Guide(
+            tuple(
+                replace(each, path=self.there(each.path), top=each.top and self.there(each.top))
+                for each in guide.pictures
+            )
+        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ Where other machines color the photos, each thread only waits for one of them.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from typing import Protocol
 
 from colordaemon.convert.convert import Colored, Prepared, PreparedPhoto
 from colordaemon.convert.sources import Source
-from colordaemon.errors import MediaError
+from colordaemon.errors import GuideChanged, MediaError
 from colordaemon.inbox.scan import rank_of
 from colordaemon.media.photo import pixels_of
 
@@ -41,8 +40,8 @@ class Elsewhere(Protocol):
     def turn(self) -> None:
         """Raises what concerns all photos."""
 
-    def stop(self) -> None:
-        """Whoever waits for a photo is told that it was interrupted."""
+    def close(self) -> None:
+        """Take no more photos; whoever waits for one is told that it was interrupted."""
 
 
 Convert = Callable[[Source, Callable[[Prepared], None]], AbstractContextManager[Publish]]
@@ -74,7 +73,7 @@ class Ahead:
     def __exit__(self, *_: object) -> None:
         """Forget what was not published."""
         if self._elsewhere:
-            self._elsewhere.stop()
+            self._elsewhere.close()
         self._executor.shutdown(cancel_futures=True)
         for future in self._begun.values():
             if not future.cancelled() and future.exception() is None:
@@ -93,7 +92,7 @@ class Ahead:
                 stack, publish = future.result()
                 with stack:
                     return publish()
-        except (_Alone, MemoryError):
+        except (_Alone, MemoryError, GuideChanged):
             pass
         for other in self._begun.values():
             self._await(other)
@@ -120,10 +119,12 @@ class Ahead:
         taken = list[int]()
 
         def check(prepared: Prepared) -> None:
-            pixels = _pixels_of(prepared, MOST_PIXELS if self._elsewhere is None else math.inf)
             if self._elsewhere is None:
+                pixels = _pixels_of(prepared)
                 self._room.take(pixels)
                 taken.append(pixels)
+            elif not isinstance(prepared, PreparedPhoto):
+                raise _Alone
 
         try:
             with ExitStack() as stack:
@@ -154,11 +155,11 @@ def _alike(path: Path) -> str:
     return path.stem[:_ALIKE].casefold()
 
 
-def _pixels_of(prepared: Prepared, most: float) -> int:
+def _pixels_of(prepared: Prepared) -> int:
     """Of a photo. Raises _Alone for all but photos without a guide, and for those with more than
-    `most`."""
+    MOST_PIXELS."""
     if isinstance(prepared, PreparedPhoto) and not prepared.guide:
         with suppress(MediaError):  # said when it is its turn
-            if (pixels := pixels_of(prepared.source)) <= most:
+            if (pixels := pixels_of(prepared.source)) <= MOST_PIXELS:
                 return pixels
     raise _Alone

@@ -6,13 +6,11 @@ import errno
 import functools
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from colordaemon.config import Config, PhotoSettings
 from colordaemon.convert.beside import make_beside
@@ -33,11 +31,18 @@ from colordaemon.errors import AlreadyColor, MediaError, OwnResult, TargetExists
 from colordaemon.film.colorize import FilmJob, color_film, plan_film
 from colordaemon.guide.guide import NO_GUIDE, Guide
 from colordaemon.guide.sidecars import Sidecar, find_guide
-from colordaemon.inbox.safe_open import PRIVATE, OpenedSource, errors_by_name, opened, umask
+from colordaemon.inbox.safe_open import (
+    PRIVATE,
+    OpenedSource,
+    errors_by_name,
+    opened,
+    umask,
+    umask_for_folders,
+)
 from colordaemon.logs import counted
 from colordaemon.media.demux import open_film
 from colordaemon.media.inventory import Inventory, Note, remarks
-from colordaemon.media.photo import color_photo, is_photo, output_suffix, plan_photo
+from colordaemon.media.photo import PhotoReport, color_photo, is_photo, output_suffix, plan_photo
 from colordaemon.media.photo import refuse_our_own as refuse_our_photo
 from colordaemon.media.photo_file import PhotoFile, picture_name
 from colordaemon.media.probe import FilmInfo
@@ -48,10 +53,6 @@ from colordaemon.memory import limit_bytes
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.work_context import WorkContext
 
-if TYPE_CHECKING:
-    from colordaemon.convert.photo_guide import PhotoPainter
-
-_one_umask = threading.Lock()  # the process has only one
 _LONGEST_STEM = 60  # letters of the source's name in the name of the work folder
 
 
@@ -99,37 +100,35 @@ class PreparedPhoto:
 
     def run(self, partial: Path, model: Model, context: WorkContext, work: Path | None) -> Colored:
         """Color it into `partial`. Raises MediaError, AlreadyColor, GuideChanged, OSError."""
-        painter = self._painter(model)
-        report = None
-        if painter is None:
-            report = model.photo_elsewhere(self.source, partial, self.settings, force=self.force)
+        report = model.photo_elsewhere(
+            self.source, partial, self.settings, context, guide=self.guide, force=self.force
+        )
         if report is None:
-            report = color_photo(
-                self.source,
-                partial,
-                painter.predict_ab if painter else model.predict_ab,
-                self.settings,
-                force=self.force,
-                maker=model.maker(),
-                heartbeat=context.heartbeat,
-            )
+            report = self._color_here(partial, model, context)
         pages = f", {report.pages} pages" if report.pages > 1 else ""
-        told = (painter.remark,) if painter and painter.remark else ()
         return Colored(
             f"{report.width}x{report.height}, {report.depth} bit{pages}{_following(self.guide)}",
-            (*report.warnings, *self.told, *told),
+            (*report.warnings, *self.told),
             report.inventory,
             report.is_whole,
             is_damaged=not report.is_whole,
         )
 
-    def _painter(self, model: Model) -> PhotoPainter | None:
-        """None where there is no guide: then the model is loaded when the first page needs it."""
+    def _color_here(self, partial: Path, model: Model, context: WorkContext) -> PhotoReport:
+        """Without a guide the model is loaded when the first page needs it."""
+        force, maker, heartbeat = self.force, model.maker(), context.heartbeat
         if not self.guide:
-            return None
-        from colordaemon.convert.photo_guide import PhotoPainter  # only guides need any of it
+            return color_photo(
+                self.source, partial, model.predict_ab, self.settings, force=force, maker=maker,
+                heartbeat=heartbeat,
+            )  # fmt: skip
+        from colordaemon.guide.photo import color_guided  # only guides need any of it
 
-        return PhotoPainter(self.guide, self.source, loaded_for(self.guide, model))
+        colorizer = loaded_for(self.guide, model)
+        return color_guided(
+            self.source, partial, self.guide, colorizer, self.settings, force=force, maker=maker,
+            heartbeat=heartbeat,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def prepare(
             raise MediaError(f"{source}: found a photo, expected a film to take a range of")
         told: tuple[str, ...] = ()
         if guide:
-            from colordaemon.convert.photo_guide import check_guide  # only guides need any of it
+            from colordaemon.guide.photo import check_guide  # only guides need any of it
 
             guide, told = check_guide(guide, source)
         suffix = output_suffix(source, config.photo)
@@ -327,7 +326,7 @@ def converted(
         prepared = prepare(file, config, guide=guide, force=force, stretch=stretch)
         check(prepared)
         target = target_for(file, prepared.suffix, config, made)
-        with _one_umask, umask(folder_umask):  # for folders; files are private until finished
+        with umask_for_folders(folder_umask):  # for folders; files are private until finished
             target.parent.mkdir(parents=True, exist_ok=True)
         hidden = partial_for(target).stem[:_LONGEST_STEM]
         with (
@@ -346,7 +345,7 @@ def converted(
             def publish_it() -> tuple[Path, Colored]:
                 refuse_taken(source, target, made)  # again: others were made at the same time
                 try:
-                    with _one_umask, umask(folder_umask):  # for its checksum
+                    with umask_for_folders(folder_umask):  # for its checksum
                         _publish_all(partial, target, config, context)
                 except TargetExists as reason:
                     raise TargetExists(f"{source}: {reason}") from None
@@ -401,12 +400,10 @@ def _refuse_our_film(source: Path) -> None:
 def loaded_for(guide: Guide, model: Model) -> Colorizer:
     """The model at work. Raises MediaError if there is a guide that it cannot use."""
     colorizer = model.load()
-    if guide and not colorizer.compares:
-        raise MediaError(
-            f"{guide.pictures[0].path}: found {model.settings.file or 'the built-in model'}, which"
-            " has no axes to compare pictures along, expected a model of a later training;"
-            " `colordaemon train DIR --fit-axes MODEL` adds them to its file"
-        )
+    if guide:
+        from colordaemon.guide.references import check_axes  # only guides need any of it
+
+        check_axes(guide, colorizer, model.maker().model)
     return colorizer
 
 

@@ -26,6 +26,7 @@ from colordaemon.convert.publish import sha256
 from colordaemon.convert.routing import first_fitting
 from colordaemon.errors import ConfigError, ModelError
 from colordaemon.film.helper import HelperProcess
+from colordaemon.guide.guide import Guide
 from colordaemon.media.photo import PhotoReport
 from colordaemon.media.provenance import Maker
 from colordaemon.network.checkpoint import BUILT_IN
@@ -117,14 +118,24 @@ class Model:
         return FilmCluster(cluster, self._terms(cluster.settings), context)
 
     def photo_elsewhere(
-        self, source: Path, partial: Path, settings: PhotoSettings, *, force: bool
+        self,
+        source: Path,
+        partial: Path,
+        settings: PhotoSettings,
+        context: WorkContext,
+        *,
+        guide: Guide,
+        force: bool,
     ) -> PhotoReport | None:
-        """What `color_photo` does, on another machine; None where there is none for photos."""
+        """What `color_photo` or `color_guided` does, on another machine; None where there is none
+        for photos. Raises Interrupted too."""
         photos, cluster = self.cache.photos, self.cache.cluster
         if photos is None or cluster is None:
             return None
-        terms = self._terms(cluster.settings)
-        return photos.color(terms, source, partial, settings, force=force, maker=self.maker())
+        from colordaemon.cluster.photos import PhotoTask
+
+        task = PhotoTask.of(source, partial, settings, guide, force=force, maker=self.maker())
+        return photos.color(self._terms(cluster.settings), task, context)
 
     def _terms(self, cluster: ClusterSettings) -> Terms:
         """All machines compute with the same numbers, whatever this one would choose."""

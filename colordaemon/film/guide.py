@@ -18,12 +18,13 @@ from torch import Tensor
 
 from colordaemon.errors import MediaError
 from colordaemon.film.analysis import AnalyzedFrame, calmed, gray_of, network_view
-from colordaemon.guide.guide import Guide, GuidePicture
-from colordaemon.guide.pictures import read_hints, read_reference, usable
+from colordaemon.guide.guide import Guide
+from colordaemon.guide.pictures import read_hints, usable
+from colordaemon.guide.references import open_references
 from colordaemon.media.decode import FilmReader, Frame
 from colordaemon.media.probe import FilmInfo
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.network.match import Reference, make_reference
+from colordaemon.network.match import Reference
 from colordaemon.network.painter import HintedFrame, Painter, hinted_frame, most_alike
 
 # Likeness of candidates from which they may be of the same place. To 45 frames of 9 clips, some
@@ -130,22 +131,6 @@ def open_guide(
         base = Painter(colorizer, [*references, *chosen])
         hints.append(hinted_frame(base, gray, rgba, info.seconds_at(frame.pts)))
     return FilmPainter(colorizer, info, references, hints, candidates)
-
-
-def open_references(
-    pictures: Sequence[GuidePicture],
-    colorizer: Colorizer,
-    heartbeat: Callable[[], None] = lambda: None,
-) -> list[Reference]:
-    """Pictures in color as the network compares them. Raises MediaError."""
-    references = []
-    for picture in pictures:
-        heartbeat()
-        rgb, opaque = read_reference(picture)
-        references.append(
-            make_reference(colorizer, rgb, opaque, start=picture.start, end=picture.end)
-        )
-    return references
 
 
 def frames_at(

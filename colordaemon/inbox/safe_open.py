@@ -15,12 +15,15 @@ import errno
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PosixPath
 
 from colordaemon.errors import MediaError, SourceChanged
 from colordaemon.inbox.stability import Signature, is_being_written, signature_from
+
+_folder_umask = threading.Lock()
 
 PRIVATE = 0o077  # umask of files that only we may read
 _ANCHORED = re.compile(r"/proc/self/fd/\d+")
@@ -88,6 +91,13 @@ def umask(mask: int) -> Iterator[int]:
         yield before
     finally:
         os.umask(before)
+
+
+@contextmanager
+def umask_for_folders(mask: int) -> Iterator[None]:
+    """Set the umask while folders are made, in one thread at a time: the process has only one."""
+    with _folder_umask, umask(mask):
+        yield
 
 
 @contextmanager

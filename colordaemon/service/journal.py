@@ -128,6 +128,7 @@ class Journal(Records):
         *,
         most_rank: int = 99,
         least_priority: int = -FIRST,
+        least_rank: int = 0,
     ) -> Job | None:
         """Start the next job that is due and whose source is below one of these folders (None:
         any).
@@ -135,7 +136,7 @@ class Journal(Records):
         The attempt is counted before any work begins: a file that crashes the whole machine must
         not do so for ever.
         """
-        query, values = next_query(now, inboxes, most_rank, least_priority)
+        query, values = next_query(now, inboxes, most_rank, least_priority, least_rank)
         row = self._db.execute(
             "UPDATE jobs SET state = 'running', attempts = attempts + 1, changed = ?, claimed = ?"  # noqa: S608
             f" WHERE id = ({query}) RETURNING *",

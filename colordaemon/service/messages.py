@@ -23,7 +23,7 @@ class Order:
     inbox, outbox: the folders that the source and the result are in, or below. queued: what
     identified the source when it was queued. share: of the memory and of the processor's cores;
     less than 1 where other workers have files of their own. thumbnails: where small pictures of it
-    are kept, if they are wanted.
+    are kept, if they are wanted. is_beside: a photo that is colored whatever else the worker is at.
     """
 
     job: int
@@ -35,6 +35,7 @@ class Order:
     queued: Signature
     share: float = 1.0
     thumbnails: Path | None = None
+    is_beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ class Help:
 
 @dataclass(frozen=True)
 class Stop:
-    """Stop working on the current file; a film keeps its finished segments."""
+    """Stop working on all files; a film keeps its finished segments. job: the one to stop, a photo
+    beside others; None: all."""
+
+    job: int | None = None
 
 
 # From the worker
@@ -60,11 +64,12 @@ class Ready:
 
     environments: for as many workers and helpers as there may be in all, what each has in its
     environment, in addition to that of the daemon. Only the first worker knows: others may see no
-    more than their own GPU.
+    more than their own GPU. beside: how many photos it takes beside its other work.
     """
 
     on: str
     environments: tuple[Environment, ...] = ({},)
+    beside: int = 0
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 class Outcomes:
     """Handles what workers say about jobs: started, progress, finished, failed; and their death.
 
-    missing_inboxes: inboxes that seem to be gone. alone: jobs that need more memory than there is
-    while other files are worked on.
+    missing_inboxes: inboxes that seem to be gone. alone: jobs that are worked on while no other is:
+    they need more memory than there would be, or may have ended the worker.
     """
 
     def __init__(
@@ -68,17 +68,19 @@ class Outcomes:
 
     def worker_died(self, worker: int, cause: str, wall: UnixTime) -> None:
         """Blame the file that the worker was working on, and no other; queue the others that it
-        had again."""
-        blamed = self._running.begun_last(worker)
+        had again. If it was working on several, each of them is tried alone."""
+        suspects = self._running.at_work(worker)
         for task in self._running.of(worker):
-            if task.job.id == blamed:
+            if suspects == [task]:
                 self._running.leave(task.job.id)
                 # A file that was cut short under libraries that map it kills them.
                 if self.is_still_there(task.job, task.lifecycle, wall):
                     task.lifecycle.crashed(task.job, cause, wall)
             else:
+                if task in suspects:
+                    self.alone.add(task.job.id)
                 self._requeue(task, wall)
-        if blamed is None:
+        if len(suspects) != 1:
             log.warning("a worker has ended (%s)", cause)
 
     def is_still_there(self, job: Job, lifecycle: JobLifecycle, wall: UnixTime) -> bool:

@@ -415,15 +415,16 @@ def next_query(
     inboxes: Sequence[Path] | None,
     most_rank: int = 99,
     least_priority: int = -FIRST,
+    least_rank: int = 0,
 ) -> tuple[str, tuple[object, ...]]:
     """SQL for the number of the job that is next, and its values; see `Journal.claim`."""
     where, folders = below(inboxes)
     # The + keeps SQLite from using the index of times, and then sorting all that is due.
     query = (
-        "SELECT id FROM jobs WHERE state = 'queued' AND +not_before <= ? AND rank <= ?"  # noqa: S608
+        "SELECT id FROM jobs WHERE state = 'queued' AND +not_before <= ? AND rank BETWEEN ? AND ?"  # noqa: S608
         f" AND priority >= ? AND {where} ORDER BY priority DESC, rank, id LIMIT 1"
     )
-    return query, (now, most_rank, least_priority, *folders)
+    return query, (now, least_rank, most_rank, least_priority, *folders)
 
 
 def identity_fact(inbox: Path) -> str:

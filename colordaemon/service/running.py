@@ -87,13 +87,14 @@ class Pace:
 
 @dataclass
 class Task:
-    """A job that was sent to a worker, by its number. share: as its order says. began: when the
-    worker started it, by time.monotonic()."""
+    """A job that was sent to a worker, by its number. share, is_beside: as its order says. began:
+    when the worker started it, by time.monotonic()."""
 
     job: Job
     lifecycle: JobLifecycle
     worker: int = 0
     share: float = 1.0
+    is_beside: bool = False
     began: float = math.nan
     pace: Pace = field(default_factory=Pace)
     is_cancelled: bool = False
@@ -125,8 +126,8 @@ class RunningJobs:
     def __getitem__(self, number: int) -> Task:
         return self._tasks[number]
 
-    def take(self, job: Job, lifecycle: JobLifecycle, worker: int, share: float) -> None:
-        self._tasks[job.id] = Task(job, lifecycle, worker, share)
+    def take(self, task: Task) -> None:
+        self._tasks[task.job.id] = task
 
     def begin(self, number: int, now: Monotonic) -> None:
         self._begun.append(number)
@@ -141,15 +142,25 @@ class RunningJobs:
         """The tasks of one worker."""
         return [task for task in self._tasks.values() if task.worker == worker]
 
-    def begun_last(self, worker: int) -> int | None:
-        """The job that a worker is working on; None while it is idle."""
-        begun = (number for number in reversed(self._begun) if self[number].worker == worker)
-        return next(begun, None)
+    def in_turn(self, worker: int) -> list[Task]:
+        """The tasks of one worker without the photos beside them."""
+        return [task for task in self.of(worker) if not task.is_beside]
+
+    def beside(self, worker: int) -> int:
+        """How many photos a worker has beside its other work."""
+        return sum(task.is_beside for task in self.of(worker))
+
+    def at_work(self, worker: int) -> list[Task]:
+        """What a worker is working on: one task, and all photos beside it; none while it is
+        idle."""
+        begun = [self[number] for number in self._begun if self[number].worker == worker]
+        in_turn = [task for task in begun if not task.is_beside]
+        return [*in_turn[-1:], *(task for task in begun if task.is_beside)]
 
     def film(self, worker: int) -> Task | None:
-        """The film of a worker, if it is the only task: then a photo may be done between its
-        segments."""
-        tasks = self.of(worker)
+        """The film of a worker, if it is all that it has in turn: then a photo may be done between
+        its segments."""
+        tasks = self.in_turn(worker)
         return tasks[0] if len(tasks) == 1 and tasks[0].job.rank else None
 
     @property

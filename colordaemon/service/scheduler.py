@@ -180,11 +180,11 @@ class Scheduler:
         for number in {task.worker for task in self.running}:
             self._stop(number)
 
-    def _stop(self, number: int) -> None:
-        """Stop the jobs of one worker."""
+    def _stop(self, number: int, job: int | None = None) -> None:
+        """Stop the jobs of one worker. job: this one of them; None: all."""
         worker = self._supervisors[number].worker
         if worker is not None:
-            worker.send(Stop())
+            worker.send(Stop(job))
 
     def take_missing_inboxes(self) -> set[Path]:
         """Inboxes that seemed to be gone since the last call."""
@@ -195,8 +195,9 @@ class Scheduler:
         """Stop a running job and cancel it. False if it is not running."""
         if number not in self.running:
             return False
-        self.running[number].is_cancelled = True
-        self._stop(self.running[number].worker)
+        task = self.running[number]
+        task.is_cancelled = True
+        self._stop(task.worker, number if task.is_beside else None)
         return True
 
     def resume(self) -> None:
@@ -262,15 +263,19 @@ class Scheduler:
         able = [each for each in self._supervisors if each.is_ready and not each.is_outdated]
         idle = [each for each in self._supervisors if self._is_idle(each)]
         films = [] if idle else self._films()
-        if not able or not (idle or films):
+        beside = [each for each in able if each.beside > self.running.beside(each.number)]
+        if not able or not (idle or films or beside):
             return
         inboxes = self._with_room(now)
+        for supervisor in beside:
+            self._give_photos(supervisor, inboxes, now, wall)
         if films:
             self._give_to_film(min(films, key=lambda film: film.job.priority), inboxes, now, wall)
             return
         may_begin = self._may_begin(wall, inboxes)
         for supervisor in (each for each in idle if each in able):
-            job = self._journal.claim(wall, inboxes) if may_begin else None
+            rank = 1 if supervisor.beside else 0  # photos are given beside
+            job = self._journal.claim(wall, inboxes, least_rank=rank) if may_begin else None
             if job is None:
                 may_begin = False
                 break
@@ -283,10 +288,22 @@ class Scheduler:
             else:
                 self._lend(left)
 
+    def _give_photos(
+        self, supervisor: Supervisor, inboxes: list[Path], now: Monotonic, wall: UnixTime
+    ) -> None:
+        """As many as its worker takes beside its other work."""
+        while self.running.beside(supervisor.number) < supervisor.beside:
+            job = None
+            if self._may_begin(wall, inboxes):
+                job = self._journal.claim(wall, inboxes, most_rank=0)
+            if job is None:
+                return
+            self._order(job, supervisor, now, wall, is_beside=True)
+
     def _is_idle(self, supervisor: Supervisor) -> bool:
-        """Whether it has no file, and no helper in its place, and may have one; its worker may have
-        to be started."""
-        is_free = supervisor.lent_to is None and not self.running.of(supervisor.number)
+        """Whether it has no file in turn, and no helper in its place, and may have one; its worker
+        may have to be started."""
+        is_free = supervisor.lent_to is None and not self.running.in_turn(supervisor.number)
         is_wanted = supervisor.number < self._most and supervisor.start_at < math.inf
         return is_free and is_wanted and not supervisor.is_outdated
 
@@ -337,7 +354,9 @@ class Scheduler:
         if not supervisor.is_ready or supervisor.is_outdated:
             return
         least = -FIRST if priority >= FIRST else priority
-        job = self._journal.claim(wall, inboxes, most_rank=0, least_priority=least)
+        job = None
+        if not supervisor.beside:
+            job = self._journal.claim(wall, inboxes, most_rank=0, least_priority=least)
         if job is not None:
             self._order(job, supervisor, now, wall)
         elif self._journal.has_more_urgent_film(priority, wall, inboxes):
@@ -351,7 +370,15 @@ class Scheduler:
             film.is_preempted = True
             self._stop(film.worker)
 
-    def _order(self, job: Job, supervisor: Supervisor, now: Monotonic, wall: UnixTime) -> None:
+    def _order(
+        self,
+        job: Job,
+        supervisor: Supervisor,
+        now: Monotonic,
+        wall: UnixTime,
+        *,
+        is_beside: bool = False,
+    ) -> None:
         lifecycle = self.lifecycle_of(job.source)
         assert lifecycle is not None and supervisor.worker is not None
         if not self._outcomes.is_still_there(job, lifecycle, wall):
@@ -362,14 +389,14 @@ class Scheduler:
         folder = (folders.outbox / folders.relative(job.source)).parent
         tag = tag_of(self._journal.token, job.id)
         share = 1.0 if job.id in self._outcomes.alone else 1.0 / len(self._supervisors)
-        if (film := self.running.film(supervisor.number)) is not None:
+        if (film := self.running.film(supervisor.number)) is not None and not is_beside:
             share = film.share
-        self.running.take(job, lifecycle, supervisor.number, share)
+        self.running.take(Task(job, lifecycle, supervisor.number, share, is_beside))
         supervisor.order_sent(now)
         where = folders.inbox, folders.outbox
         pictures = folders.thumbnails if self._config.web.thumbnails else None
         supervisor.worker.send(
-            Order(job.id, job.source, folder, tag, *where, job.queued, share, pictures)
+            Order(job.id, job.source, folder, tag, *where, job.queued, share, pictures, is_beside)
         )
 
     def _served(self, source: Path) -> JobLifecycle | None:

@@ -13,6 +13,7 @@ from colordaemon.service.records import Records
 
 Reply = dict[str, Any]  # travels as JSON
 LISTED = 1000  # jobs in one reply
+_NAMED, _SHOWN = 4, 16  # running files on one line, and in a table; with a cluster there are many
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,11 @@ class DaemonStatus:
     def line(self) -> str:
         """For systemd and for people."""
         parts = [f"{self.queued} queued", f"{self.settling} settling"]
-        parts += [printable(name) + (f" {pace}" if pace else "") for name, pace in self.running]
+        parts += [
+            printable(name) + (f" {pace}" if pace else "") for name, pace in self.running[:_NAMED]
+        ]
+        if (more := len(self.running) - _NAMED) > 0:
+            parts.append(counted(more, "more file"))
         parts.append(self.device or "loading the model")
         if self.waiting:
             parts.append(f"waiting: {printable(self.waiting)}")
@@ -100,8 +105,10 @@ def status_text(reply: Reply) -> str:
             lines.append(f"{count} orphaned: their inboxes are not in the configuration")
     if reply["paused"]:
         lines.append("paused by command; `colordaemon resume` goes on")
-    if jobs := [*reply["running"], *reply["failed"]]:
+    if jobs := [*reply["running"][:_SHOWN], *reply["failed"]]:
         lines.append(jobs_text(jobs))
+    if (more := len(reply["running"]) - _SHOWN) > 0:
+        lines.append(f"and {counted(more, 'more file')} running")
     return "\n".join(lines)
 
 

@@ -54,13 +54,13 @@ class Supervisor:
 
     environment: of the next worker, in addition to ours. lent_to: the job of another worker that
     has a helper in place of a worker here. is_outdated: whether the worker has settings of before,
-    and takes no more files.
+    and takes no more files. beside: how many photos it takes beside its other work.
     """
 
     def __init__(self, make_worker: MakeWorker, number: int = 0) -> None:
         self.number, self.environment = number, dict[str, str]()
         self.lent_to: int | None = None
-        self.is_outdated = False
+        self.is_outdated, self.beside = False, 0
         self._make_worker = make_worker
         self.worker: WorkerProcess | None = None
         self.ready_on = ""  # the device, once the model is loaded
@@ -95,6 +95,7 @@ class Supervisor:
             self._heard_at = now
             if isinstance(message, Ready):
                 self.ready_on, self._failed_starts = message.on, 0
+                self.beside = message.beside
             yield message
 
     def order_sent(self, now: Monotonic) -> None:

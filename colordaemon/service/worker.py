@@ -1,77 +1,38 @@
 """The process that holds the model and colors files: `python -m colordaemon.service.worker FD`.
 
 A child process of the daemon, because FFmpeg and CUDA may crash their process. Through one end of a
-socket pair it receives the settings and then orders. It writes only partial files: the daemon gives
-results their names, and changes the journal and the sources.
+socket pair it receives the settings and then orders. It colors one file at a time, and photos
+between two segments of a film; with a cluster, which colors them, photos beside all else.
 """
 
 from __future__ import annotations
 
-import errno
-import functools
 import logging
-import os
 import resource
 import sys
-import tempfile
-import time
+import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import av.error
 import torch
 
 from colordaemon.child import die_with, ignore_signals
-from colordaemon.convert.beside import make_beside
-from colordaemon.convert.convert import NoRoom, guide_for, prepare
-from colordaemon.convert.models import ModelCache, Models, cluster_of, environments
-from colordaemon.convert.publish import RESULT, digest_of, result_name, seal
+from colordaemon.convert.models import ModelCache, cluster_of, environments
 from colordaemon.convert.routing import Routing
-from colordaemon.convert.samples import samples
-from colordaemon.errors import (
-    NO_SPACE,
-    OF_DISKS,
-    AlreadyColor,
-    ConfigError,
-    GuideChanged,
-    HelperDied,
-    Interrupted,
-    MediaError,
-    ModelError,
-    SourceChanged,
-    TooLarge,
-)
+from colordaemon.errors import ConfigError, ModelError
 from colordaemon.film.helper import HelperProcess
-from colordaemon.guide.sidecars import check_for_new
-from colordaemon.inbox.safe_open import (
-    PRIVATE,
-    Obstructed,
-    OpenedSource,
-    anchored,
-    errors_by_name,
-    opened_beneath,
-    read_through,
-    umask,
-)
+from colordaemon.inbox.safe_open import PRIVATE, umask
 from colordaemon.logs import set_up_logging
-from colordaemon.media.drawing import jpeg_of
 from colordaemon.memory import limit_bytes
-from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.device import overlooks_gpu
+from colordaemon.service.coloring import Coloring, OrderContext
 from colordaemon.service.messages import (
-    Failed,
     Fault,
-    Finished,
     FromWorker,
-    Heartbeat,
     Help,
-    Machines,
     Order,
-    Progress,
     Ready,
     Segment,
     Started,
@@ -79,68 +40,51 @@ from colordaemon.service.messages import (
     Stop,
     ToWorker,
 )
-from colordaemon.service.publisher import check_length, private_folder
-from colordaemon.service.thumbnails import MOST_PICTURES, Thumbnails
-from colordaemon.work_context import Stage, WorkContext
 
 if TYPE_CHECKING:
-    from colordaemon.cluster.cluster import Cluster
+    from colordaemon.service.photo_lane import PhotoLane
 
 log = logging.getLogger(__name__)
 
-ALIVE_SECONDS = 1.0  # between two messages that the work goes on
-_OF_THE_MACHINE = NO_SPACE | OF_DISKS | {
-    errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT,
-    errno.EAGAIN,
-}  # fmt: skip
 _LEAST_BYTES = 1 << 30  # of memory for a worker, as for the smallest `jobs.memory_mib`
-_PRUNE_AFTER = 50  # files, after which the bounds of small pictures are checked again
 _UNUSED_BYTES = 512 << 20  # reserved by threads for their stacks, and never used
-# The fault for each of our own errors; the first that fits.
-_FAULTS: dict[type[Exception], Fault] = {
-    AlreadyColor: Fault.COLOR,
-    TooLarge: Fault.MEMORY,
-    MediaError: Fault.MEDIA,
-    SourceChanged: Fault.CHANGED,
-    GuideChanged: Fault.GUIDE,
-    ConfigError: Fault.SETTINGS,
-    ModelError: Fault.SETTINGS,
-    HelperDied: Fault.CRASH,
-    Interrupted: Fault.STOPPED,
-    NoRoom: Fault.ROOM,
-    Obstructed: Fault.WAY,
-}
 
 
 class Worker:
-    """Carries out orders until the daemon closes the connection. folder_umask: for folders of
-    results; files are private until they are finished."""
+    """Carries out orders until the daemon closes the connection."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        routing: Routing,
-        folder_umask: int = 0o022,
-        cluster: Cluster | None = None,
-    ) -> None:
-        self._connection = connection
-        self._folder_umask = folder_umask
+    def __init__(self, connection: Connection, routing: Routing, folder_umask: int = 0o022) -> None:
+        """folder_umask: for folders of results. Raises ModelError, ConfigError."""
+        self._connection, self._sending = connection, threading.Lock()
         self._routing = routing
         self._threads = torch.get_num_threads()
         self._order: Order | None = None  # the outermost
         self._helpers: list[HelperProcess] = []  # of that
-        cache = ModelCache(self._helpers, cluster)
-        self._models = {id(each): Models(each, cache) for each in routing.configs}
         self._waiting: deque[Order] = deque()
         self._stopping = False
-        self._unpruned = _PRUNE_AFTER  # files that got small pictures since the last look at all
+        self._stack = ExitStack()
+        cluster = self._stack.enter_context(cluster_of(routing.config))
+        self._lane: PhotoLane | None = None
+        if cluster is not None:
+            from colordaemon.service.photo_lane import PhotoLane  # with what only clusters need
+
+            self._lane = PhotoLane(cluster, self.send, lambda: self._order is None)
+            self._stack.callback(self._lane.close)
+        photos = self._lane.photos if self._lane else None
+        cache = ModelCache(self._helpers, cluster, photos=photos)
+        self._coloring = Coloring(routing, cache, self.send, folder_umask)
+        if self._lane:
+            self._lane.begin(self._coloring.run)
+
+    def close(self) -> None:
+        self._stack.close()
 
     def warm_up(self) -> None:
         """Color a first picture, which takes long: kernels are chosen and memory is allocated.
 
         Raises ModelError.
         """
-        colorizer = self._predict()
+        colorizer = self._coloring.predict()
         config = self._routing.config
         wanted = config.model.device
         remark = " (CUDA does not find the NVIDIA GPU)" if overlooks_gpu(wanted) else ""
@@ -149,13 +93,8 @@ class Worker:
         every = environments(config.jobs, config.model)
         if len(every) > most:
             log.info("memory for %d of %d workers (jobs.memory_mib)", most, len(every))
-        self.send(Ready(f"{colorizer}{remark}", tuple(every[:most])))
-
-    def _predict(self) -> Colorizer:
-        """Color a picture with the first model."""
-        colorizer = self._models[id(self._routing.configs[0])].model_for(Path()).load()
-        colorizer.warm_up()
-        return colorizer
+        beside = self._lane.photos.most if self._lane else 0
+        self.send(Ready(f"{colorizer}{remark}", tuple(every[:most]), beside))
 
     def run(self) -> None:
         """Raises EOFError when the daemon is gone."""
@@ -164,19 +103,19 @@ class Worker:
                 self._handle(self._waiting.popleft())
                 continue
             message: ToWorker = self._connection.recv()
+            self._take(message)
             self._stopping = False  # a stop that came after the work was finished
-            if isinstance(message, Order):
-                self._handle(message)
 
     def _handle(self, order: Order) -> None:
         self.send(Started(order.job))
+        context = _WorkerContext(self, order)
         if self._order is not None:  # a photo between two segments
-            self._try(order)
+            self._coloring.run(order, context)
             return
         self._order = order
         self._take_share(1)
         try:
-            self._try(order)
+            self._coloring.run(order, context)
         finally:
             self._order = None
             while self._helpers:
@@ -188,134 +127,8 @@ class Worker:
         assert self._order is not None
         share = min(1.0, self._order.share * processes)
         torch.set_num_threads(max(1, round(self._threads * share)))
-        limit_memory(self._routing.config.jobs.memory_mib, share)
-
-    def _try(self, order: Order) -> None:
-        try:
-            self._color(order)
-        except tuple(_FAULTS) as reason:
-            fault = next(fault for kind, fault in _FAULTS.items() if isinstance(reason, kind))
-            if fault is Fault.MEMORY and order.share == 1:
-                fault = Fault.MEDIA
-            self._fail(order, fault, _message_of(reason))
-        except SystemExit:  # a photo between two segments of it has broken this process
-            self._fail(order, Fault.STOPPED, "the worker has to be restarted")
-            raise
-        except Exception as error:
-            self._fail_unexpectedly(order, error)
-
-    def _fail_unexpectedly(self, order: Order, error: Exception) -> None:
-        """Report an unexpected error: of the disk, of the machine, or of this file alone."""
-        if _is_out_of_memory(error):
-            limit = limit_bytes(self._routing.config_for(order.source).jobs.memory_mib) >> 20
-            reason = f"out of memory, {limit} MiB is the limit (jobs.memory_mib)"
-            self._fail(order, Fault.UNFORESEEN if order.share == 1 else Fault.MEMORY, reason)
-            return
-        number = error.errno if isinstance(error, OSError) else None
-        if number in NO_SPACE | OF_DISKS:
-            fault = Fault.SPACE if number in NO_SPACE else Fault.MACHINE
-        elif not _is_of_the_machine(error):
-            fault = Fault.UNFORESEEN
-        else:
-            fault = Fault.FILE if self._machine_works(order) else Fault.MACHINE
-        reason = repr(error)
-        if isinstance(error, OSError) and fault is not Fault.UNFORESEEN:
-            reason = f"{error.strerror or error} ({error.filename or order.source})"
-        else:
-            log.error("%s: unexpected", order.source, exc_info=error)
-        self._fail(order, fault, reason)
-        if fault is Fault.MACHINE and not isinstance(error, OSError):
-            # After a CUDA error no call of this process succeeds; the daemon starts another one.
-            raise SystemExit(1) from error
-
-    def _machine_works(self, order: Order) -> bool:
-        """Whether another file could be colored now: the inbox can be read, the outbox can be
-        written to, and the model works. Without this check a few bad files would pause all work."""
-        try:
-            with os.scandir(order.inbox) as entries:
-                next(entries, None)
-            with tempfile.TemporaryFile(dir=order.outbox) as file:
-                file.write(bytes(4096))
-                file.flush()
-                os.fsync(file.fileno())
-            self._predict()
-        except Exception as error:
-            log.warning("the machine does not work: %r", error)
-            return False
-        return True
-
-    def _color(self, order: Order) -> None:
-        with (
-            opened_beneath(order.inbox, order.source, order.queued) as source,
-            ExitStack() as stack,
-            errors_by_name(),
-        ):
-            context = _OrderContext(self, order)
-            try:
-                finished = self._colored(order, source, context, stack)
-            except (AlreadyColor, TooLarge):
-                raise
-            except MediaError:
-                read_through(source, context.heartbeat)
-                raise
-        self.send(finished)
-
-    def _colored(
-        self, order: Order, source: OpenedSource, context: _OrderContext, stack: ExitStack
-    ) -> Finished:
-        config = self._routing.config_for(order.source)
-        guide = guide_for(source, config, top=order.inbox)
-        prepared = prepare(source, config, guide=guide, share=order.share)
-        name = result_name(source, prepared.suffix, config)
-        check_length(order.source, order.folder / name, order.folder / order.tag)
-        with _way(order):  # as late as this, so that a file that fails leaves no empty folder
-            with umask(self._folder_umask):
-                here = stack.enter_context(anchored(order.outbox, order.folder, make=True))
-            work = private_folder(here, order.tag)
-        partial = work / RESULT
-        model = self._models[id(config)].model_for(order.source)
-        colored = prepared.run(partial, model, context, work)
-        if colored.is_damaged:
-            read_through(source, context.heartbeat)
-        check_for_new(source, guide, order.inbox)
-        told = make_beside(prepared.film, source, partial, config.output, model.maker(), context)
-        # In this process, since flushing gigabytes to the disk would block the daemon.
-        seal(partial, source)
-        algorithm, digest = config.after.algorithm, ""
-        if algorithm is not None:
-            tell = functools.partial(context.stage, "checksum")
-            digest = digest_of(partial, algorithm, tell)
-        self._keep_thumbnails(order, source, partial, context)
-        return Finished(
-            order.job,
-            order.folder / work.name / RESULT,
-            order.folder / name,
-            digest,
-            colored.summary,
-            (*colored.remarks, *told),
-            colored.inventory,
-            colored.is_whole,
-        )
-
-    def _keep_thumbnails(
-        self, order: Order, source: OpenedSource, partial: Path, context: WorkContext
-    ) -> None:
-        """Small pictures for the page. A file is done without them, whatever the error is."""
-        if order.thumbnails is None:
-            return
-        thumbnails, settings = Thumbnails(order.thumbnails), self._routing.config.web
-        try:
-            pictures = []
-            for pair in samples(source, partial, MOST_PICTURES):
-                pictures.append((jpeg_of(pair[0]), jpeg_of(pair[1])))
-                context.heartbeat()
-            thumbnails.write(order.tag, pictures)
-            self._unpruned += 1
-            if self._unpruned >= _PRUNE_AFTER:
-                self._unpruned = 0
-                thumbnails.prune(settings.thumbnails, settings.thumbnails_mib << 20)
-        except Exception as error:
-            log.warning("%s: no small pictures of it are kept: %s", order.source, error)
+        stacks = self._lane.STACK_BYTES if self._lane else 0
+        limit_memory(self._routing.config.jobs.memory_mib, share, stacks)
 
     def between_segments(self, order: Order, count: int) -> None:
         """Do photos that were ordered while a film runs, so that they need not wait for hours."""
@@ -331,17 +144,29 @@ class Worker:
     def _listen(self) -> None:
         try:
             while self._connection.poll():
-                message: ToWorker = self._connection.recv()
-                if isinstance(message, Stop):
-                    self._stopping = True
-                    while self._waiting:
-                        self._fail(self._waiting.popleft(), Fault.STOPPED, "stopped")
-                elif isinstance(message, Help):
-                    self._have_helped(message)
-                else:
-                    self._waiting.append(message)
+                self._take(self._connection.recv())
         except EOFError:
             self._stopping = True
+
+    def _take(self, message: ToWorker) -> None:
+        match message:
+            case Stop(job):
+                self._stop(job)
+            case Help():
+                self._have_helped(message)
+            case Order() if message.is_beside and self._lane:
+                self._lane.take(message)
+            case Order():
+                self._waiting.append(message)
+
+    def _stop(self, job: int | None) -> None:
+        if self._lane:
+            self._lane.stop(job)
+        if job is not None:
+            return
+        self._stopping = True
+        while self._waiting:
+            self._coloring.fail(self._waiting.popleft(), Fault.STOPPED, "stopped")
 
     def _have_helped(self, help_: Help) -> None:
         """Have helpers for the film that is being worked on; they start when they are asked."""
@@ -350,102 +175,37 @@ class Worker:
             self._helpers += [HelperProcess(each, seconds) for each in help_.environments]
             self._take_share(1 + len(self._helpers))
 
-    def _fail(self, order: Order, fault: Fault, reason: object) -> None:
-        self.send(Failed(order.job, fault, str(reason)))
-
     def send(self, message: FromWorker) -> None:
-        self._connection.send(message)
+        with self._sending:
+            self._connection.send(message)
 
 
-@contextmanager
-def _way(order: Order) -> Iterator[None]:
-    """Raises Obstructed for a folder of results that we may not write to; if it is the outbox
-    itself, that is a fault of the machine."""
-    try:
-        yield
-    except PermissionError as error:
-        if order.folder == order.outbox:
-            raise
-        reason = f"{error.strerror}; expected a folder that colordaemon may write to"
-        raise Obstructed(error.errno, reason, os.fspath(order.folder)) from error
-
-
-def _message_of(reason: Exception) -> str:
-    """The message of an error, without its error number."""
-    if isinstance(reason, Obstructed):
-        return f"{reason.filename}: {reason.strerror}"
-    return str(reason.strerror if isinstance(reason, OSError) else reason)
-
-
-def _is_of_the_machine(error: Exception) -> bool:
-    """Whether an unexpected error comes from the machine and may pass, or from the file.
-
-    FFmpeg's own errors come from the file unless they pass on an error of the system; torch has one
-    class for all errors.
-    """
-    if isinstance(error, av.error.FFmpegError):
-        return error.errno in _OF_THE_MACHINE
-    if isinstance(error, RuntimeError):
-        return any(word in str(error).lower() for word in ("cuda", "cudnn", "memory", "device"))
-    return isinstance(error, OSError | MemoryError | ImportError)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether this process has reached its limit; not that of a GPU, which is shared."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    words = str(error).lower()
-    is_allocation = isinstance(error, RuntimeError) and "defaultcpuallocator" in words
-    return isinstance(error, MemoryError) or is_allocation or "insufficient memory" in words
-
-
-def limit_memory(memory_mib: int | None, share: float = 1.0) -> None:
-    """Limit the memory of this process, so that the kernel does not have to choose one to kill.
-
-    Not with CUDA: its driver maps far more than it uses. Reserved address space does not count.
-    """
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return
-    wanted = int(limit_bytes(memory_mib) * share) + _UNUSED_BYTES
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    if hard == resource.RLIM_INFINITY or wanted < hard:
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
-
-
-class _OrderContext(WorkContext):
-    """Tells the daemon every second that the work on one order goes on. It is called by the work
-    itself and not by a timer, so no message is sent when the work hangs."""
+class _WorkerContext(OrderContext):
+    """Of the order that the worker itself is at."""
 
     def __init__(self, worker: Worker, order: Order) -> None:
-        self._worker, self._order, self._sent_at = worker, order, time.monotonic()
-
-    def begin(self, source: Path, seconds: float | None) -> None:
-        self._total, self._frames, self._sent_at = seconds, 0, time.monotonic()
-        self._worker.send(Progress(self._order.job, 0.0, seconds, 0))
-
-    def advance(self, seconds: float) -> None:
-        self._frames += 1
-        self._tell(Progress(self._order.job, seconds, self._total, self._frames))
+        super().__init__(worker.send, order)
+        self._worker = worker
 
     def segment_done(self, count: int) -> None:
         self._worker.between_segments(self._order, count)
 
-    def heartbeat(self) -> None:
-        self._tell(Heartbeat(self._order.job))
-
-    def stage(self, name: Stage, share: float) -> None:
-        self._tell(Heartbeat(self._order.job, name, share))
-
-    def machines(self, found: Mapping[str, object]) -> None:
-        self._worker.send(Machines(found))
-
     def should_stop(self) -> bool:
         return self._worker.should_stop()
 
-    def _tell(self, message: FromWorker) -> None:
-        if time.monotonic() - self._sent_at >= ALIVE_SECONDS:
-            self._sent_at = time.monotonic()
-            self._worker.send(message)
+
+def limit_memory(memory_mib: int | None, share: float = 1.0, stack_bytes: int = 0) -> None:
+    """Limit the memory of this process, so that the kernel does not have to choose one to kill.
+
+    stack_bytes: that more threads than usual reserve.
+    Not with CUDA: its driver maps far more than it uses. Reserved address space does not count.
+    """
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
+    wanted = int(limit_bytes(memory_mib) * share) + _UNUSED_BYTES + stack_bytes
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if hard == resource.RLIM_INFINITY or wanted < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
 def main() -> None:
@@ -457,8 +217,8 @@ def main() -> None:
         routing: Routing = connection.recv()
         with ExitStack() as stack:
             try:
-                cluster = stack.enter_context(cluster_of(routing.config))
-                worker = Worker(connection, routing, folder_umask, cluster)
+                worker = Worker(connection, routing, folder_umask)
+                stack.callback(worker.close)
                 worker.warm_up()
             except (ConfigError, ModelError) as error:
                 connection.send(StartFailed(str(error)))

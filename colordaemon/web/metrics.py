@@ -90,6 +90,7 @@ def _cluster(found: Reply) -> Iterable[GaugeMetricFamily]:
         ("workers", "Workers that are ready.", sum(each["is_ready"] for each in workers)),
         ("segments", "Segments of films that workers make now.", len(busy)),
         ("films", "Films that these are of.", len(set(busy))),
+        ("photos", "Photos that workers color now.", sum(bool(each["photo"]) for each in workers)),
         ("waiting", "Whether work waits for machines.", bool(found["waiting"])),
     ):
         yield _gauge(f"cluster_{name}", text, value)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from colordaemon.convert.convert import prepare
 from colordaemon.network.colorizer import Colorizer
-from colordaemon.service import worker
+from colordaemon.service import coloring, worker
 
 
 def main() -> None:
@@ -36,5 +36,5 @@ def main() -> None:
         return prepare(source, *rest, **options)
 
     Colorizer.predict_ab = breaking  # type: ignore[method-assign]
-    worker.prepare = suspicious  # type: ignore[attr-defined]
+    coloring.prepare = suspicious  # type: ignore[attr-defined]
     worker.main()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 
-from colordaemon.service.worker import _is_out_of_memory, limit_memory
+from colordaemon.service.coloring import _is_out_of_memory
+from colordaemon.service.worker import limit_memory
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from colordaemon.convert.convert import prepare
 from colordaemon.film.segment import SegmentWorker
-from colordaemon.service import worker
+from colordaemon.service import coloring, worker
 
 
 def main() -> None:
@@ -41,5 +41,5 @@ def main() -> None:
         return prepare(source, *rest, **options)
 
     SegmentWorker.run = noted  # type: ignore[method-assign]
-    worker.prepare = deadly  # type: ignore[attr-defined]
+    coloring.prepare = deadly  # type: ignore[attr-defined]
     worker.main()

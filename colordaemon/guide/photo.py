@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
 
-from colordaemon.film.guide import open_references
+from colordaemon.config import PhotoSettings
 from colordaemon.guide.guide import Guide, GuidePicture
 from colordaemon.guide.pictures import read_hints, read_reference, usable
-from colordaemon.media.photo import upright_shape
+from colordaemon.guide.references import open_references
+from colordaemon.media.photo import PhotoReport, color_photo, upright_shape
+from colordaemon.media.provenance import Maker
 from colordaemon.network.colorizer import Colorizer
 from colordaemon.network.match import Reference
 from colordaemon.network.painter import HintedFrame, Painter, hinted_frame, most_alike
@@ -29,6 +33,26 @@ def check_guide(guide: Guide, source: Path) -> tuple[Guide, tuple[str, ...]]:
 
 # Photos of one folder often share their references: with three of 12 megapixels, each photo takes
 # 0.6 s of processor time in place of 2.5. What is kept belongs to the sha256 of a picture.
+
+
+def color_guided(
+    source: Path,
+    partial: Path,
+    guide: Guide,
+    colorizer: Colorizer,
+    settings: PhotoSettings,
+    *,
+    force: bool,
+    maker: Maker,
+    heartbeat: Callable[[], None],
+) -> PhotoReport:
+    """Color a photo with the help of its guide; see `color_photo`. Raises GuideChanged too."""
+    painter = PhotoPainter(guide, source, colorizer)
+    report = color_photo(
+        source, partial, painter.predict_ab, settings, force=force, maker=maker, heartbeat=heartbeat
+    )
+    told = (painter.remark,) if painter.remark else ()
+    return replace(report, warnings=(*report.warnings, *told))
 
 
 @lru_cache(maxsize=_KEPT)
