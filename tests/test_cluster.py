@@ -7,6 +7,7 @@ tested elsewhere: that the tasks of a scout give the film of a sequential run, w
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -26,8 +27,11 @@ from typing import Any
 import pytest
 import torch
 from clusters import PATIENCE, LocalCluster
+from conftest import Start
+from daemons import Daemon
 from films import EXACT, Listener, Painter, make_film, pictures, short_segments
-from photos import draw
+from photos import draw, save
+from test_guide import meadow
 
 from colordaemon.cluster import engine
 from colordaemon.cluster.admission import Terms
@@ -53,6 +57,7 @@ from colordaemon.guide.guide import NO_GUIDE
 from colordaemon.media.provenance import Maker
 from colordaemon.network.checkpoint import BUILT_IN_SHA256
 from colordaemon.network.colorizer import Colorizer
+from colordaemon.service.job import State
 from colordaemon.work_context import WorkContext
 
 TESTS = Path(__file__).parent
@@ -375,6 +380,58 @@ def test_a_driver_that_is_killed_takes_its_actors_along_and_the_next_goes_on(
     report = color_film(job_of(film), done, colorizer, work=work)
     assert 2 <= report.resumed < report.segments
     assert done.read_bytes() == color_here(job_of(film), tmp_path / "here.mp4")
+
+
+def daemon_on(place: LocalCluster, start: Start, **more: object) -> Daemon:
+    settings = place.settings(**more).model_dump(mode="json")
+    return start(f"cluster: {json.dumps(settings)}")
+
+
+@pytest.mark.logs_errors
+def test_a_daemon_has_its_photos_colored_by_nodes_in_turn_with_its_film(
+    tmp_path: Path, place: LocalCluster, cluster: Cluster, start: Start, model: Path
+) -> None:
+    """One of them is broken, one has a guide; each is what it would have been here."""
+    cluster.end()  # or the nodes would have no room
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    photos = [draw(sources / f"{number:02}.png", 24 + number) for number in range(40)]
+    photos[7].write_bytes(photos[7].read_bytes()[:70])
+    save(sources / "09.reference.png", meadow())
+    settings = ModelSettings(file=model, device="cpu", precision="fp32")
+    output = OutputSettings(folder=tmp_path / "here")
+    Once([sources], Config(model=settings, output=output)).color(WorkContext())
+    daemon = daemon_on(place, start)
+    film = make_film(tmp_path / "film.mp4", pictures(3000, shot_frames=50))
+    daemon.start(**place.environment())
+    daemon.wait_ready()
+    film.replace(daemon.inbox / film.name)
+    daemon.wait(lambda: sum(name.endswith(".segment") for name in daemon.results) >= 2)
+    for path in sorted(sources.iterdir(), reverse=True):  # what guides comes first
+        path.replace(daemon.inbox / path.name)
+    seen: set[str] = set()
+
+    def is_over() -> bool:
+        found = daemon.ask("status")["daemon"]["cluster"] or {"nodes": []}
+        for worker in (each for node in found["nodes"] for each in node["workers"]):
+            seen.update(key for key in ("film", "photo") if worker[key])
+        return not daemon.jobs(State.QUEUED, State.RUNNING, State.PUBLISHING)
+
+    daemon.wait(lambda: len(daemon.jobs()) == 41 and is_over())
+    ended = {job.source.name: job for job in daemon.jobs()}
+    assert seen == {"film", "photo"}
+    assert {name for name, job in ended.items() if job.state is State.FAILED} == {"07.png"}
+    last = max(job.changed for name, job in ended.items() if name != film.name)
+    assert ended[film.name].state is State.DONE and last < ended[film.name].changed
+    made = {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()}
+    assert made == {
+        name: (daemon.outbox / name).read_bytes()
+        for name in daemon.results
+        if name.endswith(".png")
+    }
+    assert len(made) == 39
+    assert {*daemon.results} - {*made} == {"film.color.mp4", "failed/07.png.error.txt"}
+    assert daemon.stop() == 0
 
 
 def test_a_film_waits_for_a_head_that_is_killed_and_goes_on_with_the_next(

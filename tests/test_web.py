@@ -172,8 +172,8 @@ def test_the_machines_of_a_cluster_are_shown_with_what_they_do(house: House) -> 
     assert "Cluster" not in house.client().get("/").text
     with house.daemon(cluster=CLUSTER):
         text = house.client().get("/").text
-    for said in ("store:6379", "gpu1 (10.0.0.2)", "2 GPUs, 16 cores", "3 of 4 workers ready", "portrait.jpg",
-                 "reel.mkv", "from 30 s", "from 90 s", "Work waits for a GPU node",
+    for said in ("store:6379", "gpu1 (10.0.0.2)", "2 GPUs, 16 cores", "3 of 4 workers ready",
+                 "portrait.jpg", "reel.mkv", "from 30 s", "from 90 s", "Work waits for a GPU node",
                  "Does not take part: found torch 1, expected 2"):  # fmt: skip
         assert said in " ".join(text.split())
 
