@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,7 @@ from colordaemon.config import (
     OutputSettings,
     PhotoSettings,
 )
+from colordaemon.config_file import load_config
 from colordaemon.convert.models import Model, ModelCache
 from colordaemon.convert.once import Once
 from colordaemon.errors import ConfigError, HelperDied
@@ -211,8 +213,13 @@ def test_an_actor_that_did_not_answer_comes_back_and_its_copy_is_swept(
 
 
 def test_an_actor_that_dies_twice_of_one_segment_is_a_crash_of_the_film(
-    tmp_path: Path, film: Path, cluster: Cluster, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    film: Path,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr("colordaemon.cluster.helper._NODE_SECONDS", 0.5)
     context = Watcher()
     there = film_of(cluster, context, DeadlyPainter)
     with pytest.raises(HelperDied, match=r"film\.mp4: a worker on .* has died"):
@@ -402,7 +409,7 @@ def test_a_daemon_has_its_photos_colored_by_nodes_in_turn_with_its_film(
     output = OutputSettings(folder=tmp_path / "here")
     Once([sources], Config(model=settings, output=output)).color(WorkContext())
     daemon = daemon_on(place, start)
-    film = make_film(tmp_path / "film.mp4", pictures(3000, shot_frames=50))
+    film = make_film(tmp_path / "film.mp4", pictures(1500, shot_frames=50))
     daemon.start(**place.environment())
     daemon.wait_ready()
     film.replace(daemon.inbox / film.name)
@@ -431,6 +438,39 @@ def test_a_daemon_has_its_photos_colored_by_nodes_in_turn_with_its_film(
     }
     assert len(made) == 39
     assert {*daemon.results} - {*made} == {"film.color.mp4", "failed/07.png.error.txt"}
+    assert daemon.stop() == 0
+
+
+def test_films_at_the_same_time_have_a_part_of_the_nodes_each(
+    tmp_path: Path, place: LocalCluster, start: Start, model: Path
+) -> None:
+    while len(place.nodes) < 2:
+        place.add()
+    long, short = (
+        make_film(tmp_path / name, pictures(count, shot_frames=50))
+        for name, count in (("long.mp4", 8000), ("short.mp4", 600))
+    )
+    daemon = daemon_on(place, start)
+    daemon.config.write_text(daemon.config.read_text().replace("jobs: {", "jobs: {workers: 2, "))
+    daemon.start(**place.environment())
+    daemon.wait_ready()
+
+    def at_work() -> list[str]:
+        found = daemon.ask("status")["daemon"]["cluster"] or {"nodes": []}
+        workers = [worker for node in found["nodes"] for worker in node["workers"]]
+        return sorted(Path(worker["film"]).name for worker in workers if worker["film"])
+
+    long.rename(daemon.inbox / long.name)
+    daemon.wait(lambda: at_work() == ["long.mp4", "long.mp4"])
+    shutil.copyfile(short, daemon.inbox / short.name)
+    daemon.wait(lambda: at_work() == ["long.mp4", "short.mp4"])
+    daemon.wait(lambda: daemon.jobs(State.DONE))
+    daemon.wait(lambda: at_work() == ["long.mp4", "long.mp4"])
+    settings = ModelSettings(file=model, device="cpu", precision="fp32")
+    output, film = OutputSettings(folder=tmp_path / "here"), load_config(daemon.config).film
+    Once([short], Config(model=settings, output=output, film=film)).color(WorkContext())
+    name = "short.color.mp4"
+    assert (daemon.outbox / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
     assert daemon.stop() == 0
 
 

@@ -7,6 +7,7 @@ or a machine joins. Whether it may take part in a film is decided in `film`.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ class Cluster:
         self.members: list[Member] = []
         self.refused: dict[str, str] = {}  # nodes by their names, and why
         self.trouble = ""  # why there is no connection
+        self._part, self._leaving = 1.0, set[Member]()
         self._nodes: list[engine.Node] = []
         self._is_connected, self._turning = False, threading.Lock()
         self._turn_at = self._head_at = -_HEAD_SECONDS
@@ -61,6 +63,15 @@ class Cluster:
         self.members = [member for member in self.members if not member.is_gone]
         for node in self._nodes:
             self._fill(node)
+        self._keep_to_part()
+
+    def take_part(self, part: float) -> None:
+        """Take at most so large a part of all workers, 0..1; others take the rest. Those beyond
+        that are left as soon as they have finished what they are at."""
+        with self._turning:
+            self._part = part
+            if self._is_connected:
+                self._keep_to_part()
 
     def look(self, now: float) -> bool:
         """See which machines there are; returns whether the head answers."""
@@ -72,7 +83,7 @@ class Cluster:
     def end(self) -> None:
         if self._is_connected:
             engine.disconnect()
-        self._is_connected, self.members, self._nodes = False, [], []
+        self._is_connected, self.members, self._nodes, self._leaving = False, [], [], set()
 
     def nodes(self) -> list[engine.Node]:
         """Those that are alive now."""
@@ -157,25 +168,54 @@ class Cluster:
                 member.is_gone = True
 
     def _fill(self, node: engine.Node) -> None:
-        """Make the actors that a machine has room for."""
-        settings, gpus = self._settings, int(node.resources.get("GPU", 0))
-        seats, share = int(node.resources.get("CPU", 0)) // settings.cpus, 0.0
-        if settings.device == "cuda":
-            auto = max(1, min(_MOST_PER_GPU, seats // max(1, gpus)))
-            wanted = settings.workers_per_gpu
-            per_gpu = auto if wanted == "auto" else wanted
-            seats, share = min(seats, gpus * per_gpu), 1 / per_gpu
+        """Make the actors that a machine has room for, if we want more."""
+        settings, (seats, gpu_share) = self._settings, self._seats(node)
         missing = seats - sum(member.node.number == node.number for member in self.members)
-        for _ in range(missing):
+        for _ in range(missing if self._wanted > 0 else 0):
             actor = engine.Actor(
                 ActorBody,
                 node,
-                gpus=share,
+                gpus=gpu_share,
                 cpus=settings.cpus,
                 memory_bytes=settings.memory_mib << 20,
                 given=settings.cpus,
             )
             self.members.append(Member(actor))
+
+    def _seats(self, node: engine.Node) -> tuple[int, float]:
+        """How many actors a machine has room for, and the share of a GPU that each has."""
+        settings, gpus = self._settings, int(node.resources.get("GPU", 0))
+        seats = int(node.resources.get("CPU", 0)) // settings.cpus
+        if settings.device != "cuda":
+            return seats, 0.0
+        auto = max(1, min(_MOST_PER_GPU, seats // max(1, gpus)))
+        per_gpu = auto if settings.workers_per_gpu == "auto" else settings.workers_per_gpu
+        return min(seats, gpus * per_gpu), 1 / per_gpu
+
+    @property
+    def _wanted(self) -> int:
+        """How many actors we still want."""
+        every = sum(self._seats(node)[0] for node in self._nodes)
+        return math.ceil(every * self._part) - sum(member.is_here for member in self.members)
+
+    def _keep_to_part(self) -> None:
+        """While too few actors are ours, one waits on each machine for room that others leave.
+        With enough, none waits; with too many, some leave after their work."""
+        wanted = self._wanted
+        here = [member for member in self.members if member.is_here]
+        if wanted <= 0:
+            for member in self.members:
+                if not member.is_gone and not member.started.is_there:
+                    member.end()
+        here.sort(key=lambda member: (member not in self._leaving, bool(member.doing)))
+        self._leaving = {*here[: max(0, -wanted)]}
+        for member in here:
+            if member not in self._leaving:
+                member.line.leave(self)
+            elif member.line.is_turn_of(self):
+                log.info("%s: a worker makes way for other work", member.node.name)
+                member.end()
+        self.members = [member for member in self.members if not member.is_gone]
 
 
 def look_at(settings: ClusterSettings) -> dict[str, object]:

@@ -26,8 +26,8 @@ _NODE_SECONDS = 5.0  # until it shows that a dead actor's node is dead too
 
 
 class Line:
-    """Who wants something that one at a time may have, in the order in which they came: a film and
-    photos have an actor in turn."""
+    """Who wants something that one at a time may have, in the order in which they came: a film,
+    photos, and whoever ends it have an actor in turn."""
 
     def __init__(self) -> None:
         self._waiting, self._lock = list[object](), threading.Lock()
@@ -154,7 +154,7 @@ class ActorHelper:
             if self.context.should_stop():
                 raise Interrupted(f"{film}: stopped")
             if not self.is_usable:
-                raise HelperLost(f"{member.node.name} is gone")
+                raise HelperLost(f"{member.node.name} is gone, or makes way")
             self.context.heartbeat()
             time.sleep(_LINE_SECONDS)
 

@@ -24,7 +24,7 @@ from colordaemon.config import (
 )
 from colordaemon.convert.publish import sha256
 from colordaemon.convert.routing import first_fitting
-from colordaemon.errors import ConfigError, ModelError
+from colordaemon.errors import ModelError
 from colordaemon.film.helper import HelperProcess
 from colordaemon.guide.guide import Guide
 from colordaemon.media.photo import PhotoReport
@@ -199,11 +199,6 @@ def cluster_of(config: Config) -> Iterator[Cluster | None]:
         return
     from colordaemon.cluster.cluster import Cluster  # with what only clusters need
 
-    if config.jobs.workers != 1:
-        raise ConfigError(
-            f"jobs.workers: found {config.jobs.workers} and a cluster, expected 1: on the other"
-            " machines cluster.workers_per_gpu says how many there are"
-        )
     cluster = Cluster(config.cluster, config.jobs.hang_seconds)
     try:
         yield cluster
@@ -226,13 +221,18 @@ def photos_on(cluster: Cluster | None, context: WorkContext) -> Iterator[PhotoCl
         photos.close()
 
 
-def environments(settings: JobSettings, model: ModelSettings) -> list[dict[str, str]]:
+def environments(
+    settings: JobSettings, model: ModelSettings, *, has_cluster: bool = False
+) -> list[dict[str, str]]:
     """For each process that the settings ask for: its environment, in addition to ours. The first
     is meant to be this one.
 
     With GPUs, each process has one of those of the kind of the first, in turn. Several share one
-    where there are cores for the encoders of several: these take longer than the network.
+    where there are cores for the encoders of several: these take longer than the network. With a
+    cluster other machines have all that, and each process has a film of its own.
     """
+    if has_cluster:
+        return [{} for _ in range(1 if settings.workers == "auto" else settings.workers)]
     gpus = gpus_alike() if model.device != "cpu" and settings.workers != 1 else []
     busy = (os.cpu_count() or 1) // CORES
     auto = max(len(gpus), min(busy, ON_A_GPU * len(gpus)) if gpus else busy, 1)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from colordaemon.inbox.stability import Signature
 from colordaemon.media.inventory import Inventory
@@ -53,6 +54,13 @@ class Stop:
     beside others; None: all."""
 
     job: int | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a cluster's workers this one's work may take, 0..1."""
+
+    part: float
 
 
 # From the worker
@@ -113,7 +121,7 @@ class Heartbeat:
 class Machines:
     """Those of a cluster, what they do and what work waits for: `cluster.Cluster.as_json`."""
 
-    found: Mapping[str, object]
+    found: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,7 @@ class Failed:
     reason: str
 
 
-ToWorker = Order | Help | Stop
+ToWorker = Order | Help | Stop | Share
 FromWorker = (
     Ready | StartFailed | Started | Progress | Heartbeat | Machines | Segment | Finished | Failed
 )

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.convert.routing import Routing
@@ -27,6 +28,7 @@ from colordaemon.service.messages import (
     Machines,
     Order,
     Ready,
+    Share,
     StartFailed,
     Stop,
 )
@@ -35,6 +37,7 @@ from colordaemon.service.pauses import OutboxSpace, Pauses
 from colordaemon.service.publisher import tag_of
 from colordaemon.service.records import FIRST
 from colordaemon.service.running import RunningJobs, Task
+from colordaemon.service.status import together
 from colordaemon.service.supervisor import MakeWorker, Supervisor, WorkerProcess
 
 _CLOCK_SECONDS = 1.0  # a clock that differs by more was set back, and does not only run unevenly
@@ -60,7 +63,7 @@ class Scheduler:
         self._unpublished = Unpublished(self.space)
         self._outcomes = Outcomes(journal, self.running, self.pauses, self.space, self._unpublished)
         self._was_ever_ready = False
-        self.machines: Mapping[str, object] | None = None  # of the cluster, as last told
+        self._machines: dict[int, Machines] = {}  # of the cluster, as each worker told last
         self._closing = False
         self._most = 1  # workers
         self._lead = -math.inf  # of wall over now
@@ -104,8 +107,16 @@ class Scheduler:
     @property
     def waits_for_machines(self) -> str | None:
         """What the file that is worked on waits for, if it is machines of the cluster."""
-        waits_for = self.machines["waiting"] if self.machines and len(self.running) else ""
+        found = self.machines
+        waits_for = found["waiting"] if found and len(self.running) else ""
         return f"waiting {waits_for}" if waits_for else None
+
+    @property
+    def machines(self) -> Mapping[str, Any] | None:
+        """Those of the cluster, with what each does for any of our workers."""
+        busy = {task.worker for task in self.running}
+        told = sorted(self._machines.items(), key=lambda item: item[0] not in busy)
+        return together([each.found for _, each in told])
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -131,6 +142,7 @@ class Scheduler:
         self._let_go()
         if not self._closing and not self.pauses.reason(now):
             self._give_work(now, wall)
+        self._share_cluster()
 
     def _attend(self, supervisor: Supervisor, now: Monotonic, wall: UnixTime) -> None:
         """Hear what a worker says; replace it if it is dead or has settings of before."""
@@ -167,6 +179,7 @@ class Scheduler:
     def _reap(self, supervisor: Supervisor, now: Monotonic) -> None:
         """Clean up after a dead worker. Without the first there is no work at all; the others can
         be done without."""
+        self._machines.pop(supervisor.number, None)
         try:
             supervisor.reap(now)
         except WorkerLost as error:
@@ -238,8 +251,8 @@ class Scheduler:
                     self._have_workers(environments)
             case StartFailed(reason):
                 self._start_failed(reason)
-            case Machines(found):
-                self.machines = found
+            case Machines():
+                self._machines[supervisor.number] = message
             case _:
                 self._outcomes.handle(message, now, wall)
 
@@ -285,7 +298,7 @@ class Scheduler:
             left = [each for each in idle if self._is_idle(each)]
             if may_begin and self._journal.next_due(wall, inboxes) is not None:
                 self._start_one(left, now)
-            else:
+            elif self._config.cluster.address is None:
                 self._lend(left)
 
     def _give_photos(
@@ -335,6 +348,17 @@ class Scheduler:
             worker = self._supervisors[film.worker].worker
             assert worker is not None
             worker.send(Help(film.job.id, (supervisor.environment,)))
+
+    def _share_cluster(self) -> None:
+        """Let the workers that have files take the same part of a cluster each. One that has none
+        keeps what it has, for the next file, as long as nobody else has any."""
+        on_cluster = [each for each in self._supervisors if each.beside and each.worker]
+        busy = [each for each in on_cluster if self.running.of(each.number)]
+        for supervisor in on_cluster if busy else ():
+            part = 1 / len(busy) if supervisor in busy else 0.0
+            if part != supervisor.part and supervisor.worker is not None:
+                supervisor.part = part
+                supervisor.worker.send(Share(part))
 
     def _can_be_parted(self, film: Task) -> bool:
         config = self._routing.config_for(film.job.source)

@@ -92,6 +92,20 @@ def listed(job: Job) -> Reply:
     return job.as_json() | {"not_before": job.not_before, "priority": job.priority}
 
 
+def together(found: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The machines of a cluster as several workers of ours see them, who have some of its workers
+    each. found: as `cluster.Cluster.as_json`; the first that waits for machines says for what."""
+    nodes: dict[str, Reply] = {}
+    for node in (node for each in found for node in each["nodes"]):
+        first = nodes.setdefault(node["name"], node | {"workers": []})
+        first["workers"] = [*first["workers"], *node["workers"]]
+        first["refused"] = first["refused"] or node["refused"]
+    if not found:
+        return None
+    waiting = next(filter(None, (each["waiting"] for each in found)), "")
+    return {**found[0], "waiting": waiting, "nodes": [*nodes.values()]}
+
+
 def status_text(reply: Reply) -> str:
     """One line on the daemon, one on the counts, the inboxes, what is running and what failed."""
     daemon = reply["daemon"]

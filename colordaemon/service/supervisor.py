@@ -54,13 +54,14 @@ class Supervisor:
 
     environment: of the next worker, in addition to ours. lent_to: the job of another worker that
     has a helper in place of a worker here. is_outdated: whether the worker has settings of before,
-    and takes no more files. beside: how many photos it takes beside its other work.
+    and takes no more files. beside: how many photos it takes beside its other work. part: of the
+    cluster's workers, as it was told.
     """
 
     def __init__(self, make_worker: MakeWorker, number: int = 0) -> None:
         self.number, self.environment = number, dict[str, str]()
         self.lent_to: int | None = None
-        self.is_outdated, self.beside = False, 0
+        self.is_outdated, self.beside, self.part = False, 0, 1.0
         self._make_worker = make_worker
         self.worker: WorkerProcess | None = None
         self.ready_on = ""  # the device, once the model is loaded
@@ -95,7 +96,7 @@ class Supervisor:
             self._heard_at = now
             if isinstance(message, Ready):
                 self.ready_on, self._failed_starts = message.on, 0
-                self.beside = message.beside
+                self.beside, self.part = message.beside, 1.0
             yield message
 
     def order_sent(self, now: Monotonic) -> None:

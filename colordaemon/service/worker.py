@@ -32,9 +32,11 @@ from colordaemon.service.messages import (
     Fault,
     FromWorker,
     Help,
+    Machines,
     Order,
     Ready,
     Segment,
+    Share,
     Started,
     StartFailed,
     Stop,
@@ -63,7 +65,7 @@ class Worker:
         self._waiting: deque[Order] = deque()
         self._stopping = False
         self._stack = ExitStack()
-        cluster = self._stack.enter_context(cluster_of(routing.config))
+        cluster = self._cluster = self._stack.enter_context(cluster_of(routing.config))
         self._lane: PhotoLane | None = None
         if cluster is not None:
             from colordaemon.service.photo_lane import PhotoLane  # with what only clusters need
@@ -90,7 +92,7 @@ class Worker:
         remark = " (CUDA does not find the NVIDIA GPU)" if overlooks_gpu(wanted) else ""
         # Each may have a file, and each file needs some memory.
         most = max(1, limit_bytes(config.jobs.memory_mib) // _LEAST_BYTES)
-        every = environments(config.jobs, config.model)
+        every = environments(config.jobs, config.model, has_cluster=self._cluster is not None)
         if len(every) > most:
             log.info("memory for %d of %d workers (jobs.memory_mib)", most, len(every))
         beside = self._lane.photos.most if self._lane else 0
@@ -154,6 +156,9 @@ class Worker:
                 self._stop(job)
             case Help():
                 self._have_helped(message)
+            case Share(part) if self._cluster:
+                self._cluster.take_part(part)
+                self.send(Machines(self._cluster.as_json()))
             case Order() if message.is_beside and self._lane:
                 self._lane.take(message)
             case Order():
