@@ -152,7 +152,7 @@ def soak(folder: Path, films: int, kills: int) -> None:
     killer = threading.Thread(target=kill)
     begin = time.monotonic()
     try:
-        source = make_film(folder / "film.mp4", pictures(150, shot_frames=13))
+        source = make_film(folder / "film.mp4", pictures(300, shot_frames=13))
         job, painter = plan_film(source, short_segments(EXACT, 0.4)), Painter()
         alone: Any = painter
         color_film(job, folder / "alone.mp4", alone)

@@ -536,7 +536,7 @@ def helper_with(wait_seconds: float, version: Version) -> ActorHelper:
     member: Any = SimpleNamespace(node=node, turns=0)
     load: Any = Painter
     return ActorHelper(
-        member, Film(load, version, SharedPaths({}), wait_seconds, 1.0), nodes=lambda: []
+        member, Film(load, None, version, SharedPaths({}), wait_seconds, 1.0), nodes=lambda: []
     )
 
 

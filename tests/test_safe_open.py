@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from colordaemon.cluster.shared import top_of
 from colordaemon.errors import MediaError, SourceChanged
 from colordaemon.inbox.safe_open import (
     anchored,
@@ -16,6 +17,7 @@ from colordaemon.inbox.safe_open import (
     look_beneath,
     opened,
     opened_beneath,
+    opened_for_another,
 )
 from colordaemon.inbox.scan import scan
 from colordaemon.inbox.stability import Signature, signature_of
@@ -93,6 +95,30 @@ def test_an_opened_source_stays_the_file_that_it_was(inbox: Path) -> None:
         assert f"{opened_source}: damaged" == f"{source}: damaged" and opened_source == source
         assert os.fspath(opened_source.with_name("b.png")) == str(source.with_name("b.png"))
         assert os.fspath(opened_source.parent) == str(source.parent)
+
+
+@pytest.mark.parametrize("trick", ["link to a folder", "link", "moved"])
+def test_another_machine_opens_no_other_file_than_this_one(inbox: Path, trick: str) -> None:
+    source = inbox / "sub" / "a.png"
+    with opened_beneath(inbox, source, queued(source)) as here:
+        real, top = Path(os.path.realpath(here)), top_of(here)
+        with opened_for_another(source, real, top) as there:
+            assert there.read_bytes() == b"mine"
+        if trick == "link to a folder":
+            swap(inbox)
+        elif trick == "link":
+            source.unlink()
+            source.symlink_to(inbox.parent / "others" / "a.png")
+        else:
+            (inbox / "sub").rename(inbox.parent / "away")
+            real = Path(os.path.realpath(here))
+        with (
+            pytest.raises(SourceChanged, match=r"a\.png: it is n"),
+            opened_for_another(source, real, top),
+        ):
+            pass
+    with opened(source if trick == "link" else inbox.parent / "others" / "a.png") as named:
+        assert top_of(named) is None  # the user may name a link
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder", "nothing"])

@@ -28,7 +28,7 @@ from colordaemon.errors import SourceChanged
 from colordaemon.film.helper import Alive, Failed, Load, Telling, portable
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.film.segment import SegmentWorker
-from colordaemon.inbox.safe_open import PRIVATE, opened_elsewhere
+from colordaemon.inbox.safe_open import PRIVATE, opened_for_another
 from colordaemon.network.checkpoint import BUILT_IN
 from colordaemon.network.colorizer import Colorizer
 
@@ -103,12 +103,14 @@ class Seat(Telling):
         self._number, self._said = number, said
         self.forget()
 
-    def film_worker(self, load: Load, path: Path, version: Version) -> tuple[SegmentWorker, Path]:
+    def film_worker(
+        self, load: Load, path: Path, top: Path | None, version: Version
+    ) -> tuple[SegmentWorker, Path]:
         """A worker with the film open, and the path that it reads through. Raises SourceChanged
         for another file than was meant."""
         if self._worker is None or self._film_is != (load, path, version):
             self.leave_film()
-            opened = self._film.enter_context(opened_elsewhere(path, os.fspath(path)))
+            opened = self._film.enter_context(opened_for_another(path, path, top))
             if (found := Version.of(opened)) != version:
                 raise SourceChanged(f"{path}: found {found}, expected {version}")
             self._worker = SegmentWorker(self.colorizer(load), self)
@@ -138,14 +140,17 @@ Work = Callable[[Seat], object]  # never None where somebody waits for it
 
 @dataclass(frozen=True)
 class ColorSegment:
-    """Makes one segment. Returns its result, and by what its file is known when it arrives."""
+    """Makes one segment. top: of the film, as `OpenedSource.top`, there. Returns its result, and by
+    what its file is known when it arrives."""
 
     load: Load
     task: SegmentTask
+    top: Path | None
     version: Version
 
     def __call__(self, seat: Seat) -> tuple[SegmentResult, Mark]:
-        worker, source = seat.film_worker(self.load, self.task.source.path, self.version)
+        path = self.task.source.path
+        worker, source = seat.film_worker(self.load, path, self.top, self.version)
         result = worker.run(replace(self.task, source=replace(self.task.source, path=source)))
         flush_file(result.path)
         return result, Mark.of(result.path)

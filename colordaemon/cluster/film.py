@@ -14,7 +14,7 @@ import torch
 from colordaemon.cluster.admission import Admission, Terms
 from colordaemon.cluster.cluster import TURN_SECONDS, Cluster
 from colordaemon.cluster.helper import ActorHelper, Film
-from colordaemon.cluster.shared import SharedPaths, Version
+from colordaemon.cluster.shared import SharedPaths, Version, top_of
 from colordaemon.errors import HelperDied, HelperLost, Interrupted
 from colordaemon.film.plan import SegmentResult, SegmentTask
 from colordaemon.work_context import WorkContext
@@ -43,10 +43,12 @@ class FilmCluster:
         settings = self._cluster.settings
         self._admission = Admission(self._cluster, self._terms)
         self._source, self._folder, self._version = source, folder, Version.of(source)
+        paths, top = SharedPaths(settings.paths), top_of(source)
         self._film = Film(
             self._terms.load,
+            top and paths.there(top),
             self._version,
-            SharedPaths(settings.paths),
+            paths,
             settings.node_seconds,
             self._cluster.hang_seconds,
         )

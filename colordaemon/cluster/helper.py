@@ -93,11 +93,12 @@ def is_fatal(failure: Exception) -> bool:
 
 @dataclass(frozen=True)
 class Film:
-    """What is the same for all segments of a film. load: of its model, there. version: of the
-    source. wait_seconds: for a file to arrive, or an actor to answer again. hang_seconds: without
-    any sign of life."""
+    """What is the same for all segments of a film. load: of its model, there. top: of the source,
+    there. version: of it. wait_seconds: for a file to arrive, or an actor to answer again.
+    hang_seconds: without any sign of life."""
 
     load: Load
+    top: Path | None
     version: Version
     paths: SharedPaths
     wait_seconds: float
@@ -125,7 +126,9 @@ class ActorHelper:
         The file has a name that no other attempt has: one that was given up may still be written.
         """
         path = task.path.with_name(f"{task.path.stem}.{secrets.token_hex(4)}.segment")
-        work = ColorSegment(self._film.load, self._mapped(task, path), self._film.version)
+        work = ColorSegment(
+            self._film.load, self._mapped(task, path), self._film.top, self._film.version
+        )
         film = str(task.source.path)
         try:
             self._wait_for_turn(film)

@@ -24,7 +24,7 @@ from colordaemon.cluster.actor import Part, Seat
 from colordaemon.cluster.admission import Admission, Terms
 from colordaemon.cluster.cluster import TURN_SECONDS, Cluster
 from colordaemon.cluster.helper import Member, is_fatal, is_gone
-from colordaemon.cluster.shared import Mark, SharedPaths, Version, look_again
+from colordaemon.cluster.shared import Mark, SharedPaths, Version, look_again, top_of
 from colordaemon.config import PhotoSettings
 from colordaemon.durable import flush_file
 from colordaemon.errors import HelperDied, Interrupted, SourceChanged
@@ -32,7 +32,7 @@ from colordaemon.film.helper import Alive, Failed, Load, portable
 from colordaemon.guide.guide import Guide
 from colordaemon.guide.photo import color_guided
 from colordaemon.guide.references import check_axes
-from colordaemon.inbox.safe_open import errors_by_name, opened_elsewhere
+from colordaemon.inbox.safe_open import errors_by_name, opened_for_another
 from colordaemon.media.photo import PhotoReport, color_photo
 from colordaemon.media.provenance import Maker
 from colordaemon.network.colorizer import Colorizer
@@ -49,10 +49,11 @@ _AT_ONCE = 8 * _BATCH  # photos in work or waiting, each with an open file and a
 @dataclass(frozen=True)
 class PhotoTask:
     """A photo for another machine. name: of the source here, for messages. source, partial: there.
-    maker: for the metadata."""
+    top: as `OpenedSource.top`, there. maker: for the metadata."""
 
     name: Path
     source: Path
+    top: Path | None
     version: Version
     partial: Path
     settings: PhotoSettings
@@ -73,14 +74,14 @@ class PhotoTask:
     ) -> PhotoTask:
         """source, partial: as opened here."""
         name, version = Path(str(source)), Version.of(source)
-        real = Path(os.path.realpath(source))
-        return cls(name, real, version, partial, settings, guide, force, maker)
+        real, top = Path(os.path.realpath(source)), top_of(source)
+        return cls(name, real, top, version, partial, settings, guide, force, maker)
 
     def run(self, colorizer: Colorizer, seat: Seat) -> tuple[PhotoReport, Mark]:
         """Raises SourceChanged for another file than was meant, and what `color_photo` and
         `color_guided` do."""
         force, maker, heartbeat = self.force, self.maker, seat.heartbeat
-        with opened_elsewhere(self.name, os.fspath(self.source)) as file, errors_by_name():
+        with opened_for_another(self.name, self.source, self.top) as file, errors_by_name():
             if (found := Version.of(file)) != self.version:
                 raise SourceChanged(f"{self.name}: found {found}, expected {self.version}")
             if self.guide:
@@ -139,6 +140,7 @@ class Photo:
         return replace(
             self.task,
             source=there(self.task.source),
+            top=self.task.top and there(self.task.top),
             partial=there(self._attempts[-1]),
             guide=self._paths.guide_there(self.task.guide),
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from colordaemon.film.manifest import crc_of
 from colordaemon.guide.guide import Guide
+from colordaemon.inbox.safe_open import OpenedSource
 
 
 class SharedPaths:
@@ -76,6 +77,13 @@ class Version:
 
     def __str__(self) -> str:
         return f"{self.size} bytes, changed at {self.seconds}"
+
+
+def top_of(source: Path) -> Path | None:
+    """The folder above an open source below which there are no symbolic links, if there must be
+    none. Real, as the path of the source will be."""
+    top = source.top if isinstance(source, OpenedSource) else None
+    return None if top is None else Path(os.path.realpath(top))
 
 
 def look_again(path: Path) -> None:

@@ -158,10 +158,13 @@ def _is_link(above: int, name: str) -> bool:
 class OpenedSource(PosixPath):
     """A path that prints as the file's name and opens its descriptor.
 
-    `open` and `stat` call `os.fspath`, which returns the path of the descriptor.
+    `open` and `stat` call `os.fspath`, which returns the path of the descriptor. top: a folder that
+    other users can write to, below which the path leads through no symbolic link; None: the file
+    was named by the user.
     """
 
     descriptor = -1
+    top: Path | None = None
 
     @classmethod
     def of(cls, path: Path, descriptor: int) -> OpenedSource:
@@ -208,31 +211,51 @@ def opened(path: Path) -> Iterator[OpenedSource]:
 def opened_picture(path: Path, top: Path | None) -> Iterator[OpenedSource]:
     """Open a picture that guides colors. top: a folder below which no symbolic link is followed;
     None: it was named by the user. Raises OSError, and MediaError if it is not a regular file."""
-    if top is None:
-        file = os.open(path, _READING)
-    else:
-        with folder_beneath(top, path.parent) as folder:
-            file = os.open(path.name, _READING | os.O_NOFOLLOW, dir_fd=folder)
-    with _kept(file, path) as (source, found):
+    with _kept(_open_below(top, path), path) as (source, found):
         _check_file(path, found, "a picture")
+        yield source
+
+
+@contextmanager
+def opened_for_another(name: Path, path: Path, top: Path | None) -> Iterator[OpenedSource]:
+    """Open on this machine what another one of ours has open. name: of the file there, for
+    messages. top: as `OpenedSource.top`. Raises OSError, SourceChanged, and MediaError if it is not
+    a regular file."""
+    if top is not None and not path.is_relative_to(top):
+        raise SourceChanged(f"{name}: it is now {path}, expected a file in {top}")
+    file = _open_below(None, path) if top is None else _open_in_inbox(top, path)
+    with _kept(file, name) as (source, found):
+        _check_file(name, found, "a film or photo")
         yield source
 
 
 @contextmanager
 def opened_beneath(inbox: Path, path: Path, queued: Signature) -> Iterator[OpenedSource]:
     """Open a file of an inbox, if it is still what was queued. Raises OSError and SourceChanged."""
+    with _kept(_open_in_inbox(inbox, path), path) as (source, found):
+        if not stat.S_ISREG(found.st_mode) or not signature_from(found).is_untouched(queued):
+            raise SourceChanged(f"{path}: it is no longer the file that was queued")
+        _refuse_hole(path, found)
+        source.top = inbox
+        yield source
+
+
+def _open_in_inbox(inbox: Path, path: Path) -> int:
+    """Raises OSError and SourceChanged."""
     try:
-        with folder_beneath(inbox, path.parent) as folder:
-            file = os.open(path.name, _READING | os.O_NOFOLLOW, dir_fd=folder)
+        return _open_below(inbox, path)
     except OSError as error:
         if error.errno in _ABSENT:
             raise SourceChanged(f"{path}: it is no longer there ({error.strerror})") from error
         raise
-    with _kept(file, path) as (source, found):
-        if not stat.S_ISREG(found.st_mode) or not signature_from(found).is_untouched(queued):
-            raise SourceChanged(f"{path}: it is no longer the file that was queued")
-        _refuse_hole(path, found)
-        yield source
+
+
+def _open_below(top: Path | None, path: Path) -> int:
+    """top: a folder below which no symbolic link is followed; None: all are."""
+    if top is None:
+        return os.open(path, _READING)
+    with folder_beneath(top, path.parent) as folder:
+        return os.open(path.name, _READING | os.O_NOFOLLOW, dir_fd=folder)
 
 
 def _check_file(path: Path, found: os.stat_result, expected: str) -> None:
