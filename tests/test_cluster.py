@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -51,7 +52,7 @@ from colordaemon.config import (
 from colordaemon.config_file import load_config
 from colordaemon.convert.models import Model, ModelCache
 from colordaemon.convert.once import Once
-from colordaemon.errors import ConfigError, HelperDied
+from colordaemon.errors import ConfigError, HelperDied, Interrupted
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
 from colordaemon.film.helper import Load
 from colordaemon.film.plan import SegmentTask
@@ -593,6 +594,79 @@ def test_without_a_cluster_nothing_of_it_is_imported() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert said.stdout.strip() == "[]"
+
+
+class Nowhere:
+    """A cluster without machines."""
+
+    settings, hang_seconds = ClusterSettings(tries=2), 1.0
+    members: tuple[Any, ...] = ()
+    waits_for = "for a GPU node"
+
+    def turn(self) -> None:
+        pass
+
+    def as_json(self) -> dict[str, Any]:
+        return {"nodes": []}
+
+
+class Stoppable(WorkContext):
+    is_stopped = False
+
+    def should_stop(self) -> bool:
+        return self.is_stopped
+
+
+@pytest.mark.parametrize("reason", ["its own", "all", "trouble"])
+def test_photos_that_wait_for_a_node_are_left_when_that_is_asked(
+    tmp_path: Path, reason: str
+) -> None:
+    whole, contexts = Stoppable(), [Stoppable(), Stoppable()]
+    there = PhotoCluster(Nowhere(), whole)  # type: ignore[arg-type]
+    terms = Terms(Painter, None, "", "")  # type: ignore[arg-type]
+    tasks = [
+        PhotoTask.of(
+            draw(tmp_path / name, 24), tmp_path / "done", PhotoSettings(), NO_GUIDE, force=False,
+            maker=Maker(),
+        )
+        for name in ("a.png", "b.png")
+    ]  # fmt: skip
+    with ThreadPoolExecutor(2) as executor:
+        one, other = (
+            executor.submit(there.color, terms, task, context)
+            for task, context in zip(tasks, contexts, strict=True)
+        )
+        while len(there._waiting) < 2:
+            time.sleep(0.01)
+        there.turn()
+        assert not one.done() and not other.done()
+        if reason == "trouble":
+            there.drop(ConfigError("no machine is fit"))
+            with pytest.raises(ConfigError, match="no machine is fit"):
+                one.result(10)
+        else:
+            (whole if reason == "all" else contexts[0]).is_stopped = True
+            there.turn()
+            with pytest.raises(Interrupted, match=r"a\.png: stopped"):
+                one.result(10)
+        assert bool(there._waiting) == (reason == "its own")
+        there.close()
+        with pytest.raises((Interrupted, ConfigError)):
+            other.result(10)
+        with pytest.raises(Interrupted):
+            there.color(terms, tasks[0], contexts[1])
+
+
+def test_an_actor_is_had_in_the_order_of_asking() -> None:
+    line = Line()
+    film, photos = object(), object()
+    assert line.is_turn_of(film) and not line.is_turn_of(photos)
+    line.leave(film)
+    assert line.is_turn_of(photos) and not line.is_turn_of(film)
+    line.leave(photos)
+    assert line.is_turn_of(film)
+    line.leave(photos)  # who is not in it leaves nothing
+    assert line.is_turn_of(film)
 
 
 def test_a_photo_of_which_two_workers_die_is_blamed_and_its_neighbors_are_given_back(

@@ -140,6 +140,8 @@ def test_films_at_the_same_time_share_the_cluster_and_one_that_is_left_has_it_al
     one.saying.append(stage.finish(one.orders[0]))
     stage.settle()
     assert (shares(one), shares(other)) == ([0.5, 1.0], [0.5, 0.0])  # ready for the next film
+    stage.turn(seconds=100)
+    assert (shares(one), shares(other)) == ([0.5, 1.0, 0.0], [0.5, 0.0])  # and for other programs
 
 
 def machines(waiting: str, **films: str | None) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from colordaemon.service.running import RunningJobs, Task
 from colordaemon.service.status import together
 from colordaemon.service.supervisor import MakeWorker, Supervisor, WorkerProcess
 
+_IDLE_SECONDS = 60.0  # without work, until the machines of a cluster are left to others
 _CLOCK_SECONDS = 1.0  # a clock that differs by more was set back, and does not only run unevenly
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Scheduler:
         self._outcomes = Outcomes(journal, self.running, self.pauses, self.space, self._unpublished)
         self._was_ever_ready = False
         self._machines: dict[int, Machines] = {}  # of the cluster, as each worker told last
+        self._used_cluster_at = 0.0
         self._closing = False
         self._most = 1  # workers
         self._lead = -math.inf  # of wall over now
@@ -142,7 +144,7 @@ class Scheduler:
         self._let_go()
         if not self._closing and not self.pauses.reason(now):
             self._give_work(now, wall)
-        self._share_cluster()
+        self._share_cluster(now)
 
     def _attend(self, supervisor: Supervisor, now: Monotonic, wall: UnixTime) -> None:
         """Hear what a worker says; replace it if it is dead or has settings of before."""
@@ -349,12 +351,16 @@ class Scheduler:
             assert worker is not None
             worker.send(Help(film.job.id, (supervisor.environment,)))
 
-    def _share_cluster(self) -> None:
-        """Let the workers that have files take the same part of a cluster each. One that has none
-        keeps what it has, for the next file, as long as nobody else has any."""
+    def _share_cluster(self, now: Monotonic) -> None:
+        """Let the workers that have files take the same part of a cluster each. Those that have
+        none keep what they have for a while, as long as nobody else has any."""
         on_cluster = [each for each in self._supervisors if each.beside and each.worker]
         busy = [each for each in on_cluster if self.running.of(each.number)]
-        for supervisor in on_cluster if busy else ():
+        if busy:
+            self._used_cluster_at = now
+        elif now < self._used_cluster_at + _IDLE_SECONDS:
+            return
+        for supervisor in on_cluster:
             part = 1 / len(busy) if supervisor in busy else 0.0
             if part != supervisor.part and supervisor.worker is not None:
                 supervisor.part = part
