@@ -56,6 +56,7 @@ class Admission:
         write there ourselves.
         """
         now, members = time.monotonic(), self._cluster.members
+        self._turns = {each: turns for each, turns in self._turns.items() if each in members}
         asked = [each for each in members if each.is_here and not self.has(each)]
         found = []
         for member in asked:

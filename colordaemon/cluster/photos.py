@@ -154,8 +154,11 @@ class Photo:
         """Tell whoever waits, and leave no other file than the result."""
         if self.done.done():
             return
-        if not isinstance(outcome, BaseException):
-            self._attempts.pop().replace(self.task.partial)
+        try:
+            if not isinstance(outcome, BaseException):
+                self._attempts.pop().replace(self.task.partial)
+        except OSError as error:
+            outcome = error
         for path in self._attempts:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -332,7 +335,8 @@ class PhotoCluster:
             folder = Path(os.path.realpath(task.partial.parent.parent))
             admission.admit(task.source, task.version, folder)
         except OSError as error:
-            self._waiting.popleft()
+            with self._lock:
+                self._waiting.remove(first)
             first.finish(error)
             return []
         return [each for each in self._cluster.members if each.is_here and admission.has(each)]
