@@ -70,7 +70,7 @@ class TargetExists(ColordaemonError):
 
 
 class TargetTaken(ColordaemonError):
-    """The output file was made a moment ago, in the same call, from another source."""
+    """The output file was made a moment ago, in the same call, from another source, or is one."""
 
 
 class SourceChanged(ColordaemonError):

@@ -73,6 +73,26 @@ def test_all_done_is_0_and_existing_results_are_left_alone(tmp_path: Path, model
     assert target.read_bytes() != b"mine"
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_no_result_replaces_another_source_but_an_older_result_that_was_named_too(
+    tmp_path: Path, model: Path, options: list[str]
+) -> None:
+    sources = [write_photo(tmp_path / name) for name in ("a.png", "b.a.png")]
+    texts = [source.read_bytes() for source in sources]
+    line = ["--model", model, "--overwrite", "--name", "b.{stem}{suffix}", *options]
+    done = once(*sources, *line)
+    assert done.returncode == 1
+    said = f"a.png: its result would replace {sources[1]}, which is a source too"
+    assert said in done.stderr.replace("\n", "")
+    assert [source.read_bytes() for source in sources] == texts
+    (tmp_path / "b.b.a.png").unlink(missing_ok=True)
+    shown = once(sources[0], "--model", model)
+    older = tmp_path / "a.color.png"
+    assert shown.returncode == 0 and older.exists()
+    again = once(sources[0], older, "--model", model, "--overwrite", *options)
+    assert "a source too" not in again.stderr
+
+
 @pytest.mark.parametrize("options", [[], ["--overwrite"]])
 def test_two_sources_never_share_a_result(tmp_path: Path, model: Path, options: list[str]) -> None:
     first, second = tmp_path / "a" / "photo.png", tmp_path / "b" / "photo.png"

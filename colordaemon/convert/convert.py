@@ -308,13 +308,13 @@ def converted(
     named: Sequence[Sidecar] = (),
     force: bool = False,
     stretch: Stretch | None = None,
-    check: Callable[[Prepared], None] = lambda prepared: None,
+    check: Callable[[Prepared, Path], None] = lambda prepared, target: None,
 ) -> Iterator[Callable[[], tuple[Path, Colored]]]:
     """Color a file into a private folder; yields what publishes it, and returns where the result is
     and what was done. Unpublished it is removed.
 
     folder_umask: for folders that are made, while that of the process keeps files private. check:
-    called before the work begins; what it raises passes through.
+    called with where the result will be before the work begins; what it raises passes through.
     made: results of this call, which are never replaced, and their sources; see `target_for`.
     named: pictures that guide its colors, from the command line; see `find_guide`. stretch: all
     that is wanted of a film.
@@ -324,8 +324,8 @@ def converted(
     with opened(source) as file, errors_by_name():
         guide = guide_for(file, config, named=named)
         prepared = prepare(file, config, guide=guide, force=force, stretch=stretch)
-        check(prepared)
         target = target_for(file, prepared.suffix, config, made)
+        check(prepared, target)
         with umask_for_folders(folder_umask):  # for folders; files are private until finished
             target.parent.mkdir(parents=True, exist_ok=True)
         hidden = partial_for(target).stem[:_LONGEST_STEM]

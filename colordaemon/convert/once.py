@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from colordaemon.config import Config
@@ -26,6 +28,7 @@ from colordaemon.errors import (
     ModelError,
     OwnResult,
     TargetExists,
+    TargetTaken,
 )
 from colordaemon.guide.sidecars import Sidecar
 from colordaemon.inbox.safe_open import PRIVATE, umask
@@ -90,10 +93,14 @@ class Once:
             def begun(
                 source: Source, context: WorkContext, check: Callable[[Prepared], None]
             ) -> AbstractContextManager[Callable[[], tuple[Path, Colored]]]:
+                def check_all(prepared: Prepared, target: Path) -> None:
+                    self._refuse_other_source(source.path, target)
+                    check(prepared)
+
                 return converted(
                     source.path, source.settings(config), models.model_for(source.path), context,
                     made, folder_umask, named=self._named, force=self._force,
-                    stretch=self._stretch, check=check,
+                    stretch=self._stretch, check=check_all,
                 )  # fmt: skip
 
             def alone(source: Source) -> tuple[Path, Colored]:
@@ -116,6 +123,19 @@ class Once:
 
                 return self._each(color_one)
 
+    def _refuse_other_source(self, source: Path, target: Path) -> None:
+        """Raises TargetTaken if a result would replace another of the named files, `overwrite` or
+        not, unless that is an older result which a pattern of the shell has named as well."""
+        if not target.exists() or os.path.realpath(target) not in self._real_paths:
+            return
+        with suppress(OwnResult):
+            refuse_our_own(target)
+            raise TargetTaken(f"{source}: its result would replace {target}, which is a source too")
+
+    @cached_property
+    def _real_paths(self) -> set[str]:
+        return {os.path.realpath(source.path) for source in self.sources}
+
     def plan(self) -> Tally:
         """Say for each file what would be done with it and with everything that it holds, how long
         that would take and how large the result would be. Raises ModelError and ConfigError."""
@@ -130,6 +150,7 @@ class Once:
                 force=self._force,
                 stretch=self._stretch,
             )
+            self._refuse_other_source(source.path, planned.target)
             estimate = None if planned.skipped else estimator.of(source.path, settings)
             self._report.planned(source.path, planned, estimate)
             if planned.skipped:
