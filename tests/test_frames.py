@@ -20,6 +20,7 @@ from colordaemon.convert import models
 from colordaemon.convert.convert import refuse_our_own
 from colordaemon.convert.frames import write_frames, write_preview
 from colordaemon.convert.models import Models
+from colordaemon.convert.once import Once
 from colordaemon.errors import MediaError, OwnResult, TargetExists
 from colordaemon.guide.sidecars import find_guide
 from colordaemon.network.colorizer import Colorizer
@@ -191,6 +192,14 @@ def test_a_preview_of_a_photo_shows_it_before_and_after_and_leaves_nothing_else(
     before, after = sheet[28:, :480].astype(int), sheet[28:, 480:].astype(int)
     assert np.ptp(before, axis=2).max() <= 2 < 10 < np.ptp(after, axis=2).max()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["photo.png", "photo.preview.png"]
+
+
+def test_sources_that_differ_in_their_suffix_have_a_preview_each(tmp_path: Path) -> None:
+    photos = [write_photo(tmp_path / name) for name in ("a.png", "a.bmp", "b.png")]
+    assert Once(photos, Config()).preview(1).done == photos
+    assert sorted(path.name for path in tmp_path.glob("*.preview.*")) == [
+        "a.bmp.preview.png", "a.png.preview.png", "b.preview.png"
+    ]  # fmt: skip
 
 
 def test_the_name_of_a_preview_is_shortened_to_what_a_disk_takes(

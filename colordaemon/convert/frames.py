@@ -142,10 +142,13 @@ def write_preview(
     *,
     named: Sequence[Sidecar] = (),
     stretch: Stretch | None = None,
+    name: str | None = None,
 ) -> Path:
     """Draw `count` places of a film, evenly spread, before and after, and with a guide a third
     time; or a photo before and after. Returns the path of NAME.preview.png, where the result would
     be; an old one is replaced. The picture says that its colors are synthetic.
+
+    name: in its name; None: that of the source without its suffix.
 
     Raises MediaError, ModelError, GuideChanged and OSError; AlreadyColor for a photo.
     """
@@ -162,7 +165,7 @@ def write_preview(
             lines += [_line(film, frame) for frame in frames_near(film.info, times)]
     folder = config.output.folder or source.parent
     folder.mkdir(parents=True, exist_ok=True)
-    path = beside(folder / source.stem, ".preview.png")
+    path = beside(folder / (name or source.stem), ".preview.png")
     write_marked(path, np.vstack(lines), model.maker())
     return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
@@ -165,12 +166,15 @@ class Once:
         from colordaemon.convert.frames import write_preview  # with all that guides need
 
         models = Models(self._config)
+        alike = Counter(source.path.with_suffix("") for source in self.sources)
 
         def preview_one(source: Source) -> None:
             model, settings = models.model_for(source.path), source.settings(self._config)
+            is_alone = alike[source.path.with_suffix("")] == 1
             path = write_preview(
-                source.path, settings, model, places, named=self._named, stretch=self._stretch
-            )
+                source.path, settings, model, places, named=self._named, stretch=self._stretch,
+                name=None if is_alone else source.path.name,
+            )  # fmt: skip
             self._report.previewed(source.path, path)
 
         return self._each(preview_one)
