@@ -156,6 +156,16 @@ def test_running_jobs_are_shown_with_their_progress(house: House) -> None:
     assert [job["share"] for job in summary["running"]] == [0.413, None]
 
 
+def test_a_film_that_is_joined_shows_how_far_that_is(house: House) -> None:
+    house.fill(State.RUNNING, 1)
+    joining = {"id": 1, "share": 1.0, "frames": 90, "fps": 12.3, "stage": "joining",
+               "stage_share": 0.41}  # fmt: skip
+    with house.daemon(running=[joining]):
+        text = house.client().get("/").text
+    assert "joining <b>41 %" in text and 'value="0.4100"' in text
+    assert "frames a second" not in text
+
+
 def test_inboxes_disks_and_what_work_waits_for_are_shown(house: House) -> None:
     inbox = {
         "inbox": "/mnt/nas/in", "outbox": "/srv/out", "state": "gone", "why": "not mounted",

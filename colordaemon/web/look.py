@@ -69,7 +69,9 @@ class Look:
         return "idle" if self.daemon["ready"] else "starting"
 
 
-NO_PROGRESS: Reply = dict.fromkeys(("share", "frames", "fps", "seconds_left"))  # of a photo
+NO_PROGRESS: Reply = dict.fromkeys(  # of a photo
+    ("share", "frames", "fps", "seconds_left", "stage", "stage_share")
+)
 NOTHING = Look(None, "", {}, False, (), Forecast())
 
 
