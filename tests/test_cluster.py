@@ -532,6 +532,26 @@ def test_a_cluster_without_gpus_says_what_it_waits_for() -> None:
     assert Cluster(ClusterSettings(address="head:1"), 1.0).waits_for == "for a GPU node"
 
 
+@pytest.mark.parametrize(
+    ("settings", "gpus", "cpus", "seats", "share"),
+    [
+        ({}, 2, 16, 4, 0.5),  # two on each, where there are cores for their encoders
+        ({}, 2, 8, 2, 1.0),
+        ({}, 4, 8, 2, 1.0),  # no more than have cores
+        ({}, 0, 64, 0, 1.0),
+        ({"workers_per_gpu": 3}, 1, 32, 3, 1 / 3),
+        ({"device": "cpu", "cpus": 2}, 1, 9, 4, 0.0),
+    ],
+)
+def test_a_machine_has_as_many_workers_as_it_has_gpus_and_cores_for(
+    settings: dict[str, Any], gpus: int, cpus: int, seats: int, share: float
+) -> None:
+    cluster = Cluster(ClusterSettings(address="head:1", **settings), 1.0)
+    node = engine.Node("1", "node 1", {"GPU": gpus, "CPU": cpus})
+    found = cluster._seats(node)
+    assert found[0] == seats and (found[1] == pytest.approx(share) or not seats)
+
+
 def helper_with(wait_seconds: float, version: Version) -> ActorHelper:
     node = SimpleNamespace(name="node 1")
     member: Any = SimpleNamespace(node=node, turns=0)
