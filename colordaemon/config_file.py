@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,38 @@ def load_config(path: Path) -> Config:
 
 
 def json_schema() -> dict[str, Any]:
-    """What a configuration file may say, as a JSON Schema. Sections may also be empty."""
+    """What a configuration file may say, as a JSON Schema with a description of each setting.
+    Sections may also be empty."""
     schema = Config.model_json_schema()
     schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "colordaemon"}
+    described = _descriptions(EXAMPLE.read_text(encoding="utf-8"))
     for name, section in schema["properties"].items():
+        if "$ref" in section:
+            settings = schema["$defs"][section["$ref"].rpartition("/")[2]]
+            for key, setting in settings["properties"].items():
+                setting["description"] = described[name, key]
         if "$ref" in section or section.get("type") == "object":
             schema["properties"][name] = {"anyOf": [section, {"type": "null"}]}
+        schema["properties"][name]["description"] = described[(name,)]
     return schema
 
 
+def _descriptions(example: str) -> dict[tuple[str, ...], str]:
+    """The comment above each key of a configuration, by section and key."""
+    found, comment, section = dict[tuple[str, ...], str](), list[str](), ""
+    for line in example.splitlines():
+        if match := _COMMENT.fullmatch(line):
+            comment.append(match[1])
+            continue
+        if match := _KEY.match(line):
+            section = section if match[1] else match[2]
+            found[(section, match[2]) if match[1] else (section,)] = " ".join(comment)
+        comment = []
+    return found
+
+
+EXAMPLE = Path(__file__).with_name("config.yaml")  # every setting, and a sentence on each
+_COMMENT, _KEY = re.compile(r" *# (.*)"), re.compile(r"(  )?([a-z0-9_]+):")
 # Sections whose keys are the user's own: folders and patterns.
 OPEN = ("models", "references", "candidates", "presets", "priorities")
 _Places = dict[tuple[str, ...], tuple[yaml.Node, yaml.Node]]  # (section, key): key and value

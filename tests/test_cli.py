@@ -294,6 +294,33 @@ def test_the_schema_accepts_the_example_and_refuses_what_we_refuse(tmp_path: Pat
     assert json.loads(file.read_text()) == schema
 
 
+def test_the_schema_says_what_each_setting_means() -> None:
+    schema = json_schema()
+    sections = [
+        schema,
+        *(schema["$defs"][name] for name in schema["$defs"] if name != "InboxSettings"),
+    ]
+    silent = [
+        name
+        for section in sections
+        for name, setting in section.get("properties", {}).items()
+        if not setting.get("description", "").endswith(".")
+    ]
+    assert not silent
+    crf = schema["$defs"]["FilmSettings"]["properties"]["crf"]["description"]
+    assert crf.startswith("Constant rate factor from 0 to 63")
+
+
+def test_an_example_of_a_configuration_is_printed_or_written_to_a_new_file(tmp_path: Path) -> None:
+    code, said = invoke("config", "example")
+    assert code == 0 and said == EXAMPLE.read_text()
+    file = tmp_path / "config.yaml"
+    assert invoke("config", "example", "-o", file) == (0, "")
+    assert load_config(file) == load_config(EXAMPLE)
+    code, said = invoke("config", "example", "-o", file)
+    assert code != 0 and "config.yaml" in said
+
+
 @pytest.mark.parametrize(
     "words", [("status", "--watch", "--ignored"), ("install-service", "--per-gpu", "--user")]
 )

@@ -59,6 +59,29 @@ def show(file: ConfigFile = None) -> None:
 
 @config.command(
     epilog=examples(
+        "colordaemon config example", "colordaemon config example -o /etc/colordaemon/config.yaml"
+    )
+)
+def example(
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write to this file, a new one."),
+    ] = None,
+) -> None:
+    """Print a configuration with every setting, its default, and a sentence on it."""
+    with exit_codes():
+        from colordaemon.config_file import EXAMPLE
+
+        text = EXAMPLE.read_text(encoding="utf-8")
+        if output is None:
+            typer.echo(text, nl=False)
+            return
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+
+
+@config.command(
+    epilog=examples(
         "colordaemon config schema", "colordaemon config schema -o colordaemon.schema.json"
     )
 )
