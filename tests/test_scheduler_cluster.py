@@ -146,7 +146,8 @@ def test_films_at_the_same_time_share_the_cluster_and_one_that_is_left_has_it_al
 
 def machines(waiting: str, **films: str | None) -> dict[str, Any]:
     nodes = [
-        {"name": name, "refused": "", "workers": [{"film": film}]} for name, film in films.items()
+        {"name": name, "refused": "", "workers": [{"film": film, "is_ready": film is not None}]}
+        for name, film in films.items()
     ]
     return {"address": "head:6379", "waiting": waiting, "nodes": nodes}
 
@@ -165,10 +166,19 @@ def test_machines_show_what_they_do_for_each_worker(stage: Beside) -> None:
     assert {
         node["name"]: [worker["film"] for worker in node["workers"]] for node in found["nodes"]
     } == {"gpu1": ["a.mp4", "b.mp4"], "gpu2": [None]}
-    assert stage.dispatcher.waits_for_machines == "waiting for a GPU node"
+    assert stage.dispatcher.waits_for_machines == "for a GPU node"
     other.dead = True
     stage.turn()
     assert stage.dispatcher.machines == machines("", gpu1="a.mp4")
+
+
+def test_a_worker_that_waits_for_the_room_of_another_is_not_counted() -> None:
+    has, wants = machines("", gpu1="a.mp4"), machines("for a worker to start", gpu1=None)
+    found = together([has, wants])
+    assert found is not None and found["waiting"] == "for a worker to start"
+    assert [worker["film"] for worker in found["nodes"][0]["workers"]] == ["a.mp4"]
+    found = together([wants, wants])
+    assert found is not None and len(found["nodes"][0]["workers"]) == 1
 
 
 def test_nothing_is_said_of_machines_before_any_worker_has_told() -> None:

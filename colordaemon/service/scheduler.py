@@ -108,10 +108,10 @@ class Scheduler:
 
     @property
     def waits_for_machines(self) -> str | None:
-        """What the file that is worked on waits for, if it is machines of the cluster."""
+        """What the file that is worked on waits for, as "for a node", if it is machines of the
+        cluster."""
         found = self.machines
-        waits_for = found["waiting"] if found and len(self.running) else ""
-        return f"waiting {waits_for}" if waits_for else None
+        return (found["waiting"] or None) if found and len(self.running) else None
 
     @property
     def machines(self) -> Mapping[str, Any] | None:
