@@ -7,11 +7,13 @@ tested elsewhere: that the tasks of a scout give the film of a sequential run, w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -40,6 +42,7 @@ from colordaemon.cluster.admission import Terms
 from colordaemon.cluster.cluster import Cluster
 from colordaemon.cluster.film import FilmCluster
 from colordaemon.cluster.helper import ActorHelper, Film, Line
+from colordaemon.cluster.node import run_node
 from colordaemon.cluster.photos import Batch, Photo, PhotoCluster, PhotoTask
 from colordaemon.cluster.shared import Mark, SharedPaths, Version
 from colordaemon.config import (
@@ -52,11 +55,11 @@ from colordaemon.config import (
 from colordaemon.config_file import load_config
 from colordaemon.convert.models import Model, ModelCache
 from colordaemon.convert.once import Once
-from colordaemon.errors import ConfigError, HelperDied, Interrupted
+from colordaemon.errors import ConfigError, GuideChanged, HelperDied, Interrupted
 from colordaemon.film.colorize import FilmJob, FilmReport, color_film, plan_film
-from colordaemon.film.helper import Load
+from colordaemon.film.helper import Failed, Load
 from colordaemon.film.plan import SegmentTask
-from colordaemon.guide.guide import NO_GUIDE
+from colordaemon.guide.guide import NO_GUIDE, Guide, GuidePicture
 from colordaemon.media.provenance import Maker
 from colordaemon.network.checkpoint import BUILT_IN_SHA256
 from colordaemon.network.colorizer import Colorizer
@@ -519,6 +522,36 @@ def test_a_wrong_token_is_refused(tmp_path: Path, place: LocalCluster) -> None:
     assert "does not take the token of" in tried.stderr
 
 
+def test_a_node_begins_only_with_free_ports_and_the_token_of_its_head(
+    tmp_path: Path, place: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = place.settings()
+    monkeypatch.setattr("os.execve", lambda *given: pytest.fail("Ray was begun"))
+    with pytest.raises(OSError, match="expected a free port") as busy:
+        run_node(settings, head=True)
+    assert busy.value.filename == settings.address
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match="expected a free port"):
+            run_node(
+                settings.model_copy(update={"node_address": None}), head=False, first_port=port
+            )
+    token = tmp_path / "token"
+    token.write_text("0" * 64)
+    (tmp_path / "config.yaml").write_text(
+        f"inbox: in\noutbox: out\nstate_dir: state\ncluster: {{address: '{settings.address}',"
+        f" token_file: {token}, node_address: 127.0.0.1}}\n"
+    )
+    line = [sys.executable, "-m", "colordaemon", "node", "--config", str(tmp_path / "config.yaml")]
+    tried = subprocess.run(  # noqa: S603
+        [*line, "--first-port", "10600"], env=place.environment(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert tried.returncode == 78 and "does not take the token of" in tried.stderr
+
+
 def test_a_cluster_without_a_token_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cluster\.token_file: found none, expected a file"):
         engine.environment(None)
@@ -550,6 +583,44 @@ def test_a_machine_has_as_many_workers_as_it_has_gpus_and_cores_for(
     node = engine.Node("1", "node 1", {"GPU": gpus, "CPU": cpus})
     found = cluster._seats(node)
     assert found[0] == seats and (found[1] == pytest.approx(share) or not seats)
+
+
+class Unmanned(Cluster):
+    """A cluster that has no machines yet, and looks for none."""
+
+    def turn(self) -> None:
+        pass
+
+
+def test_what_waits_for_a_node_says_so_and_what_has_ended_waits_for_none(
+    tmp_path: Path, film: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    told = list[Mapping[str, object]]()
+
+    class Told(WorkContext):
+        def machines(self, found: Mapping[str, object]) -> None:
+            told.append(found)
+
+    context = Told()
+    terms: Any = Terms(Painter, None, "", "")  # type: ignore[arg-type]
+    cluster = Unmanned(ClusterSettings(address="head:1", device="cpu"), 1.0)
+    there = FilmCluster(cluster, terms, context)
+    there.open(film, tmp_path)
+    assert not there.helpers() and not there.helpers()
+    assert caplog.messages == [f"{film} waits for a node"]
+    there.close()
+    photos = PhotoCluster(cluster, context)
+    source = draw(tmp_path / "photo.png", 24)
+    task = PhotoTask.of(
+        source, tmp_path / "x" / "y", PhotoSettings(), NO_GUIDE, force=False, maker=Maker()
+    )
+    photo = Photo(terms, task, SharedPaths({}), WorkContext())
+    photos._waiting.append(photo)
+    photos.turn()
+    photos.drop()
+    photos.turn()
+    assert [each["waiting"] for each in told] == ["for a node", "", "for a node", ""]
 
 
 def helper_with(wait_seconds: float, version: Version) -> ActorHelper:
@@ -629,6 +700,8 @@ class Nowhere:
     def as_json(self) -> dict[str, Any]:
         return {"nodes": []}
 
+    at_rest = as_json
+
 
 class Stoppable(WorkContext):
     is_stopped = False
@@ -675,6 +748,64 @@ def test_photos_that_wait_for_a_node_are_left_when_that_is_asked(
             other.result(10)
         with pytest.raises(Interrupted):
             there.color(terms, tasks[0], contexts[1])
+
+
+def test_a_photo_that_is_cancelled_in_a_batch_is_left_and_the_others_are_not(
+    tmp_path: Path,
+) -> None:
+    there = PhotoCluster(Nowhere(), WorkContext())  # type: ignore[arg-type]
+    terms, photos = Terms(Painter, None, "", ""), list[Photo]()  # type: ignore[arg-type]
+    for name in ("a", "b"):
+        source = draw(tmp_path / f"{name}.png", 24)
+        task = PhotoTask.of(
+            source, tmp_path / name, PhotoSettings(), NO_GUIDE, force=False, maker=Maker()
+        )
+        photos.append(Photo(terms, task, SharedPaths({}), Stoppable()))
+    a, b = photos
+    member: Any = SimpleNamespace(node=engine.Node("1", "node 1", {}), is_gone=False)
+    there._batches.append(Batch(member, 1, Any, deque(photos), 0.0))  # type: ignore[arg-type]
+    a.context.is_stopped = True  # type: ignore[attr-defined]
+    a.begin()
+    there._stop_unwanted()
+    with pytest.raises(Interrupted, match=r"a\.png: stopped"):
+        a.done.result(0)
+    assert not b.done.done()
+    a.attempt.write_bytes(b"late")
+    there._take(a, ("report", Mark.of(a.attempt)), member, 0.0)
+    assert not a.attempt.exists() and not there._arriving
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_guide_that_only_this_machine_sees_is_a_fault_of_the_share(
+    tmp_path: Path, is_here: bool
+) -> None:
+    source, reference = draw(tmp_path / "a.png", 24), draw(tmp_path / "r.png", 24)
+    digest = hashlib.sha256(reference.read_bytes()).hexdigest()
+    guide = Guide((GuidePicture(reference, "reference", digest),))
+    task = PhotoTask.of(
+        source, tmp_path / "done", PhotoSettings(), guide, force=False, maker=Maker()
+    )
+    terms: Any = Terms(Painter, None, "", "")  # type: ignore[arg-type]
+    photo = Photo(terms, task, SharedPaths({}), WorkContext())
+    there = PhotoCluster(Nowhere(), WorkContext())  # type: ignore[arg-type]
+    failed = Failed(GuideChanged("r.png: was removed since work began with it"), "trace")
+    stream = SimpleNamespace(next=lambda seconds: failed)
+    member: Any = SimpleNamespace(
+        node=engine.Node("1", "node 1", {}), next_number=lambda: 1,
+        actor=SimpleNamespace(stream=lambda *given: stream),
+    )  # fmt: skip
+    helper = helper_with(0.1, Version(1, 1))
+    helper._member = member
+    segment: Any = SimpleNamespace(guide=guide)
+    if not is_here:
+        reference.unlink()
+    expected, words = (OSError, "node 1 does not see the") if is_here else (GuideChanged, "removed")
+    there._take(photo, failed, member, 0.0)
+    with pytest.raises(expected, match=words):
+        photo.done.result(0)
+    failed.error.__traceback__ = None
+    with pytest.raises(expected, match=words):
+        helper._done(segment, ())  # type: ignore[arg-type]
 
 
 def test_an_actor_is_had_in_the_order_of_asking() -> None:

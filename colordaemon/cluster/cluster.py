@@ -125,6 +125,10 @@ class Cluster:
             ],
         }
 
+    def at_rest(self) -> dict[str, object]:
+        """As `as_json`, where there is no work that could wait for machines."""
+        return self.as_json() | {"waiting": ""}
+
     def _has_head(self, now: float) -> bool:
         """Whether we are connected; connects if need be, and leaves a head that is gone before Ray
         ends this process for it."""
@@ -225,6 +229,6 @@ def look_at(settings: ClusterSettings) -> dict[str, object]:
     cluster = Cluster(settings, 0.0)
     try:
         is_there = cluster.look(time.monotonic())
-        return cluster.as_json() | ({"waiting": ""} if is_there else {})
+        return cluster.at_rest() if is_there else cluster.as_json()
     finally:
         cluster.end()

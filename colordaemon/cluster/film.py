@@ -36,7 +36,7 @@ class FilmCluster:
         self.stretch_seconds = settings.stretch_seconds
         self.memory_bytes = settings.memory_mib << 20
         self._helpers: list[ActorHelper] = []
-        self._told_at = 0.0
+        self._told, self._told_at = "", 0.0
 
     def open(self, source: Path, folder: Path) -> None:
         """source: the film. folder: for its segments; both as opened here."""
@@ -63,7 +63,11 @@ class FilmCluster:
         if now - self._told_at > TURN_SECONDS:
             self._told_at = now
             self._context.machines(cluster.as_json())
-        if cluster.waits_for:
+        if (waits := cluster.waits_for) != self._told:
+            self._told = waits
+            if waits:
+                log.info("%s waits %s", self._source, waits)
+        if waits:
             self._context.heartbeat()
         return self._helpers
 
@@ -78,7 +82,7 @@ class FilmCluster:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
         self._admission.close()
-        self._context.machines(self._cluster.as_json())
+        self._context.machines(self._cluster.at_rest())
 
 
 class OneAfterTheOther:

@@ -13,7 +13,7 @@ from typing import Any
 
 from colordaemon.cluster import engine
 from colordaemon.cluster.actor import ColorSegment, LeaveFilm
-from colordaemon.cluster.shared import Mark, SharedPaths, Version, look_again
+from colordaemon.cluster.shared import Mark, SharedPaths, Version, look_again, of_the_share
 from colordaemon.errors import ColordaemonError, HelperDied, HelperLost, Interrupted
 from colordaemon.film.helper import Alive, Failed, Load
 from colordaemon.film.plan import SegmentResult, SegmentTask
@@ -180,7 +180,7 @@ class ActorHelper:
         if not isinstance(said, Failed):
             done: tuple[SegmentResult, Mark] = said
             return done
-        failure = said.error
+        failure = of_the_share(said.error, task.guide, member.node.name)
         failure.add_note(f"on {member.node.name}:\n{said.trace}")
         if is_fatal(failure):
             member.end()

@@ -24,7 +24,14 @@ from colordaemon.cluster.actor import Part, Seat
 from colordaemon.cluster.admission import Admission, Terms
 from colordaemon.cluster.cluster import TURN_SECONDS, Cluster
 from colordaemon.cluster.helper import Member, is_fatal, is_gone
-from colordaemon.cluster.shared import Mark, SharedPaths, Version, look_again, top_of
+from colordaemon.cluster.shared import (
+    Mark,
+    SharedPaths,
+    Version,
+    look_again,
+    of_the_share,
+    top_of,
+)
 from colordaemon.config import PhotoSettings
 from colordaemon.durable import flush_file
 from colordaemon.errors import HelperDied, Interrupted, SourceChanged
@@ -159,13 +166,17 @@ class Photo:
                 self._attempts.pop().replace(self.task.partial)
         except OSError as error:
             outcome = error
-        for path in self._attempts:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        self.sweep()
         if isinstance(outcome, BaseException):
             self.done.set_exception(outcome)
         else:
             self.done.set_result(outcome)
+
+    def sweep(self) -> None:
+        """Remove what machines have written of it, and nobody uses."""
+        for path in self._attempts:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def interrupt(self) -> None:
         self.finish(Interrupted(f"{self.task.name}: stopped"))
@@ -244,7 +255,7 @@ class PhotoCluster:
         where no machine is fit."""
         if not (self._waiting or self._batches or self._arriving):
             if self._told_at:
-                self._context.machines(self._cluster.as_json())  # which do nothing more
+                self._context.machines(self._cluster.at_rest())
             self._told_at = 0.0
             return
         self._context.heartbeat()
@@ -294,8 +305,11 @@ class PhotoCluster:
         for photo in unwanted:
             photo.interrupt()
         for batch in self._batches:
-            if batch.left and all(photo.context.should_stop() for photo in batch.left):
+            unwanted = [each for each in batch.left if each.context.should_stop()]
+            if unwanted and len(unwanted) == len(batch.left):
                 batch.stop()
+            for photo in unwanted:  # the actor may color it among the others; nobody uses that
+                photo.interrupt()
 
     def _tell(self, now: float) -> None:
         if now - self._told_at < TURN_SECONDS:
@@ -386,10 +400,14 @@ class PhotoCluster:
     def _take(self, photo: Photo, done: object, member: Member, now: float) -> None:
         """What an actor says of one photo."""
         if isinstance(done, Failed):
-            done.error.add_note(f"on {member.node.name}:\n{done.trace}")
-            if is_fatal(done.error):
+            failure = of_the_share(done.error, photo.task.guide, member.node.name)
+            failure.add_note(f"on {member.node.name}:\n{done.trace}")
+            if is_fatal(failure):
                 member.end()
-            photo.finish(done.error)
+            photo.finish(failure)
+            return
+        if photo.done.done():
+            photo.sweep()
             return
         assert isinstance(done, tuple)
         report, mark = done

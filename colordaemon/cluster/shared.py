@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from colordaemon.errors import GuideChanged
 from colordaemon.film.manifest import crc_of
 from colordaemon.guide.guide import Guide
+from colordaemon.guide.pictures import check_unchanged
 from colordaemon.inbox.safe_open import OpenedSource
 
 
@@ -77,6 +79,23 @@ class Version:
 
     def __str__(self) -> str:
         return f"{self.size} bytes, changed at {self.seconds}"
+
+
+def of_the_share(failure: Exception, guide: Guide, node: str) -> Exception:
+    """What went wrong on a machine, as it is to be judged here. Work begins anew with a guide that
+    has changed; one that is the same here and another there would have it begin anew for ever, and
+    it is the share that does not work.
+
+    guide: with the paths of this machine. node: its name. Returns OSError for such a guide.
+    """
+    if not isinstance(failure, GuideChanged):
+        return failure
+    try:
+        check_unchanged(guide)
+    except (GuideChanged, OSError):
+        return failure
+    text = f"{node} does not see the pictures that guide the colors as they are here"
+    return OSError(5, f"{text} ({failure}); see cluster.paths")
 
 
 def top_of(source: Path) -> Path | None:

@@ -158,7 +158,8 @@ class Worker:
                 self._have_helped(message)
             case Share(part) if self._cluster:
                 self._cluster.take_part(part)
-                self.send(Machines(self._cluster.as_json()))
+                told = self._cluster.as_json() if part else self._cluster.at_rest()
+                self.send(Machines(told))
             case Order() if message.is_beside and self._lane:
                 self._lane.take(message)
             case Order():
