@@ -121,13 +121,13 @@ class LocalCluster:
 
 def _kill_session(node: subprocess.Popen[bytes]) -> None:
     """A node and all its processes; workers have groups of their own."""
-    for pid in _descendants(node.pid):
+    for pid in descendants(node.pid):
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
     node.wait()
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     found = [pid]
     for each in found:
         with suppress(OSError):
