@@ -43,7 +43,8 @@ from colordaemon.cluster.cluster import Cluster
 from colordaemon.cluster.film import FilmCluster
 from colordaemon.cluster.helper import ActorHelper, Film, Line
 from colordaemon.cluster.node import run_node
-from colordaemon.cluster.photos import Batch, Photo, PhotoCluster, PhotoTask
+from colordaemon.cluster.photo_task import PhotoTask
+from colordaemon.cluster.photos import Batch, Photo, PhotoCluster
 from colordaemon.cluster.shared import Mark, SharedPaths, Version
 from colordaemon.config import (
     ClusterSettings,

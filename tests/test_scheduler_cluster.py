@@ -21,7 +21,7 @@ from colordaemon.service.messages import (
     Started,
     Stop,
 )
-from colordaemon.service.status import together
+from colordaemon.service.sharing import together
 
 CLUSTER = CONFIG.model_copy(
     update={"cluster": CONFIG.cluster.model_copy(update={"address": "head:6379"})}
@@ -157,19 +157,19 @@ def test_machines_show_what_they_do_for_each_worker(stage: Beside) -> None:
     stage.drop("a.mp4", "b.mp4")
     stage.settle()
     one, other = stage.puppets
-    assert stage.dispatcher.machines is None
+    assert stage.dispatcher.sharing.machines is None
     one.saying.append(Machines(machines("", gpu1="a.mp4")))
     other.saying.append(Machines(machines("for a GPU node", gpu1="b.mp4", gpu2=None)))
     stage.turn()
-    found = stage.dispatcher.machines
+    found = stage.dispatcher.sharing.machines
     assert found is not None
     assert {
         node["name"]: [worker["film"] for worker in node["workers"]] for node in found["nodes"]
     } == {"gpu1": ["a.mp4", "b.mp4"], "gpu2": [None]}
-    assert stage.dispatcher.waits_for_machines == "for a GPU node"
+    assert stage.dispatcher.sharing.waits_for == "for a GPU node"
     other.dead = True
     stage.turn()
-    assert stage.dispatcher.machines == machines("", gpu1="a.mp4")
+    assert stage.dispatcher.sharing.machines == machines("", gpu1="a.mp4")
 
 
 def test_a_worker_that_waits_for_the_room_of_another_is_not_counted() -> None:

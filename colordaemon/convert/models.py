@@ -132,7 +132,7 @@ class Model:
         photos, cluster = self.cache.photos, self.cache.cluster
         if photos is None or cluster is None:
             return None
-        from colordaemon.cluster.photos import PhotoTask
+        from colordaemon.cluster.photo_task import PhotoTask
 
         task = PhotoTask.of(source, partial, settings, guide, force=force, maker=self.maker())
         return photos.color(self._terms(cluster.settings), task, context)

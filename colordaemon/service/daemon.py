@@ -225,7 +225,7 @@ class Daemon:
             inboxes.trouble,
             scheduler.pauses.reason(now),
             scheduler.space.reason(now),
-            scheduler.waits_for_machines,
+            scheduler.sharing.waits_for,
         )
         return DaemonStatus(
             device=scheduler.ready_on,
@@ -254,7 +254,7 @@ class Daemon:
                 {"id": task.job.id} | task.pace.as_json() for task in self._scheduler.running
             ]
             reply["daemon"] = {"ready": self._is_ready} | status.as_json(
-                inboxes, running, self._scheduler.machines
+                inboxes, running, self._scheduler.sharing.machines
             )
         elif request["verb"] == "pause":
             self._scheduler.stop_work()

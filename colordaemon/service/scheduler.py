@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from colordaemon.clock import Monotonic, UnixTime
 from colordaemon.convert.routing import Routing
@@ -28,7 +27,6 @@ from colordaemon.service.messages import (
     Machines,
     Order,
     Ready,
-    Share,
     StartFailed,
     Stop,
 )
@@ -37,10 +35,10 @@ from colordaemon.service.pauses import OutboxSpace, Pauses
 from colordaemon.service.publisher import tag_of
 from colordaemon.service.records import FIRST
 from colordaemon.service.running import RunningJobs, Task
-from colordaemon.service.status import together
+from colordaemon.service.sharing import ClusterSharing
 from colordaemon.service.supervisor import MakeWorker, Supervisor, WorkerProcess
 
-_IDLE_SECONDS = 60.0  # without work, until the machines of a cluster are left to others
+_PHOTOS_A_TURN = 16  # each is written into the journal and flushed; others wait meanwhile
 _CLOCK_SECONDS = 1.0  # a clock that differs by more was set back, and does not only run unevenly
 log = logging.getLogger(__name__)
 
@@ -64,8 +62,7 @@ class Scheduler:
         self._unpublished = Unpublished(self.space)
         self._outcomes = Outcomes(journal, self.running, self.pauses, self.space, self._unpublished)
         self._was_ever_ready = False
-        self._machines: dict[int, Machines] = {}  # of the cluster, as each worker told last
-        self._used_cluster_at = 0.0
+        self.sharing = ClusterSharing(self.running)
         self._closing = False
         self._most = 1  # workers
         self._lead = -math.inf  # of wall over now
@@ -107,20 +104,6 @@ class Scheduler:
         return next((each.ready_on for each in self._supervisors if each.ready_on), "")
 
     @property
-    def waits_for_machines(self) -> str | None:
-        """What the file that is worked on waits for, as "for a node", if it is machines of the
-        cluster."""
-        found = self.machines
-        return (found["waiting"] or None) if found and len(self.running) else None
-
-    @property
-    def machines(self) -> Mapping[str, Any] | None:
-        """Those of the cluster, with what each does for any of our workers."""
-        busy = {task.worker for task in self.running}
-        told = sorted(self._machines.items(), key=lambda item: item[0] not in busy)
-        return together([each.found for _, each in told])
-
-    @property
     def workers(self) -> list[WorkerProcess]:
         return [each.worker for each in self._supervisors if each.worker is not None]
 
@@ -144,7 +127,7 @@ class Scheduler:
         self._let_go()
         if not self._closing and not self.pauses.reason(now):
             self._give_work(now, wall)
-        self._share_cluster(now)
+        self.sharing.turn(self._supervisors, now)
 
     def _attend(self, supervisor: Supervisor, now: Monotonic, wall: UnixTime) -> None:
         """Hear what a worker says; replace it if it is dead or has settings of before."""
@@ -181,7 +164,7 @@ class Scheduler:
     def _reap(self, supervisor: Supervisor, now: Monotonic) -> None:
         """Clean up after a dead worker. Without the first there is no work at all; the others can
         be done without."""
-        self._machines.pop(supervisor.number, None)
+        self.sharing.forget(supervisor.number)
         try:
             supervisor.reap(now)
         except WorkerLost as error:
@@ -253,8 +236,8 @@ class Scheduler:
                     self._have_workers(environments)
             case StartFailed(reason):
                 self._start_failed(reason)
-            case Machines():
-                self._machines[supervisor.number] = message
+            case Machines(found):
+                self.sharing.hear(supervisor.number, found)
             case _:
                 self._outcomes.handle(message, now, wall)
 
@@ -306,8 +289,9 @@ class Scheduler:
     def _give_photos(
         self, supervisor: Supervisor, inboxes: list[Path], now: Monotonic, wall: UnixTime
     ) -> None:
-        """As many as its worker takes beside its other work."""
-        while self.running.beside(supervisor.number) < supervisor.beside:
+        """As many as its worker takes beside its other work, in several turns."""
+        room = supervisor.beside - self.running.beside(supervisor.number)
+        for _ in range(min(room, _PHOTOS_A_TURN)):
             job = None
             if self._may_begin(wall, inboxes):
                 job = self._journal.claim(wall, inboxes, most_rank=0)
@@ -350,21 +334,6 @@ class Scheduler:
             worker = self._supervisors[film.worker].worker
             assert worker is not None
             worker.send(Help(film.job.id, (supervisor.environment,)))
-
-    def _share_cluster(self, now: Monotonic) -> None:
-        """Let the workers that have files take the same part of a cluster each. Those that have
-        none keep what they have for a while, as long as nobody else has any."""
-        on_cluster = [each for each in self._supervisors if each.beside and each.worker]
-        busy = [each for each in on_cluster if self.running.of(each.number)]
-        if busy:
-            self._used_cluster_at = now
-        elif now < self._used_cluster_at + _IDLE_SECONDS:
-            return
-        for supervisor in on_cluster:
-            part = 1 / len(busy) if supervisor in busy else 0.0
-            if part != supervisor.part and supervisor.worker is not None:
-                supervisor.part = part
-                supervisor.worker.send(Share(part))
 
     def _can_be_parted(self, film: Task) -> bool:
         config = self._routing.config_for(film.job.source)

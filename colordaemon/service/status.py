@@ -92,29 +92,6 @@ def listed(job: Job) -> Reply:
     return job.as_json() | {"not_before": job.not_before, "priority": job.priority}
 
 
-def together(found: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The machines of a cluster as several workers of ours see them, who have some of its workers
-    each. found: as `cluster.Cluster.as_json`; the first that waits for machines says for what."""
-    seen: dict[str, list[Reply]] = {}
-    for node in (node for each in found for node in each["nodes"]):
-        seen.setdefault(node["name"], []).append(node)
-    if not found:
-        return None
-    waiting = next(filter(None, (each["waiting"] for each in found)), "")
-    return {**found[0], "waiting": waiting, "nodes": [_as_one(each) for each in seen.values()]}
-
-
-def _as_one(seen: Sequence[Reply]) -> Reply:
-    """A machine that several see. What one of them has begun to start waits for room that another
-    one's worker has; it is no further worker of the machine."""
-    workers = [worker for node in seen for worker in node["workers"]]
-    ready = [worker for worker in workers if worker["is_ready"]]
-    room = max(len(node["workers"]) for node in seen) - len(ready)
-    starting = [worker for worker in workers if not worker["is_ready"]][: max(0, room)]
-    refused = next(filter(None, (node["refused"] for node in seen)), "")
-    return {**seen[0], "workers": [*ready, *starting], "refused": refused}
-
-
 def status_text(reply: Reply) -> str:
     """One line on the daemon, one on the counts, the inboxes, what is running and what failed."""
     daemon = reply["daemon"]
