@@ -36,7 +36,9 @@ from daemons import Daemon
 from films import EXACT, Listener, Painter, make_film, pictures, short_segments
 from photos import draw, save
 from test_guide import meadow
+from typer.testing import CliRunner
 
+from colordaemon.cli.common import app
 from colordaemon.cluster import engine
 from colordaemon.cluster.admission import Terms
 from colordaemon.cluster.cluster import Cluster
@@ -622,6 +624,32 @@ def test_what_waits_for_a_node_says_so_and_what_has_ended_waits_for_none(
     photos.drop()
     photos.turn()
     assert [each["waiting"] for each in told] == ["for a node", "", "for a node", ""]
+
+
+@pytest.mark.parametrize("running", [[], [{"id": 1}]])
+@pytest.mark.parametrize("can_look", [True, False])
+def test_the_machines_are_looked_at_unless_a_daemon_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: list[object], can_look: bool
+) -> None:
+    def look_at(settings: ClusterSettings) -> dict[str, object]:
+        if not can_look:
+            raise ConfigError("the token cannot be read")
+        return shown | {"address": "looked at"}
+
+    shown: dict[str, object] = {
+        "nodes": [{"name": "gpu1", "gpus": 1, "cpus": 8, "workers": [], "refused": ""}],
+        "waiting": "",
+        "address": "told",
+    }
+    reply = {"daemon": {"cluster": shown, "running": running}}
+    monkeypatch.setattr("colordaemon.service.control.ask", lambda *given: reply)
+    monkeypatch.setattr("colordaemon.cluster.cluster.look_at", look_at)
+    config = tmp_path / "config.yaml"
+    config.write_text("inbox: in\noutbox: out\nstate_dir: state\ncluster: {address: 'head:1'}\n")
+    (tmp_path / "in").mkdir()
+    found = CliRunner().invoke(app, ["cluster", "status", "--config", str(config)])
+    expected = "looked at" if can_look and not running else "told"
+    assert found.exit_code == 0 and f"cluster at {expected}" in found.output
 
 
 def helper_with(wait_seconds: float, version: Version) -> ActorHelper:

@@ -11,6 +11,7 @@ import typer
 from colordaemon.cli.common import FAILED, SYSTEM_CONFIG, app, exit_codes, load
 from colordaemon.cli.daemon import AsJson, Settings
 from colordaemon.cli.help import Commands, Group, examples
+from colordaemon.errors import ConfigError
 from colordaemon.logs import printable
 
 if TYPE_CHECKING:
@@ -83,18 +84,27 @@ def cluster_status(config: Settings = SYSTEM_CONFIG, as_json: AsJson = False) ->
 
 
 def _machines(config: Config) -> dict[str, Any]:
-    """As the daemon tells, which knows what each does; if it does not, as the cluster tells."""
+    """As a daemon at work tells, which knows what each does; else as the cluster tells, since a
+    daemon without work has seen them long ago. Of that we only know if we may not read the
+    token."""
     from colordaemon.inbox.folders import find_folders
     from colordaemon.service.control import ask
 
+    told: dict[str, Any] = {}
     if config.state_dir is not None:
         reply = ask(find_folders(config)[0].control, {"verb": "status"})
-        if reply is not None and reply["daemon"]["cluster"]:
-            found: dict[str, Any] = reply["daemon"]["cluster"]
-            return found
+        if reply is not None:
+            told = reply["daemon"]["cluster"] or {}
+            if told and reply["daemon"]["running"]:
+                return told
     from colordaemon.cluster.cluster import look_at
 
-    return look_at(config.cluster)
+    try:
+        return look_at(config.cluster)
+    except ConfigError:
+        if told:
+            return told
+        raise
 
 
 def _show(found: dict[str, Any], console: Console) -> None:
