@@ -140,6 +140,11 @@ def test_films_at_the_same_time_share_the_cluster_and_one_that_is_left_has_it_al
     one.saying.append(stage.finish(one.orders[0]))
     stage.settle()
     assert (shares(one), shares(other)) == ([0.5, 1.0], [0.5, 0.0])  # ready for the next film
+    stage.drop("c.png")
+    stage.settle()
+    assert [order.source.name for order in one.orders] == ["a.mp4", "c.png"]  # where actors are
+    one.saying += [Started(one.orders[-1].job), stage.finish(one.orders[-1])]
+    stage.settle()
     stage.turn(seconds=100)
     assert (shares(one), shares(other)) == ([0.5, 1.0, 0.0], [0.5, 0.0])  # and for other programs
 

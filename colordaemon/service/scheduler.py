@@ -259,6 +259,7 @@ class Scheduler:
 
     def _give_work(self, now: Monotonic, wall: UnixTime) -> None:
         able = [each for each in self._supervisors if each.is_ready and not each.is_outdated]
+        able.sort(key=lambda each: -each.part)  # whose machines of a cluster have the model
         idle = [each for each in self._supervisors if self._is_idle(each)]
         films = [] if idle else self._films()
         beside = [each for each in able if each.beside > self.running.beside(each.number)]
@@ -271,7 +272,7 @@ class Scheduler:
             self._give_to_film(min(films, key=lambda film: film.job.priority), inboxes, now, wall)
             return
         may_begin = self._may_begin(wall, inboxes)
-        for supervisor in (each for each in idle if each in able):
+        for supervisor in (each for each in able if each in idle):
             rank = 1 if supervisor.beside else 0  # photos are given beside
             job = self._journal.claim(wall, inboxes, least_rank=rank) if may_begin else None
             if job is None:
