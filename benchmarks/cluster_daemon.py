@@ -70,7 +70,7 @@ def kill_something(daemon: Daemon, place: LocalCluster, chance: random.Random) -
     what = chance.choices(("actor", "worker", "node", "daemon"), (5, 3, 2, 1))[0]
     if what == "node":
         place.kill(chance.randrange(len(place.nodes)))
-        place.add()
+        add(place)
     elif what == "daemon":
         daemon.kill()
         daemon.start_untampered()
@@ -84,6 +84,18 @@ def kill_something(daemon: Daemon, place: LocalCluster, chance: random.Random) -
         with suppress(OSError):
             os.kill(chance.choice(pids), signal.SIGKILL)
     return what
+
+
+def add(place: LocalCluster) -> None:
+    """A node; on a busy machine some do not start in time."""
+    while True:
+        count = len(place.nodes)
+        try:
+            place.add()
+            return
+        except AssertionError:
+            while len(place.nodes) > count:
+                place.kill(-1)
 
 
 def _title(pid: int) -> bytes:
@@ -112,7 +124,7 @@ def main() -> None:
         root, place = Path(name), LocalCluster()
         os.environ |= place.environment()
         for _ in range(3):
-            place.add()
+            add(place)
         model = save_small_model(root / "model.safetensors")
         daemon = Daemon(root / "place", model, f"cluster: {place.settings().model_dump_json()}")
         text = daemon.config.read_text().replace("jobs: {", "jobs: {workers: 2, tries: 100, ")
