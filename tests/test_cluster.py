@@ -40,7 +40,7 @@ from typer.testing import CliRunner
 
 from colordaemon.cli.common import app
 from colordaemon.cluster import engine
-from colordaemon.cluster.admission import Terms
+from colordaemon.cluster.admission import Admission, Terms
 from colordaemon.cluster.cluster import Cluster
 from colordaemon.cluster.film import FilmCluster
 from colordaemon.cluster.helper import ActorHelper, Film, Line
@@ -511,6 +511,19 @@ def test_a_film_waits_for_a_head_that_is_killed_and_goes_on_with_the_next(
     assert place.nodes and done.read_bytes() == color_here(job_of(film), tmp_path / "here.mp4")
 
 
+def test_an_actor_of_a_cluster_that_another_thread_has_left_does_not_answer(
+    cluster: Cluster,
+) -> None:
+    cluster.turn()
+    cluster.end()
+    answer, stream = engine.Answer(None), engine.Stream(None)
+    assert not answer.is_there and not cluster.nodes()
+    with pytest.raises(engine.Unreachable):
+        answer.get(0.0)
+    with pytest.raises(engine.Unreachable):
+        stream.next(0.0)
+
+
 def test_a_wrong_token_is_refused(tmp_path: Path, place: LocalCluster) -> None:
     token = tmp_path / "token"
     token.write_text("0" * 64)
@@ -875,3 +888,30 @@ def test_a_photo_of_which_two_workers_die_is_blamed_and_its_neighbors_are_given_
     assert [*there._waiting] == [photos[1]]
     with pytest.raises(HelperDied, match=r"deadly\.png: a worker on node 1 has died"):
         photos[0].done.result(0)
+
+
+def test_a_photo_whose_worker_is_lost_while_it_is_handed_out_waits_for_another(
+    tmp_path: Path,
+) -> None:
+    def stream(*given: object) -> None:
+        raise engine.Unreachable("gone")
+
+    there = PhotoCluster(Nowhere(), WorkContext())  # type: ignore[arg-type]
+    task = PhotoTask.of(
+        draw(tmp_path / "a.png", 24), tmp_path / "done", PhotoSettings(), NO_GUIDE, force=False,
+        maker=Maker(),
+    )  # fmt: skip
+    terms = Terms(Painter, None, "", "")  # type: ignore[arg-type]
+    photo = Photo(terms, task, SharedPaths({}), WorkContext())
+    member: Any = SimpleNamespace(next_number=lambda: 1, actor=SimpleNamespace(stream=stream))
+    there._begin(member, [photo], 5.0)
+    assert [*there._waiting] == [photo] and not there._batches and member.lost_at == 5.0
+
+
+def test_a_node_that_is_fit_for_other_work_is_refused_with_the_reason_for_this_one() -> None:
+    member: Any = SimpleNamespace(node=engine.Node("1", "node 1", {}))
+    cluster: Any = SimpleNamespace(members=[member], settings=ClusterSettings(), refused={})
+    admission = Admission(cluster, Terms(Painter, None, "", ""))  # type: ignore[arg-type]
+    admission._refused["node 1"] = 0.0, "another model"
+    with pytest.raises(ConfigError, match="node 1: another model"):
+        admission._refuse_if_none_is_fit()

@@ -46,7 +46,7 @@ class Admission:
         self._paths = SharedPaths(cluster.settings.paths)
         self._asked: dict[Member, _Visiting] = {}
         self._turns: dict[Member, int] = {}  # in which each takes part
-        self._refused_at: dict[str, float] = {}
+        self._refused: dict[str, tuple[float, str]] = {}  # when, and why; by nodes' names
 
     def admit(self, source: Path, version: Version, folder: Path) -> list[Member]:
         """Those that may take part from now on.
@@ -62,7 +62,12 @@ class Admission:
         for member in asked:
             if member not in self._asked and not self._is_refused(member, now):
                 visit = _Visiting(self._terms, self._paths, source, version, folder)
-                visit.begin(member, self._cluster.settings.node_seconds)
+                try:
+                    visit.begin(member, self._cluster.settings.node_seconds)
+                except engine.Unreachable:
+                    member.lost_at = now
+                    visit.clean()
+                    continue
                 self._asked[member] = visit
             if member in self._asked and self._is_fit(member, now):
                 found.append(member)
@@ -78,7 +83,7 @@ class Admission:
 
     def _is_refused(self, member: Member, now: float) -> bool:
         """Whether it was, a short time ago."""
-        refused_at = self._refused_at.get(member.node.name, -math.inf)
+        refused_at, _ = self._refused.get(member.node.name, (-math.inf, ""))
         return now - refused_at < self._cluster.settings.node_seconds
 
     def _is_fit(self, member: Member, now: float) -> bool:
@@ -96,18 +101,18 @@ class Admission:
         if why == "":
             self._turns[member] = member.turns
             self._cluster.refused.pop(name, None)
-            self._refused_at.pop(name, None)
+            self._refused.pop(name, None)
         elif why is not None and not visit.is_moot:
             if self._cluster.refused.get(name) != why:
                 log.warning("%s: does not take part: %s", name, why)
-            self._cluster.refused[name], self._refused_at[name] = why, now
+            self._cluster.refused[name], self._refused[name] = why, (now, why)
         return why == ""
 
     def _refuse_if_none_is_fit(self) -> None:
         names = {member.node.name for member in self._cluster.members}
-        if not names or not names <= self._refused_at.keys():
+        if not names or not names <= self._refused.keys():
             return
-        reasons = [f"cluster: {name}: {self._cluster.refused[name]}" for name in sorted(names)]
+        reasons = [f"cluster: {name}: {self._refused[name][1]}" for name in sorted(names)]
         raise ConfigError("\n".join(reasons))
 
 

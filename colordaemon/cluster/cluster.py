@@ -77,7 +77,11 @@ class Cluster:
         """See which machines there are; returns whether the head answers."""
         if not self._has_head(now):
             return False
-        self._nodes = engine.nodes()
+        try:
+            self._nodes = engine.nodes()
+        except engine.Unreachable as error:
+            self.trouble = str(error)
+            return False
         return True
 
     def end(self) -> None:
@@ -86,8 +90,10 @@ class Cluster:
         self._is_connected, self.members, self._nodes, self._leaving = False, [], [], set()
 
     def nodes(self) -> list[engine.Node]:
-        """Those that are alive now."""
-        return engine.nodes() if engine.is_there(self._address) else []
+        """Those that are alive now; none if we have left them meanwhile."""
+        with suppress(engine.Unreachable):
+            return engine.nodes() if engine.is_there(self._address) else []
+        return []
 
     @property
     def settings(self) -> ClusterSettings:
@@ -162,8 +168,8 @@ class Cluster:
         if now - member.lost_at > self._settings.node_seconds:
             member.end()
             return
-        member.actor.ask("stop", member.newest_number)
         with suppress(engine.Unreachable):
+            member.actor.ask("stop", member.newest_number)
             try:
                 if member.actor.ask("is_idle").get(TURN_SECONDS):
                     member.lost_at = None

@@ -12,8 +12,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,16 +144,18 @@ def disconnect() -> None:
 
 
 def nodes() -> list[Node]:
-    """Those that are alive."""
+    """Those that are alive. Raises Unreachable."""
     import ray
 
+    with _kinds_of_errors():
+        found = ray.nodes()  # type: ignore[no-untyped-call]
     return [
         Node(
             node["NodeID"],
             f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
             node["Resources"],
         )
-        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        for node in found
         if node["Alive"]
     ]
 
@@ -185,13 +187,15 @@ class Actor:
         )
 
     def ask(self, method: str, *given: Any) -> Answer:
-        """Call a method; returns at once."""
-        return Answer(getattr(self._handle, method).remote(*given))
+        """Call a method; returns at once. Raises Unreachable."""
+        with _kinds_of_errors():
+            return Answer(getattr(self._handle, method).remote(*given))
 
     def stream(self, method: str, *given: Any) -> Stream:
-        """Call a method that yields; returns at once."""
+        """Call a method that yields; returns at once. Raises Unreachable."""
         call = getattr(self._handle, method).options(num_returns="streaming")
-        return Stream(call.remote(*given))
+        with _kinds_of_errors():
+            return Stream(call.remote(*given))
 
     def kill(self) -> None:
         import ray
@@ -208,10 +212,12 @@ class Answer:
 
     @property
     def is_there(self) -> bool:
-        """Also if the call has failed."""
+        """Also if the call has failed; never once we have left the cluster."""
         import ray
 
-        return bool(ray.wait([self._reference], timeout=0)[0])
+        with suppress(Unreachable), _kinds_of_errors():
+            return bool(ray.wait([self._reference], timeout=0)[0])
+        return False
 
     def get(self, seconds: float = _ASK_SECONDS) -> Any:
         """Raises Gone, Unreachable, and what the method raises."""
@@ -229,21 +235,31 @@ class Stream:
         raises."""
         import ray
 
-        if not ray.wait([self._generator], timeout=seconds, fetch_local=False)[0]:
-            return None
-        try:
-            reference = next(self._generator)
-        except StopIteration:
-            raise Gone("ended in the middle of its work") from None
+        with _kinds_of_errors():
+            if not ray.wait([self._generator], timeout=seconds, fetch_local=False)[0]:
+                return None
+            try:
+                reference = next(self._generator)
+            except StopIteration:
+                raise Gone("ended in the middle of its work") from None
         return _got(reference, _ASK_SECONDS)
 
 
 def _got(reference: Any, seconds: float) -> Any:
     import ray
+
+    with _kinds_of_errors():
+        return ray.get(reference, timeout=seconds)
+
+
+@contextmanager
+def _kinds_of_errors() -> Iterator[None]:
+    """Raises Gone or Unreachable for what Ray raises: the latter also once another thread of this
+    process has left the cluster."""
     from ray import exceptions
 
     try:
-        return ray.get(reference, timeout=seconds)
+        yield
     except (exceptions.ActorUnavailableError, exceptions.GetTimeoutError) as error:
         raise Unreachable(_first_line(error)) from None
     except (exceptions.RayActorError, exceptions.ActorUnschedulableError) as error:

@@ -148,7 +148,8 @@ class ActorHelper:
 
     def close(self) -> None:
         if self.is_usable:
-            self._member.actor.stream("run", self._member.next_number(), LeaveFilm())
+            with suppress(engine.Unreachable):
+                self._member.actor.stream("run", self._member.next_number(), LeaveFilm())
 
     def _wait_for_turn(self, film: str) -> None:
         """Until photos have had theirs. Raises Interrupted, HelperLost."""

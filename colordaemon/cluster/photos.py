@@ -113,7 +113,8 @@ class Batch:
 
     def stop(self) -> None:
         if not self.member.is_gone:
-            self.member.actor.ask("stop", self.number)
+            with suppress(engine.Unreachable):
+                self.member.actor.ask("stop", self.number)
         for photo in self.left:
             photo.interrupt()
         self.left.clear()
@@ -285,7 +286,13 @@ class PhotoCluster:
     def _begin(self, member: Member, photos: Sequence[Photo], now: float) -> None:
         work = ColorPhotos(photos[0].terms.load, tuple(each.begin() for each in photos))
         number = member.next_number()
-        stream = member.actor.stream("run", number, work)
+        try:
+            stream = member.actor.stream("run", number, work)
+        except engine.Unreachable:
+            member.lost_at = now
+            with self._lock:
+                self._waiting.extendleft(reversed(photos))
+            return
         self._batches.append(Batch(member, number, stream, deque(photos), now))
 
     def _listen(self, batch: Batch, now: float) -> None:

@@ -45,8 +45,8 @@ class PhotoLane:
 
     def take(self, order: Order) -> None:
         """Color a photo; returns at once."""
-        self._contexts[order.job] = _PhotoContext(self._send, order)
-        self._executor.submit(self._carry_out, order)
+        context = self._contexts[order.job] = _PhotoContext(self._send, order)
+        self._executor.submit(self._carry_out, order, context)
 
     def stop(self, job: int | None = None) -> None:
         """Stop working on one photo, or on all."""
@@ -61,15 +61,15 @@ class PhotoLane:
         self.photos.close()
         self._executor.shutdown(cancel_futures=True)
 
-    def _carry_out(self, order: Order) -> None:
-        context = self._contexts[order.job]
+    def _carry_out(self, order: Order, context: _PhotoContext) -> None:
         try:
             self._send(Started(order.job))
             self._color(order, context)
         except (SystemExit, OSError):  # a GPU of this machine has failed, or the daemon is gone
             log.warning("%s: the worker does not color it here", order.source, exc_info=True)
         finally:
-            del self._contexts[order.job]
+            if self._contexts.get(order.job) is context:  # a photo that was stopped may be back
+                del self._contexts[order.job]
 
     def _see_to_them(self) -> None:
         self.photos.adopt()
