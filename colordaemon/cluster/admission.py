@@ -48,10 +48,11 @@ class Admission:
         self._turns: dict[Member, int] = {}  # in which each takes part
         self._refused: dict[str, tuple[float, str]] = {}  # when, and why; by nodes' names
 
-    def admit(self, source: Path, version: Version, folder: Path) -> list[Member]:
+    def admit(self, source: Path, version: Version, folder: Path, prefix: str = "") -> list[Member]:
         """Those that may take part from now on.
 
         source: a file of the work that is to be done now, and its version. folder: for results.
+        prefix: of what is made there for a while; by it others know what was left after a crash.
         Raises ConfigError if there are machines, and none of them is fit, and OSError if we cannot
         write there ourselves.
         """
@@ -61,7 +62,7 @@ class Admission:
         found = []
         for member in asked:
             if member not in self._asked and not self._is_refused(member, now):
-                visit = _Visiting(self._terms, self._paths, source, version, folder)
+                visit = _Visiting(self._terms, self._paths, source, version, folder, prefix)
                 try:
                     visit.begin(member, self._cluster.settings.node_seconds)
                 except engine.Unreachable:
@@ -120,11 +121,17 @@ class _Visiting:
     """A visit to a machine: what it found, and whether its answer has arrived here."""
 
     def __init__(
-        self, terms: Terms, paths: SharedPaths, source: Path, version: Version, folder: Path
+        self,
+        terms: Terms,
+        paths: SharedPaths,
+        source: Path,
+        version: Version,
+        folder: Path,
+        prefix: str,
     ) -> None:
         self._terms, self._paths = terms, paths
         self._source, self._version = source, version
-        self._folder = TemporaryDirectory(".work", ".look.", folder, ignore_cleanup_errors=True)
+        self._folder = TemporaryDirectory(".work", f"{prefix}.", folder, ignore_cleanup_errors=True)
         self._found: Found | None = None
 
     def begin(self, member: Member, wait_seconds: float) -> None:

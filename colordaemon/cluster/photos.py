@@ -261,8 +261,8 @@ class PhotoCluster:
             self._admissions[first.terms] = Admission(self._cluster, first.terms)
         admission, task = self._admissions[first.terms], first.task
         try:
-            folder = Path(os.path.realpath(task.partial.parent.parent))
-            admission.admit(task.source, task.version, folder)
+            work = Path(os.path.realpath(task.partial.parent))
+            admission.admit(task.source, task.version, work.parent, work.stem)
         except OSError as error:
             with self._lock:
                 self._waiting.remove(first)
