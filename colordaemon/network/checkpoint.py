@@ -30,7 +30,7 @@ FORMAT = "colordaemon"
 # ends.
 VERSION = 3
 BUILT_IN = Path(__file__).parent / "default.safetensors"
-BUILT_IN_SHA256 = "def8aefdcae3b7ca4c85923d632df7e9bee89065c09f0429319197c2013f0f89"
+BUILT_IN_SHA256 = "91a264cdd978fa12ce64ab44c2b7b03ff0fa6e458b4e8d20e7ed61b4e45bfe6c"
 
 _SCALE = ".scale"  # suffix of the tensor that holds an int8 kernel's scales
 _PEAKS = "peaks"  # in the metadata
