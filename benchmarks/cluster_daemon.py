@@ -165,6 +165,10 @@ def judge(daemon: Daemon, sources: list[Path], here: Path, model: Path) -> None:
     print(f"missing: {sorted(made.keys() - found.keys())}")
     print(f"left over: {sorted({*daemon.results} - made.keys() - notes)}")
     print(f"jobs: {dict(Counter(job.state.value for job in daemon.jobs()))}")
+    broken = {path.name for path in expected.failed}
+    for job in daemon.jobs(State.FAILED):
+        if job.source.name not in broken:
+            print(f"failed: {job.source.name}: {job.code}: {job.reason}")
 
 
 if __name__ == "__main__":

@@ -264,7 +264,9 @@ def _kinds_of_errors() -> Iterator[None]:
         raise Unreachable(_first_line(error)) from None
     except (exceptions.RayActorError, exceptions.ActorUnschedulableError) as error:
         raise Gone(_cause(error)) from None
-    except (exceptions.ObjectLostError, exceptions.RaySystemError) as error:
+    except exceptions.RayTaskError:  # what a method has raised itself
+        raise
+    except exceptions.RayError as error:
         raise Unreachable(_first_line(error)) from None
 
 
