@@ -24,12 +24,7 @@ from colordaemon.cluster.admission import Admission, Terms
 from colordaemon.cluster.cluster import TURN_SECONDS, Cluster
 from colordaemon.cluster.helper import Member, is_fatal, is_gone
 from colordaemon.cluster.photo_task import ColorPhotos, PhotoTask
-from colordaemon.cluster.shared import (
-    Mark,
-    SharedPaths,
-    look_again,
-    of_the_share,
-)
+from colordaemon.cluster.shared import Mark, SharedPaths, look_again, of_the_share
 from colordaemon.errors import HelperDied, Interrupted
 from colordaemon.film.helper import Alive, Failed
 from colordaemon.media.photo import PhotoReport

@@ -148,11 +148,14 @@ class Painter:
         if self._hints:
             knowns = closest(places, columns, [each.known for each in self._hints])
             total = torch.zeros(len(places), 3, device=places.device)
+            strongest = torch.zeros(len(places), 1, device=places.device)
             for known in knowns:
                 found, weight = match(places, [known])
                 total += weight[:, None] * found
-            # Dabs on two frames add up, but the same dab on both is no stronger than on one.
-            total = total / total[:, 2:].clamp(min=1)
+                strongest = torch.maximum(strongest, weight[:, None] * found[:, 2:])
+            # Dabs on two frames add up where each has places of its own, but the same dab on both
+            # is no stronger than on one.
+            total = total * (strongest / total[:, 2:].clamp(min=1e-6)).clamp(max=1)
             added, influence = _enlarged(total[:, :2], total[:, 2], rows, columns, ab.shape[-2:])
             ab = (ab + added).clamp(-AB_LIMIT, AB_LIMIT)
             sure = torch.maximum(sure, influence)
